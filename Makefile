@@ -1,0 +1,38 @@
+# Every target sets up what it needs: a fresh clone and a Python 3.10 or newer are enough.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test test-all lint clean help
+help:
+	@echo "make train     train and judge a perceptual metric on the packaged photographs (no account, no hub)"
+	@echo "make test      lint, type check and tests"
+	@echo "make test-all  the same, with the slow tests"
+	@echo "make clean     remove .venv and the caches of the tools"
+
+train: .venv/installed
+	$(BIN)/python train.py
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: .venv/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@ .venv/installed
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache
