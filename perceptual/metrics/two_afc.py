@@ -1,0 +1,144 @@
+"""Two-alternative forced choice (2AFC): does a distance prefer the patch that people prefer?
+
+Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018,
+https://arxiv.org/abs/1801.03924. A number here is a fraction in [0, 1]; the paper prints percent.
+"""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+def two_afc_agreement(d0: Tensor, d1: Tensor, judgment: Tensor) -> Tensor:
+    """Agreement of a distance with people on each item: (d0<d1)(1−j) + (d1<d0)j + ½[d0=d1].
+
+    Args:
+        d0: (N,) distance from the reference to p0; infinite is allowed, NaN is not.
+        d1: (N,) distance from the reference to p1.
+        judgment: (N,) fraction of people who preferred p1, in [0, 1].
+
+    Returns:
+        (N,) float64 in [0, 1]. A tie counts ½, whatever people said.
+
+    Raises:
+        ValueError: shapes differ or are not (N,), a distance is NaN, or a judgment is outside [0, 1].
+    """
+    _check(d0, d1, judgment)
+    j = judgment.double()
+    return torch.where(d0 < d1, 1 - j, torch.where(d1 < d0, j, 0.5))
+
+
+def two_afc_score(d0: Tensor, d1: Tensor, judgment: Tensor) -> Tensor:
+    """2AFC score: the mean of `two_afc_agreement` over items (scalar, NaN without items)."""
+    return two_afc_agreement(d0, d1, judgment).mean()
+
+
+def majority_accuracy(d0: Tensor, d1: Tensor, judgment: Tensor) -> Tensor:
+    """Fraction of items on which the distance sides with most people (scalar); a tied distance counts ½.
+
+    Items with a judgment of exactly ½ are left out: they have no majority, and nothing a distance says
+    about them is right or wrong. NaN if no item is left. Arguments as in `two_afc_agreement`.
+    """
+    return _agreement_with_majority(d0, d1, judgment).mean()
+
+
+def human_score(judgment: Tensor) -> Tensor:
+    """The paper's "human" row, mean of j² + (1−j)²: a person drawn from the votes, scored by those votes.
+
+    The person's own vote is among the votes, so with few votes it flatters; see `two_people_agreement`.
+    """
+    j = judgment.double()
+    return (j**2 + (1 - j) ** 2).mean()
+
+
+def ceiling_score(judgment: Tensor) -> Tensor:
+    """The best 2AFC score any deterministic distance can have, mean of max(j, 1−j) (scalar)."""
+    j = judgment.double()
+    return torch.maximum(j, 1 - j).mean()
+
+
+def two_people_agreement(judgment: Tensor, votes: Tensor) -> Tensor:
+    """Unbiased probability that two different people agree on an item, averaged over items (scalar).
+
+    With k of n votes for p1 it is [k(k−1) + (n−k)(n−k−1)] / [n(n−1)]: pairs of voters who agree, over
+    all pairs. Items with fewer than two votes say nothing about it and are left out; NaN if none is left.
+
+    Args:
+        judgment: (N,) fraction of people who preferred p1, in [0, 1].
+        votes: (N,) number of people asked.
+
+    Raises:
+        ValueError: judgment · votes is not a whole number of people for some item.
+    """
+    asked = votes >= 2
+    n = votes[asked].double()
+    share = judgment[asked].double() * n
+    k = share.round()
+    # files print the judgment with a few decimals
+    if (fractional := int(((share - k).abs() > 0.05).sum())) > 0:
+        raise ValueError(
+            f"judgment · votes must be whole numbers of people, but {fractional} item(s) are not"
+        )
+    return ((k * (k - 1) + (n - k) * (n - k - 1)) / (n * (n - 1))).mean()
+
+
+def _agreement_with_majority(d0: Tensor, d1: Tensor, judgment: Tensor) -> Tensor:
+    _check(d0, d1, judgment)
+    decided = judgment != 0.5
+    return two_afc_agreement(d0[decided], d1[decided], judgment[decided].round())
+
+
+def _check(d0: Tensor, d1: Tensor, judgment: Tensor) -> None:
+    if d0.ndim != 1 or not d0.shape == d1.shape == judgment.shape:
+        shapes = f"{tuple(d0.shape)}, {tuple(d1.shape)} and {tuple(judgment.shape)}"
+        raise ValueError(f"d0, d1 and judgment must have one shape (N,), got {shapes}")
+    if (missing := int((d0.isnan() | d1.isnan()).sum())) > 0:
+        raise ValueError(f"d0 and d1 must not be NaN, but {missing} of {len(d0)} items have a NaN distance")
+    if (outside := int((~((judgment >= 0) & (judgment <= 1))).sum())) > 0:
+        raise ValueError(f"judgment must lie in [0, 1], but {outside} of {len(judgment)} do not")
+
+
+class TwoAFCScore(Metric):
+    """2AFC score over all items seen, soft judgments, ties ½: see `two_afc_score`.
+
+    `update(d0, d1, judgment)` as in `two_afc_agreement`; `compute()` gives a float64 scalar (float32 on
+    mps, which has nothing wider), NaN without items.
+    """
+
+    higher_is_better = True
+    is_differentiable = False
+    full_state_update = False
+
+    agreement: Tensor
+    items: Tensor
+
+    # Agreement is summed as a whole number of these units (an item is rounded by 7e-12 at most). Integers
+    # add up to the same sum in any order, over any number of processes, on any device; room for 1e8 items.
+    _UNITS = 2**36
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("agreement", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("items", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, d0: Tensor, d1: Tensor, judgment: Tensor) -> None:
+        """Add N items: distances and judgments, (N,) each."""
+        # the checks wait for the device anyway, and float64 is everywhere on the CPU
+        self._add(two_afc_agreement(d0.cpu(), d1.cpu(), judgment.cpu()))
+
+    def _add(self, agreement: Tensor) -> None:
+        self.agreement += (agreement * self._UNITS).round().long().sum()
+        self.items += len(agreement)
+
+    def compute(self) -> Tensor:
+        """Mean agreement over the items of all processes."""
+        mean = self.agreement.cpu().double() / self._UNITS / self.items.cpu()
+        return mean.to(self.device, torch.float32 if self.device.type == "mps" else torch.float64)
+
+
+class MajorityAccuracy(TwoAFCScore):
+    """Accuracy against what most people chose, items without a majority left out: see `majority_accuracy`."""
+
+    def update(self, d0: Tensor, d1: Tensor, judgment: Tensor) -> None:
+        """Add N items: distances and judgments, (N,) each."""
+        self._add(_agreement_with_majority(d0.cpu(), d1.cpu(), judgment.cpu()))
