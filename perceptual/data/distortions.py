@@ -47,15 +47,15 @@ def compression(patch: Tensor, severity: float, generator: Generator) -> Tensor:
 
 
 def contrast(patch: Tensor, severity: float, generator: Generator) -> Tensor:
-    """Contrast about the mean luma, lost or gained by up to 70 %."""
+    """Contrast about the mean luma, gained or lost by a factor of up to 3."""
     sign = 1 if torch.rand((), generator=generator) < 0.5 else -1
-    return transforms.adjust_contrast(patch, 1 + sign * 0.7 * severity)
+    return transforms.adjust_contrast(patch, 3 ** (sign * severity))
 
 
 def color(patch: Tensor, severity: float, generator: Generator) -> Tensor:
-    """Shift of all colours in a random direction, luma kept, by up to .15 in YCbCr."""
+    """Shift of all colours in a random direction, luma kept, by up to .25 in YCbCr."""
     angle = 2 * math.pi * torch.rand((), generator=generator)
-    shift = 0.15 * severity * (angle.cos() * _CHROMA[0] + angle.sin() * _CHROMA[1])
+    shift = 0.25 * severity * (angle.cos() * _CHROMA[0] + angle.sin() * _CHROMA[1])
     return (patch + shift[:, None, None]).clamp(0, 1)
 
 
