@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, RandomSampler
 
-from perceptual.data.layouts import read_folder, read_manifest
+from perceptual.data.layouts import read_folder, read_manifest, subset_names
 from perceptual.data.photos import TRAIN_PHOTOS, VAL_PHOTOS, make_triplets, read_photos
 from perceptual.data.splits import split_by_image, split_by_triplet
 from perceptual.data.triplets import TripletBatch, TripletDataset, TripletTable
@@ -162,6 +162,8 @@ class BAPPSDataModule(TwoAFCDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(size, batch_size, num_workers, weight_by_votes, seed)
+        subset_names(train_subsets)
+        subset_names(val_subsets)
         self.root = Path(root)
         self.train_subsets = list(train_subsets)
         self.val_subsets = list(val_subsets)
@@ -226,8 +228,8 @@ class ManifestDataModule(TwoAFCDataModule):
         self.split_seed = split_seed
 
     @cached_property
-    def _sides(self) -> tuple[TripletTable, TripletTable]:
-        """Training and validation rows of one table, opened once because both may show the same images."""
+    def _read(self) -> tuple[TripletTable, TripletTable, str]:
+        """Training rows, validation rows and how they were split; opened once, as they may share images."""
         table = read_manifest(self.path)
         if table.split is not None:
             train, val = table.split == "train", table.split == "val"
@@ -235,9 +237,9 @@ class ManifestDataModule(TwoAFCDataModule):
                 raise ValueError(f"{self.path}: the split column needs rows of train and of val")
         else:
             train, val = SPLIT_BY[self.split_by](table, self.val_fraction, self.split_seed)
-        self._how_split = self._say(table, len(table) - train.sum() - val.sum())
+        how = self._say(table, len(table) - train.sum() - val.sum())
         table = table.open(self.size)
-        return table.take(train), table.take(val)
+        return table.take(train), table.take(val), how
 
     def _say(self, table: TripletTable, left_out: int) -> str:
         if table.split is not None:
@@ -248,11 +250,11 @@ class ManifestDataModule(TwoAFCDataModule):
 
     def read_train(self) -> TripletTable:
         """Training rows."""
-        return self._sides[0]
+        return self._read[0]
 
     def read_val(self) -> TripletTable:
         """Validation rows."""
-        return self._sides[1]
+        return self._read[1]
 
     def source(self) -> str:
         """The manifest's path."""
@@ -260,7 +262,7 @@ class ManifestDataModule(TwoAFCDataModule):
 
     def how_split(self) -> str:
         """By image, by triplet or by its own column, and how many rows were left out."""
-        return self._how_split
+        return self._read[2]
 
 
 class PhotosDataModule(TwoAFCDataModule):

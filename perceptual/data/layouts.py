@@ -26,17 +26,13 @@ def read_folder(root: str | Path, subsets: Sequence[str]) -> TripletTable:
         FileNotFoundError: if the root, a subset or one of its four folders is not there.
         ValueError: if a folder is empty, a stem is not in all four, or a judgment not one number in [0, 1].
     """
-    names = [Path(subset).name for subset in subsets]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"subsets must be one or more folders with different names, got {list(subsets)}")
+    names = subset_names(subsets)
     parts = [_read_subset(Path(root) / subset) for subset in subsets]
     counts = [len(judgment) for _, judgment in parts]
-    columns = [
-        np.concatenate(parts_of_role) for parts_of_role in zip(*(files for files, _ in parts), strict=True)
-    ]
+    images = [path for role in range(3) for files, _ in parts for path in files[role]]
     rows = np.arange(sum(counts))
     return TripletTable(
-        images=np.concatenate(columns).tolist(),
+        images=images,
         ref=rows,
         p0=rows + len(rows),
         p1=rows + 2 * len(rows),
@@ -44,6 +40,14 @@ def read_folder(root: str | Path, subsets: Sequence[str]) -> TripletTable:
         subset=np.repeat(np.arange(len(names)), counts),
         subsets=names,
     )
+
+
+def subset_names(subsets: Sequence[str]) -> list[str]:
+    """The last parts of the subsets' paths; raises ValueError unless there are some and they differ."""
+    names = [] if isinstance(subsets, str) else [Path(subset).name for subset in subsets]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"subsets must be a list of folders whose names differ, got {subsets!r}")
+    return names
 
 
 def _read_subset(folder: Path) -> tuple[list[list[str]], np.ndarray]:
@@ -75,8 +79,8 @@ def _files_by_stem(folder: Path, role: str) -> dict[str, str]:
         paths = sorted(entry.path for entry in entries if not entry.name.startswith("."))
     files = {Path(path).stem: path for path in paths}
     if len(files) < len(paths):
-        twice = [path for path in paths if path not in set(files.values())]
-        raise ValueError(f"{folder / role}: {len(twice):,} stems occur twice: {first_few(twice)}")
+        repeated = sorted(set(paths) - set(files.values()))
+        raise ValueError(f"{folder / role}: {len(repeated):,} stems occur twice: {first_few(repeated)}")
     return files
 
 

@@ -1,0 +1,298 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.demos.boring_classes import BoringModel
+from trees import write_manifest, write_subset
+
+from perceptual.data import BAPPSDataModule, ManifestDataModule, PhotosDataModule, images
+
+HEADER = "ref,p0,p1,judge,votes"
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    for seed, (subset, count) in enumerate(
+        [("train/traditional", 6), ("train/mix", 5), ("val/cnn", 7), ("val/color", 4)]
+    ):
+        write_subset(tmp_path / "2afc" / subset, count, seed)
+    return tmp_path
+
+
+@pytest.fixture
+def manifest(tmp_path) -> Path:
+    rng = np.random.default_rng(0)
+    rows = [(*rng.permutation(10)[:3], rng.integers(5) / 4, 4) for _ in range(200)]
+    return write_manifest(tmp_path / "t.csv", 10, rows, HEADER)
+
+
+def bapps(root: Path, **settings) -> BAPPSDataModule:
+    return BAPPSDataModule(
+        str(root),
+        ["train/traditional", "train/mix"],
+        ["val/cnn", "val/color"],
+        size=16,
+        batch_size=4,
+        **settings,
+    )
+
+
+def order(loader) -> list[float]:
+    return [value for batch in loader for value in batch.ref[:, 0, 0, 0].tolist()]
+
+
+def test_bapps(root):
+    data = bapps(root)
+    data.setup("fit")
+    assert data.subsets == ["cnn", "color"]
+    val = list(data.val_dataloader())
+    assert torch.cat([batch.subset for batch in val]).tolist() == [0] * 7 + [1] * 4
+    train = list(data.train_dataloader())
+    assert torch.cat([batch.subset for batch in train]).tolist() == [-1] * 11
+    assert [len(batch.ref) for batch in train] == [4, 4, 3]
+    assert data.describe() == (
+        f"{root}: 11 training and 11 validation triplets, "
+        "split by folder (train/traditional, train/mix; val/cnn, val/color)"
+    )
+
+
+def test_root_may_be_the_folder_itself(root):
+    data = bapps(root / "2afc")
+    data.setup("validate")
+    assert len(data.val_set) == 11
+
+
+def test_validation_needs_no_training_folder(root):
+    (root / "2afc/train").rename(root / "gone")
+    data = bapps(root)
+    data.setup("validate")
+    assert data.describe().startswith(f"{root}: 11 validation triplets")
+    with pytest.raises(RuntimeError, match="setup"):
+        data.train_dataloader()
+    with pytest.raises(FileNotFoundError, match=r"no folder .*train/traditional/ref"):
+        data.setup("fit")
+
+
+def test_setup_reads_once(root):
+    data = bapps(root)
+    data.setup("validate")
+    val = data.val_set
+    data.setup("fit")
+    train = data.train_set
+    data.setup("fit")
+    assert (data.val_set, data.train_set) == (val, train)
+
+
+def test_before_setup(root):
+    for call in (bapps(root).train_dataloader, bapps(root).val_dataloader, bapps(root).describe):
+        with pytest.raises(RuntimeError, match="call setup"):
+            call()
+
+
+@pytest.mark.parametrize("split_by", ["image", "triplet"])
+def test_manifest_split(manifest, split_by):
+    data = ManifestDataModule(str(manifest), split_by, size=16)
+    data.setup("fit")
+    train, val = data.train_set.table, data.val_set.table
+    shared = {*train.ref, *train.p0, *train.p1} & {*val.ref, *val.p0, *val.p1}
+    assert bool(shared) == (split_by == "triplet")
+    left_out = 200 - len(train) - len(val)
+    said = {
+        "image": f"split by image (no image on both sides; {left_out} straddling rows left out)",
+        "triplet": "split by triplet (images are on both sides)",
+    }
+    assert (
+        data.describe()
+        == f"{manifest}: {len(train)} training and {len(val)} validation triplets, {said[split_by]}"
+    )
+    assert left_out == 0 or split_by == "image"
+    assert data.subsets == ["t"]
+
+
+def test_manifest_opens_each_image_once(manifest, monkeypatch):
+    opened = []
+    real = images.read_rgb
+    monkeypatch.setattr(images, "read_rgb", lambda path: opened.append(path) or real(path))
+    data = ManifestDataModule(str(manifest), "triplet", size=16)
+    data.setup("validate")
+    data.setup("fit")
+    list(data.train_dataloader())
+    list(data.val_dataloader())
+    assert sorted(opened) == sorted(str(manifest.parent / f"img/{i}.png") for i in range(10))
+
+
+def test_split_seed_is_apart_from_seed(manifest):
+    def chosen(**seeds):
+        data = ManifestDataModule(str(manifest), size=16, **seeds)
+        data.setup("validate")
+        return data.val_set.table.ref.tolist()
+
+    assert chosen() == chosen(seed=7)
+    assert chosen() != chosen(split_seed=7)
+
+
+def test_manifest_follows_its_own_split(tmp_path):
+    splits = ["train"] * 5 + ["val"] * 3 + ["test"] * 2
+    subsets = ["a"] * 6 + ["b"] * 4
+    rows = [(0, 1, 2, 0.5, *extra) for extra in zip(subsets, splits, strict=True)]
+    path = write_manifest(tmp_path / "t.csv", 3, rows, "ref,p0,p1,judge,subset,split")
+    data = ManifestDataModule(str(path), size=16)
+    data.setup("fit")
+    assert (len(data.train_set), len(data.val_set), data.subsets) == (5, 3, ["a", "b"])
+    assert data.describe().endswith("split by the manifest's own column (2 test rows left out)")
+
+
+def test_manifest_split_column_without_validation(tmp_path):
+    path = write_manifest(tmp_path / "t.csv", 3, [(0, 1, 2, 0.5, "train")], "ref,p0,p1,judge,split")
+    with pytest.raises(ValueError, match="needs rows of train and of val"):
+        ManifestDataModule(str(path), size=16).setup("fit")
+
+
+def test_only_validation_subsets_are_scored(tmp_path):
+    rows = [(0, 1, 2, 0.5, "a", "train"), (0, 1, 2, 0.5, "b", "val"), (0, 1, 2, 0.5, "b", "train")]
+    path = write_manifest(tmp_path / "t.csv", 3, rows, "ref,p0,p1,judge,subset,split")
+    data = ManifestDataModule(str(path), size=16)
+    data.setup("fit")
+    assert data.subsets == ["b"]
+    assert data.train_set.table.subset.tolist() == [-1, 0]
+
+
+def test_votes_weight_training_only(manifest):
+    text = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([text[0]] + [f"{line[:-1]}{1 + i % 9}" for i, line in enumerate(text[1:])]))
+    data = ManifestDataModule(str(manifest), "triplet", size=16, weight_by_votes=True)
+    data.setup("fit")
+    train = torch.cat([batch.weight for batch in data.train_dataloader()])
+    assert train.std() > 0.1
+    assert train.mean().item() == pytest.approx(1, abs=1e-5)
+    assert all((batch.weight == 1).all() for batch in data.val_dataloader())
+
+
+def test_photos():
+    data = PhotosDataModule(40, 30, size=16)
+    data.setup("fit")
+    assert (len(data.train_set), len(data.val_set)) == (40, 30)
+    assert set(data.subsets) <= {"noise", "blur", "compression", "contrast", "color", "warp"}
+    assert data.describe() == (
+        "photographs of scikit-image, judged by a simulated observer, not people: "
+        "40 training and 30 validation triplets, split by photograph"
+    )
+
+
+def test_order_depends_on_seed_and_epoch_only(root):
+    def orders(seed, workers=0):
+        torch.manual_seed(np.random.default_rng().integers(1000))
+        data = bapps(root, seed=seed, num_workers=workers)
+        data.setup("fit")
+        loader = data.train_dataloader()
+        epochs = []
+        for epoch in (0, 1):
+            loader.sampler.set_epoch(epoch)
+            epochs.append(order(loader))
+        return epochs
+
+    first, second = orders(0)
+    assert sorted(first) == sorted(second)
+    assert first != second
+    assert orders(0) == [first, second]
+    assert orders(0, workers=1) == [first, second]
+    assert orders(1) != [first, second]
+
+
+def test_resumed_epoch_has_its_own_order(root):
+    data = bapps(root)
+    data.setup("fit")
+    whole, resumed = data.train_dataloader(), data.train_dataloader()
+    for epoch in (0, 1):
+        whole.sampler.set_epoch(epoch)
+        expected = order(whole)
+    resumed.sampler.set_epoch(1)
+    assert order(resumed) == expected
+
+
+def test_loading_leaves_the_global_generator_alone(root):
+    data = bapps(root)
+    data.setup("fit")
+    state = torch.get_rng_state()
+    list(data.train_dataloader())
+    list(data.val_dataloader())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_workers(root, monkeypatch):
+    data = bapps(root)
+    data.setup("fit")
+    assert data.train_dataloader().num_workers == 0
+    monkeypatch.setattr(images, "MEMORY_BUDGET", 0)
+    data = bapps(root)
+    data.setup("fit")
+    assert data.train_dataloader().num_workers == min(4, os.cpu_count())
+    assert data.train_dataloader().persistent_workers
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_lightning_reshuffles_each_epoch(root):
+    class Recorder(BoringModel):
+        seen: list
+
+        def __init__(self):
+            super().__init__()
+            self.seen = [[], []]
+
+        def training_step(self, batch, batch_idx):
+            self.seen[self.current_epoch].extend(batch.ref[:, 0, 0, 0].tolist())
+            return self.layer.weight.sum()
+
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    data, model = bapps(root), Recorder()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        log_every_n_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, data)
+    sampler = data.train_dataloader().sampler
+    values = data.train_set.__getitems__(range(11)).ref[:, 0, 0, 0]
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        assert model.seen[epoch] == values[list(sampler)].tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"split_by": "row"}, "split_by must be one of image, triplet, got 'row'"),
+        ({"val_fraction": 1.0}, r"val_fraction must be in \(0, 1\), got 1.0"),
+        ({"val_fraction": float("nan")}, "val_fraction must be in"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"num_workers": -1}, "num_workers must be at least 0, got -1"),
+        ({"size": 0}, "size must be at least 8, got 0"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"split_seed": -1}, "split_seed must be at least 0"),
+    ],
+)
+def test_wrong_arguments_raise_at_construction(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ManifestDataModule("nowhere.csv", **settings)
+
+
+def test_wrong_counts_raise_at_construction():
+    for settings in ({"count_train": 0}, {"count_val": 0}):
+        with pytest.raises(ValueError, match="must be at least 1, got 0"):
+            PhotosDataModule(**settings)
+
+
+@pytest.mark.parametrize("subsets", [[], "val/cnn", ["val/cnn", "train/cnn"]])
+def test_wrong_subsets_raise_at_construction(subsets):
+    for name in ("train_subsets", "val_subsets"):
+        with pytest.raises(ValueError, match="subsets must be a list of folders whose names differ"):
+            BAPPSDataModule("nowhere", **{name: subsets})

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+
+from perceptual.data.splits import split_by_image, split_by_triplet
+from perceptual.data.triplets import TripletTable
+
+
+def table_of(ref, p0, p1) -> TripletTable:
+    count = len(ref)
+    images = [f"{i}.png" for i in range(max(*ref, *p0, *p1) + 1)]
+    return TripletTable(
+        images, *map(np.asarray, (ref, p0, p1)), np.zeros(count, np.float32), np.zeros(count, int), ["all"]
+    )
+
+
+@pytest.fixture
+def dense() -> TripletTable:
+    """500 triplets over 20 images, so that all of them hang together."""
+    rng = np.random.default_rng(0)
+    return table_of(*np.stack([rng.permutation(20)[:3] for _ in range(500)], axis=1))
+
+
+@pytest.fixture
+def groups() -> TripletTable:
+    """40 references, each with five distorted versions of its own in ten pairs."""
+    rows = [(6 * r, 6 * r + i, 6 * r + j) for r in range(40) for i in range(1, 6) for j in range(1, i)]
+    return table_of(*zip(*rows, strict=True))
+
+
+def seen(table: TripletTable, rows: np.ndarray) -> set[int]:
+    return {int(i) for column in (table.ref, table.p0, table.p1) for i in column[rows]}
+
+
+@pytest.mark.parametrize("name", ["dense", "groups"])
+@pytest.mark.parametrize("seed", range(3))
+def test_by_image_shares_no_image(name, seed, request):
+    table = request.getfixturevalue(name)
+    train, val = split_by_image(table, 0.3, seed)
+    assert not seen(table, train) & seen(table, val)
+    assert not (train & val).any()
+
+
+def test_by_image_leaves_out_just_what_straddles(dense):
+    train, val = split_by_image(dense, 0.3, 0)
+    held_out = seen(dense, val)
+    assert len(held_out) == 6
+    for row in range(len(dense)):
+        inside = len({dense.ref[row], dense.p0[row], dense.p1[row]} & held_out)
+        assert (val[row], train[row]) == (inside == 3, inside == 0)
+
+
+def test_by_image_keeps_separate_groups_whole(groups):
+    train, val = split_by_image(groups, 0.25, 0)
+    assert (train.sum(), val.sum()) == (300, 100)
+
+
+@pytest.mark.parametrize("split", [split_by_image, split_by_triplet])
+def test_seed_decides(split, dense):
+    first, again, other = (split(dense, 0.3, seed)[1] for seed in (0, 0, 1))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_by_triplet_keeps_repeats_together():
+    rng = np.random.default_rng(0)
+    ref, p0, p1 = rng.integers(0, 6, (3, 1000))
+    _, val = split_by_triplet(table_of(ref, p0, p1), 0.3, 0)
+    sides: dict[tuple, set] = {}
+    for row in range(1000):
+        sides.setdefault((ref[row], *sorted((p0[row], p1[row]))), set()).add(bool(val[row]))
+    assert all(len(side) == 1 for side in sides.values())
+    assert sum(side == {True} for side in sides.values()) == round(0.3 * len(sides))
+
+
+@pytest.mark.parametrize("split", [split_by_image, split_by_triplet])
+def test_empty_side_is_refused(split):
+    with pytest.raises(ValueError, match=r"leaves .* training and .* validation triplets of 1; both sides"):
+        split(table_of([0], [1], [2]), 0.3, 0)

@@ -1,0 +1,126 @@
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from trees import plain, write_manifest, write_subset
+
+from perceptual.data import TripletDataset, images, read_folder, read_manifest
+from perceptual.data.images import open_images
+
+HEADER = "ref,p0,p1,judge"
+ROWS = [(0, 1, 2, 0.25, 4), (0, 2, 1, 0.75, 2), (3, 1, 2, 1, 6), (3, 0, 2, 0, 4)]
+
+
+@pytest.fixture
+def table(tmp_path):
+    return read_manifest(write_manifest(tmp_path / "t.csv", 4, ROWS, HEADER + ",votes"))
+
+
+@pytest.mark.parametrize("budget", [2**30, 0], ids=["in memory", "from disk"])
+def test_batch_equals_plain_reading(table, tmp_path, monkeypatch, budget):
+    monkeypatch.setattr(images, "MEMORY_BUDGET", budget)
+    dataset = TripletDataset(table, size=16)
+    assert dataset.in_memory == (budget > 0)
+    batch = dataset.__getitems__([2, 0, 2])
+    for role, name in enumerate(("ref", "p0", "p1")):
+        expected = np.stack([plain(tmp_path / f"img/{ROWS[row][role]}.png", 16) for row in (2, 0, 2)])
+        got = getattr(batch, name)
+        assert got.dtype == torch.float32
+        assert got.is_contiguous()
+        np.testing.assert_array_equal(got.numpy(), expected)
+    assert batch.judgment.tolist() == [1, 0.25, 1]
+    assert batch.weight.tolist() == [1, 1, 1]
+    assert batch.subset.tolist() == [0, 0, 0]
+    assert batch.subset.dtype == torch.int64
+
+
+def test_one_item_has_no_batch_axis(table):
+    item = TripletDataset(table, size=16)[1]
+    assert item.ref.shape == (3, 16, 16)
+    assert item.judgment.item() == 0.75
+
+
+def test_votes_weight_with_mean_one(table):
+    weight = TripletDataset(table, 16, weight_by_votes=True).__getitems__(range(4)).weight
+    np.testing.assert_allclose(weight, [1, 0.5, 1.5, 1])
+
+
+def test_weight_by_votes_needs_votes(tmp_path):
+    table = read_manifest(write_manifest(tmp_path / "t.csv", 3, [(0, 1, 2, 0.5)], HEADER))
+    with pytest.raises(ValueError, match="carry none"):
+        TripletDataset(table, 16, weight_by_votes=True)
+
+
+def test_shared_images_are_decoded_once(table, monkeypatch):
+    opened = Counter()
+    real = images.read_rgb
+    monkeypatch.setattr(images, "read_rgb", lambda path: opened.update([path]) or real(path))
+    dataset = TripletDataset(table, 16)
+    dataset.__getitems__([0, 1, 2, 3])
+    assert opened == Counter(table.images)
+
+
+def test_grey_palette_and_alpha_become_rgb(tmp_path):
+    rng = np.random.default_rng(0)
+    rgb = Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8))
+    paths = []
+    for mode in ("L", "P", "RGBA", "1", "LA"):
+        paths.append(str(tmp_path / f"{mode}.png"))
+        rgb.convert(mode).save(paths[-1])
+    opened = open_images(paths, 20)
+    for path, image in zip(paths, opened, strict=True):
+        np.testing.assert_array_equal(image, (plain(path, 20) * 255).round())
+
+
+def test_unusable_images_are_one_error(tmp_path):
+    write_subset(tmp_path / "cnn", 4)
+    good = (tmp_path / "cnn/ref/000000.png").read_bytes()
+    (tmp_path / "cnn/p0/000000.png").write_bytes(good[: len(good) // 2])
+    (tmp_path / "cnn/p0/000001.png").write_bytes(b"")
+    (tmp_path / "cnn/p0/000002.png").write_text("an essay")
+    Image.new("RGB", (1, 1)).save(tmp_path / "cnn/p1/000000.png")
+    Image.new("RGB", (100, 15)).save(tmp_path / "cnn/p1/000001.png")
+    (tmp_path / "cnn/p1/000002.png").unlink()
+    (tmp_path / "cnn/p1/000002.png").symlink_to("nowhere.png")
+    with pytest.raises(ValueError, match="6 of 12 images cannot be used") as error:
+        TripletDataset(read_folder(tmp_path, ["cnn"]), size=64)
+    message = str(error.value)
+    assert "p0/000000.png (" in message
+    assert "p0/000001.png (not an image)" in message
+    assert "p0/000002.png (not an image)" in message
+    assert "p1/000000.png (1×1, below a quarter of size=64)" in message
+    assert "p1/000001.png (100×15, below a quarter of size=64)" in message
+    assert message.endswith("and 1 more")
+
+
+def test_missing_image_is_said_to_be(tmp_path):
+    path = write_manifest(tmp_path / "t.csv", 2, [(0, 1, 2, 0.5)], HEADER)
+    with pytest.raises(ValueError, match=r"1 of 3 images cannot be used: .*img/2.png \(missing\)"):
+        TripletDataset(read_manifest(path), 16)
+
+
+def test_open_table_keeps_its_size(table):
+    opened = table.open(16)
+    assert opened.open(16) is opened
+    with pytest.raises(ValueError, match="already open at 16"):
+        opened.open(32)
+
+
+def test_batch_costs_little_beyond_the_gather(table):
+    dataset = TripletDataset(table, 64)
+    rows = torch.randint(4, (50,), generator=torch.Generator().manual_seed(0)).tolist()
+    gather = dataset._items[:, rows].flatten()
+
+    def seconds(call):
+        times = []
+        for _ in range(30):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    alone = seconds(lambda: dataset.images[gather].to(torch.float32).div_(255))
+    assert seconds(lambda: dataset.__getitems__(rows)) < alone + 1e-3
