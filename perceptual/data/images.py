@@ -1,7 +1,6 @@
 """Images for batches: checked before training, then held in memory where they fit, else read when asked for.
 
-Everything downstream sees one thing: an object that, indexed by an int64 tensor (N,), gives a uint8 tensor
-(N, 3, S, S), RGB. A plain tensor is one; `ImageFiles` is another.
+`Images` are one uint8 tensor (M, 3, S, S) or the files themselves; `read_batch` makes batches of either.
 """
 
 import os
@@ -33,6 +32,7 @@ class ImageFiles:
         self.shape = (len(paths), 3, size, size)
 
     def __getitem__(self, index: Tensor) -> Tensor:
+        """(N,) int64 → (N, 3, S, S) uint8, RGB."""
         size = self.shape[-1]
         pixels = np.empty((len(index), size, size, 3), np.uint8)
         for row, i in enumerate(index.tolist()):
@@ -41,6 +41,13 @@ class ImageFiles:
 
 
 Images = Tensor | ImageFiles
+
+
+def read_batch(images: Images, index: Tensor) -> Tensor:
+    """The images that an int64 tensor (N,) chooses, (N, 3, S, S) float32, RGB in [0, 1]."""
+    # index_select copies whole images, ten times faster than indexing
+    pixels = images.index_select(0, index) if isinstance(images, Tensor) else images[index]
+    return pixels.to(torch.float32).div_(255)
 
 
 def read_rgb(path: str) -> Image.Image:
@@ -63,9 +70,6 @@ def open_images(paths: Sequence[str], size: int) -> Images:
     Args:
         paths: distinct image files, M of them.
         size: side S of the square they are resized to.
-
-    Returns:
-        images that index to (N, 3, S, S) uint8.
 
     Raises:
         ValueError: if files are missing, unreadable or truncated, or their smaller side is below size / 4

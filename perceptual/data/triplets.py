@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from perceptual.data.images import Images, open_images
+from perceptual.data.images import Images, open_images, read_batch
 
 
 class TripletBatch(NamedTuple):
@@ -104,6 +104,5 @@ class TripletDataset(Dataset[TripletBatch]):
     def __getitems__(self, indices: Sequence[int]) -> TripletBatch:
         """A batch of triplets, in the order of the indices."""
         rows = torch.as_tensor(indices)
-        pixels = self.images[self._items[:, rows].flatten()].to(torch.float32).div_(255)
-        ref, p0, p1 = pixels.chunk(3)
+        ref, p0, p1 = read_batch(self.images, self._items[:, rows].flatten()).chunk(3)
         return TripletBatch(ref, p0, p1, self._judgment[rows], self._weight[rows], self._subset[rows])

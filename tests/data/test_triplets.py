@@ -1,4 +1,3 @@
-import time
 from collections import Counter
 
 import numpy as np
@@ -107,20 +106,3 @@ def test_open_table_keeps_its_size(table):
     assert opened.open(16) is opened
     with pytest.raises(ValueError, match="already open at 16"):
         opened.open(32)
-
-
-def test_batch_costs_little_beyond_the_gather(table):
-    dataset = TripletDataset(table, 64)
-    rows = torch.randint(4, (50,), generator=torch.Generator().manual_seed(0)).tolist()
-    gather = dataset._items[:, rows].flatten()
-
-    def seconds(call):
-        times = []
-        for _ in range(30):
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    alone = seconds(lambda: dataset.images[gather].to(torch.float32).div_(255))
-    assert seconds(lambda: dataset.__getitems__(rows)) < alone + 1e-3
