@@ -1,6 +1,7 @@
 """Scores of a distance against people: pure functions, and torchmetrics classes above them."""
 
 from perceptual.metrics.jnd import JNDAveragePrecision, jnd_average_precision
+from perceptual.metrics.opinion import OpinionCorrelations, opinion_correlations
 from perceptual.metrics.per_subset import PerSubset
 from perceptual.metrics.two_afc import (
     MajorityAccuracy,
@@ -16,12 +17,14 @@ from perceptual.metrics.two_afc import (
 __all__ = [
     "JNDAveragePrecision",
     "MajorityAccuracy",
+    "OpinionCorrelations",
     "PerSubset",
     "TwoAFCScore",
     "ceiling_score",
     "human_score",
     "jnd_average_precision",
     "majority_accuracy",
+    "opinion_correlations",
     "two_afc_agreement",
     "two_afc_score",
     "two_people_agreement",

@@ -111,6 +111,8 @@ class TwoAFCScore(Metric):
 
     agreement: Tensor
     items: Tensor
+    majority_agreement: Tensor
+    majority_items: Tensor
 
     # Agreement is summed as a whole number of these units (an item is rounded by 7e-12 at most). Integers
     # add up to the same sum in any order, over any number of processes, on any device; room for 1e8 items.
@@ -118,27 +120,38 @@ class TwoAFCScore(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("agreement", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("items", torch.tensor(0), dist_reduce_fx="sum")
+        for state in ("agreement", "items", "majority_agreement", "majority_items"):
+            self.add_state(state, torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, d0: Tensor, d1: Tensor, judgment: Tensor) -> None:
         """Add N items: distances and judgments, (N,) each."""
         # the checks wait for the device anyway, and float64 is everywhere on the CPU
-        self._add(two_afc_agreement(d0.cpu(), d1.cpu(), judgment.cpu()))
-
-    def _add(self, agreement: Tensor) -> None:
-        self.agreement += (agreement * self._UNITS).round().long().sum()
+        d0, d1, judgment = d0.cpu(), d1.cpu(), judgment.cpu()
+        agreement = two_afc_agreement(d0, d1, judgment)
+        self.agreement += self._in_units(agreement)
         self.items += len(agreement)
+        agreement = _agreement_with_majority(d0, d1, judgment)
+        self.majority_agreement += self._in_units(agreement)
+        self.majority_items += len(agreement)
+
+    def _in_units(self, agreement: Tensor) -> Tensor:
+        return (agreement * self._UNITS).round().long().sum()
 
     def compute(self) -> Tensor:
         """Mean agreement over the items of all processes."""
-        mean = self.agreement.cpu().double() / self._UNITS / self.items.cpu()
+        return self._mean(self.agreement, self.items)
+
+    def _mean(self, agreement: Tensor, items: Tensor) -> Tensor:
+        mean = agreement.cpu().double() / self._UNITS / items.cpu()
         return mean.to(self.device, torch.float32 if self.device.type == "mps" else torch.float64)
 
 
 class MajorityAccuracy(TwoAFCScore):
-    """Accuracy against what most people chose, items without a majority left out: see `majority_accuracy`."""
+    """Accuracy against what most people chose, items without a majority left out: see `majority_accuracy`.
 
-    def update(self, d0: Tensor, d1: Tensor, judgment: Tensor) -> None:
-        """Add N items: distances and judgments, (N,) each."""
-        self._add(_agreement_with_majority(d0.cpu(), d1.cpu(), judgment.cpu()))
+    It has all of `TwoAFCScore`'s state, so that the two may share it in a `MetricCollection`.
+    """
+
+    def compute(self) -> Tensor:
+        """Accuracy over the decided items of all processes."""
+        return self._mean(self.majority_agreement, self.majority_items)
