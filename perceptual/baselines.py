@@ -1,0 +1,118 @@
+"""Classic distances between images, with the call of ours: (x, y) → (N,), larger = more different.
+
+The formulas are those of torchmetrics and piq; here they only get one direction, one value range and one set
+of errors. `BASELINES[name]()` builds one.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import piq
+import torchmetrics.functional.image as tm
+from piq.functional import rgb2xyz, xyz2lab
+from torch import Tensor, nn
+from torchmetrics.functional.image.dists import DISTSNetwork
+
+
+class Baseline(nn.Module):
+    """A distance between images: `forward(x, y)`, both (N, 3, H, W) float RGB in [0, 1], gives (N,).
+
+    Values up to 0.01 outside the range, as resampling leaves them, are clamped; half precision is computed
+    in float32.
+
+    Args:
+        formula: (x, y) → (N,) or, for one image, a scalar.
+        min_size: smallest height and width that the formula is defined for.
+
+    Raises:
+        ValueError: (on call) shapes differ or are not (N, 3, H, W), no floats, values outside the range,
+            images smaller than `min_size`.
+    """
+
+    def __init__(self, formula: Callable[[Tensor, Tensor], Tensor], min_size: int = 1) -> None:
+        super().__init__()
+        self.formula = formula
+        self.min_size = min_size
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Distance of each pair of images."""
+        if x.ndim != 4 or x.shape[1] != 3 or x.shape != y.shape:
+            shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+            raise ValueError(f"x and y must have one shape (N, 3, H, W), got {shapes}")
+        if min(x.shape[2:]) < self.min_size:
+            raise ValueError(
+                f"x and y must be at least {self.min_size}×{self.min_size} pixels for this distance, "
+                f"got {x.shape[2]}×{x.shape[3]}"
+            )
+        return self.formula(_unit_range("x", x), _unit_range("y", y)).reshape(len(x))
+
+
+def _unit_range(name: str, image: Tensor) -> Tensor:
+    if not image.is_floating_point():
+        raise ValueError(f"{name} must be floating point in [0, 1], got {image.dtype}")
+    if len(image) and not (image.min() >= -0.01 and image.max() <= 1.01):
+        raise ValueError(f"{name} must lie in [0, 1], got {image.min():.3g} … {image.max():.3g}")
+    return (image.float() if image.itemsize < 4 else image).clamp(0, 1)
+
+
+def _l2(x: Tensor, y: Tensor) -> Tensor:
+    return (x - y).square().mean(dim=(1, 2, 3))
+
+
+def _l2_lab(x: Tensor, y: Tensor) -> Tensor:
+    # sRGB has the white of D65; piq's own rgb2lab takes D50, which tints every grey
+    return _l2(xyz2lab(rgb2xyz(x), illuminant="D65"), xyz2lab(rgb2xyz(y), illuminant="D65"))
+
+
+def _minus_psnr(x: Tensor, y: Tensor) -> Tensor:
+    return -tm.peak_signal_noise_ratio(x, y, data_range=1.0, reduction="none", dim=(1, 2, 3))
+
+
+def _one_minus(similarity: Callable[..., Any], x: Tensor, y: Tensor) -> Tensor:
+    return 1 - similarity(x, y, data_range=1.0, reduction="none")
+
+
+class DISTS(Baseline):
+    """Ding et al. 2020, https://arxiv.org/abs/2004.07728; minus its resizing of images larger than 256.
+
+    Raises:
+        FileNotFoundError: the weights of torchvision's VGG16 are neither in the cache of torch.hub nor
+            to be had from the net.
+    """
+
+    def __init__(self) -> None:
+        try:
+            network = DISTSNetwork()
+        except OSError as error:
+            raise FileNotFoundError(
+                "dists needs vgg16-397923af.pth from https://download.pytorch.org/models/, which is not in "
+                f"torch.hub's checkpoints directory and could not be downloaded: {error}"
+            ) from error
+        super().__init__(self._dists, min_size=16)
+        self.network = network.requires_grad_(False)
+
+    def _dists(self, x: Tensor, y: Tensor) -> Tensor:
+        # require_grad only means not to enter inference mode
+        return self.network(x, y, require_grad=True)
+
+
+BASELINES: dict[str, Callable[[], Baseline]] = {
+    # mean squared difference of RGB values, and of L*a*b*
+    "l2": partial(Baseline, _l2),
+    "l2_lab": partial(Baseline, _l2_lab),
+    # −dB: −∞ for equal images
+    "psnr": partial(Baseline, _minus_psnr),
+    "ssim": partial(Baseline, partial(_one_minus, tm.structural_similarity_index_measure), min_size=6),
+    # five scales of 11×11 windows; that of torchmetrics asks for 176 pixels
+    "ms_ssim": partial(Baseline, partial(_one_minus, piq.multi_scale_ssim), min_size=161),
+    # FSIM of the luminance, and FSIMc with chrominance
+    "fsim": partial(Baseline, partial(_one_minus, partial(piq.fsim, chromatic=False)), min_size=2),
+    "fsimc": partial(Baseline, partial(_one_minus, piq.fsim), min_size=2),
+    "gmsd": partial(Baseline, partial(piq.gmsd, reduction="none")),
+    # pixel-domain VIF of the luminance
+    "vif": partial(Baseline, partial(_one_minus, piq.vif_p), min_size=41),
+    "haarpsi": partial(Baseline, partial(_one_minus, piq.haarpsi), min_size=16),
+    "mdsi": partial(Baseline, partial(piq.mdsi, reduction="none")),
+    "dists": DISTS,
+}
