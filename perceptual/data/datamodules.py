@@ -9,32 +9,17 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader
 
 from perceptual.data.layouts import read_folder, read_manifest, subset_names
 from perceptual.data.photos import TRAIN_PHOTOS, VAL_PHOTOS, make_triplets, read_photos
+from perceptual.data.shuffle import EpochShuffle
 from perceptual.data.splits import split_by_image, split_by_triplet
 from perceptual.data.triplets import TripletBatch, TripletDataset, TripletTable
 
 BAPPS_TRAIN = ("train/traditional", "train/cnn", "train/mix")
 BAPPS_VAL = ("val/traditional", "val/cnn", "val/superres", "val/deblur", "val/color", "val/frameinterp")
 SPLIT_BY = {"image": split_by_image, "triplet": split_by_triplet}
-
-
-class EpochShuffle(RandomSampler):
-    """Random order that depends on the seed and the epoch only, so that a resumed run repeats it.
-
-    Lightning calls `set_epoch`, and under DDP puts its own sampler in place of this one.
-    """
-
-    def __init__(self, dataset: TripletDataset, seed: int) -> None:
-        super().__init__(dataset, generator=torch.Generator())
-        self.seed = seed
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Start the order of an epoch."""
-        self.generator.manual_seed(int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0]))
 
 
 class TwoAFCDataModule(pl.LightningDataModule):
