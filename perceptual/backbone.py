@@ -1,0 +1,289 @@
+"""Backbone: images in [0, 1] → feature maps, shallow to deep, of torchvision's LPIPS networks and of timm."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import Format
+from torch import Tensor, nn
+
+from perceptual import weights as weight_files
+
+
+class Taps(NamedTuple):
+    """Layers of `torchvision.models.<name>().features` that LPIPS reads, after their activation."""
+
+    layers: tuple[int, ...]
+    channels: tuple[int, ...]
+
+
+TORCHVISION = {
+    "alexnet": Taps((1, 4, 7, 9, 11), (64, 192, 384, 256, 256)),
+    "squeezenet1_1": Taps((1, 4, 7, 9, 10, 11, 12), (64, 128, 256, 384, 384, 512, 512)),
+}
+
+
+class Backbone(nn.Module):
+    """Feature maps of a network, from images in [0, 1] of shape (N, 3, H, W) to a list of (N, C, h, w).
+
+    Networks of any input size see the images as they are. Networks with a fixed input size (timm says which)
+    follow one rule: built with `dynamic_img_size` where timm offers it (most ViTs and Swins: position
+    embeddings are resampled, edges padded), else the images are resized (bilinear, antialiased) to the size
+    the network was made for. `input_size` overrides both: images are resized to it, the network built for it.
+
+    Args:
+        name: `alexnet` or `squeezenet1_1` (torchvision, LPIPS's taps), or any timm name, with tag or not.
+        weights: `"default"` (the directory `PERCEPTUAL_WEIGHTS`, an installed package, then the hub), the
+            path of a `.safetensors` or `.pth` file, or None for random weights.
+        out_indices: levels to tap. By default LPIPS's on AlexNet, SqueezeNet and VGG16, the first five of
+            another pyramid, or the blocks at the four quarters of a network of one resolution (ViT).
+        input_size: resize every image to this many pixels a side first; None leaves them.
+        trainable: False freezes the weights and keeps the network in eval mode whatever `train()` is called
+            around it.
+        mean, std: normalisation of the images in place of that of the weights, three numbers each.
+
+    Attributes:
+        channels: channels of each level.
+        source: where the weights are from: `random`, `file:…`, `package:…` or `hub:…`.
+
+    Raises:
+        ValueError: unknown name or level; a weights file that lacks what the taps need.
+        FileNotFoundError: weights that are neither here nor on the hub.
+    """
+
+    mean: Tensor
+    std: Tensor
+    net: Any
+
+    def __init__(
+        self,
+        name: str = "alexnet",
+        weights: str | None = "default",
+        *,
+        out_indices: Sequence[int] | None = None,
+        input_size: int | None = None,
+        trainable: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if input_size is not None and input_size < 1:
+            raise ValueError(f"input_size must be a positive number of pixels or None, got {input_size}")
+        self.name = name
+        self.trainable = trainable
+        self.input_size = (input_size, input_size) if input_size else None
+        build = self._build_torchvision if name in TORCHVISION else self._build_timm
+        own_mean, own_std = build(weights, out_indices)
+        # convolutions on CPU, and under autocast on GPU, are up to ten times faster with channels last
+        self.net.to(memory_format=torch.channels_last)
+        self.register_buffer("mean", torch.tensor(mean or own_mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std or own_std).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(trainable)
+        self.train(trainable)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Maps of the tapped levels, shallow to deep, each (N, C, h, w); `images` (N, 3, H, W) in [0, 1].
+
+        Raises:
+            ValueError: the images are too small for the network.
+        """
+        if self.input_size and images.shape[-2:] != self.input_size:
+            images = F.interpolate(
+                images, self.input_size, mode="bilinear", align_corners=False, antialias=True
+            )
+        normalized = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        if torch.compiler.is_compiling():
+            return self._features(normalized)
+        try:
+            return self._features(normalized)
+        except (RuntimeError, AssertionError) as error:
+            self._explain(images.shape[-2:], error)
+            raise
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Set training mode, except that a frozen backbone stays in eval mode."""
+        super().train(mode and self.trainable)
+        return self
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights that the tapped levels use."""
+        return weight_files.fingerprint(self.net.state_dict())
+
+    def smallest_size(self) -> int | None:
+        """Side in pixels of the smallest square image the network takes; None: none up to 512."""
+        for side in [*range(1, 65), *range(80, 513, 16)]:
+            try:
+                with torch.no_grad():
+                    self._features(self.mean.new_zeros(1, 3, side, side))
+            except (RuntimeError, AssertionError):
+                continue
+            return side
+        return None
+
+    def _features(self, normalized: Tensor) -> list[Tensor]:
+        maps = self.net(normalized)
+        return [m.permute(0, 3, 1, 2) for m in maps] if self._channels_last else maps
+
+    def _explain(self, size: Sequence[int], error: Exception) -> None:
+        """Raise ValueError if it is the size of the images that the network cannot take."""
+        training = self.net.training
+        self.net.eval()
+        smallest = self.smallest_size()
+        self.net.train(training)
+        if smallest is not None and min(size) < smallest:
+            raise ValueError(
+                f"images of {size[0]}×{size[1]} pixels are too small for {self.name}, "
+                f"which takes {smallest}×{smallest} or more"
+            ) from error
+
+    def _build_torchvision(self, weights: str | None, out_indices: Sequence[int] | None) -> "_Normalization":
+        taps = TORCHVISION[self.name]
+        self.out_indices = _checked_levels(self.name, out_indices, range(len(taps.layers)), len(taps.layers))
+        self.channels = [taps.channels[i] for i in self.out_indices]
+        self._channels_last = False
+        # On the meta device the classifier, most of the network and never used, costs nothing.
+        with torch.device("cpu" if weights is None else "meta"):
+            layers: Any = torchvision.models.get_model(self.name, weights=None).features
+        self.net = _TappedSequential(layers, [taps.layers[i] for i in self.out_indices])
+        self.source = "random"
+        if weights is not None:
+            local = weight_files.find_local(self.name, weights)
+            state, self.source = local or (_torchvision_hub(self.name), "hub:torchvision IMAGENET1K_V1")
+            given = {key.removeprefix("features."): value for key, value in state.items()}
+            weight_files.assign(self.net, given, f"{self.name} from {self.source}")
+        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    def _build_timm(self, weights: str | None, out_indices: Sequence[int] | None) -> "_Normalization":
+        _check_timm_name(self.name)
+        local = weight_files.find_local(self.name, weights) if weights is not None else None
+        with torch.device("meta"):
+            info = self._create().feature_info
+        default = default_levels(info.reduction(list(range(len(info)))))
+        self.out_indices = _checked_levels(self.name, out_indices, default, len(info))
+        if local:
+            self._load_timm(*local)
+        else:
+            self._download_timm(weights)
+        self.channels = list(self.net.feature_info.channels())
+        self._channels_last = getattr(self.net, "output_fmt", Format.NCHW) == Format.NHWC
+        return self.net.pretrained_cfg["mean"], self.net.pretrained_cfg["std"]
+
+    def _create(self, **arguments: Any) -> Any:
+        """The network by timm, built by the rule on input sizes that the class states."""
+        build: Any = partial(timm.create_model, self.name, features_only=True, **arguments)
+        cfg: Any = timm.get_pretrained_cfg(self.name)
+        if not cfg.fixed_input_size:
+            return build()
+        if self.input_size:
+            return build(img_size=self.input_size)
+        for any_size in ({"dynamic_img_size": True, "dynamic_img_pad": True}, {"dynamic_img_size": True}):
+            try:
+                return build(**any_size)
+            except TypeError:  # this architecture does not know the argument
+                continue
+        self.input_size = cfg.input_size[-2:]
+        return build()
+
+    def _load_timm(self, state: Mapping[str, Tensor], source: str) -> None:
+        self.source = source
+        with torch.device("meta"):
+            self.net = self._create(out_indices=self.out_indices)
+        what = f"{self.name} from {source}"
+        weight_files.check_names(self.net, state, what)
+        if weight_files.lives_in_state_dict(self.net) and not weight_files.other_shapes(self.net, state):
+            weight_files.assign(self.net, state, what)
+            return
+        # timm resamples position embeddings to the input size, and computes what no file holds.
+        overlay = {"state_dict": dict(state)}
+        try:
+            self.net = self._create(
+                pretrained=True, pretrained_cfg_overlay=overlay, out_indices=self.out_indices
+            )
+        except RuntimeError as error:
+            weight_files.check_shapes(self.net, state, what)
+            raise ValueError(f"weights of {what} do not fit: {error}") from error
+
+    def _download_timm(self, weights: str | None) -> None:
+        try:
+            self.net = self._create(pretrained=weights is not None, out_indices=self.out_indices)
+        except (OSError, RuntimeError) as error:
+            if weights is None:
+                raise
+            raise _no_weights(self.name, error) from error
+        cfg = self.net.pretrained_cfg
+        self.source = "random" if weights is None else f"hub:{cfg.get('hf_hub_id') or cfg.get('url')}"
+
+
+_Normalization = tuple[Sequence[float], Sequence[float]]
+
+
+class _TappedSequential(nn.Sequential):
+    """The layers up to the deepest tap; returns what the tapped ones give."""
+
+    def __init__(self, layers: nn.Sequential, taps: Sequence[int]) -> None:
+        super().__init__(*list(layers)[: max(taps) + 1])
+        self.taps = frozenset(taps)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for index, layer in enumerate(self):
+            x = layer(x)
+            if index in self.taps:
+                maps.append(x)
+        return maps
+
+
+def default_levels(reductions: Sequence[int]) -> list[int]:
+    """Levels to tap, given the stride of each: the first five of a pyramid, else one at each quarter."""
+    depth = len(reductions)
+    if len(set(reductions)) > 1 or depth < 4:
+        return list(range(min(depth, 5)))
+    return [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
+
+
+def _checked_levels(
+    name: str, given: Sequence[int] | None, default: Sequence[int], depth: int
+) -> tuple[int, ...]:
+    levels = tuple(default if given is None else given)
+    if not levels or list(levels) != sorted(set(levels)) or levels[0] < 0 or levels[-1] >= depth:
+        raise ValueError(
+            f"out_indices of {name} must be rising numbers from 0 to {depth - 1}, got {list(levels)}"
+        )
+    return levels
+
+
+def _check_timm_name(name: str) -> None:
+    architecture, _, tag = name.partition(".")
+    known = [*TORCHVISION, *timm.list_models()]
+    if architecture not in known:
+        near = difflib.get_close_matches(architecture, known, n=3)
+        raise ValueError(
+            f"unknown backbone {name!r}; "
+            + (f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists the names")
+        )
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise ValueError(f"timm has no weights {tag!r} for {architecture}; its tags: {', '.join(tags)}")
+
+
+def _torchvision_hub(name: str) -> Mapping[str, Tensor]:
+    weights: Any = torchvision.models.get_model_weights(name)
+    try:
+        return weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise _no_weights(name, error) from error
+
+
+def _no_weights(name: str, error: Exception) -> FileNotFoundError:
+    reason = str(error).strip().splitlines()[0].split(". ")[0]
+    return FileNotFoundError(
+        f"no weights for {name}: the environment variable PERCEPTUAL_WEIGHTS names no directory that holds "
+        f"{name.split('.')[0]}.safetensors, and the hub did not give them ({reason}); `weights` may also be "
+        "the path of a file, or null for random ones"
+    )

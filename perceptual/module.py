@@ -1,0 +1,177 @@
+"""PerceptualRanker: trains a distance and its ranking network on human judgments, with Lightning."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import LambdaLR
+
+from perceptual.backbone import Backbone
+from perceptual.distance import LPIPS
+from perceptual.metrics import PerSubset, TwoAFCScore, two_afc_score
+from perceptual.ranking import RANKINGS, ranking_loss
+
+if TYPE_CHECKING:
+    from perceptual.data import TripletBatch
+
+VARIANTS = ("lin", "tune", "scratch")
+FROZEN = "distance.backbone."
+
+
+class PerceptualRanker(pl.LightningModule):
+    """LPIPS and a ranking network, trained to predict which of two patches people find nearer to a third.
+
+    The defaults are the protocol of Zhang et al. 2018 as their code runs it: Adam at 1e-4 with betas
+    (0.5, 0.999), the rate constant for the first epochs, then falling (`lr_factor`), dropout of ½ on the
+    squared differences, lin projected to ≥ 0 after every step.
+
+    Logs `train/loss`, `train/2afc`, `val/2afc/<subset>` and `val/2afc/mean` (macro), scores in [0, 1].
+
+    Args:
+        backbone: name, or arguments of `Backbone` as a dictionary (`name`, `weights`, `out_indices`,
+            `input_size`).
+        variant: what is trained besides the ranking network. `lin`: the channel weights, the backbone frozen;
+            `tune`: the backbone too, from its weights; `scratch`: the backbone too, from random weights.
+        ranking: `paper` or `antisymmetric`.
+        lr: initial learning rate of Adam.
+        betas: coefficients of Adam.
+        dropout: probability of dropping an element of the squared differences in training.
+
+    Raises:
+        ValueError: unknown variant, ranking or backbone, or a number out of range.
+        FileNotFoundError: weights of the backbone that cannot be found.
+    """
+
+    def __init__(
+        self,
+        backbone: str | Mapping[str, Any] = "alexnet",
+        variant: str = "lin",
+        ranking: str = "paper",
+        lr: float = 1e-4,
+        betas: Sequence[float] = (0.5, 0.999),
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        _one_of("variant", variant, VARIANTS)
+        _one_of("ranking", ranking, RANKINGS)
+        if not lr > 0:
+            raise ValueError(f"lr must be positive, got {lr}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")
+        spec: dict[str, Any] = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
+        if variant == "scratch":
+            spec["weights"] = None
+        self.save_hyperparameters(
+            {
+                "backbone": spec,
+                "variant": variant,
+                "ranking": ranking,
+                "lr": lr,
+                "betas": list(betas),
+                "dropout": dropout,
+            }
+        )
+        self.distance = LPIPS(Backbone(**spec, trainable=variant != "lin"), lin=None, dropout=dropout)
+        for vector in self.distance.lin:
+            # the initialisation of the reference, a 1×1 convolution's: U(−1/√C, 1/√C)
+            bound = len(vector) ** -0.5
+            nn.init.uniform_(vector, -bound, bound).requires_grad_(True)
+        self.ranking = RANKINGS[ranking]()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Distance (N,) of images x and y, (N, 3, H, W) in [0, 1]."""
+        distance: Tensor = self.distance(x, y)
+        return distance
+
+    def training_step(self, batch: "TripletBatch", batch_idx: int) -> Tensor:
+        """Loss of a batch of triplets, a scalar."""
+        d0, d1 = self.distance.triplet(batch.ref, batch.p0, batch.p1)
+        loss = ranking_loss(self.ranking(d0, d1), batch.judgment, batch.weight)
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/2afc", two_afc_score(d0, d1, batch.judgment))
+        return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take the step and project lin, before any callback can save it."""
+        super().optimizer_step(*args, **kwargs)
+        self.distance.project()
+
+    def setup(self, stage: str) -> None:
+        """Make the validation score, with the subsets of the data module."""
+        subsets = getattr(getattr(self.trainer, "datamodule", None), "subsets", ["val"])
+        self.val_score = PerSubset(TwoAFCScore(), subsets).to(self.device)
+
+    def validation_step(self, batch: "TripletBatch", batch_idx: int) -> None:
+        """Add a batch of triplets to the score."""
+        d0, d1 = self.distance.triplet(batch.ref, batch.p0, batch.p1)
+        self.val_score.update(d0, d1, batch.judgment, subset=batch.subset)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the score of each subset and their plain mean."""
+        scores = self.val_score.compute()
+        self.val_score.reset()
+        scores.pop("micro")
+        self.log_dict({f"val/2afc/{subset}": score for subset, score in scores.items()})
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Adam over what is trained, and the paper's schedule over the trainer's epochs."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        optimizer = Adam(parameters, self.hparams["lr"], betas=tuple(self.hparams["betas"]))
+        epochs = self.trainer.max_epochs or 0
+        scheduler = LambdaLR(optimizer, lambda epoch: lr_factor(epoch, epochs))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out a frozen backbone that can be had again, and record which it was."""
+        backbone = self.distance.backbone
+        again = not backbone.trainable and backbone.source != "random"
+        checkpoint["backbone"] = {"name": backbone.name, "source": backbone.source, "saved": not again}
+        if again:
+            checkpoint["backbone"]["sha256"] = backbone.fingerprint()
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(FROZEN)}
+        else:
+            # its weights are in the checkpoint: loading must not ask the hub for others first
+            spec = {**checkpoint["hyper_parameters"]["backbone"], "weights": None}
+            checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "backbone": spec}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another backbone, and put back the one that was left out.
+
+        Raises:
+            ValueError: naming both backbones.
+        """
+        backbone, saved = self.distance.backbone, checkpoint.get("backbone")
+        if saved is None:
+            raise ValueError("this is no checkpoint of a PerceptualRanker: it names no backbone")
+        if saved["name"] != backbone.name:
+            raise ValueError(f"the checkpoint is of backbone {saved['name']}, the model has {backbone.name}")
+        if saved["saved"]:
+            backbone.source = saved["source"]
+            return
+        if saved["sha256"] != backbone.fingerprint():
+            raise ValueError(
+                f"the checkpoint was calibrated on weights of {saved['name']} from {saved['source']} "
+                f"(sha256 {saved['sha256'][:12]}…), but {backbone.source} holds others "
+                f"({backbone.fingerprint()[:12]}…)"
+            )
+        own = {k: v for k, v in self.state_dict().items() if k.startswith(FROZEN)}
+        checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
+
+
+def lr_factor(epoch: int, epochs: int) -> float:
+    """Factor of the learning rate in an epoch, counted from 0: 1, then falling in the second half.
+
+    Of ten epochs, six at 1 and then .8, .6, .4, .2, as the reference code runs (the paper says 5 + 5).
+    """
+    decay = epochs // 2
+    start = epochs - decay
+    return 1.0 if epoch <= start or decay < 1 else max(0.0, 1 - (epoch - start) / decay)
+
+
+def _one_of(argument: str, value: str, allowed: Any) -> None:
+    if value not in allowed:
+        raise ValueError(f"{argument} must be one of {', '.join(allowed)}, got {value!r}")

