@@ -1,10 +1,13 @@
-"""Score distances on judged triplets, reading each batch once for all of them."""
+"""Score distances on judged images, reading each batch once for all of them."""
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -15,39 +18,85 @@ from perceptual.metrics import PerSubset, TwoAFCScore
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
+@dataclass
+class Measured:
+    """Distances by one method, and what they cost."""
+
+    columns: list[np.ndarray] = field(default_factory=list)
+    """(N,) arrays in the order of the items: d0 and d1 of triplets, the distance of pairs."""
+    seconds: float = 0.0
+    """Time spent in the distance alone."""
+    error: str | None = None
+    """Why the method gave no distances, in one line."""
+
+
+def measure(distances: Mapping[str, Distance], batches: Iterable[Any]) -> dict[str, Measured]:
+    """Distances of every item by each method; one that fails is left with its reason, the others go on.
+
+    Args:
+        distances: (x, y) → (N,) by method name; one with a method `triplet(ref, p0, p1) → (d0, d1)`, as
+            LPIPS has, is asked by that.
+        batches: batches with `ref`, `p0` and `p1`, or with `x` and `y`: images (N, 3, H, W) in [0, 1].
+    """
+    measured = {name: Measured() for name in distances}
+    parts: dict[str, list[list[np.ndarray]]] = {name: [] for name in distances}
+    quiet = not sys.stderr.isatty()
+    for batch in track(batches, "Scoring", console=Console(stderr=True), transient=True, disable=quiet):
+        for name, distance in distances.items():
+            if not measured[name].error:
+                start = time.perf_counter()
+                try:
+                    parts[name].append([column.cpu().numpy() for column in compare(distance, batch)])
+                except Exception as error:  # a network may fail in any way; it must not stop the others
+                    measured[name].error = one_line(error)
+                measured[name].seconds += time.perf_counter() - start
+    for name, result in measured.items():
+        if not result.error:
+            result.columns = [np.concatenate(column) for column in zip(*parts[name], strict=True)]
+    return measured
+
+
 @torch.no_grad()
+def compare(distance: Distance, batch: Any) -> tuple[Tensor, ...]:
+    """(d0, d1) of a batch of triplets, or (distance,) of a batch of pairs, on the device of the distance."""
+    device = _device(distance)
+    if not hasattr(batch, "ref"):
+        return (distance(batch.x.to(device), batch.y.to(device)),)
+    ref, p0, p1 = (images.to(device) for images in (batch.ref, batch.p0, batch.p1))
+    if hasattr(distance, "triplet"):
+        d0, d1 = distance.triplet(ref, p0, p1)
+        return d0, d1
+    return distance(ref, p0), distance(ref, p1)
+
+
 def score(
     distances: Mapping[str, Distance], loader: Iterable[Any], subsets: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """2AFC scores in [0, 1] of each distance, as training computes them.
 
     Args:
-        distances: (x, y) → (N,) by method name; one with a method `triplet(ref, p0, p1) → (d0, d1)`, as
-            LPIPS has, is asked by that.
+        distances: as `measure` takes them.
         loader: `TripletBatch`es.
         subsets: names that `batch.subset` counts.
 
     Returns:
         for each method its score by subset, then `mean` (macro) and `micro`.
     """
-    scores = {name: PerSubset(TwoAFCScore(), subsets) for name in distances}
+    metrics = {name: PerSubset(TwoAFCScore(), subsets) for name in distances}
     quiet = not sys.stderr.isatty()
     for batch in track(loader, "Scoring", console=Console(stderr=True), transient=True, disable=quiet):
         for name, distance in distances.items():
-            d0, d1 = triplet(distance, batch.ref, batch.p0, batch.p1)
-            scores[name].update(d0.cpu(), d1.cpu(), batch.judgment, subset=batch.subset)
+            d0, d1 = compare(distance, batch)
+            metrics[name].update(d0.cpu(), d1.cpu(), batch.judgment, subset=batch.subset)
     return {
         name: {subset: value.item() for subset, value in metric.compute().items()}
-        for name, metric in scores.items()
+        for name, metric in metrics.items()
     }
 
 
-def triplet(distance: Distance, ref: Tensor, p0: Tensor, p1: Tensor) -> tuple[Tensor, Tensor]:
-    """(d0, d1), (N,) each, on the device of the distance."""
-    ref, p0, p1 = (images.to(_device(distance)) for images in (ref, p0, p1))
-    if hasattr(distance, "triplet"):
-        return distance.triplet(ref, p0, p1)
-    return distance(ref, p0), distance(ref, p1)
+def one_line(error: Exception) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _device(distance: Distance) -> torch.device:

@@ -1,0 +1,75 @@
+"""The distinct pairs of images among triplets: where images recur, far fewer than the triplets have."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from perceptual.data.images import Images, read_batch
+from perceptual.data.triplets import TripletDataset
+
+
+class ImagePair(NamedTuple):
+    """N pairs of images."""
+
+    x: Tensor  # (N, 3, S, S) float32, RGB in [0, 1]
+    y: Tensor  # the same
+
+
+class DistinctPairs(Dataset[ImagePair]):
+    """Every (ref, p0) and (ref, p1) of some triplets, once each, sorted by reference.
+
+    A DataLoader gets whole batches through `__getitems__`.
+
+    Args:
+        triplets: N triplets.
+    """
+
+    def __init__(self, triplets: TripletDataset) -> None:
+        table = triplets.table
+        both = np.stack([np.tile(table.ref, 2), np.concatenate([table.p0, table.p1])], axis=1)
+        pairs, which = np.unique(both, axis=0, return_inverse=True)
+        self.images: Images = triplets.images
+        self._pairs = torch.from_numpy(pairs)
+        self._which = which.reshape(2, -1)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> ImagePair:
+        """One pair, without the batch axis."""
+        return ImagePair(*(images[0] for images in self.__getitems__([index])))
+
+    def __getitems__(self, indices: Sequence[int]) -> ImagePair:
+        """A batch of pairs, in the order of the indices."""
+        first, second = self._pairs[torch.as_tensor(indices)].T
+        return ImagePair(read_batch(self.images, first), read_batch(self.images, second))
+
+    def loader(self, batch_size: int) -> DataLoader[ImagePair]:
+        """Batches of pairs, in order."""
+        return DataLoader(self, batch_size, collate_fn=lambda batch: batch)
+
+    def to_triplets(self, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(d0, d1), (N,) each in the order of the triplets, from the distance of each pair."""
+        d0, d1 = distance[self._which]
+        return d0, d1
+
+
+def fingerprint(triplets: TripletDataset) -> str:
+    """SHA-256 of triplets as they are scored: pixels at their size, who is compared with whom, judgments.
+
+    File names, and images that no triplet shows, have no part in it.
+    """
+    table = triplets.table
+    used, index = np.unique(np.stack([table.ref, table.p0, table.p1]), return_inverse=True)
+    names = "\n".join(table.subsets)
+    digest = hashlib.sha256(f"{triplets.images.shape[1:]}\n{names}\n".encode())
+    for column in (index, table.subset, table.judgment):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    for rows in torch.from_numpy(used).split(1024):
+        digest.update(triplets.images[rows].numpy().tobytes())
+    return digest.hexdigest()

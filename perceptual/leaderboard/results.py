@@ -1,0 +1,127 @@
+"""Results on disk: a folder each, written under a temporary name and renamed, so that there is no half of one.
+
+    results/<data>/items/              row.json (what was judged), judgment.npy, subset.npy, ref.npy …
+    results/<data>/scored/<method>/    row.json (score and provenance), d0.npy and d1.npy, or distance.npy
+    results/<data>/failed/<method>/    row.json with the reason, until the method is scored
+
+`<data>` is the beginning of the data's fingerprint. Several processes may write to one folder.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Row = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+
+
+class Result(NamedTuple):
+    """A row and the arrays beside it."""
+
+    row: Row
+    arrays: Arrays
+
+
+class DataResults:
+    """Results of all methods on one set of judged items.
+
+    Args:
+        folder: `results/<data>`; need not exist yet.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    def write_items(self, row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep what was judged; the first writer's stays."""
+        publish(self.folder / "items", row, arrays)
+
+    def write(self, row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep the result of a method, `row["method"]`; if there is one already, that one stays."""
+        publish(self._scored(row["method"]), row, arrays)
+        shutil.rmtree(self._failed(row["method"]), ignore_errors=True)
+
+    def write_failure(self, row: Mapping[str, Any]) -> None:
+        """Keep why a method gave no score, in place of an earlier reason."""
+        folder = self._failed(row["method"])
+        shutil.rmtree(folder, ignore_errors=True)
+        publish(folder, row, {})
+
+    def has(self, method: str) -> bool:
+        """Whether the method is scored."""
+        return self._scored(method).is_dir()
+
+    def items(self) -> Result:
+        """What was judged."""
+        return read(self.folder / "items")
+
+    def scored(self) -> list[Result]:
+        """Results of the methods that were scored, by name."""
+        return [read(path) for path in _folders(self.folder / "scored")]
+
+    def failed(self) -> list[Row]:
+        """Rows of the methods that failed and have not been scored since, by name."""
+        rows = [read(path).row for path in _folders(self.folder / "failed")]
+        return [row for row in rows if not self.has(row["method"])]
+
+    def _scored(self, method: str) -> Path:
+        return self.folder / "scored" / folder_name(method)
+
+    def _failed(self, method: str) -> Path:
+        return self.folder / "failed" / folder_name(method)
+
+
+def find(results: str | os.PathLike[str]) -> list[DataResults]:
+    """Every set of results in a folder, oldest first.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = [path.parent for path in Path(results).glob("*/items/row.json")]
+    if not found:
+        raise FileNotFoundError(f"no results in {os.fspath(results)!r}; evaluate.py writes them")
+    return [DataResults(path) for path in sorted(found, key=lambda path: (path / "items").stat().st_mtime)]
+
+
+def publish(folder: Path, row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bool:
+    """Make a folder with `row.json` and `<name>.npy`, whole or not at all; False if it is there already."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder.parent) as temporary:
+        whole = Path(temporary, "whole")
+        whole.mkdir()
+        for name, array in arrays.items():
+            np.save(whole / f"{name}.npy", array)
+        (whole / "row.json").write_text(json.dumps(row, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        try:
+            whole.rename(folder)
+        except OSError:  # a folder with something in it cannot be replaced
+            if not folder.is_dir():
+                raise
+            return False
+    return True
+
+
+def read(folder: Path) -> Result:
+    """A published folder."""
+    row = json.loads((folder / "row.json").read_text("utf-8"))
+    return Result(row, {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))})
+
+
+def folder_name(method: str) -> str:
+    """A name for the folder of a method: its own, or a readable part and a hash where it has odd characters."""
+    if re.fullmatch(r"\w[\w.-]*", method):
+        return method
+    readable = re.sub(r"[^\w.-]+", "-", method).strip("-.")[-80:]
+    return f"{readable}-{hashlib.sha256(method.encode()).hexdigest()[:8]}"
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path.parent for path in parent.glob("[!.]*/row.json"))

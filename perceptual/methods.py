@@ -1,0 +1,95 @@
+"""Method names: the one grammar of evaluate.py, the leaderboard and the command.
+
+| name                                   | distance                                             |
+|----------------------------------------|------------------------------------------------------|
+| `alexnet`, `vgg16.tv_in1k`             | features of that backbone, uncalibrated              |
+| `alexnet-v0.1`                         | LPIPS with that published calibration                |
+| `runs/…/last.ckpt`                     | the distance of a checkpoint of `PerceptualRanker`   |
+| `l2`, `ssim`, … (`BASELINES`)          | a classic distance                                   |
+| `timm:*convnext*`                      | every timm name with weights that fits the pattern   |
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import timm
+from torch import nn
+
+from perceptual.backbone import TORCHVISION
+from perceptual.baselines import BASELINES
+from perceptual.distance import LPIPS
+from perceptual.module import PerceptualRanker
+
+WILDCARD = "timm:"
+
+
+def build(method: str) -> nn.Module:
+    """The distance that a method name stands for, in eval mode: (x, y) → (N,), images in [0, 1].
+
+    Raises:
+        ValueError: no such method, or a checkpoint that is not one of ours.
+        FileNotFoundError: a checkpoint or weights that cannot be found.
+    """
+    if is_path(method):
+        return _from_checkpoint(Path(method).expanduser())
+    if method in BASELINES:
+        return BASELINES[method]()
+    name, version = split_version(method)
+    if name not in TORCHVISION and not timm.is_model(name):
+        known = [*BASELINES, *TORCHVISION, *timm.list_models()]
+        near = difflib.get_close_matches(name, known, n=3)
+        raise ValueError(
+            f"unknown method {method!r}; it may be a backbone, BACKBONE-v0.1, the path of a .ckpt file, "
+            f"or one of {', '.join(BASELINES)}" + (f"; did you mean {', '.join(near)}?" if near else "")
+        )
+    return LPIPS(name, lin=version)
+
+
+def expand(methods: Iterable[str]) -> list[str]:
+    """The methods with each `timm:PATTERN` replaced by the names that fit it, without repeats.
+
+    Raises:
+        ValueError: a pattern that no name with weights fits.
+    """
+    names: dict[str, None] = {}
+    for method in methods:
+        found = [method]
+        if method.startswith(WILDCARD):
+            found = timm.list_pretrained(method.removeprefix(WILDCARD))
+            if not found:
+                raise ValueError(f"no timm model with weights fits {method!r}")
+        names.update(dict.fromkeys(found))
+    return list(names)
+
+
+def family(method: str) -> str:
+    """What a method belongs to: `classic`, `trained` (a checkpoint), or the architecture's family in timm."""
+    if is_path(method):
+        return "trained"
+    if method in BASELINES:
+        return "classic"
+    architecture = split_version(method)[0].partition(".")[0]
+    if architecture in TORCHVISION:
+        return architecture.partition("net")[0] + "net"
+    return timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
+
+
+def is_path(method: str) -> bool:
+    """Whether a method name is a path, because it ends in `.ckpt` or has a slash."""
+    return method.endswith(".ckpt") or os.sep in method
+
+
+def split_version(method: str) -> tuple[str, str | None]:
+    """`alexnet-v0.1` → (`alexnet`, `v0.1`); without a version → (name, None)."""
+    match = re.fullmatch(r"(.+)-(v\d+\.\d+)", method)
+    return (match[1], match[2]) if match else (method, None)
+
+
+def _from_checkpoint(path: Path) -> nn.Module:
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {str(path)!r}")
+    model = PerceptualRanker.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    return model.distance.eval().requires_grad_(False)
