@@ -1,6 +1,5 @@
 """The distinct pairs of images among triplets: where images recur, far fewer than the triplets have."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,8 +15,8 @@ from perceptual.data.triplets import TripletDataset
 class ImagePair(NamedTuple):
     """N pairs of images."""
 
-    x: Tensor  # (N, 3, S, S) float32, RGB in [0, 1]
-    y: Tensor  # the same
+    p0: Tensor  # (N, 3, S, S) float32, RGB in [0, 1]
+    p1: Tensor  # the same
 
 
 class DistinctPairs(Dataset[ImagePair]):
@@ -57,19 +56,3 @@ class DistinctPairs(Dataset[ImagePair]):
         """(d0, d1), (N,) each in the order of the triplets, from the distance of each pair."""
         d0, d1 = distance[self._which]
         return d0, d1
-
-
-def fingerprint(triplets: TripletDataset) -> str:
-    """SHA-256 of triplets as they are scored: pixels at their size, who is compared with whom, judgments.
-
-    File names, and images that no triplet shows, have no part in it.
-    """
-    table = triplets.table
-    used, index = np.unique(np.stack([table.ref, table.p0, table.p1]), return_inverse=True)
-    names = "\n".join(table.subsets)
-    digest = hashlib.sha256(f"{triplets.images.shape[1:]}\n{names}\n".encode())
-    for column in (index, table.subset, table.judgment):
-        digest.update(np.ascontiguousarray(column).tobytes())
-    for rows in torch.from_numpy(used).split(1024):
-        digest.update(triplets.images[rows].numpy().tobytes())
-    return digest.hexdigest()

@@ -1,10 +1,10 @@
 """Paired bootstrap intervals, and methods that they cannot tell apart.
 
-Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 8 and 13 (percentile interval). Items that
-share a reference are judged on one image and are not independent: references are drawn, each with its items.
+Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 8 and 13 (percentile interval). Items
+that share a reference are judged on one image and are not independent: references are drawn, each with its
+items.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +55,7 @@ def bootstrap(
     place = cluster * subsets + subset  # items of a cluster and a subset only ever count together
     cells, place = np.unique(place, return_inverse=True)
     counts = np.bincount(place).astype(float)
-    sums = np.stack([np.bincount(place, weights=row) for row in agreement])
+    sums: Floats = np.stack([np.bincount(place, weights=row) for row in agreement]).astype(float)
     cluster_of, subset_of = np.divmod(cells, subsets)
     clusters = int(cluster.max()) + 1
     rng = np.random.default_rng(seed)
@@ -116,7 +116,45 @@ def clusters(ref: NDArray[np.int64]) -> tuple[NDArray[np.int64], bool]:
     return cluster, len(names) < len(ref)
 
 
-def difference(draws: Floats, better: int, worse: int) -> Sequence[float]:
-    """Interval of the paired difference of two methods, from (B, M) draws."""
-    ends = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-    return np.quantile(draws[:, better] - draws[:, worse], ends).tolist()
+def bootstrap_precision(
+    distance: Floats,
+    same: Floats,
+    subset: NDArray[np.int64],
+    cluster: NDArray[np.int64],
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Intervals:
+    """As `bootstrap`, for the JND average precision of M methods.
+
+    Args:
+        distance: (M, N) distance of each pair by each method.
+        same: (N,) fraction of people who said "same".
+        subset, cluster, draws, seed: as in `bootstrap`.
+    """
+    clusters = int(cluster.max()) + 1
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(subset == s) for s in range(int(subset.max()) + 1)]
+    everything = np.arange(len(same))
+
+    def scores(weights: Floats) -> Floats:
+        columns = [
+            [_average_precision(row[m], same[m], weights[:, cluster[m]]) for m in [*members, everything]]
+            for row in distance
+        ]
+        by_method = np.array(columns).transpose(2, 0, 1)  # (B, M, S + 1)
+        macro = by_method[:, :, :-1].mean(-1, keepdims=True)
+        return np.concatenate([by_method[:, :, :-1], macro, by_method[:, :, -1:]], axis=-1)
+
+    drawn = [scores(_weights(rng, clusters, rows)) for rows in _chunks(draws, max(clusters, len(same)))]
+    return Intervals(scores(np.ones((1, clusters)))[0], np.concatenate(drawn))
+
+
+def _average_precision(distance: Floats, same: Floats, weights: Floats) -> Floats:
+    """`jnd_average_precision` (B,) with pairs counted by their weights (B, N)."""
+    order = np.argsort(distance)
+    ends = np.flatnonzero(np.append(np.diff(distance[order]) > 0, True))  # equal distances enter together
+    items = weights[:, order].cumsum(1)[:, ends]
+    tp = (weights[:, order] * same[order]).cumsum(1)[:, ends]
+    precision = np.divide(tp, items, out=np.zeros_like(tp), where=items > 0)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    return (np.diff(tp, axis=1, prepend=0) * envelope).sum(1) / tp[:, -1]

@@ -1,4 +1,4 @@
-"""Results on disk: a folder each, written under a temporary name and renamed, so that there is no half of one.
+"""Results on disk: a folder each, written under a temporary name and renamed, so that none is half written.
 
     results/<data>/items/              row.json (what was judged), judgment.npy, subset.npy, ref.npy …
     results/<data>/scored/<method>/    row.json (score and provenance), d0.npy and d1.npy, or distance.npy
@@ -116,7 +116,7 @@ def read(folder: Path) -> Result:
 
 
 def folder_name(method: str) -> str:
-    """A name for the folder of a method: its own, or a readable part and a hash where it has odd characters."""
+    """The folder of a method: its own name, or a readable part and a hash where it has odd characters."""
     if re.fullmatch(r"\w[\w.-]*", method):
         return method
     readable = re.sub(r"[^\w.-]+", "-", method).strip("-.")[-80:]

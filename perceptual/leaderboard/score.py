@@ -36,7 +36,7 @@ def measure(distances: Mapping[str, Distance], batches: Iterable[Any]) -> dict[s
     Args:
         distances: (x, y) → (N,) by method name; one with a method `triplet(ref, p0, p1) → (d0, d1)`, as
             LPIPS has, is asked by that.
-        batches: batches with `ref`, `p0` and `p1`, or with `x` and `y`: images (N, 3, H, W) in [0, 1].
+        batches: batches with `ref`, `p0` and `p1`, or with `p0` and `p1` only: images (N, 3, H, W) in [0, 1].
     """
     measured = {name: Measured() for name in distances}
     parts: dict[str, list[list[np.ndarray]]] = {name: [] for name in distances}
@@ -61,7 +61,7 @@ def compare(distance: Distance, batch: Any) -> tuple[Tensor, ...]:
     """(d0, d1) of a batch of triplets, or (distance,) of a batch of pairs, on the device of the distance."""
     device = _device(distance)
     if not hasattr(batch, "ref"):
-        return (distance(batch.x.to(device), batch.y.to(device)),)
+        return (distance(batch.p0.to(device), batch.p1.to(device)),)
     ref, p0, p1 = (images.to(device) for images in (batch.ref, batch.p0, batch.p1))
     if hasattr(distance, "triplet"):
         d0, d1 = distance.triplet(ref, p0, p1)

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
-from perceptual.leaderboard.intervals import bootstrap, clusters, rank_groups
+from perceptual.leaderboard.intervals import bootstrap, bootstrap_precision, clusters, rank_groups
+from perceptual.metrics import jnd_average_precision
 
 SIMULATIONS, ITEMS = 1000, 500
 
@@ -88,3 +90,19 @@ def test_the_same_seed_draws_the_same_items(draws):
     agreement, subset = np.random.default_rng(5).random((2, 30)), np.repeat([0, 1], 15)
     first, second = (bootstrap(agreement, subset, np.arange(30), draws, seed=9) for _ in range(2))
     np.testing.assert_array_equal(first.draws, second.draws)
+
+
+def test_weighted_average_precision_is_that_of_repeated_pairs():
+    rng = np.random.default_rng(6)
+    distance, same = rng.integers(0, 9, (2, 40)).astype(float), rng.integers(0, 4, 40) / 3
+    subset, cluster = np.repeat([0, 1], 20), np.arange(40)
+    result = bootstrap_precision(distance, same, subset, cluster, draws=3, seed=7)
+    drawn = np.random.default_rng(7).integers(40, size=(3, 40))
+    for method in range(2):
+        whole = jnd_average_precision(torch.tensor(distance[method]), torch.tensor(same)).item()
+        assert result.score[method, -1] == pytest.approx(whole, abs=1e-12)
+        for draw in range(3):
+            rows = np.concatenate([[i] * np.sum(drawn[draw] == i) for i in range(40)]).astype(int)
+            expected = jnd_average_precision(torch.tensor(distance[method][rows]), torch.tensor(same[rows]))
+            assert result.draws[draw, method, -1] == pytest.approx(expected.item(), abs=1e-12)
+    np.testing.assert_allclose(result.score[:, 2], result.score[:, :2].mean(1))
