@@ -1,0 +1,36 @@
+"""A progress bar for each epoch, and a line after it: its score, and the time the run still needs."""
+
+import sys
+import time
+from datetime import timedelta
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import TQDMProgressBar
+from tqdm import tqdm
+
+
+class Progress(TQDMProgressBar):
+    """Lightning's progress bar (only where a person watches), with a line after every epoch."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=1 if sys.stderr.isatty() else 0)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer, pl_module)
+        self.started, self.first_step = time.monotonic(), trainer.global_step
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the epoch, its score and the time left."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if not trainer.is_global_zero:
+            return
+        words = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
+        if (score := trainer.callback_metrics.get("val/2afc/mean")) is not None:
+            words.append(f"val 2AFC {100 * score:.1f} %")
+        steps = trainer.global_step - self.first_step
+        remaining = trainer.estimated_stepping_batches - trainer.global_step
+        if steps and 0 < remaining < float("inf"):
+            seconds = round((time.monotonic() - self.started) / steps * remaining)
+            words.append(f"about {timedelta(seconds=seconds)} left")
+        tqdm.write(" · ".join(words))

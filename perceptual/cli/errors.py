@@ -1,0 +1,21 @@
+"""What a user did wrong is one line on stderr and a non-zero exit, never a traceback."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn the errors that a user can cause into one line and exit status 1.
+
+    `HYDRA_FULL_ERROR=1`, Hydra's own switch, shows the traceback instead.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        sys.exit(f"error: {message}")

@@ -1,0 +1,153 @@
+"""Typed schemas of `conf/`: a misspelt key or a value of the wrong type is refused before an image is read.
+
+Each config group has one here, stored as `schema/<group>`; its YAML files begin with it. Default values stand
+here, once; the YAML files say only what differs.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.utils import instantiate
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+Variant = Enum("Variant", ["lin", "tune", "scratch"])
+Ranking = Enum("Ranking", ["paper", "antisymmetric"])
+SplitBy = Enum("SplitBy", ["image", "triplet"])
+
+
+@dataclass
+class BackboneConfig:
+    """Arguments of `perceptual.backbone.Backbone`."""
+
+    name: str = MISSING
+    weights: str | None = "default"
+    out_indices: list[int] | None = None
+    input_size: int | None = None
+
+
+@dataclass
+class DataConfig:
+    """What the data modules of triplets have in common."""
+
+    _target_: str = MISSING
+    size: int = 64
+    batch_size: int = 50
+    num_workers: int | None = None
+    weight_by_votes: bool = False
+    seed: int = "${seed}"  # type: ignore[assignment]  # OmegaConf resolves and checks it
+
+
+@dataclass
+class PhotosConfig(DataConfig):
+    """Packaged photographs and a simulated observer."""
+
+    _target_: str = "perceptual.data.PhotosDataModule"
+    count_train: int = 4000
+    count_val: int = 1000
+
+
+@dataclass
+class BAPPSConfig(DataConfig):
+    """The data set of the paper."""
+
+    _target_: str = "perceptual.data.BAPPSDataModule"
+    root: str = MISSING
+    train_subsets: list[str] = field(default_factory=lambda: ["train/traditional", "train/cnn", "train/mix"])
+    val_subsets: list[str] = field(
+        default_factory=lambda: [
+            f"val/{subset}" for subset in ("traditional", "cnn", "superres", "deblur", "color", "frameinterp")
+        ]
+    )
+
+
+@dataclass
+class ManifestConfig(DataConfig):
+    """A CSV file of triplets and judgments."""
+
+    _target_: str = "perceptual.data.ManifestDataModule"
+    path: str = MISSING
+    split_by: SplitBy = SplitBy.image
+    val_fraction: float = 0.3
+    split_seed: int = "${seed}"  # type: ignore[assignment]
+
+
+@dataclass
+class ModelConfig:
+    """Arguments of `perceptual.module.PerceptualRanker`."""
+
+    _target_: str = "perceptual.module.PerceptualRanker"
+    backbone: Any = "${backbone}"
+    variant: Variant = MISSING
+    ranking: Ranking = Ranking.paper
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    dropout: float = 0.5
+
+
+@dataclass
+class TrainerConfig:
+    """The arguments of Lightning's Trainer that are of use here."""
+
+    _target_: str = "pytorch_lightning.Trainer"
+    max_epochs: int = 10
+    max_steps: int = -1
+    accelerator: str = "auto"
+    devices: Any = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    limit_train_batches: int | float | None = None
+    limit_val_batches: float | None = None
+    log_every_n_steps: int = 20
+    num_sanity_val_steps: int = 0
+    enable_model_summary: bool = False
+
+
+@dataclass
+class TrainConfig:
+    """What `train.py` takes."""
+
+    seed: int = 0
+    ckpt: str | None = None
+    runs: str = "runs"
+    run_dir: str = "${hydra:runtime.output_dir}"
+    backbone: Any = MISSING
+    data: Any = MISSING
+    model: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+    callbacks: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvaluateConfig:
+    """What `evaluate.py` takes."""
+
+    seed: int = 0
+    ckpt: str | None = None
+    methods: list[str] | None = None
+    data: Any = None
+
+
+def register() -> None:
+    """Make the schemas known to Hydra."""
+    store = ConfigStore.instance().store
+    store(group="schema", name="train", node=TrainConfig)
+    store(group="schema", name="evaluate", node=EvaluateConfig)
+    store(group="schema", name="backbone", node=BackboneConfig)
+    store(group="schema", name="model", node=ModelConfig)
+    store(group="schema", name="trainer", node=TrainerConfig)
+    for name, node in (("photos", PhotosConfig), ("bapps", BAPPSConfig), ("manifest", ManifestConfig)):
+        store(group="schema/data", name=name, node=node)
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """A config node as plain values, interpolations resolved and enums as words."""
+    return OmegaConf.to_container(node, resolve=True, enum_to_str=True)  # type: ignore[return-value]
+
+
+def build(node: DictConfig, **parts: Any) -> Any:
+    """The object that a config node describes (`_target_`), from plain values and parts already built."""
+    return instantiate(plain(node), _convert_="all", **parts)

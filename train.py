@@ -1,0 +1,110 @@
+"""Train a perceptual metric on judgments: `python train.py`, or with any choice of `conf/`."""
+
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import hydra
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+from rich.console import Console
+
+from perceptual.cli.errors import one_line_errors
+from perceptual.config import build, plain, register
+from perceptual.distance import LPIPS
+from perceptual.leaderboard import score, table
+
+Scores = dict[str, dict[str, float]]
+
+
+def train(cfg: DictConfig) -> Scores:
+    """Train and judge as `cfg` (conf/train.yaml) says.
+
+    Returns:
+        2AFC scores in [0, 1] by `uncalibrated` and `trained`, then by subset, `mean` (macro) and `micro`.
+
+    Raises:
+        ValueError, OSError: what the user asked for cannot be done, before training starts.
+    """
+    quiet_lightning()
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    resume = find_checkpoint(cfg.ckpt, Path(cfg.runs))
+
+    data = build(cfg.data)
+    data.setup("fit")
+    # evaluate.py finds in the checkpoint which data the score is of
+    data.save_hyperparameters(plain(cfg.data))
+    console = Console()
+    console.print(f"Data      {data.describe()}", highlight=False)
+
+    model = build(cfg.model)
+    backbone = model.distance.backbone
+    console.print(f"Backbone  {backbone.name}, weights {backbone.source}", highlight=False, soft_wrap=True)
+    uncalibrated = LPIPS(backbone, lin=None)
+    scores = score({"uncalibrated": uncalibrated}, data.val_dataloader(), data.subsets)
+
+    callbacks = [build(node) for node in cfg.callbacks.values()]
+    trainer = build(cfg.trainer, logger=build(cfg.logger), callbacks=callbacks)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=resume)
+    except SystemExit:  # Lightning's answer to Ctrl-C, after the checkpoint is saved
+        console.print("Interrupted. The same command with ckpt=last goes on from here.", highlight=False)
+        raise
+    finally:
+        close_wandb()
+
+    scores |= score({"trained": model.distance.eval()}, data.val_dataloader(), data.subsets)
+    Path(cfg.run_dir, "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
+    console.print(table(scores, title=f"Validation, {data.describe()}"))
+    console.print(f"Run       {cfg.run_dir}", highlight=False, soft_wrap=True)
+    return scores
+
+
+def quiet_lightning() -> None:
+    """Silence what Lightning says on every run and nobody can act on."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # images that sit in memory need no workers
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # a frozen backbone is meant to stay in eval mode
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    # Lightning's own use of PyTorch
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+
+
+def close_wandb() -> None:
+    """End the run at Weights & Biases, if there is one, however training ended."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()
+
+
+def find_checkpoint(ckpt: str | None, runs: Path) -> str | None:
+    """The path of the checkpoint to resume from; `last` is the newest below `runs`.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if ckpt is None:
+        return None
+    if ckpt == "last":
+        found = sorted(runs.glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise FileNotFoundError(f"ckpt=last, but there is no checkpoint below {str(runs)!r}")
+        return str(found[-1])
+    if not Path(ckpt).is_file():
+        raise FileNotFoundError(f"checkpoint {ckpt!r} does not exist")
+    return ckpt
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    """Entry point: errors of the user are one line."""
+    with one_line_errors():
+        train(cfg)
+
+
+if __name__ == "__main__":
+    register()
+    main()
