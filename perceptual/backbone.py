@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from perceptual import weights as weight_files
 
+PATCH = 64  # side of the patches that LPIPS was made with
+SIZE_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError)  # by which networks refuse a size
+
 
 class Taps(NamedTuple):
     """Layers of `torchvision.models.<name>().features` that LPIPS reads, after their activation."""
@@ -32,10 +35,15 @@ TORCHVISION = {
 class Backbone(nn.Module):
     """Feature maps of a network, from images in [0, 1] of shape (N, 3, H, W) to a list of (N, C, h, w).
 
-    Networks of any input size see the images as they are. Networks with a fixed input size (timm says which)
-    follow one rule: built with `dynamic_img_size` where timm offers it (most ViTs and Swins: position
-    embeddings are resampled, edges padded), else the images are resized (bilinear, antialiased) to the size
-    the network was made for. `input_size` overrides both: images are resized to it, the network built for it.
+    Which size of images the network sees follows one rule, of which the first that fits holds:
+
+    1. `input_size` given: images are resized to it (bilinear, antialiased), and the network built for it.
+    2. A network that timm says has a fixed input size is built with `dynamic_img_size` where timm offers it
+       (most ViTs and Swins: position embeddings are resampled, edges padded) and sees the images as they are;
+       else they are resized to the size it was made for.
+    3. A network that cannot take 64×64 images, LPIPS's patches (tried at construction), sees all images
+       resized: to the smallest input size that timm states, else to the size it was made for.
+    4. Any other sees the images as they are.
 
     Args:
         name: `alexnet` or `squeezenet1_1` (torchvision, LPIPS's taps), or any timm name, with tag or not.
@@ -81,9 +89,13 @@ class Backbone(nn.Module):
         build = self._build_torchvision if name in TORCHVISION else self._build_timm
         own_mean, own_std = build(weights, out_indices)
         # convolutions on CPU, and under autocast on GPU, are up to ten times faster with channels last
-        self.net.to(memory_format=torch.channels_last)
-        self.register_buffer("mean", torch.tensor(mean or own_mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std or own_std).view(1, 3, 1, 1), persistent=False)
+        for parameter in self.net.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        for key, values in (("mean", mean or own_mean), ("std", std or own_std)):
+            self.register_buffer(
+                key, torch.tensor([float(v) for v in values]).view(1, 3, 1, 1), persistent=False
+            )
         self.requires_grad_(trainable)
         self.train(trainable)
 
@@ -91,8 +103,10 @@ class Backbone(nn.Module):
         """Maps of the tapped levels, shallow to deep, each (N, C, h, w); `images` (N, 3, H, W) in [0, 1].
 
         Raises:
-            ValueError: the images are too small for the network.
+            ValueError: the images are too small for the network, or of a size it cannot divide.
         """
+        if not len(images):  # many transformers cannot reshape an empty batch
+            return [m[:0] for m in self(images.new_zeros(1, *images.shape[1:]))]
         if self.input_size and images.shape[-2:] != self.input_size:
             images = F.interpolate(
                 images, self.input_size, mode="bilinear", align_corners=False, antialias=True
@@ -102,7 +116,7 @@ class Backbone(nn.Module):
             return self._features(normalized)
         try:
             return self._features(normalized)
-        except (RuntimeError, AssertionError) as error:
+        except SIZE_ERRORS as error:
             self._explain(images.shape[-2:], error)
             raise
 
@@ -117,14 +131,9 @@ class Backbone(nn.Module):
 
     def smallest_size(self) -> int | None:
         """Side in pixels of the smallest square image the network takes; None: none up to 512."""
-        for side in [*range(1, 65), *range(80, 513, 16)]:
-            try:
-                with torch.no_grad():
-                    self._features(self.mean.new_zeros(1, 3, side, side))
-            except (RuntimeError, AssertionError):
-                continue
-            return side
-        return None
+        return next(
+            (side for side in [*range(1, 65), *range(80, 513, 16)] if self._takes((side, side))), None
+        )
 
     def _features(self, normalized: Tensor) -> list[Tensor]:
         maps = self.net(normalized)
@@ -132,15 +141,30 @@ class Backbone(nn.Module):
 
     def _explain(self, size: Sequence[int], error: Exception) -> None:
         """Raise ValueError if it is the size of the images that the network cannot take."""
-        training = self.net.training
-        self.net.eval()
-        smallest = self.smallest_size()
-        self.net.train(training)
+        if self._takes(size):
+            return
+        images, smallest = f"images of {size[0]}×{size[1]} pixels", self.smallest_size()
         if smallest is not None and min(size) < smallest:
             raise ValueError(
-                f"images of {size[0]}×{size[1]} pixels are too small for {self.name}, "
-                f"which takes {smallest}×{smallest} or more"
+                f"{images} are too small for {self.name}, which takes {smallest}×{smallest} or more"
             ) from error
+        raise ValueError(
+            f"{self.name} cannot take {images} ({str(error).splitlines()[0]}); "
+            "input_size=… resizes them to a size that it can"
+        ) from error
+
+    @torch.no_grad()
+    def _takes(self, size: Sequence[int]) -> bool:
+        """Whether the network runs on images of a size."""
+        training = self.net.training
+        self.net.eval()
+        try:
+            self._features(next(self.net.parameters()).new_zeros(1, 3, *size))
+        except SIZE_ERRORS:
+            return False
+        finally:
+            self.net.train(training)
+        return True
 
     def _build_torchvision(self, weights: str | None, out_indices: Sequence[int] | None) -> "_Normalization":
         taps = TORCHVISION[self.name]
@@ -164,7 +188,9 @@ class Backbone(nn.Module):
         local = weight_files.find_local(self.name, weights) if weights is not None else None
         with torch.device("meta"):
             info = self._create().feature_info
-        default = default_levels(info.reduction(list(range(len(info)))))
+        # a stem that is no module of its own, as TResNet's, cannot be tapped
+        named = [level for level in range(len(info)) if info.module_name(level)]
+        default = [named[i] for i in default_levels(info.reduction(named))]
         self.out_indices = _checked_levels(self.name, out_indices, default, len(info))
         if local:
             self._load_timm(*local)
@@ -172,6 +198,9 @@ class Backbone(nn.Module):
             self._download_timm(weights)
         self.channels = list(self.net.feature_info.channels())
         self._channels_last = getattr(self.net, "output_fmt", Format.NCHW) == Format.NHWC
+        if self.input_size is None and not self._takes((PATCH, PATCH)):
+            cfg: Any = timm.get_pretrained_cfg(self.name)
+            self.input_size = (cfg.min_input_size or cfg.input_size)[-2:]
         return self.net.pretrained_cfg["mean"], self.net.pretrained_cfg["std"]
 
     def _create(self, **arguments: Any) -> Any:
