@@ -80,11 +80,16 @@ class PerceptualRanker(pl.LightningModule):
             bound = len(vector) ** -0.5
             nn.init.uniform_(vector, -bound, bound).requires_grad_(True)
         self.ranking = RANKINGS[ranking]()
+        self._built_on = self.distance.backbone.fingerprint()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Distance (N,) of images x and y, (N, 3, H, W) in [0, 1]."""
         distance: Tensor = self.distance(x, y)
         return distance
+
+    def on_fit_start(self) -> None:
+        """Switch to training mode, which LPIPS is built without and which Lightning leaves as it finds it."""
+        self.train()
 
     def training_step(self, batch: "TripletBatch", batch_idx: int) -> Tensor:
         """Loss of a batch of triplets, a scalar."""
@@ -127,10 +132,12 @@ class PerceptualRanker(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out a frozen backbone that can be had again, and record which it was."""
         backbone = self.distance.backbone
-        again = not backbone.trainable and backbone.source != "random"
+        sha256 = backbone.fingerprint()
+        moved = sha256 != self._built_on
+        again = not backbone.trainable and backbone.source != "random" and not moved
         checkpoint["backbone"] = {"name": backbone.name, "source": backbone.source, "saved": not again}
         if again:
-            checkpoint["backbone"]["sha256"] = backbone.fingerprint()
+            checkpoint["backbone"]["sha256"] = sha256
             state = checkpoint["state_dict"]
             checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(FROZEN)}
         else:
