@@ -1,6 +1,19 @@
 """Scores of many distances on the same judgments, side by side."""
 
-from perceptual.leaderboard.score import score
-from perceptual.leaderboard.tables import table
+from perceptual.leaderboard.board import Board, Entry, make
+from perceptual.leaderboard.results import DataResults, find
+from perceptual.leaderboard.score import measure, score
+from perceptual.leaderboard.tables import html_page, markdown, table
 
-__all__ = ["score", "table"]
+__all__ = [
+    "Board",
+    "DataResults",
+    "Entry",
+    "find",
+    "html_page",
+    "make",
+    "markdown",
+    "measure",
+    "score",
+    "table",
+]

@@ -85,7 +85,7 @@ def find(results: str | os.PathLike[str]) -> list[DataResults]:
     Raises:
         FileNotFoundError: there is none.
     """
-    found = [path.parent for path in Path(results).glob("*/items/row.json")]
+    found = [path.parent.parent for path in Path(results).glob("*/items/row.json")]
     if not found:
         raise FileNotFoundError(f"no results in {os.fspath(results)!r}; evaluate.py writes them")
     return [DataResults(path) for path in sorted(found, key=lambda path: (path / "items").stat().st_mtime)]

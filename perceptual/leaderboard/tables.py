@@ -11,7 +11,7 @@ from perceptual.leaderboard.board import Board, Entry
 NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %"}
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
-    "th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right;font-variant-numeric:tabular-nums}"
+    "th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}"
     "th:nth-child(2),td:nth-child(2){text-align:left}"
 )
 

@@ -1,0 +1,156 @@
+"""Score many methods on the same judged items, each into a result folder of its own."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from torchmetrics import Metric
+
+from perceptual import methods as grammar
+from perceptual.data.distinct import DistinctPairs
+from perceptual.data.images import ImageFiles
+from perceptual.data.pairs import PairDataset
+from perceptual.data.triplets import TripletDataset
+from perceptual.leaderboard import provenance
+from perceptual.leaderboard.results import Arrays, DataResults, Row
+from perceptual.leaderboard.score import Measured, measure, one_line
+from perceptual.metrics import JNDAveragePrecision, MajorityAccuracy, PerSubset, TwoAFCScore
+
+GROUP = 8  # networks held at once where images have to be decoded for every reading
+RECURRING = 2  # how often pairs must recur for their distances to be computed by themselves
+SHOWN = 64  # pairs that the shares of the levels are averaged over
+
+Judged = TripletDataset | PairDataset
+
+
+def evaluate(
+    methods: Iterable[str],
+    data: Judged,
+    loader: DataLoader[Any],
+    about: Row,
+    results: Path,
+    device: torch.device,
+) -> DataResults:
+    """Score the methods that `results` does not have yet; one that fails leaves its reason there.
+
+    Images are read once for all methods where they fit in memory, else once for `GROUP` of them. Where the
+    same pairs of images occur in many triplets, each distance is computed once.
+
+    Args:
+        methods: names, see `perceptual.methods`.
+        data: triplets or JND pairs.
+        loader: batches of `data`, in its order.
+        about: `source` and `split` of the data, for the leaderboard to say.
+        results: folder of all results.
+        device: where distances are computed.
+    """
+    fingerprint = data.table.fingerprint()
+    place = DataResults(results / fingerprint[:12])
+    place.write_items(*_items(data, fingerprint, about))
+    missing = [name for name in map(_identity, grammar.expand(methods)) if not place.has(name)]
+    group = GROUP if isinstance(data.images, ImageFiles) else 1
+    for start in range(0, len(missing), group):
+        _evaluate_group(missing[start : start + group], data, loader, place, device)
+    return place
+
+
+def _evaluate_group(
+    methods: Sequence[str], data: Judged, loader: DataLoader[Any], place: DataResults, device: torch.device
+) -> None:
+    distances: dict[str, nn.Module] = {}
+    for method in methods:
+        try:
+            distances[method] = grammar.build(_path(method)).to(device)
+        except Exception as error:  # whatever it is, the others go on
+            place.write_failure(_row(method, data, device) | {"error": one_line(error)})
+    for method, measured in _measure(distances, data, loader).items():
+        row = _row(method, data, device)
+        try:
+            if measured.error:
+                raise RuntimeError(measured.error)
+            row |= {"family": grammar.family(_path(method)), **_scores(measured.columns, data)}
+            row |= provenance.describe(distances[method]) | _cost(distances[method], measured, loader, device)
+        except Exception as error:  # such as a distance that is not a number
+            place.write_failure(row | {"error": one_line(error)})
+        else:
+            names = ("d0", "d1") if isinstance(data, TripletDataset) else ("distance",)
+            place.write(row, dict(zip(names, measured.columns, strict=True)))
+
+
+def _measure(distances: dict[str, nn.Module], data: Judged, loader: DataLoader[Any]) -> dict[str, Measured]:
+    if isinstance(data, TripletDataset):
+        pairs = DistinctPairs(data)
+        if len(pairs) * RECURRING <= 2 * len(data):
+            measured = measure(distances, pairs.loader(loader.batch_size or 1))
+            for result in measured.values():
+                if not result.error:
+                    result.columns = list(pairs.to_triplets(result.columns[0]))
+            return measured
+    return measure(distances, loader)
+
+
+def _scores(columns: Sequence[np.ndarray], data: Judged) -> Row:
+    """Scores by subset with their means, in [0, 1], by the metrics that training uses."""
+    tensors = [torch.from_numpy(column) for column in columns]
+    table = data.table
+    answer = torch.from_numpy(getattr(table, table.answer))
+    metrics: dict[str, Metric] = {"scores": TwoAFCScore(), "majority": MajorityAccuracy()}
+    if isinstance(data, PairDataset):
+        metrics = {"scores": JNDAveragePrecision()}
+    row = {}
+    for name, metric in metrics.items():
+        by_subset = PerSubset(metric, table.subsets)
+        by_subset.update(*tensors, answer, subset=torch.from_numpy(table.subset))
+        row[name] = {subset: value.item() for subset, value in by_subset.compute().items()}
+    return row
+
+
+def _cost(distance: nn.Module, measured: Measured, loader: DataLoader[Any], device: torch.device) -> Row:
+    batch = next(iter(loader))
+    x = getattr(batch, "ref", batch.p0)[:SHOWN].to(device)
+    return {
+        "seconds": round(measured.seconds, 3),
+        "images_per_second": round(measured.images / measured.seconds, 1),
+        **provenance.inspect(distance, x, batch.p1[:SHOWN].to(device)),
+    }
+
+
+def _row(method: str, data: Judged, device: torch.device) -> Row:
+    return {"method": method, "size": data.images.shape[-1], **provenance.surroundings(device)}
+
+
+def _items(data: Judged, fingerprint: str, about: Row) -> tuple[Row, Arrays]:
+    table = data.table
+    kind = "2afc" if isinstance(data, TripletDataset) else "jnd"
+    row = {
+        "kind": kind,
+        "name": f"{kind}-{fingerprint[:8]}",
+        "fingerprint": fingerprint,
+        "size": data.images.shape[-1],
+        "subsets": list(table.subsets),
+        "counts": np.bincount(table.subset, minlength=len(table.subsets)).tolist(),
+    }
+    arrays = {
+        table.answer: getattr(table, table.answer),
+        "subset": table.subset,
+        "cluster": getattr(table, table.roles[0]),
+    }
+    if table.votes is not None:
+        arrays["votes"] = table.votes
+    return row | about, arrays
+
+
+def _identity(method: str) -> str:
+    """A method's name in the results: a checkpoint's path with the beginning of its SHA-256."""
+    if not grammar.is_path(method) or not Path(method).is_file():
+        return method
+    return f"{method}@{hashlib.sha256(Path(method).read_bytes()).hexdigest()[:8]}"
+
+
+def _path(method: str) -> str:
+    return method.rpartition("@")[0] if grammar.is_path(method) and "@" in method else method
