@@ -1,18 +1,23 @@
 """Images for batches: checked before training, then held in memory where they fit, else read when asked for.
 
-`Images` are one uint8 tensor (M, 3, S, S) or the files themselves; `read_batch` makes batches of either.
+`Images` are one uint8 tensor (M, 3, S, S), the files themselves, or the mapped array of a packed store;
+`read_batch` makes the same batches of all three.
 """
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.progress import track
 from torch import Tensor
+
+from perceptual.data.decode import first_few, pixel_digest, read_pixels
 
 MEMORY_BUDGET = 2**30  # bytes of decoded uint8 pixels; about 87,000 images of 64×64
 _CHUNK = 64  # images a task of the thread pool: enough to hide its overhead, few enough for a lively bar
@@ -25,22 +30,51 @@ class ImageFiles:
     Args:
         paths: image files, M of them.
         size: side S of the square they are resized to (PIL bilinear, antialiased).
+        digests: (M, 32) uint8, SHA-256 of each image's pixels.
     """
 
-    def __init__(self, paths: Sequence[str], size: int) -> None:
+    def __init__(self, paths: Sequence[str], size: int, digests: np.ndarray) -> None:
         self.paths = paths
         self.shape = (len(paths), 3, size, size)
+        self.digests = digests
 
     def __getitem__(self, index: Tensor) -> Tensor:
         """(N,) int64 → (N, 3, S, S) uint8, RGB."""
-        size = self.shape[-1]
-        pixels = np.empty((len(index), size, size, 3), np.uint8)
+        pixels = np.empty((len(index), *self.shape[1:]), np.uint8)
         for row, i in enumerate(index.tolist()):
-            pixels[row] = np.asarray(resized(read_rgb(self.paths[i]), size))
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+            pixels[row] = read_pixels(self.paths[i], self.shape[-1])
+        return torch.from_numpy(pixels)
 
 
-Images = Tensor | ImageFiles
+class MappedImages:
+    """Images of a packed store, mapped into memory: processes share one copy, in the page cache.
+
+    Args:
+        folder: holds `images.npy`, (M, 3, S, S) uint8, and `digests.npy`, (M, 32) uint8.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shape = tuple(self._pixels.shape)
+        self.digests: np.ndarray = np.load(folder / "digests.npy", mmap_mode="r")
+
+    @cached_property
+    def _pixels(self) -> Tensor:
+        # copy-on-write: never written, but torch warns of arrays that cannot be
+        return torch.from_numpy(np.load(self.folder / "images.npy", mmap_mode="c"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder}  # a spawned worker maps the file itself instead of receiving it
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"])  # type: ignore[misc]
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """(N,) int64 → (N, 3, S, S) uint8, RGB."""
+        return self._pixels.index_select(0, index)
+
+
+Images = Tensor | ImageFiles | MappedImages
 
 
 def read_batch(images: Images, index: Tensor) -> Tensor:
@@ -50,15 +84,14 @@ def read_batch(images: Images, index: Tensor) -> Tensor:
     return pixels.to(torch.float32).div_(255)
 
 
-def read_rgb(path: str) -> Image.Image:
-    """Decode a file to an RGB image; raises OSError where it is missing, truncated or no image."""
-    with Image.open(path) as image:
-        return image.convert("RGB")
-
-
-def resized(image: Image.Image, size: int) -> Image.Image:
-    """Resize to size × size as the paper does: PIL bilinear, antialiased when it shrinks."""
-    return image.resize((size, size), Image.Resampling.BILINEAR)
+def image_digests(images: Images, which: np.ndarray) -> np.ndarray:
+    """SHA-256 of the pixels of the images that an int64 array (N,) chooses, (N, 32) uint8."""
+    if not isinstance(images, Tensor):
+        return images.digests[which]
+    distinct, number = np.unique(which, return_inverse=True)
+    pixels = images.numpy()
+    digests = b"".join(pixel_digest(pixels[i]) for i in distinct)
+    return np.frombuffer(digests, np.uint8).reshape(-1, 32)[number]
 
 
 def open_images(paths: Sequence[str], size: int) -> Images:
@@ -72,14 +105,14 @@ def open_images(paths: Sequence[str], size: int) -> Images:
         size: side S of the square they are resized to.
 
     Raises:
-        ValueError: if files are missing, unreadable or truncated, or their smaller side is below size / 4
-            (enlarged more than four times an image shows nothing); names the first and says how many.
+        ValueError: if files cannot be used, see `read_pixels`; names the first and says how many.
     """
     fits = len(paths) * 3 * size**2 <= MEMORY_BUDGET
-    kept = np.empty((len(paths), size, size, 3), np.uint8) if fits else None
+    kept = np.empty((len(paths), 3, size, size), np.uint8) if fits else None
+    digests = np.empty((len(paths), 32), np.uint8)
 
     def check(rows: range) -> list[str]:
-        return [problem for row in rows if (problem := _problem(paths[row], size, kept, row))]
+        return [problem for row in rows if (problem := _problem(paths[row], size, kept, digests, row))]
 
     chunks = [range(start, min(start + _CHUNK, len(paths))) for start in range(0, len(paths), _CHUNK)]
     quiet = len(paths) < _QUIET_BELOW or not sys.stderr.isatty()
@@ -88,28 +121,16 @@ def open_images(paths: Sequence[str], size: int) -> Images:
         problems = [problem for chunk in found for problem in chunk]
     if problems:
         raise ValueError(f"{len(problems):,} of {len(paths):,} images cannot be used: {first_few(problems)}")
-    if kept is None:
-        return ImageFiles(paths, size)
-    return torch.from_numpy(kept).permute(0, 3, 1, 2).contiguous()
+    return ImageFiles(paths, size, digests) if kept is None else torch.from_numpy(kept)
 
 
-def first_few(offenders: Iterable[str], count: int = 5) -> str:
-    """Join the first few offenders of an error message and count the others."""
-    listed = list(offenders)
-    more = f" and {len(listed) - count:,} more" if len(listed) > count else ""
-    return ", ".join(listed[:count]) + more
-
-
-def _problem(path: str, size: int, kept: np.ndarray | None, row: int) -> str | None:
+def _problem(path: str, size: int, kept: np.ndarray | None, digests: np.ndarray, row: int) -> str | None:
     try:
-        image = read_rgb(path)
-    except FileNotFoundError:
-        return f"{path} (missing)"
-    except Exception as error:  # decoders raise whatever they stumble over
-        return f"{path} ({'not an image' if isinstance(error, Image.UnidentifiedImageError) else error})"
-    if min(image.size) * 4 < size:
-        width, height = image.size
-        return f"{path} ({width}×{height}, below a quarter of size={size})"
-    if kept is not None:
-        kept[row] = np.asarray(resized(image, size))
+        pixels = read_pixels(path, size)
+    except ValueError as error:
+        return str(error)
+    if kept is None:
+        digests[row] = np.frombuffer(pixel_digest(pixels), np.uint8)
+    else:
+        kept[row] = pixels
     return None

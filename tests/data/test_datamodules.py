@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.demos.boring_classes import BoringModel
 from trees import write_manifest, write_subset
 
-from perceptual.data import BAPPSDataModule, ManifestDataModule, PhotosDataModule, images
+from perceptual.data import BAPPSDataModule, ManifestDataModule, PhotosDataModule, decode, images
 
 HEADER = "ref,p0,p1,judge,votes"
 
@@ -114,8 +114,8 @@ def test_manifest_split(manifest, split_by):
 
 def test_manifest_opens_each_image_once(manifest, monkeypatch):
     opened = []
-    real = images.read_rgb
-    monkeypatch.setattr(images, "read_rgb", lambda path: opened.append(path) or real(path))
+    real = decode.read_rgb
+    monkeypatch.setattr(decode, "read_rgb", lambda path: opened.append(path) or real(path))
     data = ManifestDataModule(str(manifest), "triplet", size=16)
     data.setup("validate")
     data.setup("fit")
@@ -175,7 +175,7 @@ def test_photos():
     data = PhotosDataModule(40, 30, size=16)
     data.setup("fit")
     assert (len(data.train_set), len(data.val_set)) == (40, 30)
-    assert set(data.subsets) <= {"noise", "blur", "compression", "contrast", "color", "warp"}
+    assert set(data.subsets) <= {"photometric", "noise", "blur", "spatial", "compression"}
     assert data.describe() == (
         "photographs of scikit-image, judged by a simulated observer, not people: "
         "40 training and 30 validation triplets, split by photograph"

@@ -9,7 +9,13 @@ def table_of(ref, p0, p1) -> TripletTable:
     count = len(ref)
     images = [f"{i}.png" for i in range(max(*ref, *p0, *p1) + 1)]
     return TripletTable(
-        images, *map(np.asarray, (ref, p0, p1)), np.zeros(count, np.float32), np.zeros(count, int), ["all"]
+        images=images,
+        ref=np.asarray(ref),
+        p0=np.asarray(p0),
+        p1=np.asarray(p1),
+        judgment=np.zeros(count, np.float32),
+        subset=np.zeros(count, int),
+        subsets=["all"],
     )
 
 

@@ -6,8 +6,7 @@ import torch
 from PIL import Image
 from trees import plain, write_manifest, write_subset
 
-from perceptual.data import TripletDataset, images, read_folder, read_manifest
-from perceptual.data.images import open_images
+from perceptual.data import TripletDataset, decode, images, read_folder, read_manifest
 
 HEADER = "ref,p0,p1,judge"
 ROWS = [(0, 1, 2, 0.25, 4), (0, 2, 1, 0.75, 2), (3, 1, 2, 1, 6), (3, 0, 2, 0, 4)]
@@ -22,7 +21,7 @@ def table(tmp_path):
 def test_batch_equals_plain_reading(table, tmp_path, monkeypatch, budget):
     monkeypatch.setattr(images, "MEMORY_BUDGET", budget)
     dataset = TripletDataset(table, size=16)
-    assert dataset.in_memory == (budget > 0)
+    assert isinstance(dataset.images, torch.Tensor) == (budget > 0)
     batch = dataset.__getitems__([2, 0, 2])
     for role, name in enumerate(("ref", "p0", "p1")):
         expected = np.stack([plain(tmp_path / f"img/{ROWS[row][role]}.png", 16) for row in (2, 0, 2)])
@@ -55,23 +54,11 @@ def test_weight_by_votes_needs_votes(tmp_path):
 
 def test_shared_images_are_decoded_once(table, monkeypatch):
     opened = Counter()
-    real = images.read_rgb
-    monkeypatch.setattr(images, "read_rgb", lambda path: opened.update([path]) or real(path))
+    real = decode.read_rgb
+    monkeypatch.setattr(decode, "read_rgb", lambda path: opened.update([path]) or real(path))
     dataset = TripletDataset(table, 16)
     dataset.__getitems__([0, 1, 2, 3])
     assert opened == Counter(table.images)
-
-
-def test_grey_palette_and_alpha_become_rgb(tmp_path):
-    rng = np.random.default_rng(0)
-    rgb = Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8))
-    paths = []
-    for mode in ("L", "P", "RGBA", "1", "LA"):
-        paths.append(str(tmp_path / f"{mode}.png"))
-        rgb.convert(mode).save(paths[-1])
-    opened = open_images(paths, 20)
-    for path, image in zip(paths, opened, strict=True):
-        np.testing.assert_array_equal(image, (plain(path, 20) * 255).round())
 
 
 def test_unusable_images_are_one_error(tmp_path):

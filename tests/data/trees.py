@@ -21,6 +21,16 @@ def write_subset(folder: Path, count: int, seed: int = 0) -> None:
         np.save(folder / "judge" / f"{i:06}.npy", np.array([i % 3 / 2], np.float32))
 
 
+def write_pair_subset(folder: Path, count: int, seed: int = 0) -> None:
+    """A subset of `count` JND pairs; `same` of pair i is (i mod 4) / 3."""
+    rng = np.random.default_rng(seed)
+    (folder / "same").mkdir(parents=True)
+    for i in range(count):
+        for role in ("p0", "p1"):
+            write_image(folder / role / f"{i:06}.png", rng)
+        np.save(folder / "same" / f"{i:06}.npy", np.array([i % 4 / 3], np.float32))
+
+
 def write_manifest(path: Path, images: int, rows: list[tuple[object, ...]], header: str) -> Path:
     """Images `img/0.png` … and a CSV whose first three cells of each row are numbers of images."""
     rng = np.random.default_rng(1)

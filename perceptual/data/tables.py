@@ -1,0 +1,94 @@
+"""What tables of triplets and of pairs have in common: choosing rows, opening images, a fingerprint."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import ClassVar, TypeVar
+
+import numpy as np
+
+from perceptual.data.images import Images, image_digests, open_images
+
+AnyTable = TypeVar("AnyTable", bound="Table")
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Table:
+    """N items over M distinct images, which several items may share.
+
+    For each of its `roles` a table has an int64 array (N,) of indices into `images`, and what people answered
+    under the name that `answer` says.
+    """
+
+    roles: ClassVar[tuple[str, ...]]
+    answer: ClassVar[str]
+    on_disk: ClassVar[str]  # the answer's folder or column
+
+    images: list[str] | Images  # files until `open` has checked them
+    subset: np.ndarray  # (N,) int64, index into `subsets`; -1 if it is none of them
+    subsets: list[str]
+    votes: np.ndarray | None = None  # (N,) float32, people asked; None if not recorded
+    split: np.ndarray | None = None  # (N,) "train", "val" or "test" as the source says; None if it does not
+
+    def __len__(self) -> int:
+        return len(self.subset)
+
+    def items(self) -> np.ndarray:
+        """Indices of the images, (roles, N) int64."""
+        return np.stack([getattr(self, role) for role in self.roles])
+
+    def open(self: AnyTable, size: int) -> AnyTable:
+        """The same table with its images checked, at size × size; raises what `open_images` does."""
+        if isinstance(self.images, list):
+            return replace(self, images=open_images(self.images, size))
+        if self.images.shape[-1] != size:
+            raise ValueError(
+                f"size={size}, but the images are already open at {self.images.shape[-1]} "
+                "(a store has the size it was packed at)"
+            )
+        return self
+
+    def take(self: AnyTable, rows: np.ndarray) -> AnyTable:
+        """The items that a mask (N,) or indices choose, over the same images."""
+        names = (*self.roles, self.answer, "subset", "votes", "split")
+        chosen = {name: column[rows] for name in names if (column := getattr(self, name)) is not None}
+        return replace(self, **chosen)
+
+    def only(self: AnyTable, subsets: Sequence[str], names: list[str]) -> AnyTable:
+        """The items of some subsets, one subset after the other, under other names.
+
+        Raises:
+            ValueError: if there is no such subset.
+        """
+        absent = [subset for subset in subsets if subset not in self.subsets]
+        if absent:
+            raise ValueError(f"no subset {', '.join(absent)}; there are {', '.join(self.subsets)}")
+        rows = [np.flatnonzero(self.subset == self.subsets.index(subset)) for subset in subsets]
+        chosen = self.take(np.concatenate(rows))
+        number = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
+        return replace(chosen, subset=number, subsets=names)
+
+    def with_subsets(self: AnyTable, subsets: list[str]) -> AnyTable:
+        """Number the subsets by another list of names; those it does not hold become -1."""
+        number = np.array([subsets.index(name) if name in subsets else -1 for name in self.subsets] + [-1])
+        return replace(self, subset=number[self.subset], subsets=subsets)  # a -1 before stays -1
+
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of what a score on this table depends on; its images must be open.
+
+        That is the size, the names of the subsets, and, in the order of the items, the SHA-256 of each
+        image's resized uint8 pixels, the answers, the subsets and the votes. Where the files lie does not
+        enter, nor how: a folder, a manifest and a store with the same items have the same fingerprint.
+        """
+        if isinstance(self.images, list):
+            raise RuntimeError("call open() before fingerprint()")
+        header = [self.roles, self.answer, list(self.images.shape[1:]), len(self), self.subsets]
+        found = sha256(json.dumps(header).encode())
+        for role in self.roles:
+            found.update(image_digests(self.images, getattr(self, role)).tobytes())
+        found.update(getattr(self, self.answer).astype("<f4").tobytes())
+        found.update(self.subset.astype("<i8").tobytes())
+        found.update(b"" if self.votes is None else self.votes.astype("<f4").tobytes())
+        return found.hexdigest()

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from perceptual.data.decode import read_rgb
+from perceptual.data.distortions import GROUPS
+from perceptual.data.making import make_pairs, make_triplets
+from perceptual.data.photos import TRAIN_PHOTOS, VAL_PHOTOS, packaged
+
+
+def test_photographs_are_on_one_side_only():
+    assert not set(TRAIN_PHOTOS) & set(VAL_PHOTOS)
+    assert {"motorcycle_left.png", "motorcycle_right.png"} <= set(VAL_PHOTOS)
+    for path in packaged():
+        assert min(read_rgb(path).size) >= 64
+
+
+@pytest.mark.parametrize("make", [make_triplets, make_pairs])
+def test_seed_decides_and_a_longer_set_begins_alike(make):
+    photos = packaged(TRAIN_PHOTOS)
+    first, longer, other = (make(photos, n, seed, 32) for n, seed in ((20, 0), (30, 0), (20, 1)))
+    for role in first.roles:
+        expected = longer.images[getattr(longer, role)[:20]]
+        assert torch.equal(first.images[getattr(first, role)], expected)
+    np.testing.assert_array_equal(getattr(first, first.answer), getattr(longer, first.answer)[:20])
+    assert not torch.equal(first.images, other.images)
+
+
+@pytest.mark.parametrize("make", [make_triplets, make_pairs])
+def test_workers_give_the_same_bytes(make):
+    one, four = (make(packaged(), 60, 3, 32, workers) for workers in (1, 4))
+    assert torch.equal(one.images, four.images)
+    assert one.images.shape == (60 * len(one.roles), 3, 32, 32)
+    for name in (*one.roles, one.answer, "subset", "votes"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(four, name))
+
+
+def test_does_not_touch_the_threads_or_the_global_generators():
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    make_triplets(packaged(TRAIN_PHOTOS[:1]), 3, 0)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_triplets_are_balanced():
+    table = make_triplets(packaged(), 600, 0, 16)
+    assert table.images.shape == (1800, 3, 16, 16)
+    assert table.images.dtype == torch.uint8
+    assert np.isin(table.judgment, np.float32(np.arange(6) / 5)).all()
+    assert 0.45 < table.judgment.mean() < 0.55
+    assert table.subsets == list(GROUPS)
+    assert np.bincount(table.subset, minlength=5).min() > 80
+    ceiling = np.maximum(table.judgment, 1 - table.judgment).mean()
+    assert 0.75 < ceiling < 0.92  # judged neither by a coin nor by an oracle
+
+
+def test_pairs_are_called_the_same_the_less_the_more_they_differ():
+    table = make_pairs(packaged(), 600, 0, 32)
+    difference = (
+        (table.images[table.p0].float() - table.images[table.p1]).square().mean((1, 2, 3)).sqrt().numpy()
+    )
+    order = np.argsort(difference)
+    assert table.same[order[:200]].mean() > 0.6
+    assert table.same[order[-200:]].mean() < 0.35
+    assert np.isin(table.same, np.float32(np.arange(4) / 3)).all()
+
+
+def test_patches_show_something_and_differ():
+    table = make_triplets(packaged(), 200, 0)
+    assert table.images[table.ref].float().flatten(1).std(dim=1).min() > 5
+    assert all(
+        not torch.equal(table.images[a], table.images[b]) for a, b in zip(table.p0, table.p1, strict=True)
+    )
+
+
+def test_photographs_that_cannot_be_used(tmp_path):
+    with pytest.raises(ValueError, match="no photographs"):
+        make_triplets([], 3, 0)
+    Image.new("RGB", (200, 40)).save(tmp_path / "small.png")
+    with pytest.raises(ValueError, match=r"small.png is 200×40, patches need 64 on the smaller side"):
+        make_triplets([str(tmp_path / "small.png")], 3, 0, 32)
+    (tmp_path / "text.png").write_text("an essay")
+    with pytest.raises(OSError, match=r"cannot read the photograph .*text.png"):
+        make_triplets([str(tmp_path / "text.png")], 3, 0)

@@ -1,0 +1,149 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trees import write_image, write_manifest
+
+from perceptual.data import read_manifest, read_nights, read_pair_manifest
+
+HEADER = "ref,p0,p1,judge"
+
+
+def test_manifest_shares_images(tmp_path):
+    rows = [(0, 1, 2, 0.25, 4, "a"), (0, 2, 1, 0.75, 2, "b"), (3, 1, 2, 1, 1, "a")]
+    table = read_manifest(write_manifest(tmp_path / "t.csv", 4, rows, HEADER + ",votes,subset"))
+    assert [Path(path).stem for path in table.images] == ["0", "3", "1", "2"]
+    assert [table.images[i] for i in table.p0] == [str(tmp_path / f"img/{i}.png") for i in (1, 2, 1)]
+    np.testing.assert_array_equal(table.judgment, np.float32([0.25, 0.75, 1]))
+    np.testing.assert_array_equal(table.votes, np.float32([4, 2, 1]))
+    assert ([table.subsets[i] for i in table.subset], table.split) == (["a", "b", "a"], None)
+
+
+def test_manifest_without_subset_is_named_by_its_stem(tmp_path):
+    table = read_manifest(write_manifest(tmp_path / "choices.csv", 3, [(0, 1, 2, 0.5)], HEADER))
+    assert (table.subsets, table.votes) == (["choices"], None)
+
+
+def test_manifest_takes_what_spreadsheets_write(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b'\xef\xbb\xbfref,p0,p1,judge\r\n"a b.png",b.png,./b.png, 0.5\r\n\r\n')
+    table = read_manifest(tmp_path / "t.csv")
+    assert [Path(path).name for path in table.images] == ["a b.png", "b.png"]
+
+
+@pytest.mark.parametrize("cell", ["nan", "1.2", "-0.1", "much", "", "inf"])
+def test_manifest_judgments_that_are_none(tmp_path, cell):
+    path = write_manifest(tmp_path / "t.csv", 0, [(0, 1, 2, 0.5), (0, 1, 2, cell)], HEADER)
+    with pytest.raises(
+        ValueError, match=rf"judge must be a number in \[0, 1\]; 1 of 2 are not: line 3 has '{cell}'"
+    ):
+        read_manifest(path)
+
+
+def test_manifest_lists_first_offenders_and_counts_all(tmp_path):
+    path = write_manifest(tmp_path / "t.csv", 0, [(0, 1, 2, 2)] * 9, HEADER)
+    with pytest.raises(ValueError, match=r"9 of 9 are not: line 2 has '2', .*line 6 has '2' and 4 more$"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        ("ref,p0,p1", (0, 1, 2), "columns must be ref, p0, p1, judge and may be votes, subset, split"),
+        (HEADER + ",vote", (0, 1, 2, 0.5, 4), "the header has ref, p0, p1, judge, vote"),
+        (HEADER + ",judge", (0, 1, 2, 0.5, 0.5), "the header has"),
+        (HEADER + ",votes", (0, 1, 2, 0.5, 0), "votes must be a number of at least 1"),
+        (HEADER + ",votes", (0, 1, 2, 0.5), "1 rows have not 5 cells: line 2 has 4"),
+        (HEADER + ",split", (0, 1, 2, 0.5, "valid"), "split must be one of train, val, test; 1 of 1 are not"),
+    ],
+)
+def test_manifest_columns_are_checked(tmp_path, header, row, message):
+    with pytest.raises(ValueError, match=message):
+        read_manifest(write_manifest(tmp_path / "t.csv", 0, [row], header))
+
+
+def test_manifest_that_is_none(tmp_path):
+    path = tmp_path / "t.csv"
+    with pytest.raises(FileNotFoundError, match="no manifest"):
+        read_manifest(path)
+    for content, message in [
+        (b"", "has none"),
+        (HEADER.encode(), "holds no rows"),
+        (b"\xff\xfe", "not a CSV"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            read_manifest(path)
+
+
+def test_material_manifest():
+    if "PERCEPTUAL_ASSETS" not in os.environ:
+        pytest.skip("PERCEPTUAL_ASSETS is not set")
+    table = read_manifest(Path(os.environ["PERCEPTUAL_ASSETS"]) / "material/triplets.csv")
+    assert (len(table), len(table.images)) == (22801, 100)
+    assert 1 <= table.votes.min() <= table.votes.max() == 10
+
+
+def test_manifest_that_nobody_judged(tmp_path):
+    path = write_manifest(tmp_path / "t.csv", 0, [(0, 1, 2, ""), (0, 2, 1, "")], HEADER)
+    with pytest.raises(ValueError, match="the column judge is empty, nobody has judged these yet"):
+        read_manifest(path)
+
+
+def test_pair_manifest(tmp_path):
+    (tmp_path / "p.csv").write_text("p0,p1,same,subset\na.png,b.png,0.25,x\nb.png,c.png,1,y\n")
+    table = read_pair_manifest(tmp_path / "p.csv")
+    assert [Path(path).name for path in table.images] == ["a.png", "b.png", "c.png"]
+    assert (table.p0.tolist(), table.p1.tolist(), table.same.tolist()) == ([0, 1], [1, 2], [0.25, 1])
+    assert (table.subsets, table.subset.tolist()) == (["x", "y"], [0, 1])
+    with pytest.raises(ValueError, match="columns must be ref, p0, p1, judge"):
+        read_manifest(tmp_path / "p.csv")
+
+
+NIGHTS = "id,left_vote,right_vote,votes,ref_path,left_path,right_path,prompt,is_imagenet,split"
+
+
+def write_nights(folder: Path, rows: list[str]) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("ref/000/000.png", "distort/000/000_0.png", "distort/000/000_1.png"):
+        write_image(folder / name, rng)
+    (folder / "data.csv").write_text("\n".join([NIGHTS, *rows]) + "\n")
+    return folder
+
+
+def test_nights(tmp_path):
+    images = "ref/000/000.png,distort/000/000_0.png,distort/000/000_1.png"
+    rows = [f"0,0.0,1.0,7,{images},a fox,True,train", f"1,1.0,0.0,6,{images},a fox,False,val"]
+    table = read_nights(write_nights(tmp_path, rows))
+    assert (table.judgment.tolist(), table.votes.tolist()) == ([1, 0], [7, 6])
+    assert (table.split.tolist(), table.subsets, table.subset.tolist()) == (
+        ["train", "val"],
+        ["nights"],
+        [0, 0],
+    )
+    names = [Path(table.images[column[0]]).name for column in (table.ref, table.p0, table.p1)]
+    assert names == ["000.png", "000_0.png", "000_1.png"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("0,0,0,7,a,b,c,x,True,train", "left_vote or right_vote must be positive; .* line 2 has '0'"),
+        ("0,much,0,7,a,b,c,x,True,train", "left_vote must be a number of at least 0"),
+        ("0,1,0,7,a,b,c,x,True,valid", "split must be one of train, val, test"),
+        ("0,1,0", "1 rows have not 10 cells"),
+    ],
+)
+def test_nights_rows_are_checked(tmp_path, row, message):
+    with pytest.raises(ValueError, match=message):
+        read_nights(write_nights(tmp_path, [row]))
+
+
+def test_nights_that_is_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no manifest .*data.csv"):
+        read_nights(tmp_path)
+    (tmp_path / "data.csv").write_text("ref,p0,p1,judge\n")
+    with pytest.raises(
+        ValueError, match=r"columns must be left_vote, right_vote, .* and may be any; the header has ref"
+    ):
+        read_nights(tmp_path)
