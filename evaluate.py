@@ -6,36 +6,57 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 
-from perceptual import methods
+from perceptual import evaluation, methods
 from perceptual.cli.errors import one_line_errors
 from perceptual.config import build, register
-from perceptual.data import PhotosDataModule, TwoAFCDataModule
+from perceptual.data import JNDDataModule, PhotosDataModule, TwoAFCDataModule
 from perceptual.leaderboard import score, table
 
 RELEASED = ("alexnet-v0.1", "squeezenet1_1-v0.1", "vgg16-v0.1")
 Scores = dict[str, dict[str, float]]
+Data = TwoAFCDataModule | JNDDataModule
 
 
 def evaluate(cfg: DictConfig) -> Scores:
-    """Score as `cfg` (conf/evaluate.yaml) says.
+    """Score as `cfg` (conf/evaluate.yaml) says: a checkpoint as training did, or methods into `cfg.results`.
 
     Returns:
-        2AFC scores in [0, 1] by method, then by subset, `mean` (macro) and `micro`.
+        scores in [0, 1] by method, then by subset, `mean` (macro) and `micro`.
 
     Raises:
-        ValueError, OSError: what the user asked for cannot be done.
+        ValueError, OSError: what the user asked for cannot be done, or no method could be scored.
     """
-    chosen = [cfg.ckpt] if cfg.ckpt else list(cfg.methods or RELEASED)
-    distances = {method: methods.build(method) for method in methods.expand(chosen)}
+    distance = methods.build(cfg.ckpt) if cfg.ckpt else None
     data = data_of(cfg)
     data.setup("validate")
-    scores = score(distances, data.val_dataloader(), data.subsets)
-    console = Console()
-    console.print(table(scores, title=f"Validation, {data.describe()}"))
+    if distance is None:
+        return evaluate_methods(list(cfg.methods or RELEASED), data, cfg.results)
+    if isinstance(data, JNDDataModule):
+        raise ValueError(f"ckpt= repeats the 2AFC score of training; for JND give methods=[{cfg.ckpt}]")
+    scores = score({cfg.ckpt: distance}, data.val_dataloader(), data.subsets)
+    Console().print(table(scores, title=f"Validation, {data.describe()}"))
     return scores
 
 
-def data_of(cfg: DictConfig) -> TwoAFCDataModule:
+def evaluate_methods(chosen: list[str], data: Data, results: str) -> Scores:
+    """Score methods that `results` does not have yet, and show all that were asked for."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    place, names = evaluation.evaluate(chosen, data, results, device)
+    rows = {result.row["method"]: result.row for result in place.scored()}
+    scores = {name: rows[name]["scores"] for name in names if name in rows}
+    failed = [f"{row['method']}: {row['error']}" for row in place.failed() if row["method"] in names]
+    if not scores:
+        raise ValueError("; ".join(failed))
+    console = Console()
+    header = "JND mAP in %" if isinstance(data, JNDDataModule) else "2AFC in %"
+    console.print(table(scores, title=f"Validation, {data.describe()}", header=header))
+    for reason in failed:
+        console.print(f"Failed    {reason}", highlight=False, soft_wrap=True)
+    console.print(f"Results   {place.folder}", highlight=False, soft_wrap=True)
+    return scores
+
+
+def data_of(cfg: DictConfig) -> Data:
     """The data that `data=` chose, else those that the checkpoint was scored on in training."""
     if cfg.data is not None:
         return build(cfg.data)

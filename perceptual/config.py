@@ -74,6 +74,18 @@ class ManifestConfig(DataConfig):
 
 
 @dataclass
+class JNDConfig:
+    """Pairs that people called the same or not, for `evaluate.py`."""
+
+    _target_: str = "perceptual.data.JNDDataModule"
+    root: str = MISSING
+    subsets: list[str] | None = None
+    size: int = 64
+    batch_size: int = 50
+    num_workers: int | None = None
+
+
+@dataclass
 class ModelConfig:
     """Arguments of `perceptual.module.PerceptualRanker`."""
 
@@ -128,6 +140,7 @@ class EvaluateConfig:
     seed: int = 0
     ckpt: str | None = None
     methods: list[str] | None = None
+    results: str = "results"
     data: Any = None
 
 
@@ -139,7 +152,12 @@ def register() -> None:
     store(group="schema", name="backbone", node=BackboneConfig)
     store(group="schema", name="model", node=ModelConfig)
     store(group="schema", name="trainer", node=TrainerConfig)
-    for name, node in (("photos", PhotosConfig), ("bapps", BAPPSConfig), ("manifest", ManifestConfig)):
+    for name, node in (
+        ("photos", PhotosConfig),
+        ("bapps", BAPPSConfig),
+        ("manifest", ManifestConfig),
+        ("jnd", JNDConfig),
+    ):
         store(group="schema/data", name=name, node=node)
 
 

@@ -1,6 +1,7 @@
 """Score many methods on the same judged items, each into a result folder of its own."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from perceptual import methods as grammar
+from perceptual.data import JNDDataModule, TwoAFCDataModule
 from perceptual.data.distinct import DistinctPairs
 from perceptual.data.images import ImageFiles
 from perceptual.data.pairs import PairDataset
@@ -30,33 +32,35 @@ Judged = TripletDataset | PairDataset
 
 def evaluate(
     methods: Iterable[str],
-    data: Judged,
-    loader: DataLoader[Any],
-    about: Row,
-    results: Path,
-    device: torch.device,
-) -> DataResults:
-    """Score the methods that `results` does not have yet; one that fails leaves its reason there.
+    data: TwoAFCDataModule | JNDDataModule,
+    results: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+) -> tuple[DataResults, list[str]]:
+    """Score methods on validation items; what `results` has already is not computed again.
 
-    Images are read once for all methods where they fit in memory, else once for `GROUP` of them. Where the
-    same pairs of images occur in many triplets, each distance is computed once.
+    A method that fails leaves its reason there and does not stop the others. Images are read once for all
+    methods where they fit in memory, else once for `GROUP` of them. Where the same pairs of images occur in
+    many triplets, each distance is computed once.
 
     Args:
         methods: names, see `perceptual.methods`.
-        data: triplets or JND pairs.
-        loader: batches of `data`, in its order.
-        about: `source` and `split` of the data, for the leaderboard to say.
+        data: triplets or JND pairs, set up.
         results: folder of all results.
         device: where distances are computed.
+
+    Returns:
+        the results on these items, and what the methods are called there (a checkpoint by path and hash).
     """
-    fingerprint = data.table.fingerprint()
-    place = DataResults(results / fingerprint[:12])
-    place.write_items(*_items(data, fingerprint, about))
-    missing = [name for name in map(_identity, grammar.expand(methods)) if not place.has(name)]
-    group = GROUP if isinstance(data.images, ImageFiles) else 1
+    judged, loader, fingerprint = data.val_set, data.val_dataloader(), data.fingerprint()
+    assert judged is not None  # or there would be no loader
+    place = DataResults(Path(results, fingerprint[:12]))
+    place.write_items(*_items(judged, fingerprint, data.describe()))
+    names = [_identity(method) for method in grammar.expand(methods)]
+    missing = [name for name in names if not place.has(name)]
+    group = GROUP if isinstance(judged.images, ImageFiles) else 1
     for start in range(0, len(missing), group):
-        _evaluate_group(missing[start : start + group], data, loader, place, device)
-    return place
+        _evaluate_group(missing[start : start + group], judged, loader, place, torch.device(device))
+    return place, names
 
 
 def _evaluate_group(
@@ -124,13 +128,14 @@ def _row(method: str, data: Judged, device: torch.device) -> Row:
     return {"method": method, "size": data.images.shape[-1], **provenance.surroundings(device)}
 
 
-def _items(data: Judged, fingerprint: str, about: Row) -> tuple[Row, Arrays]:
+def _items(data: Judged, fingerprint: str, description: str) -> tuple[Row, Arrays]:
     table = data.table
     kind = "2afc" if isinstance(data, TripletDataset) else "jnd"
     row = {
         "kind": kind,
         "name": f"{kind}-{fingerprint[:8]}",
         "fingerprint": fingerprint,
+        "description": description,
         "size": data.images.shape[-1],
         "subsets": list(table.subsets),
         "counts": np.bincount(table.subset, minlength=len(table.subsets)).tolist(),
@@ -142,7 +147,7 @@ def _items(data: Judged, fingerprint: str, about: Row) -> tuple[Row, Arrays]:
     }
     if table.votes is not None:
         arrays["votes"] = table.votes
-    return row | about, arrays
+    return row, arrays
 
 
 def _identity(method: str) -> str:

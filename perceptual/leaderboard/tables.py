@@ -16,16 +16,19 @@ STYLE = (
 )
 
 
-def table(scores: Mapping[str, Mapping[str, float]], title: str | None = None) -> Table:
-    """2AFC in percent: a row a method, a column a subset, then the macro mean and the micro mean.
+def table(
+    scores: Mapping[str, Mapping[str, float]], title: str | None = None, header: str = "2AFC in %"
+) -> Table:
+    """Scores in percent: a row a method, a column a subset, then the macro mean and the micro mean.
 
     Args:
         scores: by method and subset, fractions in [0, 1], all with the same subsets (see `score`).
         title: shown above.
+        header: of the column of names: what the scores are.
     """
     columns = list(next(iter(scores.values()), {}))
     result = Table(title=title)
-    result.add_column("2AFC in %", no_wrap=True)
+    result.add_column(header, no_wrap=True)
     for column in columns:
         result.add_column(column, justify="right")
     for name, values in scores.items():
@@ -58,7 +61,7 @@ def html_page(boards: Sequence[Board]) -> str:
 
 
 def _title(board: Board) -> str:
-    return f"{NAMES[board.data['kind']]}, {board.data['description']}"
+    return f"{NAMES[board.data['kind']]}, {board.data['name']}"
 
 
 def _header(board: Board) -> list[str]:
@@ -100,8 +103,7 @@ def _count(number: int) -> str:
 def _notes(board: Board) -> list[str]:
     drawn = "references, each with all its items (references recur)" if board.recurring else "items"
     notes = [
-        f"{sum(board.data['counts']):,} items of {board.data['source']}, "
-        f"images {board.data['size']}×{board.data['size']}; {board.data['split']}. "
+        f"{board.data['description']}; images {board.data['size']}×{board.data['size']}. "
         f"Intervals: 95 %, paired bootstrap over {drawn}. "
         "Methods of one group cannot be told from the group's best; “behind the best” is the interval of the "
         "difference to the first row. Mean is over subsets, micro over items.",
