@@ -33,7 +33,9 @@ def squared_difference(f0: Tensor, f1: Tensor) -> Tensor:
 
 def level_map(difference: Tensor, lin: Tensor) -> Tensor:
     """Σ_c lin_c · difference_c: the distance at each position, (N, 1, H, W), from (N, C, H, W) and (C,)."""
-    return torch.einsum("nchw,c->nhw", difference, lin).unsqueeze(1)
+    # autocast would round distances to the three digits of bfloat16, and make ties of preferences
+    with torch.autocast(difference.device.type, enabled=False):
+        return torch.einsum("nchw,c->nhw", difference.to(lin.dtype), lin).unsqueeze(1)
 
 
 class LPIPS(nn.Module):
