@@ -45,3 +45,38 @@ def jnd_average_precision(distance, same):
         area += (recall - previous) * max(p for r, p in curve if r >= recall)
         previous = recall
     return area
+
+
+def lpips_levels(features0, features1, lin):
+    """Zhang et al. 2018, equation 1, of one pair: 1/HW Σ_hw Σ_c lin_c (f̂0 − f̂1)² for maps (C, H, W)."""
+    return [
+        np.mean(lpips_map(f0, f1, weights)) for f0, f1, weights in zip(features0, features1, lin, strict=True)
+    ]
+
+
+def lpips_map(f0, f1, lin):
+    """The distance of one level at each position, (H, W)."""
+    _, height, width = f0.shape
+    out = np.zeros((height, width))
+    for i in range(height):
+        for j in range(width):
+            a, b = f0[:, i, j].astype(float), f1[:, i, j].astype(float)
+            a = a / (np.sqrt(np.sum(a**2)) + 1e-10)
+            b = b / (np.sqrt(np.sum(b**2)) + 1e-10)
+            out[i, j] = np.sum(lin * (a - b) ** 2)
+    return out
+
+
+def enlarge(image, height, width):
+    """Bilinear interpolation of (h, w) between the centres of pixels; beyond the outermost, theirs."""
+
+    def matrix(many, few):
+        rows = np.zeros((many, few))
+        for row, x in enumerate(np.clip((np.arange(many) + 0.5) * few / many - 0.5, 0, few - 1)):
+            left = min(int(x), few - 1)
+            right = min(left + 1, few - 1)
+            rows[row, left] += 1 - (x - left)
+            rows[row, right] += x - left
+        return rows
+
+    return matrix(height, image.shape[0]) @ image @ matrix(width, image.shape[1]).T
