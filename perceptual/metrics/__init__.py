@@ -1,5 +1,6 @@
 """Scores of a distance against people: pure functions, and torchmetrics classes above them."""
 
+from perceptual.metrics.distance import PerceptualDistance
 from perceptual.metrics.jnd import JNDAveragePrecision, jnd_average_precision
 from perceptual.metrics.opinion import OpinionCorrelations, opinion_correlations
 from perceptual.metrics.per_subset import PerSubset
@@ -19,6 +20,7 @@ __all__ = [
     "MajorityAccuracy",
     "OpinionCorrelations",
     "PerSubset",
+    "PerceptualDistance",
     "TwoAFCScore",
     "ceiling_score",
     "human_score",
