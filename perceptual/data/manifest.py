@@ -3,6 +3,8 @@
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from perceptual.data.datamodules import TwoAFCDataModule
 from perceptual.data.loading import at_least
 from perceptual.data.manifests import read_manifest, read_nights
@@ -22,7 +24,8 @@ class ManifestDataModule(TwoAFCDataModule):
     Args:
         path: the CSV, the store, or the folder with NIGHTS's `data.csv`.
         split_by: "image": no image on both sides, rows that straddle are left out; "triplet": rows at random.
-        val_fraction: share of the images, or of the triplets, to hold out, in (0, 1).
+        val_fraction: share of the images, or of the triplets, to hold out, in (0, 1]; 1 leaves nothing to
+            train on, for scoring all of it.
         split_seed: chooses them, apart from `seed`, so that runs with different seeds are scored alike.
 
     The other arguments are those of `TwoAFCDataModule`. `setup` raises FileNotFoundError or ValueError for a
@@ -44,8 +47,8 @@ class ManifestDataModule(TwoAFCDataModule):
         super().__init__(size, batch_size, num_workers, weight_by_votes, seed)
         if split_by not in SPLIT_BY:
             raise ValueError(f"split_by must be one of {', '.join(SPLIT_BY)}, got {split_by!r}")
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction must be in (0, 1), got {val_fraction}")
+        if not 0 < val_fraction <= 1:
+            raise ValueError(f"val_fraction must be in (0, 1], got {val_fraction}")
         at_least("split_seed", split_seed, 0)
         self.path = Path(path)
         self.split_by = split_by
@@ -60,6 +63,8 @@ class ManifestDataModule(TwoAFCDataModule):
             train, val = table.split == "train", table.split == "val"
             if not (train.any() and val.any()):
                 raise ValueError(f"{self.path}: the split column needs rows of train and of val")
+        elif self.val_fraction == 1:
+            train, val = np.zeros(len(table), bool), np.ones(len(table), bool)
         else:
             train, val = SPLIT_BY[self.split_by](table, self.val_fraction, self.split_seed)
         how = self._say(table, len(table) - train.sum() - val.sum())
@@ -74,12 +79,16 @@ class ManifestDataModule(TwoAFCDataModule):
     def _say(self, table: TripletTable, left_out: int) -> str:
         if table.split is not None:
             return f"split by the manifest's own column ({left_out:,} test rows left out)"
+        if self.val_fraction == 1:
+            return "which is all of it"
         if self.split_by == "image":
             return f"split by image (no image on both sides; {left_out:,} straddling rows left out)"
         return "split by triplet (images are on both sides)"
 
     def read_train(self) -> TripletTable:
         """Training rows."""
+        if not len(self._read[0]):
+            raise ValueError("val_fraction=1 leaves nothing to train on")
         return self._read[0]
 
     def read_val(self) -> TripletTable:
