@@ -2,8 +2,8 @@
 
 import hydra
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from perceptual import evaluation, methods
@@ -11,6 +11,7 @@ from perceptual.cli.errors import one_line_errors
 from perceptual.config import build, register
 from perceptual.data import JNDDataModule, PhotosDataModule, TwoAFCDataModule
 from perceptual.leaderboard import score, table
+from perceptual.module import read_checkpoint
 
 RELEASED = ("alexnet-v0.1", "squeezenet1_1-v0.1", "vgg16-v0.1")
 Scores = dict[str, dict[str, float]]
@@ -62,17 +63,16 @@ def data_of(cfg: DictConfig) -> Data:
         return build(cfg.data)
     if cfg.ckpt is None:
         return PhotosDataModule(seed=cfg.seed)
-    checkpoint = torch.load(cfg.ckpt, map_location="cpu", weights_only=True)
-    described = checkpoint.get("datamodule_hyper_parameters")
+    described = read_checkpoint(cfg.ckpt).get("datamodule_hyper_parameters")
     if described is None:
         raise ValueError(f"{cfg.ckpt!r} does not say which data it was trained on; choose data=…")
-    return instantiate(dict(described), _convert_="all")
+    return build(described)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Entry point: errors of the user are one line."""
-    with one_line_errors():
+    with one_line_errors(OmegaConfBaseException):
         evaluate(cfg)
 
 

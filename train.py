@@ -9,12 +9,15 @@ from pathlib import Path
 import hydra
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from perceptual.cli.errors import one_line_errors
 from perceptual.config import build, plain, register
 from perceptual.distance import LPIPS
 from perceptual.leaderboard import score, table
+from perceptual.module import read_checkpoint
 
 Scores = dict[str, dict[str, float]]
 
@@ -69,6 +72,8 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # a frozen backbone is meant to stay in eval mode
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    # a resumed run has a folder of its own
+    warnings.filterwarnings("ignore", message="The dirpath has changed from.*")
     # Lightning's own use of PyTorch
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 
@@ -85,6 +90,7 @@ def find_checkpoint(ckpt: str | None, runs: Path) -> str | None:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: the file is no checkpoint of training.
     """
     if ckpt is None:
         return None
@@ -93,15 +99,14 @@ def find_checkpoint(ckpt: str | None, runs: Path) -> str | None:
         if not found:
             raise FileNotFoundError(f"ckpt=last, but there is no checkpoint below {str(runs)!r}")
         return str(found[-1])
-    if not Path(ckpt).is_file():
-        raise FileNotFoundError(f"checkpoint {ckpt!r} does not exist")
+    read_checkpoint(ckpt)  # refuses what is no checkpoint before any image is read
     return ckpt
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     """Entry point: errors of the user are one line."""
-    with one_line_errors():
+    with one_line_errors(OmegaConfBaseException, MisconfigurationException):
         train(cfg)
 
 

@@ -93,9 +93,8 @@ class Backbone(nn.Module):
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         for key, values in (("mean", mean or own_mean), ("std", std or own_std)):
-            self.register_buffer(
-                key, torch.tensor([float(v) for v in values]).view(1, 3, 1, 1), persistent=False
-            )
+            buffer = torch.tensor([float(value) for value in values]).view(1, 3, 1, 1)
+            self.register_buffer(key, buffer, persistent=False)
         self.requires_grad_(trainable)
         self.train(trainable)
 
@@ -184,7 +183,7 @@ class Backbone(nn.Module):
         return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
     def _build_timm(self, weights: str | None, out_indices: Sequence[int] | None) -> "_Normalization":
-        _check_timm_name(self.name)
+        check_name(self.name)
         local = weight_files.find_local(self.name, weights) if weights is not None else None
         with torch.device("meta"):
             info = self._create().feature_info
@@ -287,7 +286,12 @@ def _checked_levels(
     return levels
 
 
-def _check_timm_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Refuse a name that neither torchvision's part here nor timm knows.
+
+    Raises:
+        ValueError: offering the nearest names, or the tags that timm has.
+    """
     architecture, _, tag = name.partition(".")
     known = [*TORCHVISION, *timm.list_models()]
     if architecture not in known:

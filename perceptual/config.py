@@ -4,12 +4,13 @@ Each config group has one here, stored as `schema/<group>`; its YAML files begin
 here, once; the YAML files say only what differs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.utils import instantiate
+from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 Variant = Enum("Variant", ["lin", "tune", "scratch"])
@@ -162,10 +163,15 @@ def register() -> None:
 
 
 def plain(node: DictConfig) -> dict[str, Any]:
-    """A config node as plain values, interpolations resolved and enums as words."""
-    return OmegaConf.to_container(node, resolve=True, enum_to_str=True)  # type: ignore[return-value]
+    """A config node as plain values, interpolations resolved and enums as words.
+
+    Raises:
+        omegaconf.MissingMandatoryValue: a value that has no default was not given.
+    """
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True, enum_to_str=True)  # type: ignore[return-value]
 
 
-def build(node: DictConfig, **parts: Any) -> Any:
-    """The object that a config node describes (`_target_`), from plain values and parts already built."""
-    return instantiate(plain(node), _convert_="all", **parts)
+def build(node: DictConfig | Mapping[str, Any], **parts: Any) -> Any:
+    """The object that a node describes: its `_target_` called with its plain values, and with built parts."""
+    arguments = plain(node) if isinstance(node, DictConfig) else dict[str, Any](node)
+    return get_object(arguments.pop("_target_"))(**arguments, **parts)

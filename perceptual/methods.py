@@ -21,7 +21,7 @@ from torch import nn
 from perceptual.backbone import TORCHVISION
 from perceptual.baselines import BASELINES
 from perceptual.distance import LPIPS
-from perceptual.module import PerceptualRanker
+from perceptual.module import PerceptualRanker, read_checkpoint
 
 WILDCARD = "timm:"
 
@@ -89,7 +89,6 @@ def split_version(method: str) -> tuple[str, str | None]:
 
 
 def _from_checkpoint(path: Path) -> nn.Module:
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {str(path)!r}")
+    read_checkpoint(path)
     model = PerceptualRanker.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     return model.distance.eval().requires_grad_(False)

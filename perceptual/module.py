@@ -1,9 +1,12 @@
 """PerceptualRanker: trains a distance and its ranking network on human judgments, with Lightning."""
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Adam
@@ -146,27 +149,56 @@ class PerceptualRanker(pl.LightningModule):
             checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "backbone": spec}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another backbone, and put back the one that was left out.
+        """Refuse a checkpoint of another model, and put back the backbone that was left out.
 
         Raises:
-            ValueError: naming both backbones.
+            ValueError: naming what differs.
         """
         backbone, saved = self.distance.backbone, checkpoint.get("backbone")
         if saved is None:
             raise ValueError("this is no checkpoint of a PerceptualRanker: it names no backbone")
         if saved["name"] != backbone.name:
             raise ValueError(f"the checkpoint is of backbone {saved['name']}, the model has {backbone.name}")
+        own = self.state_dict()
         if saved["saved"]:
             backbone.source = saved["source"]
-            return
-        if saved["sha256"] != backbone.fingerprint():
+        elif saved["sha256"] != backbone.fingerprint():
             raise ValueError(
                 f"the checkpoint was calibrated on weights of {saved['name']} from {saved['source']} "
                 f"(sha256 {saved['sha256'][:12]}…), but {backbone.source} holds others "
                 f"({backbone.fingerprint()[:12]}…)"
             )
-        own = {k: v for k, v in self.state_dict().items() if k.startswith(FROZEN)}
-        checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
+        else:
+            frozen = {k: v for k, v in own.items() if k.startswith(FROZEN)}
+            checkpoint["state_dict"] = {**checkpoint["state_dict"], **frozen}
+        given = {k: v.shape for k, v in checkpoint["state_dict"].items()}
+        if given != {k: v.shape for k, v in own.items()}:
+            settings = ("variant", "ranking")
+            theirs = {key: checkpoint["hyper_parameters"][key] for key in settings}
+            ours = {key: self.hparams[key] for key in settings}
+            raise ValueError(
+                f"the checkpoint does not fit the model: it has {theirs} and levels "
+                f"{checkpoint['hyper_parameters']['backbone'].get('out_indices')}, "
+                f"the model {ours} and levels {self.hparams['backbone'].get('out_indices')}"
+            )
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A checkpoint of training, read without running code from it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not a checkpoint of a PerceptualRanker.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint {str(path)!r} does not exist")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the reader raises whatever a foreign file makes it stumble on
+        raise ValueError(f"{str(path)!r} cannot be read as a checkpoint of training") from error
+    if not isinstance(checkpoint, dict) or "backbone" not in checkpoint:
+        raise ValueError(f"{str(path)!r} is no checkpoint of a PerceptualRanker: it names no backbone")
+    return checkpoint
 
 
 def lr_factor(epoch: int, epochs: int) -> float:

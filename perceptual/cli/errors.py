@@ -7,14 +7,15 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn the errors that a user can cause into one line and exit status 1.
+def one_line_errors(*also: type[Exception]) -> Iterator[None]:
+    """Turn the errors that a user can cause, ValueError, OSError and `also`, into one line and exit status 1.
 
     `HYDRA_FULL_ERROR=1`, Hydra's own switch, shows the traceback instead.
     """
+    caught: tuple[type[Exception], ...] = (ValueError, OSError, *also)
     try:
         yield
-    except (ValueError, OSError) as error:
+    except caught as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         message = " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,176 @@
+"""train.py and evaluate.py as a user runs them: the score again, resumption, one line for each mistake."""
+
+import csv
+import json
+from pathlib import Path
+
+import app
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+import evaluate
+from perceptual.config import register
+from perceptual.module import PerceptualRanker
+
+SMALL = ("backbone.name=resnet10t", "backbone.weights=null", "trainer=smoke")
+
+
+@pytest.fixture
+def manifest(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return app.write_manifest(tmp_path / "set")
+
+
+@pytest.fixture
+def train(manifest, monkeypatch):
+    def run(*arguments: str) -> Path:
+        arguments = (
+            "data=manifest",
+            f"data.path={manifest}",
+            "data.size=32",
+            "data.batch_size=10",
+            *SMALL,
+            *arguments,
+        )
+        app.run("train.py", *arguments, monkeypatch=monkeypatch)
+        return max(Path("runs").glob("*/*"), key=lambda path: path.stat().st_mtime)
+
+    return run
+
+
+def scores(run: Path) -> dict:
+    return json.loads((run / "scores.json").read_text())
+
+
+def logged(run: Path, key: str) -> list[float]:
+    with (run / "logs/metrics.csv").open() as file:
+        return [float(row[key]) for row in csv.DictReader(file) if row.get(key)]
+
+
+@pytest.mark.parametrize("variant", ["lin", "tune", "scratch"])
+def test_a_run_leaves_scores_checkpoints_and_a_table(train, capsys, variant):
+    run = train(f"model={variant}")
+    printed = capsys.readouterr().out
+    assert "uncalibrated" in printed
+    assert "trained" in printed
+    assert "manifest's own split" in printed or "split" in printed
+    assert (run / "checkpoints/last.ckpt").is_file()
+    assert (run / "checkpoints/best.ckpt").is_file()
+    assert scores(run)["trained"]["mean"] == pytest.approx(logged(run, "val/2afc/mean")[-1], abs=1e-12)
+
+
+@pytest.mark.parametrize("model", ["lin", "tune"])
+def test_evaluate_repeats_the_score_that_training_logged(train, monkeypatch, capsys, model):
+    run = train(f"model={model}", "model.lr=0.01", "trainer.limit_train_batches=null")
+    capsys.readouterr()
+    monkeypatch.syspath_prepend(str(app.ROOT))
+    register()
+    with initialize_config_dir(str(app.ROOT / "conf"), version_base="1.3"):
+        cfg = compose("evaluate", [f"ckpt={run}/checkpoints/last.ckpt"])
+    result = next(iter(evaluate.evaluate(cfg).values()))
+    assert result == scores(run)["trained"]
+    assert result["mean"] == logged(run, "val/2afc/mean")[-1]
+
+
+def test_ckpt_last_resumes_the_newest_run(train):
+    first = torch.load(train() / "checkpoints/last.ckpt", weights_only=True)
+    second = torch.load(
+        train("ckpt=last", "trainer.max_epochs=2") / "checkpoints/last.ckpt", weights_only=True
+    )
+    assert first["global_step"] == 2
+    assert second["global_step"] == 4
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(train, monkeypatch, capsys):
+    step = PerceptualRanker.training_step
+
+    def interrupted(self, batch, batch_idx):
+        if batch_idx == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(PerceptualRanker, "training_step", interrupted)
+    with pytest.raises(SystemExit):
+        train()
+    assert "ckpt=last" in capsys.readouterr().out
+    monkeypatch.setattr(PerceptualRanker, "training_step", step)
+    run = train("ckpt=last")
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("backbone.name=resnet81",), "did you mean resnet18"),
+        (("data.batchsize=3",), "batchsize"),
+        (("data.batch_size=fifty",), "fifty"),
+        (("data=photo",), "photo"),
+        (("model.variant=line",), "line"),
+        (("data=manifest", "data.path=nowhere.csv"), "nowhere.csv"),
+        (("data=bapps", "data.root=empty"), "empty"),
+        (("data=bapps",), "data.root"),
+        (("ckpt=last",), "no checkpoint below 'runs'"),
+        (("ckpt=nowhere.ckpt",), "nowhere.ckpt"),
+        (("backbone.weights=nowhere.pth",), "nowhere.pth"),
+        (("trainer.max_epochs=ten",), "ten"),
+        (("model.lr=-1",), "lr must be positive"),
+    ],
+)
+def test_each_mistake_is_one_line(tmp_path, monkeypatch, capsys, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    base = ("data.count_train=4", "data.count_val=4") if not arguments[0].startswith("data=") else ()
+    message = app.refusal("train.py", *base, *SMALL, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda image: image.write_bytes(image.read_bytes()[:200]), "3.png"),
+        (lambda image: Image.new("RGB", (1, 1)).save(image), "3.png"),
+        (lambda image: image.unlink(), "3.png"),
+        (lambda image: image.write_text("no image"), "3.png"),
+    ],
+    ids=["truncated", "one pixel", "missing", "text"],
+)
+def test_a_bad_image_is_named_before_training(manifest, monkeypatch, capsys, spoil, says):
+    spoil(manifest.parent / "3.png")
+    arguments = ("data=manifest", f"data.path={manifest}", *SMALL)
+    assert says in app.refusal("train.py", *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert not list(manifest.parents[1].glob("runs/**/*.ckpt"))
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(train, manifest, monkeypatch, capsys):
+    ckpt = train() / "checkpoints/last.ckpt"
+    arguments = ("data=manifest", f"data.path={manifest}", *SMALL, "backbone.name=resnet18", f"ckpt={ckpt}")
+    message = app.refusal("train.py", *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert "resnet10t" in message
+    assert "resnet18" in message
+
+
+def test_evaluate_refuses_what_is_no_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("x.ckpt").write_text("text")
+    for argument in ("ckpt=x.ckpt", "ckpt=nowhere.ckpt", "methods=[alexnett]"):
+        message = app.refusal("evaluate.py", argument, monkeypatch=monkeypatch, capsys=capsys)
+        assert argument.split("=")[1].strip("[]") in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "swin_tiny_patch4_window7_224",
+        "vit_tiny_patch16_224",
+        "vit_small_patch14_dinov2",
+        "convnext_atto",
+        "resnet18",
+        "efficientnet_lite0",
+    ],
+)
+def test_any_backbone_trains_by_its_name(train, name):
+    run = train(f"backbone.name={name}", "data.size=64", "data.batch_size=2")
+    assert logged(run, "train/loss")
