@@ -1,6 +1,7 @@
 """Scores of a distance against people: pure functions, and torchmetrics classes above them."""
 
-from perceptual.metrics.distance import PerceptualDistance
+from typing import TYPE_CHECKING, Any
+
 from perceptual.metrics.jnd import JNDAveragePrecision, jnd_average_precision
 from perceptual.metrics.opinion import OpinionCorrelations, opinion_correlations
 from perceptual.metrics.per_subset import PerSubset
@@ -14,6 +15,9 @@ from perceptual.metrics.two_afc import (
     two_afc_score,
     two_people_agreement,
 )
+
+if TYPE_CHECKING:
+    from perceptual.metrics.distance import PerceptualDistance
 
 __all__ = [
     "JNDAveragePrecision",
@@ -31,3 +35,11 @@ __all__ = [
     "two_afc_score",
     "two_people_agreement",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PerceptualDistance":  # imported when asked for: it needs the backbones, scores do not
+        from perceptual.metrics.distance import PerceptualDistance
+
+        return PerceptualDistance
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 from perceptual.backbone import Backbone
 from perceptual.baselines import BASELINES
 from perceptual.distance import LPIPS
-from perceptual.metrics.distance import PerceptualDistance
+from perceptual.metrics import PerceptualDistance
 
 
 def small(reduction="mean"):
