@@ -7,6 +7,7 @@ from functools import cache
 import lpips
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 NETS = {"alexnet": "alex", "squeezenet1_1": "squeeze", "vgg16": "vgg"}
 BUILDERS = {
@@ -19,9 +20,15 @@ BUILDERS = {
 @cache
 def trunk(name):
     """The package's network `name` with random weights, always the same ones; not to be changed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return BUILDERS[name](pretrained=False).eval()
+    with torch.device("meta"):  # classifiers are thrown away, but would be filled first
+        net = BUILDERS[name](pretrained=False).to_empty(device="cpu").eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in net.parameters():
+        if parameter.ndim > 1:
+            nn.init.kaiming_normal_(parameter, generator=generator)
+        else:
+            nn.init.uniform_(parameter, -0.1, 0.1, generator=generator)
+    return net
 
 
 def torchvision_state(net):

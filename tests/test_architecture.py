@@ -1,0 +1,123 @@
+"""Which part may import which, read from the sources; and what works without the optional ones."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import perceptual
+
+ROOT = Path(perceptual.__file__).parent
+
+# part: the parts of ours that it may import; where weights come from is for the two that have some
+ARROWS = {
+    "data": set(),
+    "weights": set(),
+    "ranking": set(),
+    "baselines": set(),
+    "metrics": set(),
+    "backbone": {"weights"},
+    "released": {"weights"},
+    "distance": {"backbone", "released"},
+    "metrics.distance": {"distance"},
+    "differences": {"distance", "data"},
+    "module": {"backbone", "distance", "ranking", "metrics"},
+    "leaderboard": {"metrics"},
+}
+# a package's own file may gather what its parts may not import from each other
+GATHERS = {"perceptual.metrics": {"metrics.distance"}}
+# these stand on top and may import what they like; nothing above imports them
+TOP = {"", "config", "cli", "evaluation", "methods"}
+
+
+def part(module):
+    """The part a module of ours belongs to: its first name, but a file where the arrows name one."""
+    inner = module.split(".")[1:]
+    return ".".join(inner[:2]) if ".".join(inner[:2]) in ARROWS else (inner or [""])[0]
+
+
+def runtime_imports(tree):
+    """Modules that a source file names in its imports, outside `if TYPE_CHECKING:`."""
+    types_only = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if node in types_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            # `from perceptual import released` names a module by its last part
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def sources():
+    for path in sorted(ROOT.rglob("*.py")):
+        names = path.relative_to(ROOT.parent).with_suffix("").parts
+        yield ".".join(names[:-1] if names[-1] == "__init__" else names), ast.parse(path.read_text())
+
+
+def test_arrows_point_one_way():
+    seen = set()
+    for module, tree in sources():
+        own = part(module)
+        seen.add(own)
+        if own in TOP:
+            continue
+        assert own in ARROWS, f"{module} is new: which parts may it import?"
+        ours = {part(name) for name in runtime_imports(tree) if name.split(".")[0] == "perceptual"} - {own}
+        more = ours - ARROWS[own] - GATHERS.get(module, set())
+        assert not more, f"{module} must not import {more}"
+    assert {"data", "backbone", "distance", "module", "metrics", "leaderboard"} <= seen
+
+
+def test_the_arrows_have_no_circle():
+    resolved = set()
+    while len(resolved) < len(ARROWS):
+        ready = {name for name, uses in ARROWS.items() if uses <= resolved} - resolved
+        assert ready, f"circle among {set(ARROWS) - resolved}"
+        resolved |= ready
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from perceptual import released", {"released"}),
+        ("import perceptual.data.images", {"data"}),
+        ("from perceptual.metrics.distance import X", {"metrics.distance"}),
+        ("def f():\n    from perceptual.module import X", {"module"}),
+        ("if TYPE_CHECKING:\n    from perceptual.data import X", set()),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    from perceptual.data import X", {"data"}),
+    ],
+)
+def test_imports_are_read_as_they_run(source, found):
+    assert {part(name) for name in runtime_imports(ast.parse(source))} == found
+
+
+def test_wandb_is_imported_only_where_it_is_used():
+    apps = [*ROOT.parent.glob("*.py"), *ROOT.parent.glob("callbacks/*.py")]
+    for module, tree in [*sources(), *((path.name, ast.parse(path.read_text())) for path in apps)]:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                node.body = []  # what is imported there waits for a call
+        names = {name.split(".")[0] for name in runtime_imports(tree)}
+        assert "wandb" not in names, f"{module} imports wandb when it is imported"
+
+
+def test_everything_is_importable_without_wandb():
+    modules = [name for name, _ in sources() if not name.endswith("__main__")]
+    code = "import sys; sys.modules['wandb'] = None\n" + "\n".join(f"import {name}" for name in modules)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+
+
+def test_importing_the_package_alone_is_light():
+    code = "import sys, perceptual; sys.exit(bool({'torch', 'timm', 'pytorch_lightning'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
