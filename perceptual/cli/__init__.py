@@ -1,1 +1,30 @@
-"""The `perceptual` command."""
+"""The `perceptual` command. What a command needs is imported when it runs, so that `--help` is quick."""
+
+import sys
+
+import typer
+
+from perceptual.cli import data
+
+app = typer.Typer(
+    help="How different do two images look to a person?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data.app, name="data")
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command; what a user can cause is one line on stderr and exit status 1."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        for problem in getattr(error, "problems", []):
+            print(problem, file=sys.stderr)
+        sys.exit(f"perceptual: {' '.join(str(error).split())}")

@@ -20,3 +20,6 @@ def one_line_errors(*also: type[Exception]) -> Iterator[None]:
             raise
         message = " ".join(str(error).split()) or type(error).__name__
         sys.exit(f"error: {message}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -26,6 +26,10 @@ class DistinctPairs(Dataset[ImagePair]):
 
     Args:
         triplets: N triplets.
+
+    Attributes:
+        pairs: (P, 2) int64, indices into `images`.
+        which: (2, N) int64, the rows of `pairs` that are (ref, p0) and (ref, p1) of each triplet.
     """
 
     def __init__(self, triplets: TripletDataset) -> None:
@@ -33,11 +37,11 @@ class DistinctPairs(Dataset[ImagePair]):
         both = np.stack([np.tile(table.ref, 2), np.concatenate([table.p0, table.p1])], axis=1)
         pairs, which = np.unique(both, axis=0, return_inverse=True)
         self.images: Images = triplets.images
-        self._pairs = torch.from_numpy(pairs)
-        self._which = which.reshape(2, -1)
+        self.pairs = torch.from_numpy(pairs)
+        self.which = which.reshape(2, -1)
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self.pairs)
 
     def __getitem__(self, index: int) -> ImagePair:
         """One pair, without the batch axis."""
@@ -45,7 +49,7 @@ class DistinctPairs(Dataset[ImagePair]):
 
     def __getitems__(self, indices: Sequence[int]) -> ImagePair:
         """A batch of pairs, in the order of the indices."""
-        first, second = self._pairs[torch.as_tensor(indices)].T
+        first, second = self.pairs[torch.as_tensor(indices)].T
         return ImagePair(read_batch(self.images, first), read_batch(self.images, second))
 
     def loader(self, batch_size: int) -> DataLoader[ImagePair]:
@@ -54,5 +58,5 @@ class DistinctPairs(Dataset[ImagePair]):
 
     def to_triplets(self, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(d0, d1), (N,) each in the order of the triplets, from the distance of each pair."""
-        d0, d1 = distance[self._which]
+        d0, d1 = distance[self.which]
         return d0, d1

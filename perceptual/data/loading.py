@@ -7,13 +7,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from perceptual.data.images import ImageFiles
-from perceptual.data.pairs import PairDataset
 from perceptual.data.shuffle import EpochShuffle
-from perceptual.data.triplets import TripletDataset
 
 
 def loader(
-    dataset: TripletDataset | PairDataset,
+    dataset: Any,
     batch_size: int,
     num_workers: int | None,
     seed: int,
@@ -24,7 +22,9 @@ def loader(
     `num_workers` None means none where images sit in memory or in a store, else up to four.
     """
     if num_workers is None:
-        num_workers = min(4, os.cpu_count() or 1) if isinstance(dataset.images, ImageFiles) else 0
+        num_workers = (
+            min(4, os.cpu_count() or 1) if isinstance(getattr(dataset, "images", None), ImageFiles) else 0
+        )
     return DataLoader(
         dataset,
         batch_size,

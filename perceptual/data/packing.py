@@ -22,7 +22,7 @@ from rich.progress import track
 from perceptual.data.decode import RESIZE, first_few, pixel_digest, write_pixels
 from perceptual.data.images import MappedImages
 from perceptual.data.processes import worker_pool
-from perceptual.data.store import KINDS, VERSION, StoreInfo, is_store, read_info, write_columns, write_info
+from perceptual.data.store import VERSION, StoreInfo, is_store, read_info, write_columns, write_info
 from perceptual.data.tables import Table
 
 _CHUNK = 256  # images a task
@@ -233,7 +233,7 @@ def _finish(
     counts = np.bincount(table.subset, minlength=len(table.subsets)).tolist()
     info = StoreInfo(
         version=VERSION,
-        kind=next(name for name, kind in KINDS.items() if isinstance(table, kind)),
+        kind=table.plural,
         source=source,
         size=images.shape[-1],
         resize=RESIZE,

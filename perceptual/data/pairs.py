@@ -28,6 +28,7 @@ class PairTable(Table):
 
     roles: ClassVar = ("p0", "p1")
     answer: ClassVar = "same"
+    plural: ClassVar = "pairs"
     on_disk: ClassVar = "same"
 
     p0: np.ndarray

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import skimage
+from PIL import Image
 
 from perceptual.data.datamodules import TwoAFCDataModule
 from perceptual.data.loading import at_least
@@ -29,6 +30,22 @@ def packaged(names: Sequence[str] = (*TRAIN_PHOTOS, *VAL_PHOTOS)) -> list[str]:
     """Files of photographs in scikit-image's wheel."""
     folder = Path(skimage.__file__).parent / "data"
     return [str(folder / name) for name in names]
+
+
+def find_photos(folder: str | Path) -> list[str]:
+    """Files below a folder whose names say that Pillow reads them, sorted.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no such file in it.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"no folder {folder}")
+    suffixes = Image.registered_extensions()
+    files = (path for path in sorted(Path(folder).rglob("*")) if not path.name.startswith("."))
+    photos = [str(path) for path in files if path.suffix.lower() in suffixes and path.is_file()]
+    if not photos:
+        raise FileNotFoundError(f"no photographs in {folder}")
+    return photos
 
 
 class PhotosDataModule(TwoAFCDataModule):

@@ -22,7 +22,7 @@ from perceptual.data.triplets import TripletTable
 
 VERSION = 1
 INFO = "store.json"
-KINDS: dict[str, type[Table]] = {"triplets": TripletTable, "pairs": PairTable}
+KINDS: dict[str, type[Table]] = {kind.plural: kind for kind in (TripletTable, PairTable)}
 _OPTIONAL = ("votes", "split")
 
 

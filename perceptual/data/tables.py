@@ -24,6 +24,7 @@ class Table:
 
     roles: ClassVar[tuple[str, ...]]
     answer: ClassVar[str]
+    plural: ClassVar[str]  # what the items are called
     on_disk: ClassVar[str]  # the answer's folder or column
 
     images: list[str] | Images  # files until `open` has checked them

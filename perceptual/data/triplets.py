@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,11 @@ class TripletBatch(NamedTuple):
     weight: Tensor  # (N,) float32, weight in the loss: 1 unless votes weight it
     subset: Tensor  # (N,) int64, index into the datamodule's `subsets`; -1 if it is none of them
 
+    def distances(self, distance: Any) -> tuple[Tensor, Tensor]:
+        """(d0, d1), each (N,), by a distance with `triplet(ref, p0, p1)`, as LPIPS is."""
+        d0, d1 = distance.triplet(self.ref, self.p0, self.p1)
+        return d0, d1
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TripletTable(Table):
@@ -30,6 +35,7 @@ class TripletTable(Table):
 
     roles: ClassVar = ("ref", "p0", "p1")
     answer: ClassVar = "judgment"
+    plural: ClassVar = "triplets"
     on_disk: ClassVar = "judge"
 
     ref: np.ndarray
@@ -74,4 +80,8 @@ class TripletDataset(Dataset[TripletBatch]):
         """A batch of triplets, in the order of the indices."""
         rows = torch.as_tensor(indices)
         ref, p0, p1 = read_batch(self.images, self._items[:, rows].flatten()).chunk(3)
-        return TripletBatch(ref, p0, p1, self._judgment[rows], self._weight[rows], self._subset[rows])
+        return TripletBatch(ref, p0, p1, *self.judged(rows))
+
+    def judged(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Judgment, weight and subset, (n,) each, of the triplets that an int64 tensor (n,) chooses."""
+        return self._judgment[rows], self._weight[rows], self._subset[rows]

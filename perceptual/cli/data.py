@@ -1,0 +1,149 @@
+"""`perceptual data`: download, pack, make and look at judged images."""
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from perceptual.data.tables import Table
+
+app = typer.Typer(help="Download, pack, make and look at judged images.", no_args_is_help=True)
+
+Form = Enum("Form", {"folder": "folder", "store": "store", "unjudged": "unjudged"})
+Size = Annotated[int, typer.Option(min=8, help="Side of the square patches.")]
+Count = Annotated[int, typer.Option(min=1, help="How many to make.")]
+Seed = Annotated[int, typer.Option(min=0, help="Chooses all of them.")]
+Photos = Annotated[str, typer.Argument(help="Folder of photographs, or `packaged`: those of scikit-image.")]
+New = Annotated[Path, typer.Argument(help="What to write; must not exist.")]
+As = Annotated[
+    Form,
+    typer.Option(
+        "--as",
+        help="BAPPS folders, a packed store, or images and a manifest whose judgments people are to fill in.",
+    ),
+]
+Workers = Annotated[int, typer.Option(min=1, help="Processes to work in.")]
+
+
+@app.command()
+def download(
+    source: Annotated[str, typer.Argument(help="`bapps`.")],
+    more: Annotated[list[str] | None, typer.Argument(metavar="[SUBSET]...", help="More subsets.")] = None,
+    subsets: Annotated[
+        list[str] | None, typer.Option(help="val (1.1 GB), jnd (0.2 GB), train (5.3 GB).")
+    ] = None,
+    root: Annotated[Path, typer.Option(help="Folder for the data set.")] = Path("bapps"),
+) -> None:
+    """Download a data set; run again after an interruption, it goes on.
+
+    Example: perceptual data download bapps --subsets val jnd train --root datasets/bapps
+    """
+    from perceptual.data.sources import download_bapps
+
+    if source != "bapps":
+        raise ValueError(f"no source {source!r}; there is bapps")
+    for line in download_bapps(root, [*(subsets or []), *(more or [])] or ["val", "jnd"]):
+        typer.echo(line)
+
+
+@app.command()
+def pack(
+    src: Annotated[Path, typer.Argument(help="BAPPS folder, manifest (CSV) or folder of NIGHTS.")],
+    dst: Annotated[Path, typer.Argument(help="The store; of BAPPS a folder with a store for each half.")],
+    size: Size = 64,
+    skip_unusable: Annotated[
+        bool, typer.Option("--skip-unusable", help="Leave out items whose images cannot be used; list them.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+) -> None:
+    """Decode and resize all images once, into memory-mapped arrays that training reads at full speed.
+
+    Example: perceptual data pack datasets/bapps datasets/bapps64 --size 64
+    """
+    from perceptual.data.origins import read_origin
+    from perceptual.data.packing import pack as pack_table
+
+    for half, table in read_origin(src).items():
+        info = pack_table(table, dst / half, str(src), size, skip_unusable, workers)
+        for problem in info.skipped:
+            typer.echo(f"left out: {problem}", err=True)
+        typer.echo(f"{dst / half}: {info.items:,} {info.kind}, {info.images:,} images of {size}×{size}")
+
+
+@app.command("make-triplets")
+def make_triplets(
+    photos: Photos,
+    dst: New,
+    count: Count,
+    seed: Seed = 0,
+    size: Size = 64,
+    form: As = Form.folder,
+    workers: Workers = 1,
+) -> None:
+    """Make triplets: a patch and two of its distortions, judged by a simulated observer, not people.
+
+    Example: perceptual data make-triplets packaged triplets --count 1000 --as store
+    """
+    from perceptual.data.making import make_triplets as make
+
+    _write(make(_find_photos(photos), count, seed, size, workers), dst, form, photos)
+
+
+@app.command("make-pairs")
+def make_pairs(
+    photos: Photos,
+    dst: New,
+    count: Count,
+    seed: Seed = 0,
+    size: Size = 64,
+    form: As = Form.folder,
+    workers: Workers = 1,
+) -> None:
+    """Make JND pairs: a patch and a faint distortion, "same" or not to a simulated observer, not people.
+
+    Example: perceptual data make-pairs photos pairs --count 1000
+    """
+    from perceptual.data.making import make_pairs as make
+
+    _write(make(_find_photos(photos), count, seed, size, workers), dst, form, photos)
+
+
+@app.command()
+def show(
+    src: Annotated[
+        Path | None,
+        typer.Argument(help="Folder, manifest, store …; left out: every distortion at five severities."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("sheet.png"),
+    count: Annotated[int, typer.Option(min=1, help="How many items to draw.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses them.")] = 0,
+    size: Annotated[int, typer.Option(min=8, help="Side of the patches; a store has its own.")] = 64,
+) -> None:
+    """Draw triplets (p0 · ref · p1) or pairs with what people said, or a gallery of the distortions.
+
+    Example: perceptual data show datasets/bapps64/2afc -o sheet.png
+    """
+    from perceptual.data.sheets import contact_sheet, gallery
+
+    sheet = gallery(size) if src is None else contact_sheet(src, count, seed, size)
+    sheet.save(output)
+    typer.echo(f"{output}: {sheet.width}×{sheet.height}")
+
+
+def _find_photos(photos: str) -> list[str]:
+    from perceptual.data.photos import find_photos, packaged
+
+    return packaged() if photos == "packaged" else find_photos(photos)
+
+
+def _write(table: "Table", dst: Path, form: Form, photos: str) -> None:
+    from perceptual.data.packing import write_store
+    from perceptual.data.writing import write_folder, write_unjudged
+
+    if form is Form.store:
+        write_store(table, dst, f"made of photographs in {photos}, judged by a simulated observer")
+    else:
+        (write_folder if form is Form.folder else write_unjudged)(table, dst)
+    typer.echo(f"{dst}: {len(table):,} {table.plural}")

@@ -1,0 +1,141 @@
+"""Download a file over HTTP, going on where a broken connection or a killed run stopped."""
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+PATIENCE = 5  # attempts in a row that may bring nothing new
+WAIT = 1.0  # seconds before the second attempt, doubled for each one after
+TIMEOUT = 30  # seconds without a byte
+_BLOCK = 1 << 13  # bytes; of a block during which the connection breaks nothing is kept
+
+
+class _Again(Exception):
+    """The download did not end well, but may if it is tried again."""
+
+
+def fetch(url: str, path: Path, by_hand: Path) -> Path:
+    """Download `url` to `path`, unless it is there.
+
+    Until it is complete it lies in `path` + ".part", beside a note on which version of the file that is.
+
+    Args:
+        url: what to download.
+        path: where to.
+        by_hand: where the message on failure asks the user to put the file.
+
+    Raises:
+        OSError: if it cannot be had, saying why and what to do.
+    """
+    if path.exists():
+        return path
+    part = Path(f"{path}.part")
+    most, failures = _size(part), 0
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(f"{path.name}", *columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(path.name, total=None)
+        while True:
+            try:
+                _fetch_rest(url, part, progress, task)
+                break
+            except (requests.RequestException, _Again) as error:
+                failures = 0 if _size(part) > most else failures + 1
+                most = max(most, _size(part))
+                if _is_final(error) or failures >= PATIENCE:
+                    raise OSError(
+                        f"cannot download {url} ({_reason(error)}); bring the file by other means to "
+                        f"{by_hand} and run this again"
+                    ) from None
+                time.sleep(WAIT * 2 ** max(0, failures - 1))
+    os.replace(part, path)
+    _note(part).unlink(missing_ok=True)
+    return path
+
+
+def _fetch_rest(url: str, part: Path, progress: Progress, task: Any) -> None:
+    """One request for what is missing; returns when the file is complete."""
+    have, note = _size(part), _read_note(part)
+    headers = {"Accept-Encoding": "identity"}
+    if have and note:
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": note["tag"]} if note["tag"] else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == 416:  # there is nothing after what we have
+            if _content_range(response)[1] == have:
+                return
+            part.unlink()
+            raise _Again("the file changed on the server")
+        response.raise_for_status()
+        goes_on = response.status_code == 206
+        start, total = _content_range(response) if goes_on else (0, _length(response))
+        if goes_on and (start != have or total != note.get("total")):
+            part.unlink()
+            raise _Again("the server sent another part than was asked for")
+        # not a weak tag: that one promises the same meaning, not the same bytes
+        tag = response.headers.get("ETag", "")
+        tag = response.headers.get("Last-Modified", "") if tag.startswith("W/") or not tag else tag
+        if not goes_on:
+            part.unlink(missing_ok=True)  # before the note, which must never describe other bytes
+            _note(part).write_text(json.dumps({"tag": tag, "total": total}))
+        with part.open("ab") as file:
+            progress.update(task, total=total, completed=_size(part))
+            for block in response.iter_content(_BLOCK):
+                file.write(block)
+                progress.advance(task, len(block))
+    if total is not None and _size(part) != total:
+        got = _size(part)
+        if got > total:
+            part.unlink()
+        raise _Again(f"{got:,} of {total:,} bytes came")
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _note(part: Path) -> Path:
+    return Path(f"{part}.json")
+
+
+def _read_note(part: Path) -> dict[str, Any]:
+    try:
+        note = json.loads(_note(part).read_text())
+        return {"tag": note["tag"], "total": note["total"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # begin anew
+
+
+def _length(response: requests.Response) -> int | None:
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdigit() else None
+
+
+def _content_range(response: requests.Response) -> tuple[int | None, int | None]:
+    """First byte and length of the whole, of "bytes 5-9/10" or "bytes */10"."""
+    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", ""))
+    if not found:
+        return None, None
+    return (int(found[1]) if found[1] else None), int(found[2])
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether it is of no use to ask again: the server says so."""
+    response = getattr(error, "response", None)
+    return response is not None and 400 <= response.status_code < 500
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"{error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.Timeout):
+        return f"no answer in {TIMEOUT} s"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke off"
+    return str(error) if isinstance(error, _Again) else "no connection"

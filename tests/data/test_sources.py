@@ -1,0 +1,366 @@
+import io
+import random
+import re
+import shutil
+import socket
+import tarfile
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from killing import run_and_kill, tree_bytes
+from trees import write_pair_subset, write_subset
+
+from perceptual.data import PairTable, TripletTable, fetching
+from perceptual.data.sources import BAPPS, Part, download_bapps
+
+COUNTS = {"traditional": 6, "cnn": 5}
+PARTS = {
+    "val": Part("val.tar.gz", "val", "2afc/val", TripletTable, COUNTS),
+    "jnd": Part("jnd.tar.gz", "jnd", "jnd", PairTable, {"val/cnn": None}),
+}
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `files`; `mood` is how it misbehaves, `asked` the Range of each request."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.mood, self.asked, self.pace = "", [], 0.0
+        self.tag = '"one"'
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        server, data = self.server, self.server.files.get(self.path.strip("/"))
+        asked = self.headers.get("Range")
+        server.asked.append(asked)
+        if data is None or server.mood in ("404", "503"):
+            self.send_error(404 if data is None else int(server.mood))
+            return
+        start = 0
+        current = self.headers.get("If-Range") in (None, server.tag)
+        if asked and current and server.mood != "ignores ranges":
+            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
+        if start >= len(data) and start:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(data)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            first = start + 7 if server.mood == "wrong range" else start
+            self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        length = len(data) - start
+        length += {"promises more": 1000, "promises less": -1000}.get(server.mood, 0)
+        if server.mood != "no length":
+            self.send_header("Content-Length", str(length))
+        if server.tag:
+            self.send_header("ETag", server.tag)
+        self.end_headers()
+        stop = start + len(data) // 4 + 1 if server.mood == "breaks" else len(data)
+        for at in range(start, stop, 2048):
+            time.sleep(server.pace)
+            try:
+                self.wfile.write(data[at : min(at + 2048, stop)])
+            except OSError:
+                return
+        if server.mood == "changes":
+            server.mood = ""
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching, "WAIT", 0.01)
+    server = Server()
+    for seed, (name, count) in enumerate(COUNTS.items()):
+        write_subset(tmp_path / "made/2afc/val" / name, count, seed)
+    write_pair_subset(tmp_path / "made/jnd/val/cnn", 4)
+    server.files = {
+        "val.tar.gz": tar_of(tmp_path / "made/2afc/val"),
+        "jnd.tar.gz": tar_of(tmp_path / "made/jnd"),
+    }
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def tar_of(folder: Path) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        tar.add(folder, folder.name)
+    return file.getvalue()
+
+
+def tar_with(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        for info, data in members:
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info, b"x" if kind == tarfile.REGTYPE else b""
+
+
+@pytest.fixture
+def download(server, tmp_path):
+    return lambda *subsets: download_bapps(tmp_path / "root", subsets or ("val", "jnd"), server.base, PARTS)
+
+
+def whole(tmp_path: Path) -> bool:
+    return tree_bytes(tmp_path / "root") == tree_bytes(tmp_path / "made")
+
+
+def test_the_real_archives():
+    names = ["twoafc_val.tar.gz", "jnd.tar.gz", "twoafc_train.tar.gz"]
+    assert [part.archive for part in BAPPS.values()] == names
+    assert sum(BAPPS["val"].counts.values()) == 36344
+
+
+def test_download(download, server, tmp_path):
+    root = tmp_path / "root"
+    assert download() == [f"{root}/2afc/val: 11 triplets", f"{root}/jnd: 4 pairs"]
+    assert whole(tmp_path)
+    assert download()
+    assert len(server.asked) == 2  # what is there is not asked for again
+    shutil.rmtree(root / "jnd")
+    download()
+    assert len(server.asked) == 3
+    assert whole(tmp_path)
+
+
+@pytest.mark.parametrize("tag", ['"one"', 'W/"weak"', ""])
+def test_broken_connections_are_resumed(download, server, tmp_path, tag):
+    server.mood, server.tag = "breaks", tag
+    download("val")
+    assert len(server.asked) >= 4
+    assert server.asked[0] is None
+    assert all(server.asked[1:])
+    assert tree_bytes(tmp_path / "root/2afc/val") == tree_bytes(tmp_path / "made/2afc/val")
+
+
+def test_a_file_that_changed_is_begun_anew(download, server, tmp_path):
+    part = tmp_path / "root/.download/val.tar.gz.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"bytes of another version")
+    Path(f"{part}.json").write_text('{"tag": "\\"zero\\"", "total": 50}')
+    download()
+    assert server.asked[0] == "bytes=24-"
+    assert whole(tmp_path)
+
+
+@pytest.mark.parametrize("note", [None, "", "{}", "[1]"])
+def test_a_part_without_its_note_is_begun_anew(download, server, tmp_path, note):
+    part = tmp_path / "root/.download/val.tar.gz.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"nobody knows what")
+    if note is not None:
+        Path(f"{part}.json").write_text(note)
+    download()
+    assert server.asked[0] is None
+    assert whole(tmp_path)
+
+
+def test_a_part_that_was_complete(download, server, tmp_path):
+    part = tmp_path / "root/.download/val.tar.gz.part"
+    part.parent.mkdir(parents=True)
+    data = server.files["val.tar.gz"]
+    part.write_bytes(data)
+    Path(f"{part}.json").write_text(f'{{"tag": "\\"one\\"", "total": {len(data)}}}')
+    download()
+    assert server.asked[0] == f"bytes={len(data)}-"
+    assert whole(tmp_path)
+
+
+@pytest.mark.parametrize("mood", ["ignores ranges", "no length"])
+def test_servers_that_know_less(download, server, tmp_path, mood):
+    part = tmp_path / "root/.download/val.tar.gz.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(server.files["val.tar.gz"][:1000])
+    Path(f"{part}.json").write_text(f'{{"tag": "\\"one\\"", "total": {len(server.files["val.tar.gz"])}}}')
+    server.mood = mood
+    download()
+    assert whole(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mood", "message"),
+    [
+        ("503", "503 Service Unavailable"),
+        ("promises more", "the server sent another part.*|the connection broke off"),
+    ],
+)
+def test_servers_that_never_deliver(download, server, tmp_path, mood, message):
+    server.mood = mood
+    with pytest.raises(
+        OSError, match=rf"cannot download {server.base}val.tar.gz \({message}\); bring the file"
+    ) as error:
+        download("val")
+    assert f"{tmp_path}/root/val.tar.gz and run this again" in str(error.value)
+    assert not (tmp_path / "root/2afc").exists()
+    server.mood = ""
+    download()
+    assert whole(tmp_path)
+
+
+def test_a_wrong_range_is_not_joined(download, server, tmp_path):
+    part = tmp_path / "root/.download/val.tar.gz.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(server.files["val.tar.gz"][:1000])
+    Path(f"{part}.json").write_text(f'{{"tag": "\\"one\\"", "total": {len(server.files["val.tar.gz"])}}}')
+    server.mood = "wrong range"
+    download()
+    assert server.asked[:2] == ["bytes=1000-", None]
+    assert whole(tmp_path)
+
+
+def test_an_archive_cut_short_by_its_length(download, server, tmp_path):
+    server.mood = "promises less"
+    with pytest.raises(ValueError, match=r"val.tar.gz is damaged \(.*\); remove it and run this again"):
+        download("val")
+    assert not (tmp_path / "root/2afc").exists()
+
+
+def test_without_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching, "WAIT", 0.01)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        base = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+    with pytest.raises(OSError, match=rf"cannot download {base}val.tar.gz \(no connection\); bring") as error:
+        download_bapps(tmp_path / "root", ["val"], base, PARTS)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_on_the_server_is_not_asked_for_again(download, server):
+    server.files.clear()
+    with pytest.raises(OSError, match=r"\(404 Not Found\); bring the file by other means"):
+        download()
+    assert len(server.asked) == 1
+
+
+def test_an_archive_brought_by_hand_is_taken_and_left(download, server, tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/val.tar.gz").write_bytes(server.files["val.tar.gz"])
+    download("val")
+    assert server.asked == []
+    assert (tmp_path / "root/val.tar.gz").exists()
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (member("../escape.png"), "leads out of the folder"),
+        (member("val/../../escape.png"), "leads out of the folder"),
+        (member("/tmp/escape.png"), "leads out of the folder"),
+        (member("val\\..\\escape.png"), "leads out of the folder"),
+        (member("C:/escape.png"), "leads out of the folder"),
+        (member("val/link", tarfile.SYMTYPE, "/etc/passwd"), "is neither a file nor a folder"),
+        (member("val/link", tarfile.LNKTYPE, "../../x"), "is neither a file nor a folder"),
+        (member("val/pipe", tarfile.FIFOTYPE), "is neither a file nor a folder"),
+        (member("val/null", tarfile.CHRTYPE), "is neither a file nor a folder"),
+    ],
+)
+def test_hostile_archives(download, server, tmp_path, bad, message):
+    server.files["val.tar.gz"] = tar_with(member("val/good.png"), bad)
+    with pytest.raises(ValueError, match=rf"val.tar.gz is not to be trusted: .* {message}; remove it"):
+        download("val")
+    assert not (tmp_path / "root/2afc").exists()
+    assert not list(tmp_path.rglob("escape.png"))
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>not here</html>", b"\x1f\x8b\x08\x00garbage"])
+def test_archives_that_are_none(download, server, data):
+    server.files["val.tar.gz"] = data
+    with pytest.raises(ValueError, match=r"val.tar.gz is damaged"):
+        download("val")
+
+
+def test_an_archive_of_something_else(download, server):
+    server.files["val.tar.gz"] = tar_with(member("readme.txt"))
+    with pytest.raises(ValueError, match="holds no folder val"):
+        download("val")
+
+
+def test_a_member_twice(download, server):
+    server.files["val.tar.gz"] = tar_with(member("val/a.png"), member("val/a.png"))
+    with pytest.raises(OSError, match="File exists"):
+        download("val")
+
+
+def test_counts_are_checked(download, server, tmp_path):
+    cnn = tmp_path / "made/2afc/val/cnn"
+    for role, suffix in (("ref", "png"), ("p0", "png"), ("p1", "png"), ("judge", "npy")):
+        (cnn / role / f"000004.{suffix}").unlink()
+    server.files["val.tar.gz"] = tar_of(tmp_path / "made/2afc/val")
+    with pytest.raises(ValueError, match=r"val/cnn holds 4 of 5 triplets; remove the folder"):
+        download("val")
+    (cnn / "judge/000003.npy").unlink()
+    shutil.copytree(tmp_path / "made/2afc/val", tmp_path / "root/2afc/val")
+    with pytest.raises(ValueError, match=r"1 of 4 stems are incomplete"):
+        download("val")
+    shutil.rmtree(tmp_path / "root/2afc/val/cnn")
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        download("val")
+
+
+def test_wrong_subsets(download):
+    with pytest.raises(ValueError, match="subsets must be of val, jnd, got test"):
+        download("val", "test")
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_killed_at_any_moment(download, server, tmp_path, kills):
+    rng = np.random.default_rng(0)
+    for role in ("ref", "p0", "p1"):  # more files, for a longer unpacking
+        for i in range(60):
+            (tmp_path / f"made/2afc/val/cnn/{role}/x{i}.png").write_bytes(rng.bytes(500))
+    for i in range(60):
+        np.save(tmp_path / f"made/2afc/val/cnn/judge/x{i}.npy", 0.5)
+    server.files["val.tar.gz"] = tar_of(tmp_path / "made/2afc/val")
+    parts = {**PARTS, "val": Part("val.tar.gz", "val", "2afc/val", TripletTable, {**COUNTS, "cnn": 65})}
+    server.pace = 0.003
+
+    def work():
+        download_bapps(tmp_path / "root", ("val", "jnd"), server.base, parts)
+
+    start = time.perf_counter()
+    work()
+    duration = time.perf_counter() - start
+    assert whole(tmp_path)
+    shutil.rmtree(tmp_path / "root")
+    chance = random.Random(0)
+    killed_inside = 0
+    for _ in range(kills):
+        run_and_kill(work, chance.uniform(0, duration))
+        done = [place for place in ("2afc/val", "jnd") if (tmp_path / "root" / place).exists()]
+        killed_inside += len(done) < 2
+        for place in done:
+            assert tree_bytes(tmp_path / "root" / place) == tree_bytes(tmp_path / "made" / place)
+        if len(done) == 2:
+            shutil.rmtree(tmp_path / "root")
+    assert killed_inside
+    server.pace = 0
+    work()
+    assert whole(tmp_path)

@@ -1,0 +1,323 @@
+import pickle
+import random
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from killing import run_and_kill, tree_bytes
+from PIL import Image
+from trees import plain, write_manifest, write_subset
+
+from perceptual.data import (
+    BAPPSDataModule,
+    ManifestDataModule,
+    TripletDataset,
+    TripletTable,
+    packing,
+    read_folder,
+)
+from perceptual.data import pack as pack_table
+from perceptual.data.images import MappedImages
+from perceptual.data.making import make_triplets
+from perceptual.data.origins import read_origin
+from perceptual.data.packing import UnusableImages, write_store
+from perceptual.data.photos import packaged
+from perceptual.data.store import read_info, read_store
+
+HEADER = "ref,p0,p1,judge,votes,subset,split"
+SUBSETS = ["train/mix", "val/cnn", "val/color"]
+
+
+def pack(src: Path, dst: Path, size: int = 16, **settings):
+    settings.setdefault("workers", 1)
+    (half, table), *others = read_origin(src).items()
+    assert not others
+    return pack_table(table, dst / half, str(src), size, **settings)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    for seed, subset in enumerate(SUBSETS):
+        write_subset(tmp_path / "bapps/2afc" / subset, 5 + seed, seed)
+    return tmp_path / "bapps"
+
+
+@pytest.fixture
+def manifest(tmp_path) -> Path:
+    rng = np.random.default_rng(0)
+    rows = [
+        (*rng.permutation(10)[:3], rng.integers(5) / 4, 4, "ab"[i % 2], ("train", "val")[i % 3 == 0])
+        for i in range(60)
+    ]
+    return write_manifest(tmp_path / "set/t.csv", 10, rows, HEADER)
+
+
+def batches(data, side: str) -> list:
+    data.setup("fit")
+    return list(data.train_dataloader() if side == "train" else data.val_dataloader())
+
+
+def same_batches(one, other) -> bool:
+    for side in ("train", "val"):
+        for ours, theirs in zip(batches(one, side), batches(other, side), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        assert one.fingerprint(side) == other.fingerprint(side)
+    return one.subsets == other.subsets
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_store_of_a_folder_gives_the_same(root, tmp_path, workers, monkeypatch):
+    monkeypatch.setattr(packing, "_CHUNK", 7)
+    info = pack(root, tmp_path / "store", workers=workers)
+    assert (info.items, info.images, info.kind, info.size) == (18, 54, "triplets", 16)
+    assert info.subsets == {"train/mix": 5, "val/cnn": 6, "val/color": 7}
+    choice = {"train_subsets": ["train/mix"], "val_subsets": ["val/color", "val/cnn"], "size": 16}
+    folder = BAPPSDataModule(str(root), **choice)
+    for path in (tmp_path / "store", tmp_path / "store/2afc"):
+        assert same_batches(folder, BAPPSDataModule(str(path), **choice))
+
+
+def test_store_of_a_manifest_gives_the_same_and_shares_images(manifest, tmp_path):
+    info = pack(manifest, tmp_path / "store")
+    assert (info.items, info.images) == (60, 10)
+    one, other = (ManifestDataModule(str(path), size=16) for path in (manifest, tmp_path / "store"))
+    assert same_batches(one, other)
+    assert other.train_set.table.votes is not None
+    text = manifest.read_text().replace(",train\n", "\n").replace(",val\n", "\n").replace(",split", "")
+    (manifest.parent / "u.csv").write_text(text)
+    pack(manifest.parent / "u.csv", tmp_path / "unsplit")
+    one, other = (
+        ManifestDataModule(str(p), val_fraction=0.5, size=16)
+        for p in (manifest.parent / "u.csv", tmp_path / "unsplit")
+    )
+    assert same_batches(one, other)
+
+
+def test_batch_equals_plain_reading(root, tmp_path):
+    pack(root, tmp_path / "store")
+    table = read_store(TripletTable, tmp_path / "store/2afc").only(["val/cnn"], ["cnn"])
+    batch = TripletDataset(table, 16).__getitems__([4, 1])
+    for role in ("ref", "p0", "p1"):
+        files = [root / f"2afc/val/cnn/{role}/{i:06}.png" for i in (4, 1)]
+        np.testing.assert_array_equal(getattr(batch, role), np.stack([plain(file, 16) for file in files]))
+
+
+def test_images_on_disk_have_the_same_fingerprint(root, monkeypatch):
+    def fingerprint(size=16):
+        data = BAPPSDataModule(str(root), ["train/mix"], ["val/cnn"], size=size)
+        data.setup("validate")
+        return data.fingerprint()
+
+    first = fingerprint()
+    monkeypatch.setattr("perceptual.data.images.MEMORY_BUDGET", 0)
+    assert fingerprint() == first
+    assert fingerprint(24) != first
+    np.save(root / "2afc/val/cnn/judge/000001.npy", np.array([0.25]))
+    changed = fingerprint()
+    assert changed != first
+    Image.new("RGB", (24, 24)).save(root / "2afc/val/cnn/p1/000001.png")
+    assert fingerprint() not in (first, changed)
+
+
+def test_fingerprint_needs_setup(root):
+    for side in ("train", "val"):
+        with pytest.raises(RuntimeError, match="call setup"):
+            BAPPSDataModule(str(root)).fingerprint(side)
+
+
+def test_mapping_is_pickled_by_its_path(root, tmp_path):
+    pack(root, tmp_path / "store")
+    images = MappedImages(tmp_path / "store/2afc")
+    pickled = pickle.dumps(images)
+    assert len(pickled) < 1000
+    index = torch.tensor([3, 0, 3])
+    assert torch.equal(pickle.loads(pickled)[index], images[index])
+
+
+def test_workers_read_a_store(root, tmp_path):
+    pack(root, tmp_path / "store")
+    choice = {"train_subsets": ["train/mix"], "val_subsets": ["val/cnn"], "size": 16}
+    one, other = (BAPPSDataModule(str(tmp_path / "store"), **choice, num_workers=n) for n in (0, 2))
+    assert same_batches(one, other)
+
+
+def test_store_of_images_in_memory(tmp_path):
+    table = make_triplets(packaged(), 12, 0, 32)
+    info = write_store(table, tmp_path / "store", "photographs")
+    read = read_store(TripletTable, tmp_path / "store")
+    assert info.fingerprint == read.fingerprint() == table.fingerprint()
+    with pytest.raises(ValueError, match="exists already"):
+        write_store(table, tmp_path / "store", "photographs")
+
+
+def test_bad_images_are_listed_completely_or_left_out(root, tmp_path):
+    (root / "2afc/train").rename(tmp_path / "gone")
+    cnn = root / "2afc/val/cnn"
+    (cnn / "p0/000001.png").write_bytes((cnn / "p0/000001.png").read_bytes()[:300])
+    (cnn / "ref/000004.png").write_bytes(b"")
+    with pytest.raises(UnusableImages, match="2 of 39 images cannot be used") as error:
+        pack(root, tmp_path / "store")
+    assert [
+        str(cnn / name) in problem
+        for name, problem in zip(("ref/000004.png", "p0/000001.png"), error.value.problems, strict=True)
+    ] == [True, True]
+    assert not (tmp_path / "store/2afc").exists()
+    info = pack(root, tmp_path / "store", skip_unusable=True)
+    assert (info.items, info.images, len(info.skipped)) == (11, 33, 2)
+    expected = read_folder(root / "2afc", ["val/cnn", "val/color"]).take(np.array([0, 2, 3, *range(5, 13)]))
+    store = TripletDataset(read_store(TripletTable, tmp_path / "store/2afc"), 16)
+    for row, batch in enumerate(store.__getitems__([i]) for i in range(11)):
+        for role in ("ref", "p0", "p1"):
+            path = expected.images[getattr(expected, role)[row]]
+            np.testing.assert_array_equal(getattr(batch, role)[0], plain(path, 16))
+        assert batch.judgment.item() == expected.judgment[row]
+
+
+def test_bad_images_are_tried_again(root, tmp_path):
+    path = root / "2afc/val/cnn/p0/000001.png"
+    good = path.read_bytes()
+    path.write_bytes(good[:300])
+    with pytest.raises(UnusableImages):
+        pack(root, tmp_path / "store")
+    path.write_bytes(good)
+    pack(root, tmp_path / "store")
+    pack(root, tmp_path / "direct")
+    assert tree_bytes(tmp_path / "store") == tree_bytes(tmp_path / "direct")
+    assert [entry.name for entry in (tmp_path / "store").iterdir()] == ["2afc"]
+
+
+def test_all_items_bad(tmp_path):
+    write_subset(tmp_path / "set/cnn", 1)
+    (tmp_path / "set/cnn/p0/000000.png").write_text("an essay")
+    with pytest.raises(ValueError, match="every item shows one of the 1 images that cannot be used"):
+        pack(tmp_path / "set", tmp_path / "store", skip_unusable=True)
+
+
+def test_packing_again(root, tmp_path):
+    first = pack(root, tmp_path / "store")
+    before = tree_bytes(tmp_path / "store")
+    assert pack(root, tmp_path / "store") == first
+    assert tree_bytes(tmp_path / "store") == before
+    with pytest.raises(ValueError, match=r"is a store of something else \(18 triplets at size 16 of"):
+        pack(root, tmp_path / "store", size=24)
+    (tmp_path / "other/2afc").mkdir(parents=True)
+    with pytest.raises(ValueError, match="exists already and is no store"):
+        pack(root, tmp_path / "other")
+
+
+def test_one_process_at_a_time(root, tmp_path):
+    with (
+        packing._partial(tmp_path / "store/2afc"),
+        pytest.raises(ValueError, match="another process is writing"),
+    ):
+        pack(root, tmp_path / "store")
+
+
+def test_size_of_a_store_is_fixed(root, tmp_path):
+    pack(root, tmp_path / "store")
+    with pytest.raises(ValueError, match=r"size=64, but the images are already open at 16 \(a store has"):
+        BAPPSDataModule(str(tmp_path / "store"), ["train/mix"], ["val/cnn"]).setup()
+    with pytest.raises(ValueError, match="no subset val/cnm; there are train/mix, val/cnn, val/color"):
+        BAPPSDataModule(str(tmp_path / "store"), ["train/mix"], ["val/cnm"], size=16).setup()
+
+
+def test_damaged_stores_are_refused(root, tmp_path):
+    pack(root, tmp_path / "store")
+    store = tmp_path / "store/2afc"
+    for name, spoil, message in [
+        ("images.npy", lambda data: data[:-100], "is damaged, pack it again"),
+        ("items.npy", lambda data: b"", "is damaged"),
+        ("judgment.npy", lambda data: data[:60], "is damaged"),
+        ("store.json", lambda data: b"{}", "does not describe a store; pack it again"),
+        (
+            "store.json",
+            lambda data: data.replace(b'"version": 1', b'"version": 9'),
+            "of format 9, this is for format 1",
+        ),
+        (
+            "store.json",
+            lambda data: data.replace(b'"items": 18', b'"items": 19'),
+            r"items is \(3, 18\), not \(3, 19\)",
+        ),
+    ]:
+        good = (store / name).read_bytes()
+        (store / name).write_bytes(spoil(good))
+        with pytest.raises(ValueError, match=message):
+            read_store(TripletTable, store)
+        (store / name).write_bytes(good)
+    assert len(read_store(TripletTable, store)) == read_info(store).items == 18
+
+
+def test_origins_that_are_none(root, tmp_path):
+    pack(root, tmp_path / "store")
+    with pytest.raises(ValueError, match="is a store already"):
+        read_origin(tmp_path / "store/2afc")
+    with pytest.raises(FileNotFoundError, match="no file or folder"):
+        read_origin(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        FileNotFoundError, match=r"no folder with ref, p0, p1, judge in .*empty holds nothing"
+    ):
+        read_origin(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_killed_at_any_moment(tmp_path, monkeypatch, kills):
+    monkeypatch.setattr(packing, "_CHUNK", 8)
+    for seed in range(2):
+        write_subset(tmp_path / f"bapps/2afc/val/{'ab'[seed]}", 60, seed)
+    source, store = tmp_path / "bapps", tmp_path / "store"
+    (source / "2afc/val/a/p1/000010.png").write_text("an essay")  # so that the images kept move together
+
+    def work():
+        pack(source, store, 48, skip_unusable=True)
+
+    start = time.perf_counter()
+    pack(source, tmp_path / "whole", 48, skip_unusable=True)
+    duration = time.perf_counter() - start
+    expected, chance = tree_bytes(tmp_path / "whole"), random.Random(0)
+    half_done = 0
+    for _ in range(kills):
+        run_and_kill(work, chance.uniform(0, duration))
+        half_done += not (store / "2afc").exists()
+        if (store / "2afc").exists():
+            assert tree_bytes(store / "2afc") == {k.removeprefix("2afc/"): v for k, v in expected.items()}
+            shutil.rmtree(store)
+    assert half_done
+    work()
+    assert tree_bytes(store) == expected
+
+
+def test_a_partial_store_of_changed_files_is_not_gone_on_with(root, tmp_path, monkeypatch):
+    bad = root / "2afc/val/color/p1/000006.png"
+    good = bad.read_bytes()
+    monkeypatch.setattr(packing, "_CHUNK", 5)
+    bad.write_text("an essay")
+    with pytest.raises(UnusableImages):
+        pack(root, tmp_path / "store")
+    bad.write_bytes(good)
+    Image.new("RGB", (24, 24), "red").save(root / "2afc/train/mix/ref/000000.png")
+    pack(root, tmp_path / "store")
+    table = read_store(TripletTable, tmp_path / "store/2afc")
+    assert (table.images[torch.tensor([0])][0, 0] == 255).all()
+
+
+def test_a_partial_store_with_damaged_images_is_mended(root, tmp_path, monkeypatch):
+    bad = root / "2afc/val/color/p1/000006.png"
+    good = bad.read_bytes()
+    monkeypatch.setattr(packing, "_CHUNK", 5)
+    bad.write_text("an essay")
+    with pytest.raises(UnusableImages):
+        pack(root, tmp_path / "store")
+    partial = tmp_path / "store/2afc.partial"
+    np.lib.format.open_memmap(partial / "images.npy", mode="r+")[2] = 0
+    bad.write_bytes(good)
+    plan = (partial / "plan").read_text().split()[0]
+    (partial / "plan").write_text(f"{plan} {packing._state_of(read_origin(root)['2afc'].images)}")
+    pack(root, tmp_path / "store")
+    pack(root, tmp_path / "whole")
+    assert tree_bytes(tmp_path / "store") == tree_bytes(tmp_path / "whole")
