@@ -208,7 +208,7 @@ def _whole(path: Path, shape: tuple[int, int]) -> bool:
     """Whether a file is a float32 array of this shape to its last byte."""
     try:
         means = np.load(path, mmap_mode="r")
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return False
     return means.shape == shape and means.dtype == np.float32
 

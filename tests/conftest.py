@@ -16,6 +16,7 @@ os.environ.update(
     https_proxy="http://127.0.0.1:9", http_proxy="http://127.0.0.1:9", no_proxy="localhost,127.0.0.1"
 )
 os.environ.pop("PERCEPTUAL_WEIGHTS", None)
+os.environ["PERCEPTUAL_CACHE"] = f"{_EMPTY.name}/cache"
 
 import torch  # noqa: E402
 

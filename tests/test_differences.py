@@ -1,0 +1,178 @@
+"""Cached means: the numbers that the images give, computed once, never taken from a foreign cache."""
+
+from pathlib import Path
+
+import app
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from perceptual import differences
+from perceptual.backbone import Backbone
+from perceptual.data import ManifestDataModule
+from perceptual.differences import CachedDataModule, cached
+from perceptual.distance import LPIPS
+from perceptual.module import PerceptualRanker
+
+NETWORK = {"name": "test_resnet", "weights": None}
+
+
+@pytest.fixture
+def data(tmp_path) -> ManifestDataModule:
+    module = ManifestDataModule(app.write_manifest(tmp_path / "set", rows=60), size=32, batch_size=8)
+    module.setup("fit")
+    return module
+
+
+@pytest.fixture
+def lpips() -> LPIPS:
+    torch.manual_seed(0)
+    metric = LPIPS(Backbone(**NETWORK), lin=None)
+    for vector in metric.lin:
+        vector.uniform_()
+    return metric
+
+
+def forwards(lpips: LPIPS) -> list[int]:
+    """Number of images of each pass of the backbone from now on."""
+    seen: list[int] = []
+    lpips.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    return seen
+
+
+def test_the_means_give_the_distances_of_the_images(data, lpips, tmp_path):
+    batches = CachedDataModule(data, lpips, tmp_path / "cache")
+    for images, means in zip(data.val_dataloader(), batches.val_dataloader(), strict=True):
+        assert torch.equal(means.judgment, images.judgment)
+        assert torch.equal(means.subset, images.subset)
+        for ours, theirs in zip(means.distances(lpips), images.distances(lpips), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight_by_votes", [False, True])
+def test_training_on_means_is_training_on_images(data, tmp_path, weight_by_votes):
+    data = ManifestDataModule(data.path, size=32, batch_size=8, weight_by_votes=weight_by_votes)
+    data.setup("fit")
+    lins = []
+    for use_cache in (False, True):
+        pl.seed_everything(3, verbose=False)
+        model = PerceptualRanker(NETWORK, lr=1e-2, dropout=0.0)
+        before = torch.cat(list(model.distance.lin)).detach().clone()
+        batches = CachedDataModule(data, model.distance, tmp_path / "cache") if use_cache else data
+        trainer = pl.Trainer(
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            accelerator="cpu",
+        )
+        trainer.fit(model, datamodule=batches)
+        lins.append(torch.cat(list(model.distance.lin)).detach())
+        assert (lins[-1] - before).abs().max() > 1e-3
+    torch.testing.assert_close(lins[0], lins[1], rtol=0, atol=1e-5)
+
+
+def test_each_image_goes_through_the_backbone_once_and_never_again(data, lpips, tmp_path):
+    seen = forwards(lpips)
+    cached(lpips, data.train_set, tmp_path)
+    items = data.train_set.table.items()
+    assert sum(seen) == len(np.unique(items))
+    seen.clear()
+    cached(lpips, data.train_set, tmp_path)
+    assert seen == []
+
+
+def test_a_small_budget_changes_no_number(data, lpips, tmp_path, monkeypatch):
+    monkeypatch.setattr(differences, "CHUNK", 4)
+    plenty = cached(lpips, data.train_set, tmp_path / "plenty")
+    monkeypatch.setattr(differences, "FEATURE_BUDGET", 1)
+    little = cached(lpips, data.train_set, tmp_path / "little")
+    rows = list(range(len(plenty)))
+    for a, b in zip(plenty.__getitems__(rows)[:2], little.__getitems__(rows)[:2], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_an_interrupted_computation_goes_on_where_it_was(data, lpips, tmp_path, monkeypatch):
+    monkeypatch.setattr(differences, "CHUNK", 4)
+    whole = cached(lpips, data.train_set, tmp_path / "whole")
+    real = differences.mean_differences
+    starts = []
+
+    def interrupted(lpips, pairs, start=0):
+        starts.append(start)
+        for count, chunk in enumerate(real(lpips, pairs, start)):
+            if len(starts) == 1 and count == 3:
+                raise KeyboardInterrupt
+            yield chunk
+
+    monkeypatch.setattr(differences, "mean_differences", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cached(lpips, data.train_set, tmp_path / "cache")
+    again = cached(lpips, data.train_set, tmp_path / "cache")
+    assert starts == [0, 12]
+    rows = list(range(len(whole)))
+    assert torch.equal(again.__getitems__(rows).means0, whole.__getitems__(rows).means0)
+    assert not list(tmp_path.glob("cache/*.partial")) + list(tmp_path.glob("cache/*.rows"))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-4]),
+        lambda path: path.write_bytes(b""),
+        lambda path: np.save(path, np.zeros((3, 3), np.float32)),
+    ],
+    ids=["truncated", "empty", "another shape"],
+)
+def test_a_broken_cache_is_made_again(data, lpips, tmp_path, spoil):
+    rows = list(range(len(data.train_set)))
+    good = cached(lpips, data.train_set, tmp_path).__getitems__(rows).means0.clone()
+    (path,) = tmp_path.glob("*.npy")
+    spoil(path)
+    assert torch.equal(cached(lpips, data.train_set, tmp_path).__getitems__(rows).means0, good)
+
+
+def test_the_key_tells_apart_all_that_matters(data, lpips, tmp_path):
+    def key(metric: LPIPS, triplets=data.train_set) -> str:
+        return differences.cache_key(metric, triplets)
+
+    torch.manual_seed(1)
+    others = [
+        LPIPS(Backbone(**NETWORK), lin=None),
+        LPIPS(Backbone(**NETWORK, out_indices=[0, 1]), lin=None),
+        LPIPS(Backbone(**NETWORK, mean=(0.1, 0.2, 0.3)), lin=None),
+        LPIPS(Backbone(**NETWORK, input_size=48), lin=None),
+    ]
+    for metric in others[2:]:
+        metric.backbone.net.load_state_dict(lpips.backbone.net.state_dict())
+    keys = [key(lpips), key(lpips, data.val_set), *map(key, others)]
+    assert len(set(keys)) == len(keys)
+    for vector in lpips.lin:
+        vector.mul_(2)
+    assert key(lpips) == keys[0]
+
+
+def test_a_backbone_in_training_is_not_cached(data, tmp_path):
+    with pytest.raises(ValueError, match="test_resnet cannot be cached"):
+        CachedDataModule(data, LPIPS(Backbone(**NETWORK, trainable=True), lin=None), tmp_path)
+
+
+def test_dropout_drops_channels_and_keeps_the_mean(lpips):
+    metric = LPIPS(lpips.backbone, lin=None, dropout=0.5).train()
+    means = torch.rand(2000, sum(lpips.backbone.channels))
+    torch.manual_seed(0)
+    dropped, kept = metric.weigh(means).mean(), metric.eval().weigh(means).mean()
+    assert dropped == pytest.approx(kept.item(), rel=0.01)
+
+
+def test_train_py_uses_the_cache_and_can_do_without(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = app.write_manifest(tmp_path / "set")
+    monkeypatch.setenv("PERCEPTUAL_CACHE", str(tmp_path / "cache"))
+    small = ("data=manifest", f"data.path={path}", "data.size=32", "backbone.name=test_resnet")
+    small = (*small, "backbone.weights=null", "trainer=smoke")
+    app.run("train.py", *small, "data.cache=off", monkeypatch=monkeypatch)
+    assert not Path("cache").exists()
+    app.run("train.py", *small, monkeypatch=monkeypatch)
+    assert len(list(Path("cache").glob("*.npy"))) == 2
