@@ -8,7 +8,7 @@ from rich.console import Console
 
 from perceptual import evaluation, methods
 from perceptual.cli.errors import one_line_errors
-from perceptual.config import build, register
+from perceptual.config import build, data_arguments, register
 from perceptual.data import JNDDataModule, PhotosDataModule, TwoAFCDataModule
 from perceptual.leaderboard import score, table
 from perceptual.module import read_checkpoint
@@ -60,7 +60,7 @@ def evaluate_methods(chosen: list[str], data: Data, results: str) -> Scores:
 def data_of(cfg: DictConfig) -> Data:
     """The data that `data=` chose, else those that the checkpoint was scored on in training."""
     if cfg.data is not None:
-        return build(cfg.data)
+        return build(data_arguments(cfg.data))
     if cfg.ckpt is None:
         return PhotosDataModule(seed=cfg.seed)
     described = read_checkpoint(cfg.ckpt).get("datamodule_hyper_parameters")

@@ -14,7 +14,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from perceptual.cli.errors import one_line_errors
-from perceptual.config import build, plain, register
+from perceptual.config import Cache, build, data_arguments, register
+from perceptual.differences import CachedDataModule
 from perceptual.distance import LPIPS
 from perceptual.leaderboard import score, table
 from perceptual.module import read_checkpoint
@@ -35,30 +36,34 @@ def train(cfg: DictConfig) -> Scores:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     resume = find_checkpoint(cfg.ckpt, Path(cfg.runs))
 
-    data = build(cfg.data)
+    described = data_arguments(cfg.data)
+    data = build(described)
     data.setup("fit")
-    # evaluate.py finds in the checkpoint which data the score is of
-    data.save_hyperparameters(plain(cfg.data))
     console = Console()
     console.print(f"Data      {data.describe()}", highlight=False)
 
     model = build(cfg.model)
     backbone = model.distance.backbone
     console.print(f"Backbone  {backbone.name}, weights {backbone.source}", highlight=False, soft_wrap=True)
+    batches = data
+    if cfg.data.cache is Cache.on and not backbone.trainable:
+        batches = CachedDataModule(data, model.distance)
+    # evaluate.py finds in the checkpoint which data the score is of
+    batches.save_hyperparameters(described)
     uncalibrated = LPIPS(backbone, lin=None)
-    scores = score({"uncalibrated": uncalibrated}, data.val_dataloader(), data.subsets)
+    scores = score({"uncalibrated": uncalibrated}, batches.val_dataloader(), data.subsets)
 
     callbacks = [build(node) for node in cfg.callbacks.values()]
     trainer = build(cfg.trainer, logger=build(cfg.logger), callbacks=callbacks)
     try:
-        trainer.fit(model, datamodule=data, ckpt_path=resume)
+        trainer.fit(model, datamodule=batches, ckpt_path=resume)
     except SystemExit:  # Lightning's answer to Ctrl-C, after the checkpoint is saved
         console.print("Interrupted. The same command with ckpt=last goes on from here.", highlight=False)
         raise
     finally:
         close_wandb()
 
-    scores |= score({"trained": model.distance.eval()}, data.val_dataloader(), data.subsets)
+    scores |= score({"trained": model.distance.eval()}, batches.val_dataloader(), data.subsets)
     Path(cfg.run_dir, "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
     console.print(table(scores, title=f"Validation, {data.describe()}"))
     console.print(f"Run       {cfg.run_dir}", highlight=False, soft_wrap=True)

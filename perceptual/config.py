@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 Variant = Enum("Variant", ["lin", "tune", "scratch"])
 Ranking = Enum("Ranking", ["paper", "antisymmetric"])
 SplitBy = Enum("SplitBy", ["image", "triplet"])
+Cache = Enum("Cache", ["on", "off"])
 
 
 @dataclass
@@ -38,6 +39,7 @@ class DataConfig:
     num_workers: int | None = None
     weight_by_votes: bool = False
     seed: int = "${seed}"  # type: ignore[assignment]  # OmegaConf resolves and checks it
+    cache: Cache = Cache.on  # train.py: compute what a frozen backbone says once, and keep it
 
 
 @dataclass
@@ -169,6 +171,11 @@ def plain(node: DictConfig) -> dict[str, Any]:
         omegaconf.MissingMandatoryValue: a value that has no default was not given.
     """
     return OmegaConf.to_container(node, resolve=True, throw_on_missing=True, enum_to_str=True)  # type: ignore[return-value]
+
+
+def data_arguments(node: DictConfig) -> dict[str, Any]:
+    """What describes a data module; `cache`, which only `train.py` reads, is left out."""
+    return {key: value for key, value in plain(node).items() if key != "cache"}
 
 
 def build(node: DictConfig | Mapping[str, Any], **parts: Any) -> Any:

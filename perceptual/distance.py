@@ -118,6 +118,14 @@ class LPIPS(nn.Module):
         d0, d1 = (self._compare(maps, other, ref.shape[-2:]) for other in (maps0, maps1))
         return d0.sum(1, keepdim=self.spatial), d1.sum(1, keepdim=self.spatial)
 
+    def weigh(self, means: Tensor) -> Tensor:
+        """Distance (N,) from mean squared differences (N, C) of unit-normalised features.
+
+        C counts the channels of all levels, see `differences.py`. `dropout` drops whole channels here, where
+        `forward` drops elements of the maps before their mean is taken.
+        """
+        return self.dropout(means) @ torch.cat(list(self.lin))
+
     @torch.no_grad()
     def project(self) -> None:
         """Project lin to ≥ 0, as after each training step: no difference may bring images nearer."""

@@ -19,6 +19,7 @@ from perceptual.ranking import RANKINGS, ranking_loss
 
 if TYPE_CHECKING:
     from perceptual.data import TripletBatch
+    from perceptual.differences import DifferenceBatch
 
 VARIANTS = ("lin", "tune", "scratch")
 FROZEN = "distance.backbone."
@@ -94,9 +95,9 @@ class PerceptualRanker(pl.LightningModule):
         """Switch to training mode, which LPIPS is built without and which Lightning leaves as it finds it."""
         self.train()
 
-    def training_step(self, batch: "TripletBatch", batch_idx: int) -> Tensor:
+    def training_step(self, batch: "TripletBatch | DifferenceBatch", batch_idx: int) -> Tensor:
         """Loss of a batch of triplets, a scalar."""
-        d0, d1 = self.distance.triplet(batch.ref, batch.p0, batch.p1)
+        d0, d1 = batch.distances(self.distance)
         loss = ranking_loss(self.ranking(d0, d1), batch.judgment, batch.weight)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/2afc", two_afc_score(d0, d1, batch.judgment))
@@ -112,9 +113,9 @@ class PerceptualRanker(pl.LightningModule):
         subsets = getattr(getattr(self.trainer, "datamodule", None), "subsets", ["val"])
         self.val_score = PerSubset(TwoAFCScore(), subsets).to(self.device)
 
-    def validation_step(self, batch: "TripletBatch", batch_idx: int) -> None:
+    def validation_step(self, batch: "TripletBatch | DifferenceBatch", batch_idx: int) -> None:
         """Add a batch of triplets to the score."""
-        d0, d1 = self.distance.triplet(batch.ref, batch.p0, batch.p1)
+        d0, d1 = batch.distances(self.distance)
         self.val_score.update(d0, d1, batch.judgment, subset=batch.subset)
 
     def on_validation_epoch_end(self) -> None:

@@ -63,6 +63,9 @@ def measure(distances: Mapping[str, Distance], batches: Iterable[Any]) -> dict[s
 def compare(distance: Distance, batch: Any) -> tuple[Tensor, ...]:
     """(d0, d1) of a batch of triplets, or (distance,) of a batch of pairs, on the device of the distance."""
     device = _device(distance)
+    if hasattr(batch, "means0"):
+        d0, d1 = batch.distances(distance)
+        return d0, d1
     if not hasattr(batch, "ref"):
         return (distance(batch.p0.to(device), batch.p1.to(device)),)
     ref, p0, p1 = (images.to(device) for images in (batch.ref, batch.p0, batch.p1))
@@ -79,7 +82,7 @@ def score(
 
     Args:
         distances: as `measure` takes them.
-        loader: `TripletBatch`es.
+        loader: `TripletBatch`es, or `DifferenceBatch`es if the distances are all LPIPS on their backbone.
         subsets: names that `batch.subset` counts.
 
     Returns:
