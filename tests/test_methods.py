@@ -1,0 +1,58 @@
+import pytest
+import timm
+from networks import write_weights
+
+from perceptual import methods
+from perceptual.baselines import Baseline
+
+
+def test_names_become_distances(tmp_path, monkeypatch):
+    write_weights(tmp_path, "alexnet")
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path))
+    assert isinstance(methods.build("l2"), Baseline)
+    uncalibrated, released = methods.build("alexnet"), methods.build("alexnet-v0.1")
+    assert all((vector == 1).all() for vector in uncalibrated.lin)
+    assert not any((vector == 1).all() for vector in released.lin)
+
+
+def test_a_wildcard_is_every_timm_name_with_weights_that_fits():
+    found = methods.expand(["l2", "timm:*convnext*", "l2", "convnext_tiny.fb_in1k"])
+    assert found[0] == "l2"
+    assert sorted(found[1:]) == sorted(timm.list_pretrained("*convnext*"))
+    assert all("convnext" in name for name in found[1:])
+    with pytest.raises(ValueError, match=r"no timm model with weights fits 'timm:\*nothing\*'"):
+        methods.expand(["timm:*nothing*"])
+
+
+@pytest.mark.parametrize(
+    ("method", "family"),
+    [
+        ("ssim", "classic"),
+        ("alexnet-v0.1", "alexnet"),
+        ("squeezenet1_1", "squeezenet"),
+        ("vgg16.tv_in1k", "vgg"),
+        ("resnet50-v0.1", "resnet"),
+        ("runs/some/last.ckpt", "trained"),
+    ],
+)
+def test_families(method, family):
+    assert methods.family(method) == family
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("alexnett", "unknown method 'alexnett'; .*did you mean alexnet"),
+        ("ssimm", "did you mean ssim"),
+        ("vgg16.nonsense", "no weights 'nonsense' for vgg16"),
+        ("resnet18-v0.1", "no calibration 'v0.1' was published for 'resnet18'"),
+    ],
+)
+def test_what_is_no_method_is_refused(method, message):
+    with pytest.raises(ValueError, match=message):
+        methods.build(method)
+
+
+def test_a_checkpoint_that_is_not_there_is_refused():
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt"):
+        methods.build("nowhere.ckpt")
