@@ -1,5 +1,6 @@
 """Scores of a distance against people: pure functions, and torchmetrics classes above them."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from perceptual.metrics.jnd import JNDAveragePrecision, jnd_average_precision
@@ -39,7 +40,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "PerceptualDistance":  # imported when asked for: it needs the backbones, scores do not
-        from perceptual.metrics.distance import PerceptualDistance
-
-        return PerceptualDistance
+        return import_module("perceptual.metrics.distance").PerceptualDistance
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
