@@ -1,4 +1,4 @@
-"""Architectures of timm give a distance at 64×64: a sample of families here, and all in `benchmarks.coverage`."""
+"""Architectures of timm give a distance at 64×64: a sample of families; `benchmarks.coverage` surveys all."""
 
 import pytest
 import timm
