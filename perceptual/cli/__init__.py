@@ -5,6 +5,7 @@ import sys
 import typer
 
 from perceptual.cli import data
+from perceptual.cli.errors import one_line_errors
 
 app = typer.Typer(
     help="How different do two images look to a person?",
@@ -22,9 +23,12 @@ def _group() -> None:
 
 def main() -> None:
     """Run the command; what a user can cause is one line on stderr and exit status 1."""
-    try:
-        app()
-    except (ValueError, OSError) as error:
-        for problem in getattr(error, "problems", []):
-            print(problem, file=sys.stderr)
-        sys.exit(f"perceptual: {' '.join(str(error).split())}")
+    with one_line_errors():
+        try:
+            app()
+        except ValueError as error:
+            for problem in getattr(
+                error, "problems", []
+            ):  # the complete list, before the line that counts them
+                print(problem, file=sys.stderr)
+            raise

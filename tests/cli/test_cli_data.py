@@ -66,7 +66,7 @@ def test_pack_lists_all_bad_files(run, tmp_path):
     *listed, last = err.splitlines()
     assert code == 1
     assert [f"p0/{i:06}.png (not an image)" in line for i, line in enumerate(listed)] == [True] * 7
-    assert last.startswith("perceptual: 7 of 24 images cannot be used: ")
+    assert last.startswith("error: 7 of 24 images cannot be used: ")
     code, out, err = run("pack", tmp_path / "set", tmp_path / "store", "--workers", 1, "--skip-unusable")
     assert (code, len(err.splitlines())) == (0, 7)
     assert out == f"{tmp_path}/store: 1 triplets, 3 images of 64×64\n"
@@ -95,7 +95,7 @@ def test_make_in_three_forms(run, tmp_path, command, roles):
     code, _, err = run(command, "packaged", forms["folder"], "--count", 9)
     assert (code, err) == (
         1,
-        f"perceptual: {forms['folder']} exists already; remove it or choose another place",
+        f"error: {forms['folder']} exists already; remove it or choose another place",
     )
 
 
@@ -145,7 +145,7 @@ def test_errors_are_one_line(run, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     code, out, err = run(*arguments)
-    assert (code, out, err) == (1, "", f"perceptual: {message}")
+    assert (code, out, err) == (1, "", f"error: {message}")
 
 
 def test_wrong_options_are_refused(run):
