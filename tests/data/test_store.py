@@ -1,5 +1,6 @@
 import pickle
 import random
+import re
 import shutil
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from perceptual.data import (
 )
 from perceptual.data import pack as pack_table
 from perceptual.data.images import MappedImages
+from perceptual.data.loading import loader
 from perceptual.data.making import make_triplets
 from perceptual.data.origins import read_origin
 from perceptual.data.packing import UnusableImages, write_store
@@ -135,6 +137,33 @@ def test_mapping_is_pickled_by_its_path(root, tmp_path):
     assert len(pickled) < 1000
     index = torch.tensor([3, 0, 3])
     assert torch.equal(pickle.loads(pickled)[index], images[index])
+
+
+def own_memory() -> int:
+    """Bytes of this process that are not pages of a file."""
+    return 1024 * int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as Linux tells it")
+def test_memory_does_not_grow_with_the_images(tmp_path):
+    count = 4000
+    np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, (3 * count, 3, 64, 64))  # 147 MB
+    np.lib.format.open_memmap(tmp_path / "digests.npy", "w+", np.uint8, (3 * count, 32))
+    roles = dict(zip(("ref", "p0", "p1"), np.arange(3 * count).reshape(3, -1), strict=True))
+    table = TripletTable(
+        images=MappedImages(tmp_path),
+        **roles,
+        judgment=np.zeros(count, np.float32),
+        subset=np.zeros(count, np.int64),
+        subsets=["all"],
+    )
+    dataset = TripletDataset(table)
+    list(loader(dataset, 50, 0, seed=0).batch_sampler)  # what the first use of a loader takes
+    before = own_memory()
+    grown = max(
+        own_memory() - before for batch in loader(dataset, 50, 0, seed=0) if batch.ref[0, 0, 0, 0] == 0
+    )
+    assert grown < 60e6
 
 
 def test_workers_read_a_store(root, tmp_path):
