@@ -124,7 +124,8 @@ class LPIPS(nn.Module):
         C counts the channels of all levels, see `differences.py`. `dropout` drops whole channels here, where
         `forward` drops elements of the maps before their mean is taken.
         """
-        return self.dropout(means) @ torch.cat(list(self.lin))
+        # not a matrix product, which autocast would take in half precision
+        return (self.dropout(means) * torch.cat(list(self.lin))).sum(1)
 
     @torch.no_grad()
     def project(self) -> None:

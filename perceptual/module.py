@@ -205,11 +205,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 def lr_factor(epoch: int, epochs: int) -> float:
     """Factor of the learning rate in an epoch, counted from 0: 1, then falling in the second half.
 
-    Of ten epochs, six at 1 and then .8, .6, .4, .2, as the reference code runs (the paper says 5 + 5).
+    Of ten epochs, six at 1 and then .8, .6, .4, .2, as the reference code runs (the paper says 5 + 5). A run
+    that is resumed for longer goes on at the last rate.
     """
     decay = epochs // 2
     start = epochs - decay
-    return 1.0 if epoch <= start or decay < 1 else max(0.0, 1 - (epoch - start) / decay)
+    return 1.0 if epoch <= start or decay < 1 else 1 - (min(epoch, epochs - 1) - start) / decay
 
 
 def _one_of(argument: str, value: str, allowed: Any) -> None:

@@ -190,11 +190,11 @@ def test_ten_epochs_have_the_rates_of_the_reference():
 
 
 @pytest.mark.parametrize("epochs", [-1, 0, 1, 2, 3, 4, 7, 20])
-def test_the_rate_is_never_negative_nor_rising(epochs):
+def test_the_rate_never_rises_and_stays_after_the_last_epoch(epochs):
     rates = [lr_factor(epoch, epochs) for epoch in range(25)]
     assert rates[0] == 1
-    assert all(0 <= after <= before for before, after in pairwise(rates))
-    assert all(rate > 0 for rate in rates[: max(epochs, 0)])
+    assert all(0 < after <= before for before, after in pairwise(rates))
+    assert rates[max(epochs - 1, 0) :] == [rates[max(epochs - 1, 0)]] * (25 - max(epochs - 1, 0))
 
 
 class Watch(pl.Callback):
