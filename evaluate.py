@@ -9,13 +9,14 @@ from rich.console import Console
 from perceptual import evaluation, methods
 from perceptual.cli.errors import one_line_errors
 from perceptual.config import build, data_arguments, register
-from perceptual.data import JNDDataModule, PhotosDataModule, TwoAFCDataModule
+from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
 from perceptual.leaderboard import score, table
+from perceptual.leaderboard.tables import NAMES
 from perceptual.module import read_checkpoint
 
 RELEASED = ("alexnet-v0.1", "squeezenet1_1-v0.1", "vgg16-v0.1")
 Scores = dict[str, dict[str, float]]
-Data = TwoAFCDataModule | JNDDataModule
+Data = TwoAFCDataModule | JNDDataModule | OpinionDataModule
 
 
 def evaluate(cfg: DictConfig) -> Scores:
@@ -32,8 +33,8 @@ def evaluate(cfg: DictConfig) -> Scores:
     data.setup("validate")
     if distance is None:
         return evaluate_methods(list(cfg.methods or RELEASED), data, cfg.results)
-    if isinstance(data, JNDDataModule):
-        raise ValueError(f"ckpt= repeats the 2AFC score of training; for JND give methods=[{cfg.ckpt}]")
+    if not isinstance(data, TwoAFCDataModule):
+        raise ValueError(f"ckpt= repeats the 2AFC score of training; on other data, methods=[{cfg.ckpt}]")
     scores = score({cfg.ckpt: distance}, data.val_dataloader(), data.subsets)
     Console().print(table(scores, title=f"Validation, {data.describe()}"))
     return scores
@@ -49,7 +50,7 @@ def evaluate_methods(chosen: list[str], data: Data, results: str) -> Scores:
     if not scores:
         raise ValueError("; ".join(failed))
     console = Console()
-    header = "JND mAP in %" if isinstance(data, JNDDataModule) else "2AFC in %"
+    header = NAMES[place.items().row["kind"]]
     console.print(table(scores, title=f"Validation, {data.describe()}", header=header))
     for reason in failed:
         console.print(f"Failed    {reason}", highlight=False, soft_wrap=True)

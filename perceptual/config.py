@@ -89,6 +89,17 @@ class JNDConfig:
 
 
 @dataclass
+class OpinionConfig:
+    """Images that people rated beside a reference, for `evaluate.py`."""
+
+    _target_: str = "perceptual.data.OpinionDataModule"
+    path: str = MISSING
+    size: int = 256
+    batch_size: int = 20
+    num_workers: int | None = None
+
+
+@dataclass
 class ModelConfig:
     """Arguments of `perceptual.module.PerceptualRanker`."""
 
@@ -160,6 +171,7 @@ def register() -> None:
         ("bapps", BAPPSConfig),
         ("manifest", ManifestConfig),
         ("jnd", JNDConfig),
+        ("dmos", OpinionConfig),
     ):
         store(group="schema/data", name=name, node=node)
 

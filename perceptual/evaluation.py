@@ -8,31 +8,39 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from perceptual import methods as grammar
-from perceptual.data import JNDDataModule, TwoAFCDataModule
+from perceptual.data import JNDDataModule, OpinionDataModule, TwoAFCDataModule
 from perceptual.data.distinct import DistinctPairs
 from perceptual.data.images import ImageFiles
+from perceptual.data.opinions import OpinionDataset
 from perceptual.data.pairs import PairDataset
 from perceptual.data.triplets import TripletDataset
 from perceptual.leaderboard import provenance
 from perceptual.leaderboard.results import Arrays, DataResults, Row
 from perceptual.leaderboard.score import Measured, measure, one_line
-from perceptual.metrics import JNDAveragePrecision, MajorityAccuracy, PerSubset, TwoAFCScore
+from perceptual.metrics import (
+    JNDAveragePrecision,
+    MajorityAccuracy,
+    PerSubset,
+    TwoAFCScore,
+    opinion_correlations,
+)
 
 GROUP = 8  # networks held at once where images have to be decoded for every reading
 RECURRING = 2  # how often pairs must recur for their distances to be computed by themselves
 SHOWN = 64  # pairs that the shares of the levels are averaged over
 
-Judged = TripletDataset | PairDataset
+Judged = TripletDataset | PairDataset | OpinionDataset
+KINDS = {TripletDataset: "2afc", PairDataset: "jnd", OpinionDataset: "dmos"}
 
 
 def evaluate(
     methods: Iterable[str],
-    data: TwoAFCDataModule | JNDDataModule,
+    data: TwoAFCDataModule | JNDDataModule | OpinionDataModule,
     results: str | os.PathLike[str],
     device: torch.device | str = "cpu",
 ) -> tuple[DataResults, list[str]]:
@@ -44,7 +52,7 @@ def evaluate(
 
     Args:
         methods: names, see `perceptual.methods`.
-        data: triplets or JND pairs, set up.
+        data: triplets, JND pairs or images with opinion scores, set up.
         results: folder of all results.
         device: where distances are computed.
 
@@ -99,10 +107,12 @@ def _measure(distances: dict[str, nn.Module], data: Judged, loader: DataLoader[A
 
 
 def _scores(columns: Sequence[np.ndarray], data: Judged) -> Row:
-    """Scores by subset with their means, in [0, 1], by the metrics that training uses."""
+    """Scores by subset with their means, by the metrics that training uses: in [0, 1], or correlations."""
     tensors = [torch.from_numpy(column) for column in columns]
     table = data.table
     answer = torch.from_numpy(getattr(table, table.answer))
+    if isinstance(data, OpinionDataset):
+        return _correlations(tensors[0], answer, torch.from_numpy(table.subset), table.subsets)
     metrics: dict[str, Metric] = {"scores": TwoAFCScore(), "majority": MajorityAccuracy()}
     if isinstance(data, PairDataset):
         metrics = {"scores": JNDAveragePrecision()}
@@ -112,6 +122,20 @@ def _scores(columns: Sequence[np.ndarray], data: Judged) -> Row:
         by_subset.update(*tensors, answer, subset=torch.from_numpy(table.subset))
         row[name] = {subset: value.item() for subset, value in by_subset.compute().items()}
     return row
+
+
+def _correlations(distance: Tensor, score: Tensor, subset: Tensor, subsets: Sequence[str]) -> Row:
+    """SRCC as `scores`, then `krcc` and `plcc`: each by subset, with `mean` (macro) and `micro`."""
+    parts = [opinion_correlations(distance[subset == i], score[subset == i]) for i in range(len(subsets))]
+    whole = opinion_correlations(distance, score)
+    return {
+        "scores" if name == "srcc" else name: {
+            **dict(zip(subsets, column, strict=True)),
+            "mean": float(np.mean(column)),
+            "micro": getattr(whole, name),
+        }
+        for name, column in zip(whole._fields, zip(*parts, strict=True), strict=True)
+    }
 
 
 def _cost(distance: nn.Module, measured: Measured, loader: DataLoader[Any], device: torch.device) -> Row:
@@ -130,7 +154,7 @@ def _row(method: str, data: Judged, device: torch.device) -> Row:
 
 def _items(data: Judged, fingerprint: str, description: str) -> tuple[Row, Arrays]:
     table = data.table
-    kind = "2afc" if isinstance(data, TripletDataset) else "jnd"
+    kind = KINDS[type(data)]
     row = {
         "kind": kind,
         "name": f"{kind}-{fingerprint[:8]}",

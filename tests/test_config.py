@@ -6,11 +6,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
-from perceptual.config import build, register
+from perceptual.config import build, data_arguments, register
 
 CONF = Path(__file__).parents[1] / "conf"
 REQUIRED = {
     "bapps": ["data.root=somewhere"],
+    "dmos": ["data.path=some.csv"],
     "jnd": ["data.root=somewhere"],
     "manifest": ["data.path=some.csv"],
 }
@@ -30,7 +31,7 @@ def options(group: str) -> list[str]:
 @pytest.mark.parametrize("name", options("data"))
 def test_data_modules_build(name):
     cfg = compose("train", [f"data={name}", *REQUIRED.get(name, [])])
-    assert build(cfg.data).batch_size == 50
+    assert build(data_arguments(cfg.data)).batch_size == cfg.data.batch_size
 
 
 @pytest.mark.parametrize("model", options("model"))

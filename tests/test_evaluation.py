@@ -7,14 +7,15 @@ import pytest
 import reference
 import torch
 from app import run, write_manifest
-from data.trees import write_pair_subset
 from networks import write_weights
+from PIL import Image
+from scipy.stats import kendalltau, spearmanr
 from typer.testing import CliRunner
 
 from perceptual import evaluation
 from perceptual.baselines import BASELINES
 from perceptual.cli.leaderboard import leaderboard
-from perceptual.data import JNDDataModule, ManifestDataModule, PhotosDataModule
+from perceptual.data import JNDDataModule, ManifestDataModule, OpinionDataModule, PhotosDataModule
 from perceptual.data.distinct import DistinctPairs
 from perceptual.distance import LPIPS
 from perceptual.leaderboard import find, make, markdown, score
@@ -129,9 +130,19 @@ def test_another_checkpoint_of_one_path_is_another_method(photos, tmp_path):
 
 @pytest.fixture
 def pairs(tmp_path):
-    for number, subset in enumerate(("cnn", "traditional")):
-        write_pair_subset(tmp_path / "jnd" / "val" / subset, 40, seed=number)
-    data = JNDDataModule(str(tmp_path), size=24)
+    rng = np.random.default_rng(0)
+    lines = ["p0,p1,same,subset"]
+    for number in range(80):
+        image = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / f"{number}-0.png")
+        Image.fromarray(image // 2 + rng.integers(0, 99, image.shape, np.uint8)).save(
+            tmp_path / f"{number}-1.png"
+        )
+        lines.append(
+            f"{number}-0.png,{number}-1.png,{number % 4 / 3},{'cnn' if number < 30 else 'traditional'}"
+        )
+    (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
+    data = JNDDataModule(str(tmp_path / "pairs.csv"), size=24)
     data.setup("validate")
     return data
 
@@ -213,3 +224,44 @@ def test_people_are_shown_beside_methods(manifest):
         np.maximum(judgment, 1 - judgment).mean()
     )
     assert "references recur" in markdown(board)
+
+
+@pytest.fixture
+def opinions(tmp_path):
+    """Three references, each blurred ever more; the score is how much, on another scale."""
+    rng = np.random.default_rng(0)
+    lines = ["ref,dist,score,subset"]
+    for number in range(3):
+        noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        for strength in range(8):
+            image = Image.fromarray(noise).resize((64 - 4 * strength,) * 2).resize((64, 64))
+            image.save(tmp_path / f"{number}-{strength}.png")
+            lines.append(f"{number}-0.png,{number}-{strength}.png,{40 * strength - 70},{'ab'[strength % 2]}")
+    (tmp_path / "dmos.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "dmos.csv"
+
+
+def test_opinion_scores_are_correlated_by_the_same_command(opinions, monkeypatch, capsys):
+    methods = "methods=[l2,ssim,squeezenet1_1]"
+    run("evaluate.py", "data=dmos", f"data.path={opinions}", "data.size=64", methods, monkeypatch=monkeypatch)
+    assert "SRCC × 100" in capsys.readouterr().out
+    (place,) = find("results")
+    items = place.items()
+    assert items.row["kind"] == "dmos"
+    for result in place.scored():
+        distance, score = result.arrays["distance"], items.arrays["score"]
+        assert result.row["scores"]["micro"] == pytest.approx(spearmanr(distance, score).statistic, abs=1e-9)
+        assert result.row["krcc"]["micro"] == pytest.approx(kendalltau(distance, score).statistic, abs=1e-9)
+        assert 0 < result.row["plcc"]["mean"] <= 1
+        assert set(result.row["scores"]) == {"a", "b", "mean", "micro"}
+    board = make(place)
+    assert board.recurring
+    assert board.entries[0].score[2] == pytest.approx(board.entries[0].row["scores"]["mean"], abs=1e-9)
+    assert "SRCC" in markdown(board)
+
+
+def test_a_manifest_of_opinions_needs_finite_scores(opinions):
+    opinions.write_text(opinions.read_text().replace(",210,", ",inf,"))
+    data = OpinionDataModule(str(opinions))
+    with pytest.raises(ValueError, match=r"score must be a number that is finite; 3 of 24 are not"):
+        data.setup()

@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from perceptual.data.bapps import BAPPSDataModule as BAPPSDataModule
     from perceptual.data.datamodules import TwoAFCDataModule as TwoAFCDataModule
+    from perceptual.data.dmos import OpinionDataModule as OpinionDataModule
     from perceptual.data.folders import read_folder as read_folder
     from perceptual.data.folders import read_pair_folder as read_pair_folder
     from perceptual.data.jnd import JNDDataModule as JNDDataModule
     from perceptual.data.manifest import ManifestDataModule as ManifestDataModule
     from perceptual.data.manifests import read_manifest as read_manifest
     from perceptual.data.manifests import read_nights as read_nights
+    from perceptual.data.manifests import read_opinion_manifest as read_opinion_manifest
     from perceptual.data.manifests import read_pair_manifest as read_pair_manifest
+    from perceptual.data.opinions import OpinionBatch as OpinionBatch
+    from perceptual.data.opinions import OpinionDataset as OpinionDataset
+    from perceptual.data.opinions import OpinionTable as OpinionTable
     from perceptual.data.packing import pack as pack
     from perceptual.data.pairs import PairBatch as PairBatch
     from perceptual.data.pairs import PairDataset as PairDataset
@@ -28,6 +33,10 @@ _HOMES = {
     "BAPPSDataModule": "bapps",
     "JNDDataModule": "jnd",
     "ManifestDataModule": "manifest",
+    "OpinionBatch": "opinions",
+    "OpinionDataModule": "dmos",
+    "OpinionDataset": "opinions",
+    "OpinionTable": "opinions",
     "PairBatch": "pairs",
     "PairDataset": "pairs",
     "PairTable": "pairs",
@@ -40,6 +49,7 @@ _HOMES = {
     "read_folder": "folders",
     "read_manifest": "manifests",
     "read_nights": "manifests",
+    "read_opinion_manifest": "manifests",
     "read_pair_folder": "folders",
     "read_pair_manifest": "manifests",
     "read_store": "store",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from perceptual.data.decode import first_few
+from perceptual.data.opinions import OpinionTable
 from perceptual.data.pairs import PairTable
 from perceptual.data.tables import SPLITS, AnyTable
 from perceptual.data.triplets import TripletTable
@@ -31,6 +32,11 @@ def read_manifest(path: str | Path) -> TripletTable:
 def read_pair_manifest(path: str | Path) -> PairTable:
     """List the pairs of a CSV with `p0`, `p1` and `same`; all else as in `read_manifest`."""
     return _read_table(PairTable, Path(path))
+
+
+def read_opinion_manifest(path: str | Path) -> OpinionTable:
+    """List the pairs of a CSV with `ref`, `dist` and `score`, any number; all else as in `read_manifest`."""
+    return _read_table(OpinionTable, Path(path), -np.inf, np.inf)
 
 
 def read_nights(folder: str | Path) -> TripletTable:
@@ -67,13 +73,13 @@ def read_nights(folder: str | Path) -> TripletTable:
     )
 
 
-def _read_table(kind: type[AnyTable], path: Path) -> AnyTable:
+def _read_table(kind: type[AnyTable], path: Path, low: float = 0, high: float = 1) -> AnyTable:
     required = (*kind.roles, kind.on_disk)
     columns, lines = _read_columns(path, required, OPTIONAL)
     cells = columns[kind.on_disk]
     if not any(cells):
         raise ValueError(f"{path}: the column {kind.on_disk} is empty, nobody has judged these yet")
-    answers = _numbers(path, kind.on_disk, cells, lines, 0, 1)
+    answers = _numbers(path, kind.on_disk, cells, lines, low, high)
     votes = _numbers(path, "votes", columns["votes"], lines, 1, np.inf) if "votes" in columns else None
     split = _split(path, columns["split"], lines) if "split" in columns else None
     names = columns["subset"] if "subset" in columns else [path.stem] * len(lines)
@@ -132,7 +138,9 @@ def _numbers(
     path: Path, name: str, cells: list[str], lines: list[int], low: float, high: float
 ) -> np.ndarray:
     values = np.array([_number(cell) for cell in cells], np.float32)
-    allowed = f"in [{low}, {high}]" if np.isfinite(high) else f"of at least {low}"
+    allowed = "that is finite" if np.isinf(low) else f"of at least {low}"
+    if np.isfinite(high):
+        allowed = f"in [{low}, {high}]"
     wrong = ~((values >= low) & (values <= high) & np.isfinite(values))
     _refuse(path, f"{name} must be a number {allowed}", cells, lines, wrong)
     return values

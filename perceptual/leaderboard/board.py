@@ -8,6 +8,7 @@ import torch
 from perceptual.leaderboard.intervals import (
     Intervals,
     bootstrap,
+    bootstrap_correlation,
     bootstrap_precision,
     clusters,
     rank_groups,
@@ -58,8 +59,8 @@ def make(results: DataResults) -> Board:
     if not scored:
         raise ValueError(f"{results.folder} holds no scored method, only {len(results.failed())} failures")
     cluster, recurring = clusters(items["cluster"])
-    draw = _triplets if data["kind"] == "2afc" else _pairs
-    intervals = draw([result.arrays for result in scored], items, cluster)
+    draw = {"2afc": _triplets, "jnd": _pairs, "dmos": _opinions}
+    intervals = draw[data["kind"]]([result.arrays for result in scored], items, cluster)
     macro = len(data["subsets"])
     group = rank_groups(intervals.score[:, macro], intervals.draws[:, :, macro])
     best = int(intervals.score[:, macro].argmax())
@@ -90,6 +91,11 @@ def _triplets(scored: list[Arrays], items: Arrays, cluster: np.ndarray) -> Inter
 def _pairs(scored: list[Arrays], items: Arrays, cluster: np.ndarray) -> Intervals:
     distance = np.stack([arrays["distance"] for arrays in scored])
     return bootstrap_precision(distance, items["same"], items["subset"], cluster)
+
+
+def _opinions(scored: list[Arrays], items: Arrays, cluster: np.ndarray) -> Intervals:
+    distance = np.stack([arrays["distance"] for arrays in scored])
+    return bootstrap_correlation(distance, items["score"], items["subset"], cluster)
 
 
 def _people(items: Arrays, subsets: list[str]) -> dict[str, list[float]]:

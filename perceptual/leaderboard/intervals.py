@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
 
@@ -158,3 +159,42 @@ def _average_precision(distance: Floats, same: Floats, weights: Floats) -> Float
     precision = np.divide(tp, items, out=np.zeros_like(tp), where=items > 0)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     return (np.diff(tp, axis=1, prepend=0) * envelope).sum(1) / tp[:, -1]
+
+
+def bootstrap_correlation(
+    distance: Floats,
+    score: Floats,
+    subset: NDArray[np.int64],
+    cluster: NDArray[np.int64],
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Intervals:
+    """As `bootstrap`, for Spearman's correlation of M methods with opinion scores; 0 for a constant distance.
+
+    Args:
+        distance: (M, N) distance of each image from its reference by each method.
+        score: (N,) opinion scores.
+        subset, cluster, draws, seed: as in `bootstrap`.
+    """
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(subset == s) for s in range(int(subset.max()) + 1)]
+    together = np.concatenate([distance, score[None]])
+
+    def scores(times: NDArray[np.int64]) -> Floats:
+        parts = [together[:, np.repeat(m, times[m])] for m in [*members, np.arange(len(score))]]
+        columns = np.stack([_spearman(part) for part in parts], axis=-1)
+        macro = columns[:, :-1].mean(-1, keepdims=True)
+        return np.concatenate([columns[:, :-1], macro, columns[:, -1:]], axis=-1)
+
+    clusters = int(cluster.max()) + 1
+    drawn = [scores(_weights(rng, clusters, 1)[0].astype(int)[cluster]) for _ in range(draws)]
+    return Intervals(scores(np.ones(len(score), int)), np.stack(drawn))
+
+
+def _spearman(rows: Floats) -> Floats:
+    """Rank correlation (M,) of each row but the last with the last, of (M + 1, N)."""
+    ranks = rankdata(rows, axis=1)
+    ranks -= ranks.mean(1, keepdims=True)
+    norms = np.linalg.norm(ranks, axis=1)
+    norm = norms[:-1] * norms[-1]
+    return np.divide(ranks[:-1] @ ranks[-1], norm, out=np.zeros_like(norm), where=norm > 0)

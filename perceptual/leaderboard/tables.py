@@ -8,7 +8,7 @@ from rich.table import Table
 from perceptual.leaderboard import published
 from perceptual.leaderboard.board import Board, Entry
 
-NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %"}
+NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %", "dmos": "SRCC × 100"}
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
     "th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}"

@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
-from perceptual.leaderboard.intervals import bootstrap, bootstrap_precision, clusters, rank_groups
+from perceptual.leaderboard.intervals import (
+    bootstrap,
+    bootstrap_correlation,
+    bootstrap_precision,
+    clusters,
+    rank_groups,
+)
 from perceptual.metrics import jnd_average_precision
 
 SIMULATIONS, ITEMS = 1000, 500
@@ -106,3 +113,21 @@ def test_weighted_average_precision_is_that_of_repeated_pairs():
             expected = jnd_average_precision(torch.tensor(distance[method][rows]), torch.tensor(same[rows]))
             assert result.draws[draw, method, -1] == pytest.approx(expected.item(), abs=1e-12)
     np.testing.assert_allclose(result.score[:, 2], result.score[:, :2].mean(1))
+
+
+def test_resampled_correlations_are_those_of_repeated_images():
+    rng = np.random.default_rng(8)
+    distance, score = rng.integers(0, 9, (2, 40)).astype(float), rng.normal(size=40)
+    subset, cluster = np.repeat([0, 1], 20), np.tile(np.arange(10), 4)
+    result = bootstrap_correlation(distance, score, subset, cluster, draws=3, seed=9)
+    drawn = np.random.default_rng(9)
+    for draw in range(3):
+        references = drawn.integers(10, size=10)
+        rows = np.concatenate([np.flatnonzero(cluster == reference) for reference in references])
+        for method in range(2):
+            expected = spearmanr(distance[method][rows], score[rows]).statistic
+            assert result.draws[draw, method, -1] == pytest.approx(expected, abs=1e-12)
+            first = rows[subset[rows] == 0]
+            expected = spearmanr(distance[method][first], score[first]).statistic
+            assert result.draws[draw, method, 0] == pytest.approx(expected, abs=1e-12)
+    assert bootstrap_correlation(np.ones((1, 40)), score, subset, cluster, draws=1).score[0, -1] == 0
