@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from perceptual import evaluation
 from perceptual.baselines import BASELINES
+from perceptual.cli import app
 from perceptual.cli.leaderboard import leaderboard
 from perceptual.data import JNDDataModule, ManifestDataModule, OpinionDataModule, PhotosDataModule
 from perceptual.data.distinct import DistinctPairs
@@ -162,12 +163,10 @@ def test_jnd_pairs_are_scored_alike(pairs):
 def test_the_command_writes_tables_and_pictures(photos, pairs, tmp_path):
     for data in (photos, pairs):
         evaluation.evaluate(["l2", "gmsd", "squeezenet1_1", "nonsense"], data, "results")
-    import typer
-
-    app = typer.Typer()
-    app.command()(leaderboard)
     for suffix in ("md", "html"):
-        outcome = CliRunner().invoke(app, ["results", "-o", f"out/board.{suffix}", "--plots", "pictures"])
+        outcome = CliRunner().invoke(
+            app, ["leaderboard", "results", "-o", f"out/board.{suffix}", "--plots", "pictures"]
+        )
         assert outcome.exit_code == 0, outcome.output
         text = (tmp_path / f"out/board.{suffix}").read_text()
         assert all(method in text for method in ("l2", "gmsd", "squeezenet1_1", "JND mAP", "nonsense"))

@@ -6,6 +6,7 @@ import typer
 
 from perceptual.cli import data
 from perceptual.cli.errors import one_line_errors
+from perceptual.cli.leaderboard import leaderboard
 
 app = typer.Typer(
     help="How different do two images look to a person?",
@@ -14,6 +15,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
+app.command()(leaderboard)
 
 
 @app.callback()
