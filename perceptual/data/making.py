@@ -40,7 +40,7 @@ class Item(NamedTuple):
 def make_triplets(
     photos: Sequence[str], count: int, seed: int, size: int = 64, workers: int = 1
 ) -> TripletTable:
-    """Make triplets of two distortions of one family, with a simulated observer's judgments.
+    """Make triplets of one distortion at two severities, with a simulated observer's judgments.
 
     Triplet i depends on the photographs, the seed, the size and i only: not on the count nor the workers. Its
     photograph, place and family are drawn at random; its judgment is the fraction of five simulated votes.
@@ -187,8 +187,10 @@ def _distort(
     group = int(rng.integers(len(GROUPS)))
     families = list(GROUPS.values())[group]
     name = families[int(rng.integers(len(families)))].__name__
-    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    return group, [distort(patch[None], [(name, severity)], generator)[0] for severity in severities]
+    seed = int(rng.integers(2**63))  # of both: the same direction or noise, so that only the severity differs
+    chances = (torch.Generator().manual_seed(seed) for _ in severities)
+    steps = ([(name, severity)] for severity in severities)
+    return group, [distort(patch[None], *each)[0] for each in zip(steps, chances, strict=True)]
 
 
 def _nuisance(patch: Tensor, rng: np.random.Generator) -> Tensor:

@@ -75,7 +75,7 @@ def pack(
             raise UnusableImages(list(problems.values()), len(table.images))
         (partial / "plan").unlink()  # killed from here on, begin anew
         if problems:
-            table = _without(partial, table, sorted(problems))
+            table = _without(partial, table, list(problems))
         return _finish(partial, dst, table, source, request, list(problems.values()))
 
 
@@ -190,7 +190,7 @@ def _decode(partial: Path, paths: list[str], size: int, workers: int) -> dict[in
         }
         for task in _progress(as_completed(tasks), len(tasks)):
             keep(tasks[task], task.result())
-    return problems
+    return dict(sorted(problems.items()))  # in whatever order the processes found them
 
 
 def _progress(steps: Iterable[T], total: int) -> Iterable[T]:

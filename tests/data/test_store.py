@@ -205,6 +205,18 @@ def test_bad_images_are_listed_completely_or_left_out(root, tmp_path):
         assert batch.judgment.item() == expected.judgment[row]
 
 
+def test_bad_images_are_listed_in_order_by_any_number_of_workers(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "_CHUNK", 2)
+    for path in root.rglob("p1/*.png"):
+        path.write_text("an essay") if path.stem != "000003" else None
+    stores = [tmp_path / f"store{workers}" for workers in (1, 4)]
+    infos = [
+        pack(root, store, skip_unusable=True, workers=n) for store, n in zip(stores, (1, 4), strict=True)
+    ]
+    assert (infos[0].items, len(infos[0].skipped)) == (3, 15)
+    assert tree_bytes(stores[0]) == tree_bytes(stores[1])
+
+
 def test_bad_images_are_tried_again(root, tmp_path):
     path = root / "2afc/val/cnn/p0/000001.png"
     good = path.read_bytes()
