@@ -51,7 +51,7 @@ def save(boards: Sequence[Board], folder: Path) -> list[Path]:
 def scores(board: Board) -> Figure:
     """Score of each method with its interval: a panel a column, methods by their macro mean."""
     columns = board.columns[:1] if len(board.data["subsets"]) == 1 else board.columns[:-1]
-    figure, panels = _figure(len(columns), 3.6 + 2.0 * len(columns), _height(len(board.entries)))
+    figure, panels = _figure(len(columns), max(7, 3.6 + 2.0 * len(columns)), _height(len(board.entries)))
     colors = _colors(board.entries)
     rows = np.arange(len(board.entries))
     for i, (panel, column) in enumerate(zip(panels, columns, strict=True)):
