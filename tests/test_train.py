@@ -12,7 +12,7 @@ from PIL import Image
 
 import evaluate
 from perceptual.config import register
-from perceptual.module import PerceptualRanker
+from perceptual.module import PerceptualRanker, read_checkpoint
 
 SMALL = ("backbone.name=resnet10t", "backbone.weights=null", "trainer=smoke")
 
@@ -20,7 +20,7 @@ SMALL = ("backbone.name=resnet10t", "backbone.weights=null", "trainer=smoke")
 @pytest.fixture
 def manifest(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    return app.write_manifest(tmp_path / "set")
+    return app.write_manifest(tmp_path / "set", rows=120)
 
 
 @pytest.fixture
@@ -63,15 +63,22 @@ def test_a_run_leaves_scores_checkpoints_and_a_table(train, capsys, variant):
 
 @pytest.mark.parametrize("model", ["lin", "tune"])
 def test_evaluate_repeats_the_score_that_training_logged(train, monkeypatch, capsys, model):
-    run = train(f"model={model}", "model.lr=0.01", "trainer.limit_train_batches=null")
+    whole = ("trainer.limit_train_batches=null", "trainer.limit_val_batches=null", "trainer.max_epochs=6")
+    run = train(f"model={model}", "model.lr=0.3", *whole)
     capsys.readouterr()
-    monkeypatch.syspath_prepend(str(app.ROOT))
+    means = logged(run, "val/2afc/mean")
+    for name, expected in (("last", means[-1]), ("best", max(means))):
+        assert evaluated(run / f"checkpoints/{name}.ckpt")["mean"] == expected
+    # the last, also where the best came before
+    assert read_checkpoint(run / "checkpoints/last.ckpt")["global_step"] == len(means) * 9
+    assert evaluated(run / "checkpoints/last.ckpt") == scores(run)["trained"]
+
+
+def evaluated(ckpt: Path) -> dict:
     register()
     with initialize_config_dir(str(app.ROOT / "conf"), version_base="1.3"):
-        cfg = compose("evaluate", [f"ckpt={run}/checkpoints/last.ckpt"])
-    result = next(iter(evaluate.evaluate(cfg).values()))
-    assert result == scores(run)["trained"]
-    assert result["mean"] == logged(run, "val/2afc/mean")[-1]
+        cfg = compose("evaluate", [f"ckpt={ckpt}"])
+    return next(iter(evaluate.evaluate(cfg).values()))
 
 
 def test_ckpt_last_resumes_the_newest_run(train):
