@@ -124,6 +124,12 @@ def test_manifest_opens_each_image_once(manifest, monkeypatch):
     assert sorted(opened) == sorted(str(manifest.parent / f"img/{i}.png") for i in range(10))
 
 
+def test_all_of_a_manifest_may_be_scored(manifest):
+    data = ManifestDataModule(str(manifest), val_fraction=1, size=16)
+    data.setup("validate")
+    assert len(data.val_set) == 200
+
+
 def test_split_seed_is_apart_from_seed(manifest):
     def chosen(**seeds):
         data = ManifestDataModule(str(manifest), size=16, **seeds)
@@ -271,7 +277,7 @@ def test_lightning_reshuffles_each_epoch(root):
     ("settings", "message"),
     [
         ({"split_by": "row"}, "split_by must be one of image, triplet, got 'row'"),
-        ({"val_fraction": 1.0}, r"val_fraction must be in \(0, 1\), got 1.0"),
+        ({"val_fraction": 1.1}, r"val_fraction must be in \(0, 1\], got 1.1"),
         ({"val_fraction": float("nan")}, "val_fraction must be in"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"num_workers": -1}, "num_workers must be at least 0, got -1"),
