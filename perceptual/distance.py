@@ -4,14 +4,15 @@ Zhang, Isola, Efros, Shechtman, Wang, "The Unreasonable Effectiveness of Deep Fe
 Metric", CVPR 2018, https://arxiv.org/abs/1801.03924, equation 1.
 """
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptual import released
+from perceptual import pairwise, released
 from perceptual.backbone import Backbone
 
 EPS = 1e-10
@@ -24,11 +25,6 @@ def unit_normalize(f: Tensor) -> Tensor:
     """
     norm = torch.linalg.vector_norm(f, dim=1, keepdim=True)
     return f * (norm + EPS).reciprocal().masked_fill(norm == 0, 0)
-
-
-def squared_difference(f0: Tensor, f1: Tensor) -> Tensor:
-    """(f̂0 − f̂1)², element by element, of two feature maps (N, C, H, W)."""
-    return (unit_normalize(f0) - unit_normalize(f1)).square()
 
 
 def level_map(difference: Tensor, lin: Tensor) -> Tensor:
@@ -105,8 +101,7 @@ class LPIPS(nn.Module):
         Takes and raises what `forward` does.
         """
         x, y = self._images(x=x, y=y)
-        maps0, maps1 = self._features(x, y)
-        return self._compare(maps0, maps1, x.shape[-2:])
+        return self._compare(self._levels(x, y), x.shape[-2:])
 
     def triplet(self, ref: Tensor, p0: Tensor, p1: Tensor) -> tuple[Tensor, Tensor]:
         """(d0, d1), the distances of p0 and of p1 from ref: `forward` twice, with one backbone pass an image.
@@ -114,9 +109,46 @@ class LPIPS(nn.Module):
         Takes and raises what `forward` does.
         """
         ref, p0, p1 = self._images(ref=ref, p0=p0, p1=p1)
-        maps, maps0, maps1 = self._features(ref, p0, p1)
-        d0, d1 = (self._compare(maps, other, ref.shape[-2:]) for other in (maps0, maps1))
-        return d0.sum(1, keepdim=self.spatial), d1.sum(1, keepdim=self.spatial)
+        levels = self._compare(self._levels(ref, p0, p1), ref.shape[-2:])
+        d0, d1 = levels.sum(1, keepdim=self.spatial).chunk(2)
+        return d0, d1
+
+    def reference(self, y: Tensor) -> "Reference":
+        """The distance from y alone: an object called as ref(x) → (N,), with the features of y held.
+
+        For optimising many x against one y. Takes and raises what `forward` does.
+        """
+        return Reference(self, y)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Vectors (N, D) whose squared Euclidean distance is the distance of the images, to search with.
+
+        They are √(lin_c / HW) · x̂ of all levels, one after the other; D depends on the size of the images.
+        Neither `spatial` nor dropout acts on them. Takes and raises what `forward` does.
+
+        Raises:
+            ValueError: lin has negative weights, so that no such vectors exist.
+        """
+        (x,) = self._images(x=x)
+        return self._vectors(x)
+
+    @torch.no_grad()
+    def pairwise(self, images: Tensor, other: Tensor | None = None, *, memory: int = 1 << 30) -> Tensor:
+        """Distance of every image from every one of `other`, (N, M), or of `images`, (N, N); no gradient.
+
+        Each image goes through the backbone once. All pairs of `images` are symmetric to the last bit, with 0
+        on the diagonal; no distance is negative, and those of near-duplicates are as exact as others.
+
+        Args:
+            images, other: (N, 3, H, W) and (M, 3, H, W) of one size, or grey, as `forward` takes them.
+            memory: bytes to work in, beyond the result and what one batch of one image needs. Vectors that
+                take more than half of it wait in a temporary file.
+
+        Raises:
+            ValueError: what `embed` raises; sizes that differ; `memory` not positive.
+        """
+        self._check(images=images, **({} if other is None else {"other": other}))
+        return pairwise.distances(lambda batch: self._vectors(self._to_rgb(batch)), images, other, memory)
 
     def weigh(self, means: Tensor) -> Tensor:
         """Distance (N,) from mean squared differences (N, C) of unit-normalised features.
@@ -133,41 +165,63 @@ class LPIPS(nn.Module):
         for vector in self.lin:
             vector.clamp_(min=0)
 
-    def _compare(self, maps0: Sequence[Tensor], maps1: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        levels = []
-        for f0, f1, lin in zip(maps0, maps1, self.lin, strict=True):
-            level = level_map(self.dropout(squared_difference(f0, f1)), lin)
+    def _compare(self, levels: Iterable[Sequence[Tensor]], size: Sequence[int]) -> Tensor:
+        """What each level adds to the distance of the first batch from the second, then from the third …"""
+        parts = []
+        for (x, *others), lin in zip(levels, self.lin, strict=True):
+            part = torch.cat([level_map(self.dropout((x - y).square_()), lin) for y in others])
             if self.spatial:
-                levels.append(F.interpolate(level, list(size), mode="bilinear", align_corners=False))
+                parts.append(F.interpolate(part, list(size), mode="bilinear", align_corners=False))
             else:
-                levels.append(level.mean((2, 3)))
-        return torch.cat(levels, dim=1)
+                parts.append(part.mean((2, 3)))
+        return torch.cat(parts, dim=1)
 
-    def _features(self, *batches: Tensor) -> list[list[Tensor]]:
-        """Feature maps of each batch: one pass over all, unless that would give some a needless graph."""
+    def _levels(self, *batches: Tensor) -> Iterator[list[Tensor]]:
+        """Unit-normalised maps of each batch, level by level, so that one level's memory serves the next.
+
+        One pass over all batches, unless that would give some a needless graph.
+        """
         if len({batch.requires_grad for batch in batches}) > 1:
-            return [self.backbone(batch) for batch in batches]
-        maps = [m.chunk(len(batches)) for m in self.backbone(torch.cat(batches))]
-        return [list(parts) for parts in zip(*maps, strict=True)]
+            for maps in zip(*(self.backbone(batch) for batch in batches), strict=True):
+                yield [unit_normalize(m) for m in maps]
+        else:
+            for m in self.backbone(torch.cat(batches)):
+                yield list(unit_normalize(m).chunk(len(batches)))
+
+    def _vectors(self, rgb: Tensor) -> Tensor:
+        if any((vector < 0).any() for vector in self.lin):
+            raise ValueError(
+                "lin has negative weights: no vectors have such distances; project() makes them 0"
+            )
+        parts = []
+        for (u,), lin in zip(self._levels(rgb), self.lin, strict=True):
+            scale = (lin.detach() / math.prod(u.shape[2:])).sqrt()
+            parts.append((u.to(lin.dtype) * scale.view(-1, 1, 1)).flatten(1))
+        return torch.cat(parts, dim=1)
 
     def _images(self, **images: Tensor) -> list[Tensor]:
-        """Check the images and bring them to RGB in [0, 1], in the precision of the backbone."""
+        """Check images of one shape and bring them to RGB in [0, 1], in the precision of the backbone."""
+        self._check(**images)
         first = next(iter(images))
         for name, image in images.items():
-            _check_image(name, image)
             if image.shape != images[first].shape:
                 raise ValueError(
                     f"{first} and {name} must have one shape, got {tuple(images[first].shape)} "
                     f"and {tuple(image.shape)}"
                 )
+        return [self._to_rgb(image) for image in images.values()]
+
+    def _check(self, **images: Tensor) -> None:
+        for name, image in images.items():
+            _check_image(name, image)
             if self.check_range and image.is_floating_point() and not torch.compiler.is_compiling():
                 self._check_range(name, image)
-        return [self._to_unit(image).expand(-1, 3, -1, -1) for image in images.values()]
 
-    def _to_unit(self, image: Tensor) -> Tensor:
+    def _to_rgb(self, image: Tensor) -> Tensor:
         black, white = self.value_range if image.is_floating_point() else (0, 255)
         image = image.to(self.backbone.mean.dtype)
-        return image if (black, white) == (0, 1) else (image - black) / (white - black)
+        unit = image if (black, white) == (0, 1) else (image - black) / (white - black)
+        return unit.expand(-1, 3, -1, -1)
 
     def _check_range(self, name: str, image: Tensor) -> None:
         if image.requires_grad or not image.numel():
@@ -180,6 +234,36 @@ class LPIPS(nn.Module):
                 f"{name} has values from {low:.4g} to {high:.4g}, outside value_range=({black}, {white}); "
                 "give the range of your images as value_range, or check_range=False to allow this"
             )
+
+
+class Reference:
+    """Distance of images from one target whose features are held: what `LPIPS.reference` returns."""
+
+    def __init__(self, lpips: LPIPS, y: Tensor) -> None:
+        with torch.no_grad():
+            (rgb,) = lpips._images(y=y)
+            self._units = [u for (u,) in lpips._levels(rgb)]
+        self._lpips = lpips
+        self._shape = rgb.shape
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What `LPIPS(x, y)` gives, with a gradient to x only.
+
+        Args:
+            x: images (N, 3, H, W) of the size of y. y has N images too, or one, for all of x.
+
+        Raises:
+            ValueError: what `forward` raises.
+        """
+        (rgb,) = self._lpips._images(x=x)
+        count, *size = self._shape
+        if list(rgb.shape[1:]) != size or count not in (1, len(rgb)):
+            raise ValueError(
+                f"x must have the shape of the reference, {tuple(self._shape)}"
+                f"{', with any number of images' if count == 1 else ''}, got {tuple(x.shape)}"
+            )
+        levels = ((u, held) for (u,), held in zip(self._lpips._levels(rgb), self._units, strict=True))
+        return self._lpips._compare(levels, size[1:]).sum(1, keepdim=self._lpips.spatial)
 
 
 def _check_image(name: str, image: Tensor) -> None:

@@ -1,0 +1,121 @@
+"""All pairs: squared Euclidean distances between many long vectors, in blocks that fit a budget of memory.
+
+‖a‖² + ‖b‖² − 2ab is a matrix product, as fast as arithmetic gets, but it loses the digits of vectors that
+are close: an error of about 1e-6 (‖a‖² + ‖b‖²) is nothing to far ones and everything to duplicates. The
+rule: what comes out below `CLOSE` of ‖a‖² + ‖b‖² is computed again as Σ(a − b)², which is never negative,
+and exactly 0 for equal vectors.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CLOSE = 0.02
+BATCH = 64  # images embedded at once, at most
+
+
+def distances(embed: Callable[[Tensor], Tensor], images: Tensor, other: Tensor | None, memory: int) -> Tensor:
+    """Distance of every image from every one of `other`, or of `images`: what `LPIPS.pairwise` does.
+
+    Args:
+        embed: images (n, …) → vectors (n, D).
+        images, other: (N, C, H, W) and (M, C, H, W).
+        memory: bytes for vectors, half of it, and for work, the other half.
+    """
+    if memory < 1:
+        raise ValueError(f"memory must be a positive number of bytes, got {memory}")
+    if other is None:
+        vectors = _embed_all(embed, images, memory // 2)
+        return squared_distances(vectors, vectors, memory // 2, images.device)
+    if images.shape[2:] != other.shape[2:]:
+        (h0, w0), (h1, w1) = images.shape[2:], other.shape[2:]
+        raise ValueError(f"images and other must have one size, got {h0}×{w0} and {h1}×{w1}")
+    a, b = (_embed_all(embed, batch, memory // 4) for batch in (images, other))
+    return squared_distances(a, b, memory // 2, images.device)
+
+
+def squared_distances(a: Tensor, b: Tensor, memory: int, device: torch.device) -> Tensor:
+    """‖a_i − b_j‖² of vectors (N, D) and (M, D), as (N, M) on `device`.
+
+    Where `b` is `a` itself, the result is symmetric to the last bit with 0 on the diagonal, for half the
+    work. Beyond the vectors and the result, it takes `memory` bytes, or what one pair of vectors needs.
+    """
+    norms_a, norms_b = (torch.linalg.vector_norm(v, dim=1).square().to(device) for v in (a, b))
+    size = _block_rows(a.shape[1], a.element_size(), memory)
+    result = torch.empty(len(a), len(b), dtype=a.dtype, device=device)
+    for rows in _slices(len(a), size):
+        block_a = a[rows].to(device)
+        for columns in _slices(len(b), size):
+            if b is a and columns.start < rows.start:
+                result[rows, columns] = result[columns, rows].T
+            else:
+                sums = norms_a[rows, None] + norms_b[columns]
+                same = b is a and columns == rows
+                result[rows, columns] = _block(block_a, b[columns].to(device), sums, same)
+    return result
+
+
+def _embed_all(embed: Callable[[Tensor], Tensor], images: Tensor, memory: int) -> Tensor:
+    """Vectors (N, D), computed by batches: a batch needs about eight times the memory of its vectors."""
+    like = embed(images[:0])
+    vectors = _rows(len(images), like, memory)
+    size = min(max(memory // (8 * like.shape[1] * like.element_size()), 1), BATCH)
+    for rows in _slices(len(images), size):
+        vectors[rows] = embed(images[rows])
+    return vectors
+
+
+def _rows(count: int, like: Tensor, memory: int) -> Tensor:
+    """Room for `count` rows like those of (…, D): in memory up to `memory` bytes, else in a temporary file.
+
+    The file, in the folder of temporary files, has no name any more and goes with the tensor.
+    """
+    size = count * like.shape[1] * like.element_size()
+    if size <= memory:
+        return like.new_empty(count, like.shape[1])
+    with tempfile.TemporaryFile() as file:
+        held = np.memmap(file, np.uint8, "w+", shape=size)
+    return torch.from_numpy(held).view(like.dtype).view(count, -1)
+
+
+def _block(a: Tensor, b: Tensor, sums: Tensor, same: bool) -> Tensor:
+    """Distances of two blocks of vectors; `same`: the blocks are one, so half of it says all."""
+    with _full_precision(a.device):
+        block = torch.addmm(sums, a, b.T, alpha=-2)
+    close = block <= CLOSE * sums
+    if same:
+        close = close.triu(1)
+    for row in close.any(1).nonzero().flatten().tolist():
+        columns = close[row].nonzero().flatten()
+        block[row, columns] = b[columns].sub_(a[row]).square_().sum(1)
+    if same:
+        block = block.triu(1)
+        block = block + block.T
+    return block
+
+
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Multiply in full: TF32 and bfloat16 would lose more digits than the rule above makes good."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _block_rows(dimensions: int, size: int, memory: int) -> int:
+    """How many vectors make a block: it needs 4 · rows · (dimensions + rows) numbers of `size` bytes."""
+    numbers = memory // (8 * size)
+    return max(1, numbers // max(dimensions, math.isqrt(numbers)))
+
+
+def _slices(count: int, rows: int) -> list[slice]:
+    return [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
