@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -182,4 +183,5 @@ def _identity(method: str) -> str:
 
 
 def _path(method: str) -> str:
-    return method.rpartition("@")[0] if grammar.is_path(method) and "@" in method else method
+    """The name that `_identity` was given."""
+    return re.sub(r"@[0-9a-f]{8}$", "", method)
