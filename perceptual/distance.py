@@ -186,7 +186,7 @@ class LPIPS(nn.Module):
                 yield [unit_normalize(m) for m in maps]
         else:
             for m in self.backbone(torch.cat(batches)):
-                yield list(unit_normalize(m).chunk(len(batches)))
+                yield [unit_normalize(part) for part in m.chunk(len(batches))]
 
     def _vectors(self, rgb: Tensor) -> Tensor:
         if any((vector < 0).any() for vector in self.lin):
