@@ -72,7 +72,8 @@ def test_scores_are_those_of_one_triplet_at_a_time(name, request):
             for part, column in ((item.p0, "d0"), (item.p1, "d1")):
                 expected = distance(item.ref[None], part[None]).item()
                 assert kept.arrays[column][row] == pytest.approx(expected, rel=1e-4, abs=1e-6)
-        whole = reference.two_afc_score(kept.arrays["d0"], kept.arrays["d1"], items.arrays["judgment"])
+        judgment = items.arrays["judgment"].astype(float)
+        whole = reference.two_afc_score(kept.arrays["d0"], kept.arrays["d1"], judgment)
         assert kept.row["scores"]["micro"] == pytest.approx(whole, abs=1e-9)
         assert score({"it": distance}, data.val_dataloader(), data.subsets)["it"]["mean"] == pytest.approx(
             kept.row["scores"]["mean"], abs=0.01
