@@ -51,7 +51,7 @@ def logged(run: Path, key: str) -> list[float]:
 
 @pytest.mark.parametrize("variant", ["lin", "tune", "scratch"])
 def test_a_run_leaves_scores_checkpoints_and_a_table(train, capsys, variant):
-    run = train(f"model={variant}")
+    run = train(f"model={variant}", "trainer.limit_val_batches=null")
     printed = capsys.readouterr().out
     assert "uncalibrated" in printed
     assert "trained" in printed
