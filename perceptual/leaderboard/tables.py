@@ -27,10 +27,11 @@ def table(
         header: of the column of names: what the scores are.
     """
     columns = list(next(iter(scores.values()), {}))
-    result = Table(title=title)
-    result.add_column(header, no_wrap=True)
+    result = Table(title=title, pad_edge=False)
+    # in a narrow terminal headings and paths fold, numbers stay whole
+    result.add_column(header, overflow="fold", min_width=12)
     for column in columns:
-        result.add_column(column, justify="right")
+        result.add_column(column, justify="right", overflow="fold", min_width=4)
     for name, values in scores.items():
         result.add_row(name, *(f"{100 * values[column]:.1f}" for column in columns))
     return result
