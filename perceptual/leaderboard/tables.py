@@ -3,6 +3,7 @@
 import html
 from collections.abc import Mapping, Sequence
 
+from rich import box
 from rich.table import Table
 
 from perceptual.leaderboard import published
@@ -27,7 +28,7 @@ def table(
         header: of the column of names: what the scores are.
     """
     columns = list(next(iter(scores.values()), {}))
-    result = Table(title=title, pad_edge=False)
+    result = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     # in a narrow terminal headings and paths fold, numbers stay whole
     result.add_column(header, overflow="fold", min_width=12)
     for column in columns:
