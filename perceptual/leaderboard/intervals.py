@@ -143,8 +143,7 @@ def bootstrap_precision(
             for row in distance
         ]
         by_method = np.array(columns).transpose(2, 0, 1)  # (B, M, S + 1)
-        macro = by_method[:, :, :-1].mean(-1, keepdims=True)
-        return np.concatenate([by_method[:, :, :-1], macro, by_method[:, :, -1:]], axis=-1)
+        return _with_macro(by_method)
 
     drawn = [scores(_weights(rng, clusters, rows)) for rows in _chunks(draws, max(clusters, len(same)))]
     return Intervals(scores(np.ones((1, clusters)))[0], np.concatenate(drawn))
@@ -183,8 +182,7 @@ def bootstrap_correlation(
     def scores(times: NDArray[np.int64]) -> Floats:
         parts = [together[:, np.repeat(m, times[m])] for m in [*members, np.arange(len(score))]]
         columns = np.stack([_spearman(part) for part in parts], axis=-1)
-        macro = columns[:, :-1].mean(-1, keepdims=True)
-        return np.concatenate([columns[:, :-1], macro, columns[:, -1:]], axis=-1)
+        return _with_macro(columns)
 
     clusters = int(cluster.max()) + 1
     drawn = [scores(_weights(rng, clusters, 1)[0].astype(int)[cluster]) for _ in range(draws)]
@@ -198,3 +196,9 @@ def _spearman(rows: Floats) -> Floats:
     norms = np.linalg.norm(ranks, axis=1)
     norm = norms[:-1] * norms[-1]
     return np.divide(ranks[:-1] @ ranks[-1], norm, out=np.zeros_like(norm), where=norm > 0)
+
+
+def _with_macro(columns: Floats) -> Floats:
+    """(…, S + 2) from (…, S + 1): the subsets, their plain mean put in, and the score of all items."""
+    macro = columns[..., :-1].mean(-1, keepdims=True)
+    return np.concatenate([columns[..., :-1], macro, columns[..., -1:]], axis=-1)
