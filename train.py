@@ -50,7 +50,7 @@ def train(cfg: DictConfig) -> Scores:
         batches = CachedDataModule(data, model.distance)
     # evaluate.py finds in the checkpoint which data the score is of
     batches.save_hyperparameters(described)
-    uncalibrated = LPIPS(backbone, lin=None)
+    uncalibrated = LPIPS(backbone, lin=None, form=model.distance.form)
     scores = score({"uncalibrated": uncalibrated}, batches.val_dataloader(), data.subsets)
 
     callbacks = [build(node) for node in cfg.callbacks.values()]

@@ -15,6 +15,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 Variant = Enum("Variant", ["lin", "tune", "scratch"])
 Ranking = Enum("Ranking", ["paper", "antisymmetric"])
+Form = Enum("Form", ["per_position", "pooled"])
 SplitBy = Enum("SplitBy", ["image", "triplet"])
 Cache = Enum("Cache", ["on", "off"])
 
@@ -107,6 +108,7 @@ class ModelConfig:
     backbone: Any = "${backbone}"
     variant: Variant = MISSING
     ranking: Ranking = Ranking.paper
+    form: Form = Form.per_position
     lr: float = 1e-4
     betas: tuple[float, float] = (0.5, 0.999)
     dropout: float = 0.5

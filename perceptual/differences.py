@@ -26,7 +26,7 @@ from perceptual.data.distinct import DistinctPairs
 from perceptual.data.images import read_batch
 from perceptual.data.loading import loader
 from perceptual.data.triplets import TripletDataset
-from perceptual.distance import LPIPS, unit_normalize
+from perceptual.distance import LPIPS
 
 VERSION = 1  # of the numbers; another one makes old caches foreign
 CHUNK = 64  # pairs compared at once
@@ -144,6 +144,7 @@ def cache_key(lpips: LPIPS, triplets: TripletDataset) -> str:
         backbone.input_size,
         backbone.mean.flatten().tolist(),
         backbone.std.flatten().tolist(),
+        lpips.form,
         triplets.table.fingerprint(),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -162,7 +163,7 @@ def mean_differences(lpips: LPIPS, pairs: DistinctPairs, start: int = 0) -> Iter
         images, place = chunk.unique(return_inverse=True)
         new = torch.tensor([i for i in images.tolist() if i not in held], dtype=torch.long)
         if len(new):
-            maps = [unit_normalize(m) for m in lpips.backbone(read_batch(pairs.images, new).to(device))]
+            maps = [lpips.unit(m) for m in lpips.backbone(read_batch(pairs.images, new).to(device))]
             held.update((i, [m[n] for m in maps]) for n, i in enumerate(new.tolist()))
         levels = zip(*(held[i] for i in images.tolist()), strict=True)
         first, second = place.T.to(device)

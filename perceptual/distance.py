@@ -16,6 +16,7 @@ from perceptual import pairwise, released
 from perceptual.backbone import Backbone
 
 EPS = 1e-10
+FORMS = ("per_position", "pooled")
 
 
 def unit_normalize(f: Tensor) -> Tensor:
@@ -40,6 +41,10 @@ class LPIPS(nn.Module):
     d(x, y) = Σ_l 1/(H_l W_l) Σ_hw Σ_c lin_lc (x̂_lhwc − ŷ_lhwc)², with x̂, ŷ the features of level l,
     unit-normalised over channels. The metric is frozen: its weights ask for no gradient, images may.
 
+    In the form `pooled`, x̂ and ŷ are one vector a level: the mean of its features over H×W, unit-normalised.
+    What is in the images counts, not where (Kumar et al. 2022, "Do better ImageNet classifiers assess
+    perceptual similarity better?", https://arxiv.org/abs/2203.04946, its normalised mean pool).
+
     Args:
         backbone: name of a backbone (torchvision's `alexnet` and `squeezenet1_1`, any of timm), or a built
             `Backbone`.
@@ -51,9 +56,12 @@ class LPIPS(nn.Module):
             a gradient, under compile and export.
         dropout: probability of dropping an element of the squared differences in training mode (the paper's
             calibration uses 0.5).
+        form: `per_position`, means over H×W after the difference, as in the paper; or `pooled`, before it.
+            The published calibrations were made per position.
 
     Raises:
-        ValueError: unknown backbone or calibration, or one that does not fit the other.
+        ValueError: unknown backbone or calibration, or one that does not fit the other; an unknown form, or
+            `pooled` with `spatial`.
         FileNotFoundError: weights or calibration that cannot be found.
     """
 
@@ -65,8 +73,10 @@ class LPIPS(nn.Module):
         value_range: tuple[float, float] = (0, 1),
         check_range: bool = True,
         dropout: float = 0.0,
+        form: str = "per_position",
     ) -> None:
         super().__init__()
+        _check_form(form, spatial)
         if not value_range[0] < value_range[1]:
             raise ValueError(f"value_range must be (black, white) with black < white, got {value_range}")
         name = backbone if isinstance(backbone, str) else backbone.name
@@ -79,6 +89,7 @@ class LPIPS(nn.Module):
         _check_normalization(backbone, calibration)
         self.lin = nn.ParameterList(nn.Parameter(vector, requires_grad=False) for vector in vectors)
         self.dropout = nn.Dropout(dropout)
+        self.form = form
         self.spatial = spatial
         self.value_range = value_range
         self.check_range = check_range
@@ -150,6 +161,10 @@ class LPIPS(nn.Module):
         self._check(images=images, **({} if other is None else {"other": other}))
         return pairwise.distances(lambda batch: self._vectors(self._to_rgb(batch)), images, other, memory)
 
+    def unit(self, f: Tensor) -> Tensor:
+        """What is compared of a level's features (N, C, H, W): unit-normalised, (N, C, 1, 1) if pooled."""
+        return unit_normalize(f.mean((2, 3), keepdim=True) if self.form == "pooled" else f)
+
     def weigh(self, means: Tensor) -> Tensor:
         """Distance (N,) from mean squared differences (N, C) of unit-normalised features.
 
@@ -183,10 +198,10 @@ class LPIPS(nn.Module):
         """
         if len({batch.requires_grad for batch in batches}) > 1:
             for maps in zip(*(self.backbone(batch) for batch in batches), strict=True):
-                yield [unit_normalize(m) for m in maps]
+                yield [self.unit(m) for m in maps]
         else:
             for m in self.backbone(torch.cat(batches)):
-                yield [unit_normalize(part) for part in m.chunk(len(batches))]
+                yield [self.unit(part) for part in m.chunk(len(batches))]
 
     def _vectors(self, rgb: Tensor) -> Tensor:
         if any((vector < 0).any() for vector in self.lin):
@@ -264,6 +279,13 @@ class Reference:
             )
         levels = ((u, held) for (u,), held in zip(self._lpips._levels(rgb), self._units, strict=True))
         return self._lpips._compare(levels, size[1:]).sum(1, keepdim=self._lpips.spatial)
+
+
+def _check_form(form: str, spatial: bool) -> None:
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+    if spatial and form == "pooled":
+        raise ValueError("form='pooled' compares no positions, so it has no map: spatial must be False")
 
 
 def _check_image(name: str, image: Tensor) -> None:

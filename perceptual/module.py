@@ -13,7 +13,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from perceptual.backbone import Backbone
-from perceptual.distance import LPIPS
+from perceptual.distance import FORMS, LPIPS
 from perceptual.metrics import PerSubset, TwoAFCScore, two_afc_score
 from perceptual.ranking import RANKINGS, ranking_loss
 
@@ -40,6 +40,7 @@ class PerceptualRanker(pl.LightningModule):
         variant: what is trained besides the ranking network. `lin`: the channel weights, the backbone frozen;
             `tune`: the backbone too, from its weights; `scratch`: the backbone too, from random weights.
         ranking: `paper` or `antisymmetric`.
+        form: of the distance, `per_position` or `pooled`, see `LPIPS`.
         lr: initial learning rate of Adam.
         betas: coefficients of Adam.
         dropout: probability of dropping an element of the squared differences in training.
@@ -54,6 +55,7 @@ class PerceptualRanker(pl.LightningModule):
         backbone: str | Mapping[str, Any] = "alexnet",
         variant: str = "lin",
         ranking: str = "paper",
+        form: str = "per_position",
         lr: float = 1e-4,
         betas: Sequence[float] = (0.5, 0.999),
         dropout: float = 0.5,
@@ -61,6 +63,7 @@ class PerceptualRanker(pl.LightningModule):
         super().__init__()
         _one_of("variant", variant, VARIANTS)
         _one_of("ranking", ranking, RANKINGS)
+        _one_of("form", form, FORMS)
         if not lr > 0:
             raise ValueError(f"lr must be positive, got {lr}")
         if not 0 <= dropout < 1:
@@ -73,12 +76,14 @@ class PerceptualRanker(pl.LightningModule):
                 "backbone": spec,
                 "variant": variant,
                 "ranking": ranking,
+                "form": form,
                 "lr": lr,
                 "betas": list(betas),
                 "dropout": dropout,
             }
         )
-        self.distance = LPIPS(Backbone(**spec, trainable=variant != "lin"), lin=None, dropout=dropout)
+        built = Backbone(**spec, trainable=variant != "lin")
+        self.distance = LPIPS(built, lin=None, dropout=dropout, form=form)
         for vector in self.distance.lin:
             # the initialisation of the reference, a 1×1 convolution's: U(−1/√C, 1/√C)
             bound = len(vector) ** -0.5
@@ -173,15 +178,9 @@ class PerceptualRanker(pl.LightningModule):
             frozen = {k: v for k, v in own.items() if k.startswith(FROZEN)}
             checkpoint["state_dict"] = {**checkpoint["state_dict"], **frozen}
         given = {k: v.shape for k, v in checkpoint["state_dict"].items()}
-        if given != {k: v.shape for k, v in own.items()}:
-            settings = ("variant", "ranking")
-            theirs = {key: checkpoint["hyper_parameters"][key] for key in settings}
-            ours = {key: self.hparams[key] for key in settings}
-            raise ValueError(
-                f"the checkpoint does not fit the model: it has {theirs} and levels "
-                f"{checkpoint['hyper_parameters']['backbone'].get('out_indices')}, "
-                f"the model {ours} and levels {self.hparams['backbone'].get('out_indices')}"
-            )
+        theirs, ours = (_settings(each) for each in (checkpoint["hyper_parameters"], self.hparams))
+        if theirs != ours or given != {k: v.shape for k, v in own.items()}:
+            raise ValueError(f"the checkpoint does not fit the model: it has {theirs}, the model {ours}")
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -211,6 +210,13 @@ def lr_factor(epoch: int, epochs: int) -> float:
     decay = epochs // 2
     start = epochs - decay
     return 1.0 if epoch <= start or decay < 1 else 1 - (min(epoch, epochs - 1) - start) / decay
+
+
+def _settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint and the model that takes it must have in common."""
+    shared = {key: hparams.get(key) for key in ("variant", "ranking")}
+    levels = {key: hparams["backbone"].get(key) for key in ("out_indices", "input_size")}
+    return {**shared, "form": hparams.get("form", "per_position"), **levels}
 
 
 def _one_of(argument: str, value: str, allowed: Any) -> None:

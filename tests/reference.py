@@ -54,6 +54,15 @@ def lpips_levels(features0, features1, lin):
     ]
 
 
+def pooled_levels(features0, features1, lin):
+    """Kumar et al. 2022, normalised mean pool: Σ_c lin_c (f̄0/‖f̄0‖ − f̄1/‖f̄1‖)², f̄ the mean over positions."""
+    levels = []
+    for f0, f1, weights in zip(features0, features1, lin, strict=True):
+        a, b = (np.array([np.mean(channel.astype(float)) for channel in f]) for f in (f0, f1))
+        levels.append(np.sum(weights * (a / np.linalg.norm(a) - b / np.linalg.norm(b)) ** 2))
+    return levels
+
+
 def lpips_map(f0, f1, lin):
     """The distance of one level at each position, (H, W)."""
     _, height, width = f0.shape

@@ -48,6 +48,7 @@ def test_models_build_from_plain_values(model, ranking):
         "backbone": {"name": "resnet10t", "weights": None, "out_indices": None, "input_size": None},
         "variant": model,
         "ranking": ranking,
+        "form": "per_position",
         "lr": 1e-4,
         "betas": [0.5, 0.999],
         "dropout": 0.5,

@@ -12,7 +12,7 @@ from perceptual import differences
 from perceptual.backbone import Backbone
 from perceptual.data import ManifestDataModule
 from perceptual.differences import CachedDataModule, cached
-from perceptual.distance import LPIPS
+from perceptual.distance import FORMS, LPIPS
 from perceptual.module import PerceptualRanker
 
 NETWORK = {"name": "test_resnet", "weights": None}
@@ -41,7 +41,9 @@ def forwards(lpips: LPIPS) -> list[int]:
     return seen
 
 
-def test_the_means_give_the_distances_of_the_images(data, lpips, tmp_path):
+@pytest.mark.parametrize("form", FORMS)
+def test_the_means_give_the_distances_of_the_images(data, lpips, tmp_path, form):
+    lpips.form = form
     batches = CachedDataModule(data, lpips, tmp_path / "cache")
     for images, means in zip(data.val_dataloader(), batches.val_dataloader(), strict=True):
         assert torch.equal(means.judgment, images.judgment)
@@ -144,6 +146,7 @@ def test_the_key_tells_apart_all_that_matters(data, lpips, tmp_path):
         LPIPS(Backbone(**NETWORK, mean=(0.1, 0.2, 0.3)), lin=None),
         LPIPS(Backbone(**NETWORK, input_size=48), lin=None),
     ]
+    others.append(LPIPS(Backbone(**NETWORK), lin=None, form="pooled"))
     for metric in others[2:]:
         metric.backbone.net.load_state_dict(lpips.backbone.net.state_dict())
     keys = [key(lpips), key(lpips, data.val_set), *map(key, others)]

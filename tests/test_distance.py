@@ -69,6 +69,48 @@ def test_distance_equals_the_papers_formula_in_numpy(name):
         )
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_the_pooled_form_equals_its_formula_in_numpy(name):
+    torch.manual_seed(0)
+    distance = LPIPS(Backbone(name, None), lin=None, form="pooled")
+    for vector in distance.lin:
+        vector.data.uniform_()
+    x, y = images(2, 3, 40, 24)
+    with torch.no_grad():
+        maps = [[m.numpy() for m in distance.backbone(image)] for image in (x, y)]
+    lin = [vector.numpy() for vector in distance.lin]
+    expected = [
+        reference.pooled_levels([m[i] for m in maps[0]], [m[i] for m in maps[1]], lin) for i in (0, 1)
+    ]
+    np.testing.assert_allclose(distance.per_level(x, y), expected, rtol=1e-4)
+    np.testing.assert_allclose(distance(x, y), np.sum(expected, axis=1), rtol=1e-4)
+    d0, d1 = distance.triplet(x, y, x)
+    torch.testing.assert_close(d0, distance(x, y))
+    assert (d1 == 0).all()
+    torch.testing.assert_close(distance.reference(y)(x), distance(x, y))
+    vectors = distance.embed(torch.cat([x, y]))
+    assert vectors.shape == (4, sum(distance.backbone.channels))
+    torch.testing.assert_close((vectors[:2] - vectors[2:]).square().sum(1), distance(x, y))
+    torch.testing.assert_close(distance.pairwise(x, y).diagonal(), distance(x, y), rtol=1e-4, atol=1e-6)
+
+
+def test_the_pooled_form_does_not_see_where_things_are():
+    torch.manual_seed(0)
+    backbone = Backbone("alexnet", None, out_indices=[0])
+    black = torch.zeros(1, 3, 67, 67)
+    a, b = black.clone(), black.clone()
+    a[..., 16:24, 16:24], b[..., 40:48, 40:48] = 1, 1  # strides of 4: the maps are shifted whole
+    assert LPIPS(backbone, lin=None)(a, b) > 0.01
+    assert LPIPS(backbone, lin=None, form="pooled")(a, b) < 1e-6
+
+
+def test_a_form_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="form must be one of per_position, pooled, got 'mean'"):
+        LPIPS("alexnet", form="mean")
+    with pytest.raises(ValueError, match="spatial must be False"):
+        LPIPS("alexnet", form="pooled", spatial=True)
+
+
 # --- against the lpips package, with the same weights ---
 
 CASES = {

@@ -287,6 +287,7 @@ def test_both_rankings_train(ranking, tmp_path):
     [
         ({"variant": "frozen"}, "variant must be one of lin, tune, scratch, got 'frozen'"),
         ({"ranking": "bce"}, "ranking must be one of paper, antisymmetric, got 'bce'"),
+        ({"form": "mean"}, "form must be one of per_position, pooled, got 'mean'"),
         ({"lr": 0}, "lr must be positive, got 0"),
         ({"dropout": 1}, "dropout must be at least 0 and less than 1, got 1"),
         ({"dropout": -0.1}, "dropout must be at least 0"),
@@ -532,6 +533,7 @@ def test_hyperparameters_are_plain_values(alexnet, tmp_path):
         "backbone": {"name": "alexnet"},
         "variant": "lin",
         "ranking": "paper",
+        "form": "per_position",
         "lr": 2e-4,
         "betas": [0.5, 0.999],
         "dropout": 0.25,
@@ -545,6 +547,15 @@ def test_arguments_of_the_backbone_come_back(tmp_path):
     assert loaded.distance.backbone.out_indices == (1, 3)
     assert loaded.distance.backbone.input_size == (48, 48)
     assert torch.equal(distances(loaded), distances(ranker))
+
+
+def test_the_form_comes_back_and_another_is_refused(tmp_path):
+    ranker, path = trained(tmp_path, RANDOM, form="pooled")
+    loaded = PerceptualRanker.load_from_checkpoint(path).eval()
+    assert loaded.distance.form == "pooled"
+    assert torch.equal(distances(loaded), distances(ranker))
+    with pytest.raises(ValueError, match=r"does not fit the model: it has .*'pooled'.*'per_position'"):
+        trainer(tmp_path).fit(PerceptualRanker(RANDOM), loader(make_batches()), ckpt_path=path)
 
 
 def test_the_trained_distance_is_an_lpips_with_its_lin(alexnet, tmp_path):
