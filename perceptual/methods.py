@@ -7,6 +7,8 @@
 | `runs/…/last.ckpt`                     | the distance of a checkpoint of `PerceptualRanker`   |
 | `l2`, `ssim`, … (`BASELINES`)          | a classic distance                                   |
 | `timm:*convnext*`                      | every timm name with weights that fits the pattern   |
+
+Classic distances and checkpoints bring libraries that take seconds to import: only who names one pays.
 """
 
 import difflib
@@ -19,9 +21,7 @@ import timm
 from torch import nn
 
 from perceptual.backbone import TORCHVISION
-from perceptual.baselines import BASELINES
 from perceptual.distance import LPIPS
-from perceptual.module import PerceptualRanker, read_checkpoint
 
 WILDCARD = "timm:"
 
@@ -35,17 +35,18 @@ def build(method: str) -> nn.Module:
     """
     if is_path(method):
         return _from_checkpoint(Path(method).expanduser())
+    name, version = split_version(method)
+    if name in TORCHVISION or timm.is_model(name):
+        return LPIPS(name, lin=version)
+    from perceptual.baselines import BASELINES
+
     if method in BASELINES:
         return BASELINES[method]()
-    name, version = split_version(method)
-    if name not in TORCHVISION and not timm.is_model(name):
-        known = [*BASELINES, *TORCHVISION, *timm.list_models()]
-        near = difflib.get_close_matches(name, known, n=3)
-        raise ValueError(
-            f"unknown method {method!r}; it may be a backbone, BACKBONE-v0.1, the path of a .ckpt file, "
-            f"or one of {', '.join(BASELINES)}" + (f"; did you mean {', '.join(near)}?" if near else "")
-        )
-    return LPIPS(name, lin=version)
+    near = difflib.get_close_matches(name, [*BASELINES, *TORCHVISION, *timm.list_models()], n=3)
+    raise ValueError(
+        f"unknown method {method!r}; it may be a backbone, BACKBONE-v0.1, the path of a .ckpt file, "
+        f"or one of {', '.join(BASELINES)}" + (f"; did you mean {', '.join(near)}?" if near else "")
+    )
 
 
 def expand(methods: Iterable[str]) -> list[str]:
@@ -69,11 +70,11 @@ def family(method: str) -> str:
     """What a method belongs to: `classic`, `trained` (a checkpoint), or the architecture's family in timm."""
     if is_path(method):
         return "trained"
-    if method in BASELINES:
-        return "classic"
     architecture = split_version(method)[0].partition(".")[0]
     if architecture in TORCHVISION:
         return architecture.partition("net")[0] + "net"
+    if not timm.is_model(architecture):
+        return "classic"
     return timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
 
 
@@ -89,6 +90,8 @@ def split_version(method: str) -> tuple[str, str | None]:
 
 
 def _from_checkpoint(path: Path) -> nn.Module:
+    from perceptual.module import PerceptualRanker, read_checkpoint
+
     read_checkpoint(path)
     model = PerceptualRanker.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     return model.distance.eval().requires_grad_(False)
