@@ -10,7 +10,7 @@ from perceptual import evaluation, methods
 from perceptual.cli.errors import one_line_errors
 from perceptual.config import build, data_arguments, register
 from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
-from perceptual.leaderboard import score, table
+from perceptual.leaderboard import score, table, tables
 from perceptual.leaderboard.tables import NAMES
 from perceptual.module import read_checkpoint
 
@@ -34,9 +34,9 @@ def evaluate(cfg: DictConfig) -> Scores:
     if distance is None:
         return evaluate_methods(list(cfg.methods or RELEASED), data, cfg.results)
     if not isinstance(data, TwoAFCDataModule):
-        raise ValueError(f"ckpt= repeats the 2AFC score of training; on other data, methods=[{cfg.ckpt}]")
-    scores = score({cfg.ckpt: distance}, data.val_dataloader(), data.subsets)
-    Console().print(table(scores, title=f"Validation, {data.describe()}"))
+        raise ValueError(f"ckpt= repeats the scores of training; on other data, methods=[{cfg.ckpt}]")
+    scores = score({cfg.ckpt: distance}, data.val_dataloader(), data.subsets, data.jnd_subsets)
+    Console().print(tables(scores, title=f"Validation, {data.describe()}"))
     return scores
 
 

@@ -17,7 +17,7 @@ from perceptual.cli.errors import one_line_errors
 from perceptual.config import Cache, build, data_arguments, register
 from perceptual.differences import CachedDataModule
 from perceptual.distance import LPIPS
-from perceptual.leaderboard import score, table
+from perceptual.leaderboard import score, tables
 from perceptual.module import read_checkpoint
 
 Scores = dict[str, dict[str, float]]
@@ -27,7 +27,8 @@ def train(cfg: DictConfig) -> Scores:
     """Train and judge as `cfg` (conf/train.yaml) says.
 
     Returns:
-        2AFC scores in [0, 1] by `uncalibrated` and `trained`, then by subset, `mean` (macro) and `micro`.
+        scores in [0, 1] by `uncalibrated` and `trained`, then 2AFC by subset, `mean` (macro) and `micro`, and
+        JND likewise where there are pairs, see `perceptual.leaderboard.score`.
 
     Raises:
         ValueError, OSError: what the user asked for cannot be done, before training starts.
@@ -51,7 +52,7 @@ def train(cfg: DictConfig) -> Scores:
     # evaluate.py finds in the checkpoint which data the score is of
     batches.save_hyperparameters(described)
     uncalibrated = LPIPS(backbone, lin=None, form=model.distance.form)
-    scores = score({"uncalibrated": uncalibrated}, batches.val_dataloader(), data.subsets)
+    scores = score({"uncalibrated": uncalibrated}, batches.val_dataloader(), data.subsets, data.jnd_subsets)
 
     callbacks = [build(node) for node in cfg.callbacks.values()]
     trainer = build(cfg.trainer, logger=build(cfg.logger), callbacks=callbacks)
@@ -63,9 +64,10 @@ def train(cfg: DictConfig) -> Scores:
     finally:
         close_wandb()
 
-    scores |= score({"trained": model.distance.eval()}, batches.val_dataloader(), data.subsets)
+    trained = {"trained": model.distance.eval()}
+    scores |= score(trained, batches.val_dataloader(), data.subsets, data.jnd_subsets)
     Path(cfg.run_dir, "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
-    console.print(table(scores, title=f"Validation, {data.describe()}"))
+    console.print(tables(scores, title=f"Validation, {data.describe()}"))
     console.print(f"Run       {cfg.run_dir}", highlight=False, soft_wrap=True)
     return scores
 

@@ -40,6 +40,7 @@ class DataConfig:
     num_workers: int | None = None
     weight_by_votes: bool = False
     seed: int = "${seed}"  # type: ignore[assignment]  # OmegaConf resolves and checks it
+    jnd: str | None = None  # JND pairs to score in validation; by default BAPPS's own, where they are
     cache: Cache = Cache.on  # train.py: compute what a frozen backbone says once, and keep it
 
 

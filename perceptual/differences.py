@@ -10,7 +10,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from perceptual.data import TwoAFCDataModule
 from perceptual.data.distinct import DistinctPairs
 from perceptual.data.images import read_batch
-from perceptual.data.loading import loader
+from perceptual.data.loading import loader, val_loaders
+from perceptual.data.pairs import PairDataset
 from perceptual.data.triplets import TripletDataset
 from perceptual.distance import LPIPS
 
@@ -47,31 +48,45 @@ class DifferenceBatch(NamedTuple):
         return lpips.weigh(self.means0), lpips.weigh(self.means1)
 
 
-class DifferenceDataset(Dataset[DifferenceBatch]):
-    """The triplets of a dataset with cached means in place of images.
+class PairDifferenceBatch(NamedTuple):
+    """N JND pairs as the mean squared differences of their unit-normalised features, and what people said."""
+
+    means: Tensor  # (N, C) float32, the channels of all levels, shallow to deep
+    same: Tensor  # (N,) float32, fraction of people who said "same"
+    subset: Tensor  # (N,) int64, index into the datamodule's `jnd_subsets`
+
+    def distances(self, lpips: LPIPS) -> tuple[Tensor]:
+        """The distance of each pair, (N,), alone in a tuple."""
+        return (lpips.weigh(self.means),)
+
+
+class DifferenceDataset(Dataset[DifferenceBatch | PairDifferenceBatch]):
+    """The items of a dataset, triplets or JND pairs, with cached means in place of images.
 
     Args:
-        triplets: N triplets.
+        judged: N items.
         pairs: their distinct pairs.
         means: (P, C) float32, one row for each of `pairs`.
     """
 
-    def __init__(self, triplets: TripletDataset, pairs: DistinctPairs, means: Tensor) -> None:
-        self._triplets, self._means = triplets, means
+    def __init__(self, judged: TripletDataset | PairDataset, pairs: DistinctPairs, means: Tensor) -> None:
+        self._judged, self._means = judged, means
         self._which = torch.from_numpy(pairs.which)
+        self._batch: Any = DifferenceBatch if isinstance(judged, TripletDataset) else PairDifferenceBatch
 
     def __len__(self) -> int:
-        return len(self._triplets)
+        return len(self._judged)
 
-    def __getitem__(self, index: int) -> DifferenceBatch:
-        """One triplet, without the batch axis."""
-        return DifferenceBatch(*(column[0] for column in self.__getitems__([index])))
+    def __getitem__(self, index: int) -> DifferenceBatch | PairDifferenceBatch:
+        """One item, without the batch axis."""
+        return self._batch(*(column[0] for column in self.__getitems__([index])))
 
-    def __getitems__(self, indices: Sequence[int]) -> DifferenceBatch:
-        """A batch of triplets, in the order of the indices."""
+    def __getitems__(self, indices: Sequence[int]) -> DifferenceBatch | PairDifferenceBatch:
+        """A batch of items, in the order of the indices."""
         rows = torch.as_tensor(indices)
-        means0, means1 = self._means.index_select(0, self._which[:, rows].flatten()).chunk(2)
-        return DifferenceBatch(means0, means1, *self._triplets.judged(rows))
+        which = self._which[:, rows]
+        means = self._means.index_select(0, which.flatten()).chunk(len(which))
+        return self._batch(*means, *self._judged.judged(rows))
 
 
 class CachedDataModule(pl.LightningDataModule):
@@ -96,18 +111,19 @@ class CachedDataModule(pl.LightningDataModule):
         assert data.val_set is not None
         place = Path(folder) if folder else default_folder()
         self.data = data
-        self.subsets = data.subsets
+        self.subsets, self.jnd_subsets = data.subsets, data.jnd_subsets
         self.train_set, self.val_set = (
             cached(lpips, triplets, place) for triplets in (data.train_set, data.val_set)
         )
+        self.jnd_set = None if data.jnd_set is None else cached(lpips, data.jnd_set, place)
 
     def train_dataloader(self) -> DataLoader[DifferenceBatch]:
         """Training batches, in the order in which the other data module would give them."""
         return loader(self.train_set, self.data.batch_size, 0, self.data.seed, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[DifferenceBatch]:
-        """Validation batches of all subsets, in a fixed order."""
-        return loader(self.val_set, self.data.batch_size, 0, self.data.seed)
+    def val_dataloader(self) -> DataLoader[DifferenceBatch] | list[DataLoader[Any]]:
+        """Validation batches of all subsets, in a fixed order; JND pairs come by a second loader."""
+        return val_loaders(self.val_set, self.jnd_set, self.data.batch_size, 0)
 
 
 def default_folder() -> Path:
@@ -115,14 +131,14 @@ def default_folder() -> Path:
     return Path(os.environ.get("PERCEPTUAL_CACHE") or Path.home() / ".cache/perceptual")
 
 
-def cached(lpips: LPIPS, triplets: TripletDataset, folder: Path) -> DifferenceDataset:
-    """The triplets with their means, from `folder` if it has them, else computed and kept there.
+def cached(lpips: LPIPS, judged: TripletDataset | PairDataset, folder: Path) -> DifferenceDataset:
+    """The items with their means, from `folder` if it has them, else computed and kept there.
 
     Several processes may ask at once: one computes, the others wait. A computation that was interrupted goes
     on where it was.
     """
-    pairs = DistinctPairs(triplets)
-    key = cache_key(lpips, triplets)
+    pairs = DistinctPairs(judged)
+    key = cache_key(lpips, judged)
     path = folder / f"{lpips.backbone.name}-{key[:16]}.npy"
     folder.mkdir(parents=True, exist_ok=True)
     shape = (len(pairs), sum(lpips.backbone.channels))
@@ -130,10 +146,10 @@ def cached(lpips: LPIPS, triplets: TripletDataset, folder: Path) -> DifferenceDa
         if not _whole(path, shape):
             _compute(lpips, pairs, path, shape)
     means = np.load(path, mmap_mode="c")  # copy on write: the file stays as it is
-    return DifferenceDataset(triplets, pairs, torch.from_numpy(means))
+    return DifferenceDataset(judged, pairs, torch.from_numpy(means))
 
 
-def cache_key(lpips: LPIPS, triplets: TripletDataset) -> str:
+def cache_key(lpips: LPIPS, judged: TripletDataset | PairDataset) -> str:
     """SHA-256, in hex, of everything the means depend on."""
     backbone = lpips.backbone
     parts = [
@@ -145,7 +161,7 @@ def cache_key(lpips: LPIPS, triplets: TripletDataset) -> str:
         backbone.mean.flatten().tolist(),
         backbone.std.flatten().tolist(),
         lpips.form,
-        triplets.table.fingerprint(),
+        judged.table.fingerprint(),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

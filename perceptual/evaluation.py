@@ -17,6 +17,7 @@ from perceptual import methods as grammar
 from perceptual.data import JNDDataModule, OpinionDataModule, TwoAFCDataModule
 from perceptual.data.distinct import DistinctPairs
 from perceptual.data.images import ImageFiles
+from perceptual.data.loading import loader
 from perceptual.data.opinions import OpinionDataset
 from perceptual.data.pairs import PairDataset
 from perceptual.data.triplets import TripletDataset
@@ -60,20 +61,21 @@ def evaluate(
     Returns:
         the results on these items, and what the methods are called there (a checkpoint by path and hash).
     """
-    judged, loader, fingerprint = data.val_set, data.val_dataloader(), data.fingerprint()
-    assert judged is not None  # or there would be no loader
+    judged, fingerprint = data.val_set, data.fingerprint()
+    assert judged is not None  # or it would have no fingerprint
+    batches = loader(judged, data.batch_size, data.num_workers, seed=0)
     place = DataResults(Path(results, fingerprint[:12]))
     place.write_items(*_items(judged, fingerprint, data.describe()))
     names = [_identity(method) for method in grammar.expand(methods)]
     missing = [name for name in names if not place.has(name)]
     group = GROUP if isinstance(judged.images, ImageFiles) else 1
     for start in range(0, len(missing), group):
-        _evaluate_group(missing[start : start + group], judged, loader, place, torch.device(device))
+        _evaluate_group(missing[start : start + group], judged, batches, place, torch.device(device))
     return place, names
 
 
 def _evaluate_group(
-    methods: Sequence[str], data: Judged, loader: DataLoader[Any], place: DataResults, device: torch.device
+    methods: Sequence[str], data: Judged, batches: DataLoader[Any], place: DataResults, device: torch.device
 ) -> None:
     distances: dict[str, nn.Module] = {}
     for method in methods:
@@ -81,13 +83,15 @@ def _evaluate_group(
             distances[method] = grammar.build(_path(method)).to(device)
         except Exception as error:  # whatever it is, the others go on
             place.write_failure(_row(method, data, device) | {"error": one_line(error)})
-    for method, measured in _measure(distances, data, loader).items():
+    for method, measured in _measure(distances, data, batches).items():
         row = _row(method, data, device)
         try:
             if measured.error:
                 raise RuntimeError(measured.error)
             row |= {"family": grammar.family(_path(method)), **_scores(measured.columns, data)}
-            row |= provenance.describe(distances[method]) | _cost(distances[method], measured, loader, device)
+            row |= provenance.describe(distances[method]) | _cost(
+                distances[method], measured, batches, device
+            )
         except Exception as error:  # such as a distance that is not a number
             place.write_failure(row | {"error": one_line(error)})
         else:
@@ -95,16 +99,16 @@ def _evaluate_group(
             place.write(row, dict(zip(names, measured.columns, strict=True)))
 
 
-def _measure(distances: dict[str, nn.Module], data: Judged, loader: DataLoader[Any]) -> dict[str, Measured]:
+def _measure(distances: dict[str, nn.Module], data: Judged, batches: DataLoader[Any]) -> dict[str, Measured]:
     if isinstance(data, TripletDataset):
         pairs = DistinctPairs(data)
         if len(pairs) * RECURRING <= 2 * len(data):
-            measured = measure(distances, pairs.loader(loader.batch_size or 1))
+            measured = measure(distances, pairs.loader(batches.batch_size or 1))
             for result in measured.values():
                 if not result.error:
-                    result.columns = list(pairs.to_triplets(result.columns[0]))
+                    result.columns = pairs.to_items(result.columns[0])
             return measured
-    return measure(distances, loader)
+    return measure(distances, batches)
 
 
 def _scores(columns: Sequence[np.ndarray], data: Judged) -> Row:
@@ -139,8 +143,8 @@ def _correlations(distance: Tensor, score: Tensor, subset: Tensor, subsets: Sequ
     }
 
 
-def _cost(distance: nn.Module, measured: Measured, loader: DataLoader[Any], device: torch.device) -> Row:
-    batch = next(iter(loader))
+def _cost(distance: nn.Module, measured: Measured, batches: DataLoader[Any], device: torch.device) -> Row:
+    batch = next(iter(batches))
     x = getattr(batch, "ref", batch.p0)[:SHOWN].to(device)
     return {
         "seconds": round(measured.seconds, 3),

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from perceptual.backbone import Backbone
 from perceptual.distance import FORMS, LPIPS
-from perceptual.metrics import PerSubset, TwoAFCScore, two_afc_score
+from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore, two_afc_score
 from perceptual.ranking import RANKINGS, ranking_loss
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class PerceptualRanker(pl.LightningModule):
     (0.5, 0.999), the rate constant for the first epochs, then falling (`lr_factor`), dropout of ½ on the
     squared differences, lin projected to ≥ 0 after every step.
 
-    Logs `train/loss`, `train/2afc`, `val/2afc/<subset>` and `val/2afc/mean` (macro), scores in [0, 1].
+    Logs `train/loss`, `train/2afc`, `val/2afc/<subset>` and `val/2afc/mean` (macro), and the same of `val/jnd`
+    where the data module has JND pairs; scores in [0, 1].
 
     Args:
         backbone: name, or arguments of `Backbone` as a dictionary (`name`, `weights`, `out_indices`,
@@ -114,21 +115,28 @@ class PerceptualRanker(pl.LightningModule):
         self.distance.project()
 
     def setup(self, stage: str) -> None:
-        """Make the validation score, with the subsets of the data module."""
-        subsets = getattr(getattr(self.trainer, "datamodule", None), "subsets", ["val"])
-        self.val_score = PerSubset(TwoAFCScore(), subsets).to(self.device)
+        """Make the validation scores, with the subsets of the data module."""
+        data = getattr(self.trainer, "datamodule", None)
+        self.val_score = PerSubset(TwoAFCScore(), getattr(data, "subsets", ["val"])).to(self.device)
+        pairs = getattr(data, "jnd_subsets", [])
+        self.val_jnd = PerSubset(JNDAveragePrecision(), pairs).to(self.device) if pairs else None
 
-    def validation_step(self, batch: "TripletBatch | DifferenceBatch", batch_idx: int) -> None:
-        """Add a batch of triplets to the score."""
-        d0, d1 = batch.distances(self.distance)
-        self.val_score.update(d0, d1, batch.judgment, subset=batch.subset)
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add a batch of triplets, or of JND pairs from a second loader, to its score."""
+        distances = batch.distances(self.distance)
+        if self.val_jnd is not None and hasattr(batch, "same"):
+            self.val_jnd.update(*distances, batch.same, subset=batch.subset)
+        else:
+            self.val_score.update(*distances, batch.judgment, subset=batch.subset)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the score of each subset and their plain mean."""
-        scores = self.val_score.compute()
-        self.val_score.reset()
-        scores.pop("micro")
-        self.log_dict({f"val/2afc/{subset}": score for subset, score in scores.items()})
+        """Log the scores of each subset and their plain mean."""
+        for name, metric in (("2afc", self.val_score), ("jnd", self.val_jnd)):
+            if metric is not None:
+                scores = metric.compute()
+                metric.reset()
+                scores.pop("micro")
+                self.log_dict({f"val/{name}/{subset}": score for subset, score in scores.items()})
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam over what is trained, and the paper's schedule over the trainer's epochs."""

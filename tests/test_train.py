@@ -5,13 +5,17 @@ import json
 from pathlib import Path
 
 import app
+import numpy as np
 import pytest
+import reference
 import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
+from trees import write_pair_subset
 
 import evaluate
 from perceptual.config import register
+from perceptual.data import JNDDataModule
 from perceptual.module import PerceptualRanker, read_checkpoint
 
 SMALL = ("backbone.name=resnet10t", "backbone.weights=null", "trainer=smoke")
@@ -81,6 +85,33 @@ def evaluated(ckpt: Path) -> dict:
     return next(iter(evaluate.evaluate(cfg).values()))
 
 
+@pytest.mark.parametrize("cache", ["on", "off"])
+def test_jnd_pairs_are_scored_in_validation(train, tmp_path, capsys, cache):
+    for subset, count in (("cnn", 21), ("traditional", 14)):
+        write_pair_subset(tmp_path / f"pairs/jnd/val/{subset}", count, seed=count)
+    whole = ("trainer.limit_val_batches=null", f"data.cache={cache}")
+    run = train(f"data.jnd={tmp_path}/pairs", "trainer.max_epochs=2", "model.lr=0.3", *whole)
+    printed = capsys.readouterr().out
+    assert "35 JND pairs" in printed
+    assert "JND mAP in %" in printed
+
+    ckpt = run / "checkpoints/last.ckpt"
+    data = JNDDataModule(str(tmp_path / "pairs"), size=32)
+    data.setup()
+    (batch,) = data.val_dataloader()
+    with torch.no_grad():
+        distance = PerceptualRanker.load_from_checkpoint(ckpt).distance(batch.p0, batch.p1).numpy()
+    expected = [
+        reference.jnd_average_precision(distance[batch.subset == i], batch.same[batch.subset == i].numpy())
+        for i in range(2)
+    ]
+    names = [*data.subsets, "mean"]
+    for name, value in zip(names, [*expected, np.mean(expected)], strict=True):
+        assert logged(run, f"val/jnd/{name}")[-1] == pytest.approx(value, abs=1e-6)
+        assert scores(run)["trained"][f"jnd/{name}"] == logged(run, f"val/jnd/{name}")[-1]
+    assert evaluated(ckpt) == scores(run)["trained"]
+
+
 def test_ckpt_last_resumes_the_newest_run(train):
     first = torch.load(train() / "checkpoints/last.ckpt", weights_only=True)
     second = torch.load(
@@ -119,6 +150,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(train, monkeypatch, capsys):
         (("data=manifest", "data.path=nowhere.csv"), "nowhere.csv"),
         (("data=bapps", "data.root=empty"), "empty"),
         (("data=bapps",), "data.root"),
+        (("data.jnd=nowhere.csv",), "nowhere.csv"),
         (("ckpt=last",), "no checkpoint below 'runs'"),
         (("ckpt=nowhere.ckpt",), "nowhere.ckpt"),
         (("backbone.weights=nowhere.pth",), "nowhere.pth"),

@@ -20,8 +20,9 @@ class BAPPSDataModule(TwoAFCDataModule):
         train_subsets: all of them are trained on, together.
         val_subsets: each is scored by itself, under the last part of its path.
 
-    The other arguments are those of `TwoAFCDataModule`. `setup` raises FileNotFoundError or ValueError for
-    folders that are absent or incomplete and for files that cannot be used.
+    The other arguments are those of `TwoAFCDataModule`; JND pairs that lie in `<root>/jnd` are scored in
+    validation without being asked for. `setup` raises FileNotFoundError or ValueError for folders that are
+    absent or incomplete and for files that cannot be used.
     """
 
     def __init__(
@@ -34,11 +35,14 @@ class BAPPSDataModule(TwoAFCDataModule):
         num_workers: int | None = None,
         weight_by_votes: bool = False,
         seed: int = 0,
+        jnd: str | None = None,
     ) -> None:
-        super().__init__(size, batch_size, num_workers, weight_by_votes, seed)
+        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd)
         subset_names(train_subsets)
         subset_names(val_subsets)
         self.root = Path(root)
+        if jnd is None and (self.root / "jnd").is_dir():
+            self.jnd = root
         self.train_subsets = list(train_subsets)
         self.val_subsets = list(val_subsets)
 

@@ -1,19 +1,22 @@
 """DataModule of 2AFC triplets, whatever they come from."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from perceptual.data.loading import at_least, loader
+from perceptual.data.jnd import JNDDataModule
+from perceptual.data.loading import at_least, loader, val_loaders
+from perceptual.data.pairs import PairDataset
 from perceptual.data.triplets import TripletBatch, TripletDataset, TripletTable
 
 
 class TwoAFCDataModule(pl.LightningDataModule):
     """Triplets for training and validation; a subclass says where they come from.
 
-    After `setup`, `subsets` names the validation subsets that `TripletBatch.subset` counts.
+    After `setup`, `subsets` names the validation subsets that `TripletBatch.subset` counts, and `jnd_subsets`
+    those of the JND pairs, where there are some to score in validation.
 
     Args:
         size: side S of the square patches.
@@ -21,6 +24,7 @@ class TwoAFCDataModule(pl.LightningDataModule):
         num_workers: processes that read images; None: none where the images sit in memory, else up to four.
         weight_by_votes: weight the training loss by the number of votes (mean 1 over the set).
         seed: order of the training triplets.
+        jnd: JND pairs to score in validation, what `JNDDataModule` takes as its root; None: none.
 
     Raises:
         ValueError: for an argument that is out of range.
@@ -35,6 +39,7 @@ class TwoAFCDataModule(pl.LightningDataModule):
         num_workers: int | None = None,
         weight_by_votes: bool = False,
         seed: int = 0,
+        jnd: str | None = None,
     ) -> None:
         super().__init__()
         at_least("size", size, 8)
@@ -46,6 +51,9 @@ class TwoAFCDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.weight_by_votes = weight_by_votes
         self.seed = seed
+        self.jnd = jnd
+        self.jnd_set: PairDataset | None = None
+        self.jnd_subsets: list[str] = []
         self.train_set: TripletDataset | None = None
         self.val_set: TripletDataset | None = None
 
@@ -71,6 +79,7 @@ class TwoAFCDataModule(pl.LightningDataModule):
             val = self.read_val()
             self.subsets = [val.subsets[i] for i in np.unique(val.subset)]
             self.val_set = TripletDataset(val.with_subsets(self.subsets), self.size)
+            self._read_jnd()
         if self.train_set is None and stage in (None, "fit"):
             train = self.read_train().with_subsets(self.subsets)
             self.train_set = TripletDataset(train, self.size, self.weight_by_votes)
@@ -81,18 +90,19 @@ class TwoAFCDataModule(pl.LightningDataModule):
             raise RuntimeError("call setup('fit') before train_dataloader()")
         return loader(self.train_set, self.batch_size, self.num_workers, self.seed, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[TripletBatch]:
-        """Validation batches of all subsets, in a fixed order."""
+    def val_dataloader(self) -> DataLoader[TripletBatch] | list[DataLoader[Any]]:
+        """Validation batches of all subsets, in a fixed order; JND pairs come by a second loader."""
         if self.val_set is None:
             raise RuntimeError("call setup() before val_dataloader()")
-        return loader(self.val_set, self.batch_size, self.num_workers, self.seed)
+        return val_loaders(self.val_set, self.jnd_set, self.batch_size, self.num_workers)
 
     def describe(self) -> str:
         """One line: how many triplets there are and what separates the two sides; call `setup` first."""
         if self.val_set is None:
             raise RuntimeError("call setup() before describe()")
         train = f"{len(self.train_set):,} training and " if self.train_set is not None else ""
-        return f"{self.source()}: {train}{len(self.val_set):,} validation triplets, {self.how_split()}"
+        pairs = f"; {len(self.jnd_set):,} JND pairs" if self.jnd_set is not None else ""
+        return f"{self.source()}: {train}{len(self.val_set):,} validation triplets, {self.how_split()}{pairs}"
 
     def fingerprint(self, side: Literal["train", "val"] = "val") -> str:
         """SHA-256, in hex, of the triplets of one side, see `Table.fingerprint`; call `setup` first.
@@ -104,3 +114,9 @@ class TwoAFCDataModule(pl.LightningDataModule):
         if dataset is None:
             raise RuntimeError(f"call setup() before fingerprint({side!r})")
         return dataset.table.fingerprint()
+
+    def _read_jnd(self) -> None:
+        if self.jnd is not None:
+            data = JNDDataModule(self.jnd, size=self.size)
+            data.setup("validate")
+            self.jnd_set, self.jnd_subsets = data.val_set, data.subsets

@@ -1,4 +1,4 @@
-"""The distinct pairs of images among triplets: where images recur, far fewer than the triplets have."""
+"""The distinct pairs of images among judged items: where images recur, far fewer than the items have."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from perceptual.data.images import Images, read_batch
+from perceptual.data.opinions import OpinionDataset
+from perceptual.data.pairs import PairDataset
 from perceptual.data.triplets import TripletDataset
 
 
@@ -20,25 +22,26 @@ class ImagePair(NamedTuple):
 
 
 class DistinctPairs(Dataset[ImagePair]):
-    """Every (ref, p0) and (ref, p1) of some triplets, once each, sorted by reference.
+    """Every pair of images that judged items compare, once each, sorted by its first image.
 
-    A DataLoader gets whole batches through `__getitems__`.
+    Triplets compare (ref, p0) and (ref, p1); JND pairs and images with opinion scores are one pair each. A
+    DataLoader gets whole batches through `__getitems__`.
 
     Args:
-        triplets: N triplets.
+        judged: N items.
 
     Attributes:
         pairs: (P, 2) int64, indices into `images`.
-        which: (2, N) int64, the rows of `pairs` that are (ref, p0) and (ref, p1) of each triplet.
+        which: (K, N) int64, the rows of `pairs` that each item compares: two for triplets, else one.
     """
 
-    def __init__(self, triplets: TripletDataset) -> None:
-        table = triplets.table
-        both = np.stack([np.tile(table.ref, 2), np.concatenate([table.p0, table.p1])], axis=1)
-        pairs, which = np.unique(both, axis=0, return_inverse=True)
-        self.images: Images = triplets.images
+    def __init__(self, judged: TripletDataset | PairDataset | OpinionDataset) -> None:
+        first, *others = judged.table.items()
+        compared = np.stack([np.tile(first, len(others)), np.concatenate(others)], axis=1)
+        pairs, which = np.unique(compared, axis=0, return_inverse=True)
+        self.images: Images = judged.images
         self.pairs = torch.from_numpy(pairs)
-        self.which = which.reshape(2, -1)
+        self.which = which.reshape(len(others), -1)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -56,7 +59,6 @@ class DistinctPairs(Dataset[ImagePair]):
         """Batches of pairs, in order."""
         return DataLoader(self, batch_size, collate_fn=lambda batch: batch)
 
-    def to_triplets(self, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(d0, d1), (N,) each in the order of the triplets, from the distance of each pair."""
-        d0, d1 = distance[self.which]
-        return d0, d1
+    def to_items(self, distance: np.ndarray) -> list[np.ndarray]:
+        """(d0, d1) of triplets, else (distance,), (N,) each in the items' order, from that of each pair."""
+        return list(distance[self.which])

@@ -38,6 +38,14 @@ def loader(
     )
 
 
+def val_loaders(
+    triplets: Any, pairs: Any | None, batch_size: int, num_workers: int | None
+) -> DataLoader[Any] | list[DataLoader[Any]]:
+    """What Lightning validates on: a loader of triplets, and where there are pairs, a second one of those."""
+    loaders = [loader(dataset, batch_size, num_workers, seed=0) for dataset in (triplets, pairs) if dataset]
+    return loaders if len(loaders) > 1 else loaders[0]
+
+
 def at_least(name: str, value: int, lowest: int) -> None:
     """Raise ValueError for an argument below its lowest value."""
     if value < lowest:

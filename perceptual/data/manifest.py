@@ -43,8 +43,9 @@ class ManifestDataModule(TwoAFCDataModule):
         num_workers: int | None = None,
         weight_by_votes: bool = False,
         seed: int = 0,
+        jnd: str | None = None,
     ) -> None:
-        super().__init__(size, batch_size, num_workers, weight_by_votes, seed)
+        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd)
         if split_by not in SPLIT_BY:
             raise ValueError(f"split_by must be one of {', '.join(SPLIT_BY)}, got {split_by!r}")
         if not 0 < val_fraction <= 1:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,10 @@ class PairBatch(NamedTuple):
     p1: Tensor  # the same
     same: Tensor  # (N,) float32, fraction of people who said "same"
     subset: Tensor  # (N,) int64, index into the datamodule's `subsets`
+
+    def distances(self, distance: Any) -> tuple[Tensor]:
+        """The distance of each pair, (N,), alone in a tuple."""
+        return (distance(self.p0, self.p1),)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -65,4 +69,8 @@ class PairDataset(Dataset[PairBatch]):
         """A batch of pairs, in the order of the indices."""
         rows = torch.as_tensor(indices)
         p0, p1 = read_batch(self.images, self._items[:, rows].flatten()).chunk(2)
-        return PairBatch(p0, p1, self._same[rows], self._subset[rows])
+        return PairBatch(p0, p1, *self.judged(rows))
+
+    def judged(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """`same` and subset, (n,) each, of the pairs that an int64 tensor (n,) chooses."""
+        return self._same[rows], self._subset[rows]

@@ -70,8 +70,9 @@ class PhotosDataModule(TwoAFCDataModule):
         num_workers: int | None = None,
         weight_by_votes: bool = False,
         seed: int = 0,
+        jnd: str | None = None,
     ) -> None:
-        super().__init__(size, batch_size, num_workers, weight_by_votes, seed)
+        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd)
         at_least("count_train", count_train, 1)
         at_least("count_val", count_val, 1)
         self.count_train = count_train

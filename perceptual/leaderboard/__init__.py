@@ -3,7 +3,7 @@
 from perceptual.leaderboard.board import Board, Entry, make
 from perceptual.leaderboard.results import DataResults, find
 from perceptual.leaderboard.score import measure, score
-from perceptual.leaderboard.tables import html_page, markdown, table
+from perceptual.leaderboard.tables import html_page, markdown, table, tables
 
 __all__ = [
     "Board",
@@ -16,4 +16,5 @@ __all__ = [
     "measure",
     "score",
     "table",
+    "tables",
 ]

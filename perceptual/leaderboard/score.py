@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from perceptual.metrics import PerSubset, TwoAFCScore
+from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore
 
 Distance = Callable[[Tensor, Tensor], Tensor]
+JND = "jnd/"  # what the names of JND scores begin with, beside those of 2AFC
 
 
 @dataclass
@@ -63,9 +64,8 @@ def measure(distances: Mapping[str, Distance], batches: Iterable[Any]) -> dict[s
 def compare(distance: Distance, batch: Any) -> tuple[Tensor, ...]:
     """(d0, d1) of a batch of triplets, or (distance,) of a batch of pairs, on the device of the distance."""
     device = _device(distance)
-    if hasattr(batch, "means0"):
-        d0, d1 = batch.distances(distance)
-        return d0, d1
+    if hasattr(batch, "means0") or hasattr(batch, "means"):
+        return tuple(batch.distances(distance))
     if not hasattr(batch, "ref"):
         return (distance(batch.p0.to(device), batch.p1.to(device)),)
     ref, p0, p1 = (images.to(device) for images in (batch.ref, batch.p0, batch.p1))
@@ -76,27 +76,45 @@ def compare(distance: Distance, batch: Any) -> tuple[Tensor, ...]:
 
 
 def score(
-    distances: Mapping[str, Distance], loader: Iterable[Any], subsets: Sequence[str]
+    distances: Mapping[str, Distance],
+    loaders: Iterable[Any] | Sequence[Iterable[Any]],
+    subsets: Sequence[str],
+    jnd_subsets: Sequence[str] = (),
 ) -> dict[str, dict[str, float]]:
-    """2AFC scores in [0, 1] of each distance, as training computes them.
+    """Scores in [0, 1] of each distance on what a data module validates on, as training computes them.
 
     Args:
         distances: as `measure` takes them.
-        loader: `TripletBatch`es, or `DifferenceBatch`es if the distances are all LPIPS on their backbone.
-        subsets: names that `batch.subset` counts.
+        loaders: of `TripletBatch`es, or of `DifferenceBatch`es if the distances are all LPIPS on their
+            backbone; with JND pairs a list of that and a loader of those, as `val_dataloader()` gives it.
+        subsets: names that the subsets of triplets count.
+        jnd_subsets: names that the subsets of JND pairs count.
 
     Returns:
-        for each method its score by subset, then `mean` (macro) and `micro`.
+        for each method its 2AFC score by subset, then `mean` (macro) and `micro`; then its JND mAP under
+        `jnd/<subset>`, `jnd/mean` and `jnd/micro`.
     """
-    metrics = {name: PerSubset(TwoAFCScore(), subsets) for name in distances}
-    quiet = not sys.stderr.isatty()
-    for batch in track(loader, "Scoring", console=Console(stderr=True), transient=True, disable=quiet):
+    triplets, *pairs = loaders if isinstance(loaders, list) else [loaders]
+    metrics = {name: {"": PerSubset(TwoAFCScore(), subsets)} for name in distances}
+    if pairs:
+        for kinds in metrics.values():
+            kinds[JND] = PerSubset(JNDAveragePrecision(), jnd_subsets)
+    quiet, batches = not sys.stderr.isatty(), chain(triplets, *pairs)
+    total = sum(map(len, [triplets, *pairs]))
+    for batch in track(
+        batches, "Scoring", total, console=Console(stderr=True), transient=True, disable=quiet
+    ):
+        kind, answer = (JND, batch.same) if hasattr(batch, "same") else ("", batch.judgment)
         for name, distance in distances.items():
-            d0, d1 = compare(distance, batch)
-            metrics[name].update(d0.cpu(), d1.cpu(), batch.judgment, subset=batch.subset)
+            columns = [column.cpu() for column in compare(distance, batch)]
+            metrics[name][kind].update(*columns, answer, subset=batch.subset)
     return {
-        name: {subset: value.item() for subset, value in metric.compute().items()}
-        for name, metric in metrics.items()
+        name: {
+            kind + subset: value.item()
+            for kind, metric in kinds.items()
+            for subset, value in metric.compute().items()
+        }
+        for name, kinds in metrics.items()
     }
 
 

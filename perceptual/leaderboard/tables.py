@@ -4,10 +4,12 @@ import html
 from collections.abc import Mapping, Sequence
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from perceptual.leaderboard import published
 from perceptual.leaderboard.board import Board, Entry
+from perceptual.leaderboard.score import JND
 
 NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %", "dmos": "SRCC × 100"}
 STYLE = (
@@ -36,6 +38,17 @@ def table(
     for name, values in scores.items():
         result.add_row(name, *(f"{100 * values[column]:.1f}" for column in columns))
     return result
+
+
+def tables(scores: Mapping[str, Mapping[str, float]], title: str | None = None) -> Group:
+    """What `score` gives, as a `table` of 2AFC scores and, where there are some, one of JND below it."""
+    kinds: dict[str, dict[str, dict[str, float]]] = {"2afc": {}, "jnd": {}}
+    for name, values in scores.items():
+        for column, value in values.items():
+            kind = "jnd" if column.startswith(JND) else "2afc"
+            kinds[kind].setdefault(name, {})[column.removeprefix(JND)] = value
+    titles = {"2afc": title, "jnd": None}
+    return Group(*(table(part, titles[kind], NAMES[kind]) for kind, part in kinds.items() if part))
 
 
 def markdown(board: Board) -> str:

@@ -6,7 +6,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.demos.boring_classes import BoringModel
-from trees import write_manifest, write_subset
+from trees import write_manifest, write_pair_subset, write_subset
 
 from perceptual.data import BAPPSDataModule, ManifestDataModule, PhotosDataModule, decode, images
 
@@ -57,6 +57,22 @@ def test_bapps(root):
         f"{root}: 11 training and 11 validation triplets, "
         "split by folder (train/traditional, train/mix; val/cnn, val/color)"
     )
+
+
+def test_jnd_pairs_beside_the_triplets_are_found(root, tmp_path):
+    write_pair_subset(root / "jnd/val/cnn", 6)
+    data = bapps(root)
+    data.setup()
+    triplets, pairs = data.val_dataloader()
+    assert data.jnd_subsets == ["cnn"]
+    assert sum(len(batch.ref) for batch in triplets) == 11
+    assert [len(batch.same) for batch in pairs] == [4, 2]
+    assert data.describe().endswith("; 6 JND pairs")
+
+    write_pair_subset(tmp_path / "elsewhere/val/traditional", 3)
+    data = bapps(root, jnd=str(tmp_path / "elsewhere"))
+    data.setup()
+    assert data.jnd_subsets == ["traditional"]
 
 
 def test_root_may_be_the_folder_itself(root):
