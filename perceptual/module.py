@@ -32,8 +32,8 @@ class PerceptualRanker(pl.LightningModule):
     (0.5, 0.999), the rate constant for the first epochs, then falling (`lr_factor`), dropout of ½ on the
     squared differences, lin projected to ≥ 0 after every step.
 
-    Logs `train/loss`, `train/2afc`, `val/2afc/<subset>` and `val/2afc/mean` (macro), and the same of `val/jnd`
-    where the data module has JND pairs; scores in [0, 1].
+    Logs `train/loss`, `train/2afc`, `val/2afc/<subset>` and `val/2afc/mean` (macro), scores in [0, 1]; with
+    JND pairs in the data module also `val/jnd/<subset>` and `val/jnd/mean`.
 
     Args:
         backbone: name, or arguments of `Backbone` as a dictionary (`name`, `weights`, `out_indices`,
