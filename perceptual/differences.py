@@ -19,12 +19,12 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from perceptual.data import TwoAFCDataModule
 from perceptual.data.distinct import DistinctPairs
 from perceptual.data.images import read_batch
-from perceptual.data.loading import loader, val_loaders
+from perceptual.data.loading import Batches, loader, val_loaders
 from perceptual.data.pairs import PairDataset
 from perceptual.data.triplets import TripletDataset
 from perceptual.distance import LPIPS
@@ -117,11 +117,11 @@ class CachedDataModule(pl.LightningDataModule):
         )
         self.jnd_set = None if data.jnd_set is None else cached(lpips, data.jnd_set, place)
 
-    def train_dataloader(self) -> DataLoader[DifferenceBatch]:
+    def train_dataloader(self) -> Batches[DifferenceBatch]:
         """Training batches, in the order in which the other data module would give them."""
         return loader(self.train_set, self.data.batch_size, 0, self.data.seed, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[DifferenceBatch] | list[DataLoader[Any]]:
+    def val_dataloader(self) -> Batches[DifferenceBatch] | list[Batches[Any]]:
         """Validation batches of all subsets, in a fixed order; JND pairs come by a second loader."""
         return val_loaders(self.val_set, self.jnd_set, self.data.batch_size, 0)
 

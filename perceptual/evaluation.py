@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from perceptual import methods as grammar
 from perceptual.data import JNDDataModule, OpinionDataModule, TwoAFCDataModule
 from perceptual.data.distinct import DistinctPairs
 from perceptual.data.images import ImageFiles
-from perceptual.data.loading import loader
+from perceptual.data.loading import Batches, loader
 from perceptual.data.opinions import OpinionDataset
 from perceptual.data.pairs import PairDataset
 from perceptual.data.triplets import TripletDataset
@@ -75,7 +74,7 @@ def evaluate(
 
 
 def _evaluate_group(
-    methods: Sequence[str], data: Judged, batches: DataLoader[Any], place: DataResults, device: torch.device
+    methods: Sequence[str], data: Judged, batches: Batches[Any], place: DataResults, device: torch.device
 ) -> None:
     distances: dict[str, nn.Module] = {}
     for method in methods:
@@ -99,7 +98,7 @@ def _evaluate_group(
             place.write(row, dict(zip(names, measured.columns, strict=True)))
 
 
-def _measure(distances: dict[str, nn.Module], data: Judged, batches: DataLoader[Any]) -> dict[str, Measured]:
+def _measure(distances: dict[str, nn.Module], data: Judged, batches: Batches[Any]) -> dict[str, Measured]:
     if isinstance(data, TripletDataset):
         pairs = DistinctPairs(data)
         if len(pairs) * RECURRING <= 2 * len(data):
@@ -143,7 +142,7 @@ def _correlations(distance: Tensor, score: Tensor, subset: Tensor, subsets: Sequ
     }
 
 
-def _cost(distance: nn.Module, measured: Measured, batches: DataLoader[Any], device: torch.device) -> Row:
+def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device: torch.device) -> Row:
     batch = next(iter(batches))
     x = getattr(batch, "ref", batch.p0)[:SHOWN].to(device)
     return {

@@ -4,10 +4,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
 
 from perceptual.data.jnd import JNDDataModule
-from perceptual.data.loading import at_least, loader, val_loaders
+from perceptual.data.loading import Batches, at_least, loader, val_loaders
 from perceptual.data.pairs import PairDataset
 from perceptual.data.triplets import TripletBatch, TripletDataset, TripletTable
 
@@ -84,13 +83,13 @@ class TwoAFCDataModule(pl.LightningDataModule):
             train = self.read_train().with_subsets(self.subsets)
             self.train_set = TripletDataset(train, self.size, self.weight_by_votes)
 
-    def train_dataloader(self) -> DataLoader[TripletBatch]:
+    def train_dataloader(self) -> Batches[TripletBatch]:
         """Training batches, shuffled anew each epoch."""
         if self.train_set is None:
             raise RuntimeError("call setup('fit') before train_dataloader()")
         return loader(self.train_set, self.batch_size, self.num_workers, self.seed, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[TripletBatch] | list[DataLoader[Any]]:
+    def val_dataloader(self) -> Batches[TripletBatch] | list[Batches[Any]]:
         """Validation batches of all subsets, in a fixed order; JND pairs come by a second loader."""
         if self.val_set is None:
             raise RuntimeError("call setup() before val_dataloader()")

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
 
-from perceptual.data.loading import at_least, loader
+from perceptual.data.loading import Batches, at_least, loader
 from perceptual.data.manifests import read_opinion_manifest
 from perceptual.data.opinions import OpinionBatch, OpinionDataset
 
@@ -46,7 +45,7 @@ class OpinionDataModule(pl.LightningDataModule):
             self.subsets = table.subsets
             self.val_set = OpinionDataset(table, self.size)
 
-    def val_dataloader(self) -> DataLoader[OpinionBatch]:
+    def val_dataloader(self) -> Batches[OpinionBatch]:
         """Batches of all subsets, in a fixed order."""
         return loader(self._rated("val_dataloader"), self.batch_size, self.num_workers, seed=0)
 

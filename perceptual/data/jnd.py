@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
 
 from perceptual.data.folders import find_subsets, read_pair_folder, subset_names
-from perceptual.data.loading import at_least, loader
+from perceptual.data.loading import Batches, at_least, loader
 from perceptual.data.manifests import read_pair_manifest
 from perceptual.data.pairs import PairBatch, PairDataset, PairTable
 from perceptual.data.store import is_store, read_store
@@ -63,7 +62,7 @@ class JNDDataModule(pl.LightningDataModule):
             self.subsets = table.subsets
             self.val_set = PairDataset(table, self.size)
 
-    def val_dataloader(self) -> DataLoader[PairBatch]:
+    def val_dataloader(self) -> Batches[PairBatch]:
         """Batches of all subsets, in a fixed order."""
         return loader(self._pairs("val_dataloader"), self.batch_size, self.num_workers, seed=0)
 

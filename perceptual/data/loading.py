@@ -1,46 +1,107 @@
-"""DataLoaders of whole batches, for triplets and pairs alike."""
+"""Batches of a dataset, for triplets and pairs alike: shared by processes, and resumed where they stopped."""
 
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
 
 import torch
+from torch import distributed
 from torch.utils.data import DataLoader
 
 from perceptual.data.images import ImageFiles
-from perceptual.data.shuffle import EpochShuffle
+from perceptual.data.shuffle import EpochBatches
+
+Batch = TypeVar("Batch")
+
+
+class Batches(Generic[Batch]):
+    """What a DataLoader gives of a dataset with `__getitems__`, for the process it is made in.
+
+    Lightning takes it as it is. Within a run of several processes, each gets its share of every batch, see
+    `EpochBatches`, and training batches carry weights with which the mean gradient of the processes is that
+    of the whole batch. `state_dict` holds the position within an epoch, whatever the number of processes.
+
+    Args:
+        dataset: N items; `dataset.__getitems__(indices)` is a batch.
+        batch_size: items a batch, of all processes together.
+        num_workers: processes that read, for each process that trains.
+        seed: of the order, shuffled anew each epoch; None: in order.
+
+    Raises:
+        ValueError: fewer items a batch than processes.
+    """
+
+    def __init__(self, dataset: Any, batch_size: int, num_workers: int = 0, seed: int | None = None) -> None:
+        self.dataset, self.batch_size, self.num_workers = dataset, batch_size, num_workers
+        # Lightning asks the one whether it shuffles, and tells the other which epoch it is
+        self.batch_sampler = self.sampler = EpochBatches(len(dataset), batch_size, seed, *_process())
+        self._given = {"epoch": 0, "batches": 0}
+        self._resume: dict[str, int] = {}
+        self._loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=self.sampler,  # type: ignore[arg-type]  # of arrays, faster than lists
+            num_workers=num_workers,
+            collate_fn=_whole_batch,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=num_workers > 0,
+            # of its own, or each epoch would draw from the generator that dropout uses
+            generator=torch.Generator().manual_seed(seed or 0),
+        )
+
+    def __len__(self) -> int:
+        """Batches an epoch, the same for every process."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # Lightning asks for this before it says which epoch it is: nothing is read until the first batch is
+        epoch = self.sampler.epoch
+        start = self._resume["batches"] if self._resume.get("epoch") == epoch else 0
+        self._resume = {}
+        self.sampler.start = start
+        for index, batch in enumerate(self._loader, start):
+            self._given = {"epoch": epoch, "batches": index + 1}
+            if self.sampler.seed is not None and (weight := self.sampler.weight(index)) != 1:
+                batch = batch._replace(weight=batch.weight * weight)
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The batches given out in the epoch of the last one, and what they are batches of."""
+        return {**self._given, **self._counted()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the batches that were given out, in the epoch of the state.
+
+        Raises:
+            ValueError: the position is one in other batches.
+        """
+        theirs = {key: state[key] for key in self._counted()}
+        if theirs != self._counted():
+            raise ValueError(
+                f"the checkpoint was taken within an epoch of {_words(theirs)}, this run has "
+                f"{_words(self._counted())}; resume with the same data, or from the end of an epoch"
+            )
+        self._resume = dict(state)
+
+    def _counted(self) -> dict[str, int]:
+        return {"items": len(self.dataset), "batch_size": self.batch_size, "seed": self.sampler.seed or 0}
 
 
 def loader(
-    dataset: Any,
-    batch_size: int,
-    num_workers: int | None,
-    seed: int,
-    shuffle: bool = False,
-) -> DataLoader[Any]:
+    dataset: Any, batch_size: int, num_workers: int | None, seed: int, shuffle: bool = False
+) -> Batches[Any]:
     """Batches in a fixed order, or shuffled anew each epoch by the seed.
 
     `num_workers` None means none where images sit in memory or in a store, else up to four.
     """
     if num_workers is None:
-        num_workers = (
-            min(4, os.cpu_count() or 1) if isinstance(getattr(dataset, "images", None), ImageFiles) else 0
-        )
-    return DataLoader(
-        dataset,
-        batch_size,
-        sampler=EpochShuffle(dataset, seed) if shuffle else None,
-        num_workers=num_workers,
-        collate_fn=_whole_batch,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-        # of its own, or each epoch would draw from the generator that dropout uses
-        generator=torch.Generator().manual_seed(seed),
-    )
+        reads_files = isinstance(getattr(dataset, "images", None), ImageFiles)
+        num_workers = min(4, os.cpu_count() or 1) if reads_files else 0
+    return Batches(dataset, batch_size, num_workers, seed if shuffle else None)
 
 
 def val_loaders(
     triplets: Any, pairs: Any | None, batch_size: int, num_workers: int | None
-) -> DataLoader[Any] | list[DataLoader[Any]]:
+) -> Batches[Any] | list[Batches[Any]]:
     """What Lightning validates on: a loader of triplets, and where there are pairs, a second one of those."""
     loaders = [loader(dataset, batch_size, num_workers, seed=0) for dataset in (triplets, pairs) if dataset]
     return loaders if len(loaders) > 1 else loaders[0]
@@ -50,6 +111,17 @@ def at_least(name: str, value: int, lowest: int) -> None:
     """Raise ValueError for an argument below its lowest value."""
     if value < lowest:
         raise ValueError(f"{name} must be at least {lowest}, got {value}")
+
+
+def _process() -> tuple[int, int]:
+    """Rank of this process among those that train together, and their number."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _words(counted: dict[str, int]) -> str:
+    return f"{counted['items']:,} items in batches of {counted['batch_size']}, seed {counted['seed']}"
 
 
 def _whole_batch(batch: Any) -> Any:

@@ -158,7 +158,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
         subsets=["all"],
     )
     dataset = TripletDataset(table)
-    list(loader(dataset, 50, 0, seed=0).batch_sampler)  # what the first use of a loader takes
+    list(loader(dataset, 50, 0, seed=0).sampler)  # what the first use of a loader takes
     before = own_memory()
     grown = max(
         own_memory() - before for batch in loader(dataset, 50, 0, seed=0) if batch.ref[0, 0, 0, 0] == 0
