@@ -3,10 +3,13 @@
 import sys
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 from tqdm import tqdm
+
+INTERVAL = 0.2  # seconds between two pictures of the bar: drawing it takes longer than a step on cached means
 
 
 class Progress(TQDMProgressBar):
@@ -14,11 +17,22 @@ class Progress(TQDMProgressBar):
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=1 if sys.stderr.isatty() else 0)
+        self.drawn = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         super().on_train_start(trainer, pl_module)
         self.started, self.first_step = time.monotonic(), trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Draw the bar if it is time to, and after the last batch."""
+        if self.is_enabled and (self._is_time() or trainer.is_last_batch):
+            super().on_train_batch_end(trainer, *args)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Draw the bar of validation in the same way."""
+        if self.is_enabled and self._is_time():
+            super().on_validation_batch_end(trainer, *args)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch, its score and the time left."""
@@ -34,3 +48,10 @@ class Progress(TQDMProgressBar):
             seconds = round((time.monotonic() - self.started) / steps * remaining)
             words.append(f"about {timedelta(seconds=seconds)} left")
         tqdm.write(" · ".join(words))
+
+    def _is_time(self) -> bool:
+        now = time.monotonic()
+        if now - self.drawn < INTERVAL:
+            return False
+        self.drawn = now
+        return True

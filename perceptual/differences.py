@@ -37,15 +37,21 @@ FEATURE_BUDGET = 1 << 30  # bytes of feature maps held for images that recur
 class DifferenceBatch(NamedTuple):
     """N triplets as the mean squared differences of their unit-normalised features, and how people judged."""
 
-    means0: Tensor  # (N, C) float32, of ref and p0; the channels of all levels, shallow to deep
-    means1: Tensor  # the same of ref and p1
+    means: (
+        Tensor  # (N, 2, C) float32, of (ref, p0) and (ref, p1); the channels of all levels, shallow to deep
+    )
     judgment: Tensor  # (N,) float32, fraction of people who preferred p1
     weight: Tensor  # (N,) float32, weight in the loss
     subset: Tensor  # (N,) int64, index into the datamodule's `subsets`
 
     def distances(self, lpips: LPIPS) -> tuple[Tensor, Tensor]:
         """(d0, d1), each (N,)."""
-        return lpips.weigh(self.means0), lpips.weigh(self.means1)
+        d0, d1 = lpips.weigh(self.means).unbind(1)
+        return d0, d1
+
+    def to(self, *args: Any, **kwargs: Any) -> "DifferenceBatch":
+        """The batch on another device, as `Tensor.to`; Lightning would look into each field for tensors."""
+        return DifferenceBatch(*(column.to(*args, **kwargs) for column in self))
 
 
 class PairDifferenceBatch(NamedTuple):
@@ -71,7 +77,7 @@ class DifferenceDataset(Dataset[DifferenceBatch | PairDifferenceBatch]):
 
     def __init__(self, judged: TripletDataset | PairDataset, pairs: DistinctPairs, means: Tensor) -> None:
         self._judged, self._means = judged, means
-        self._which = torch.from_numpy(pairs.which)
+        self._which = torch.from_numpy(pairs.which.T.copy()).squeeze(1)  # (N, 2) of triplets, (N,) of pairs
         self._batch: Any = DifferenceBatch if isinstance(judged, TripletDataset) else PairDifferenceBatch
 
     def __len__(self) -> int:
@@ -84,9 +90,9 @@ class DifferenceDataset(Dataset[DifferenceBatch | PairDifferenceBatch]):
     def __getitems__(self, indices: Sequence[int]) -> DifferenceBatch | PairDifferenceBatch:
         """A batch of items, in the order of the indices."""
         rows = torch.as_tensor(indices)
-        which = self._which[:, rows]
-        means = self._means.index_select(0, which.flatten()).chunk(len(which))
-        return self._batch(*means, *self._judged.judged(rows))
+        which = self._which[rows]
+        means = self._means.index_select(0, which.flatten())
+        return self._batch(means.view(*which.shape, -1), *self._judged.judged(rows))
 
 
 class CachedDataModule(pl.LightningDataModule):

@@ -166,13 +166,13 @@ class LPIPS(nn.Module):
         return unit_normalize(f.mean((2, 3), keepdim=True) if self.form == "pooled" else f)
 
     def weigh(self, means: Tensor) -> Tensor:
-        """Distance (N,) from mean squared differences (N, C) of unit-normalised features.
+        """Distances (…) from mean squared differences (…, C) of unit-normalised features.
 
-        C counts the channels of all levels, see `differences.py`. `dropout` drops whole channels here, where
-        `forward` drops elements of the maps before their mean is taken.
+        C counts the channels of all levels, see `differences.py`. `dropout` drops channels here, the same for
+        all of `means`, where `forward` drops elements of the maps before their mean is taken.
         """
-        # not a matrix product, which autocast would take in half precision
-        return (self.dropout(means) * torch.cat(list(self.lin))).sum(1)
+        # not a matrix product: autocast would take it in half precision, and equal rows could get unequal sums
+        return (means * self.dropout(torch.cat(list(self.lin)))).sum(-1)
 
     @torch.no_grad()
     def project(self) -> None:

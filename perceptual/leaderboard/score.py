@@ -64,7 +64,7 @@ def measure(distances: Mapping[str, Distance], batches: Iterable[Any]) -> dict[s
 def compare(distance: Distance, batch: Any) -> tuple[Tensor, ...]:
     """(d0, d1) of a batch of triplets, or (distance,) of a batch of pairs, on the device of the distance."""
     device = _device(distance)
-    if hasattr(batch, "means0") or hasattr(batch, "means"):
+    if hasattr(batch, "means"):
         return tuple(batch.distances(distance))
     if not hasattr(batch, "ref"):
         return (distance(batch.p0.to(device), batch.p1.to(device)),)
