@@ -171,7 +171,7 @@ class LPIPS(nn.Module):
         C counts the channels of all levels, see `differences.py`. `dropout` drops channels here, the same for
         all of `means`, where `forward` drops elements of the maps before their mean is taken.
         """
-        # not a matrix product: autocast would take it in half precision, and equal rows could get unequal sums
+        # not a matrix product, which autocast would take in half precision and may sum equal rows unequally
         return (means * self.dropout(torch.cat(list(self.lin)))).sum(-1)
 
     @torch.no_grad()

@@ -144,7 +144,7 @@ class PerceptualRanker(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam over what is trained, and the paper's schedule over the trainer's epochs."""
         parameters = [p for p in self.parameters() if p.requires_grad]
-        optimizer = Adam(parameters, self.hparams["lr"], betas=tuple(self.hparams["betas"]), fused=True)
+        optimizer = Adam(parameters, self.hparams["lr"], betas=tuple(self.hparams["betas"]), foreach=True)
         epochs = self.trainer.max_epochs or 0
         scheduler = LambdaLR(optimizer, lambda epoch: lr_factor(epoch, epochs))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}

@@ -162,12 +162,14 @@ def test_a_backbone_in_training_is_not_cached(data, tmp_path):
         CachedDataModule(data, LPIPS(Backbone(**NETWORK, trainable=True), lin=None), tmp_path)
 
 
-def test_dropout_drops_channels_and_keeps_the_mean(lpips):
+def test_dropout_drops_channels_for_the_whole_batch_and_keeps_the_mean(lpips):
     metric = LPIPS(lpips.backbone, lin=None, dropout=0.5).train()
-    means = torch.rand(2000, sum(lpips.backbone.channels))
+    means = torch.eye(sum(lpips.backbone.channels)).unsqueeze(1)  # each pair differs in a channel of its own
     torch.manual_seed(0)
-    dropped, kept = metric.weigh(means).mean(), metric.eval().weigh(means).mean()
-    assert dropped == pytest.approx(kept.item(), rel=0.01)
+    drawn = torch.stack([metric.weigh(means) for _ in range(400)])
+    assert set(drawn.unique().tolist()) == {0, 2}
+    assert drawn.mean() == pytest.approx(1, abs=0.02)
+    assert torch.equal(metric.weigh(means.expand(-1, 2, -1)).diff(dim=1), torch.zeros(len(means), 1))
 
 
 def test_train_py_uses_the_cache_and_can_do_without(tmp_path, monkeypatch):
