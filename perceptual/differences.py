@@ -37,9 +37,7 @@ FEATURE_BUDGET = 1 << 30  # bytes of feature maps held for images that recur
 class DifferenceBatch(NamedTuple):
     """N triplets as the mean squared differences of their unit-normalised features, and how people judged."""
 
-    means: (
-        Tensor  # (N, 2, C) float32, of (ref, p0) and (ref, p1); the channels of all levels, shallow to deep
-    )
+    means: Tensor  # (N, 2, C) float32, of (ref, p0) and (ref, p1); channels of all levels, shallow to deep
     judgment: Tensor  # (N,) float32, fraction of people who preferred p1
     weight: Tensor  # (N,) float32, weight in the loss
     subset: Tensor  # (N,) int64, index into the datamodule's `subsets`
