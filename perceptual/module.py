@@ -105,12 +105,15 @@ class PerceptualRanker(pl.LightningModule):
         """Loss of a batch of triplets, a scalar."""
         d0, d1 = batch.distances(self.distance)
         loss = ranking_loss(self.ranking(d0, d1), batch.judgment, batch.weight)
-        every = self.trainer.log_every_n_steps
-        # only what the logger will take: on cached means, logging every step would double its time
-        if every and (self.trainer.global_step + 1) % every == 0:
+        if self._is_logged():
             self.log("train/loss", loss, prog_bar=True)
             self.log("train/2afc", two_afc_score(d0, d1, batch.judgment))
         return loss
+
+    def _is_logged(self) -> bool:
+        """Whether the logger takes this step, or an epoch ends; logging doubles the time of a step."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return self.trainer.is_last_batch or bool(every and (self.trainer.global_step + 1) % every == 0)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step and project lin, before any callback can save it."""
