@@ -107,9 +107,7 @@ class Backbone(nn.Module):
         if not len(images):  # many transformers cannot reshape an empty batch
             return [m[:0] for m in self(images.new_zeros(1, *images.shape[1:]))]
         if self.input_size and images.shape[-2:] != self.input_size:
-            images = F.interpolate(
-                images, self.input_size, mode="bilinear", align_corners=False, antialias=True
-            )
+            images = _resized(images, self.input_size)
         normalized = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         if torch.compiler.is_compiling():
             return self._features(normalized)
@@ -265,6 +263,13 @@ class _TappedSequential(nn.Sequential):
             if index in self.taps:
                 maps.append(x)
         return maps
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    # the CPU resizes with antialiasing in single and double precision only
+    wide = images if images.dtype == torch.float64 else images.float()
+    resized = F.interpolate(wide, size, mode="bilinear", align_corners=False, antialias=True)
+    return resized.to(images.dtype)
 
 
 def default_levels(reductions: Sequence[int]) -> list[int]:

@@ -4,6 +4,7 @@
 |----------------------------------------|------------------------------------------------------|
 | `alexnet`, `vgg16.tv_in1k`             | features of that backbone, uncalibrated              |
 | `alexnet-v0.1`                         | LPIPS with that published calibration                |
+| `alexnet-random`                       | features of that backbone with random weights        |
 | `runs/…/last.ckpt`                     | the distance of a checkpoint of `PerceptualRanker`   |
 | `l2`, `ssim`, … (`BASELINES`)          | a classic distance                                   |
 | `timm:*convnext*`                      | every timm name with weights that fits the pattern   |
@@ -18,12 +19,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import timm
+import torch
 from torch import nn
 
-from perceptual.backbone import TORCHVISION
+from perceptual.backbone import TORCHVISION, Backbone
 from perceptual.distance import LPIPS
 
 WILDCARD = "timm:"
+RANDOM = "random"
+SEED = 0  # of random weights
 
 
 def build(method: str) -> nn.Module:
@@ -37,15 +41,16 @@ def build(method: str) -> nn.Module:
         return _from_checkpoint(Path(method).expanduser())
     name, version = split_version(method)
     if name in TORCHVISION or timm.is_model(name):
-        return LPIPS(name, lin=version)
+        return _random(name) if version == RANDOM else LPIPS(name, lin=version)
     from perceptual.baselines import BASELINES
 
     if method in BASELINES:
         return BASELINES[method]()
     near = difflib.get_close_matches(name, [*BASELINES, *TORCHVISION, *timm.list_models()], n=3)
     raise ValueError(
-        f"unknown method {method!r}; it may be a backbone, BACKBONE-v0.1, the path of a .ckpt file, "
-        f"or one of {', '.join(BASELINES)}" + (f"; did you mean {', '.join(near)}?" if near else "")
+        f"unknown method {method!r}; it may be a backbone, BACKBONE-v0.1, BACKBONE-random, "
+        f"the path of a .ckpt file, or one of {', '.join(BASELINES)}"
+        + (f"; did you mean {', '.join(near)}?" if near else "")
     )
 
 
@@ -84,9 +89,18 @@ def is_path(method: str) -> bool:
 
 
 def split_version(method: str) -> tuple[str, str | None]:
-    """`alexnet-v0.1` → (`alexnet`, `v0.1`); without a version → (name, None)."""
-    match = re.fullmatch(r"(.+)-(v\d+\.\d+)", method)
+    """`alexnet-v0.1` → (`alexnet`, `v0.1`), `alexnet-random` → (`alexnet`, `random`), else (name, None)."""
+    match = re.fullmatch(rf"(.+)-(v\d+\.\d+|{RANDOM})", method)
     return (match[1], match[2]) if match else (method, None)
+
+
+def _random(name: str) -> LPIPS:
+    """The same weights each time, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        backbone = Backbone(name, weights=None)
+    backbone.source = f"random (seed {SEED})"
+    return LPIPS(backbone, lin=None)
 
 
 def _from_checkpoint(path: Path) -> nn.Module:

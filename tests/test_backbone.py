@@ -240,6 +240,17 @@ def test_what_a_fixed_size_means_for_each_kind():
     assert fixed(torch.rand(1, 3, 160, 160))[0].shape[-2:] == (4, 4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_images_of_any_precision_are_resized(dtype):
+    torch.manual_seed(0)
+    backbone = Backbone("alexnet", None, input_size=96)
+    images = torch.rand(2, 3, 64, 64)
+    expected = backbone(images)
+    for ours, theirs in zip(backbone.to(dtype)(images.to(dtype)), expected, strict=True):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours.float(), theirs, rtol=0, atol=0.02 * theirs.abs().max().item())
+
+
 @pytest.mark.parametrize("size", [0, -1])
 def test_an_impossible_input_size_is_refused(size):
     with pytest.raises(

@@ -1,5 +1,6 @@
 import pytest
 import timm
+import torch
 from networks import write_weights
 
 from perceptual import methods
@@ -13,6 +14,18 @@ def test_names_become_distances(tmp_path, monkeypatch):
     uncalibrated, released = methods.build("alexnet"), methods.build("alexnet-v0.1")
     assert all((vector == 1).all() for vector in uncalibrated.lin)
     assert not any((vector == 1).all() for vector in released.lin)
+
+
+def test_random_weights_are_the_same_each_time_and_disturb_nothing():
+    first = methods.build("alexnet-random").backbone
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    second = methods.build("alexnet-random").backbone
+    assert torch.equal(torch.rand(3), expected)
+    assert first.fingerprint() == second.fingerprint()
+    assert first.source == "random (seed 0)"
+    assert methods.build("test_resnet-random").backbone.source == "random (seed 0)"
 
 
 def test_a_wildcard_is_every_timm_name_with_weights_that_fits():
@@ -32,6 +45,7 @@ def test_a_wildcard_is_every_timm_name_with_weights_that_fits():
         ("squeezenet1_1", "squeezenet"),
         ("vgg16.tv_in1k", "vgg"),
         ("resnet50-v0.1", "resnet"),
+        ("alexnet-random", "alexnet"),
         ("runs/some/last.ckpt", "trained"),
     ],
 )
@@ -45,6 +59,7 @@ def test_families(method, family):
         ("alexnett", "unknown method 'alexnett'; .*did you mean alexnet"),
         ("ssimm", "did you mean ssim"),
         ("vgg16.nonsense", "no weights 'nonsense' for vgg16"),
+        ("alexnett-random", "unknown method 'alexnett-random'; .*did you mean alexnet"),
         ("resnet18-v0.1", "no calibration 'v0.1' was published for 'resnet18'"),
     ],
 )
