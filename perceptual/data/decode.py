@@ -38,21 +38,30 @@ def resized(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR)
 
 
-def read_pixels(path: str, size: int) -> np.ndarray:
-    """Decode and resize a file to (3, S, S) uint8, RGB.
+def checked_rgb(path: str) -> Image.Image:
+    """`read_rgb` with one kind of error.
 
     Raises:
-        ValueError: if it cannot be used: missing, unreadable, truncated, of unknown range, or with a smaller
-            side below size / 4 (enlarged more than four times an image shows nothing). Names the file.
+        ValueError: if the file cannot be used: missing, unreadable, truncated, of unknown range. Names it.
     """
     try:
-        image = read_rgb(path)
+        return read_rgb(path)
     except FileNotFoundError:
         raise ValueError(f"{path} (missing)") from None
     except Image.UnidentifiedImageError:
         raise ValueError(f"{path} (not an image)") from None
     except Exception as error:  # decoders raise whatever they stumble over
         raise ValueError(f"{path} ({error})") from None
+
+
+def read_pixels(path: str, size: int) -> np.ndarray:
+    """Decode and resize a file to (3, S, S) uint8, RGB.
+
+    Raises:
+        ValueError: what `checked_rgb` does, or a smaller side below size / 4 (enlarged more than four times
+            an image shows nothing). Names the file.
+    """
+    image = checked_rgb(path)
     width, height = image.size
     if min(width, height) * 4 < size:
         raise ValueError(f"{path} ({width}×{height}, below a quarter of size={size})")

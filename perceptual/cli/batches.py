@@ -1,0 +1,110 @@
+"""A long row of image pairs: read ahead by threads, batched by size, given back in order."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+PIXELS = 16 * 256 * 256  # of one side of a batch: larger ones are no faster, and take memory
+WAIT = 256  # pairs that come in before one of an odd size is measured in a smaller batch
+WORKERS = min(8, os.cpu_count() or 1)
+Item = TypeVar("Item")
+
+
+class Pair(NamedTuple):
+    """Two images (3, H, W) uint8 of one size."""
+
+    x: Tensor
+    y: Tensor
+
+
+Read = Pair | ValueError
+Measure = Callable[[Tensor, Tensor], list[float]]
+
+
+def measure_all(
+    measure: Measure, items: Iterable[Item], read: Callable[[Item], Pair]
+) -> Iterator[tuple[Item, float | ValueError]]:
+    """The distance of each item's pair, in order, or the ValueError that says why there is none.
+
+    Memory does not depend on how many items there are.
+
+    Args:
+        measure: images (N, 3, H, W) uint8, twice, to N distances.
+        items: what `read` takes, one after the other.
+        read: an item to its images; called in threads.
+    """
+    done: dict[int, tuple[Item, float | ValueError]] = {}
+    following = 0
+    for group in _by_size(_read_ahead(read, items)):
+        values: list[float | ValueError] = [pair for _, _, pair in group if isinstance(pair, ValueError)]
+        if not values:
+            x, y = (stack(side) for side in zip(*(pair for _, _, pair in group), strict=True))
+            try:
+                values = [*measure(x, y)]
+            except ValueError as error:  # such as images too small for the backbone
+                values = [error] * len(group)
+        done |= {number: (item, value) for (number, item, _), value in zip(group, values, strict=True)}
+        while following in done:
+            yield done.pop(following)
+            following += 1
+
+
+def stack(images: Sequence[Tensor]) -> Tensor:
+    """(N, 3, H, W) of (3, H, W), with the channels last in memory, where they are in files."""
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+
+
+def _read_ahead(read: Callable[[Item], Pair], items: Iterable[Item]) -> Iterator[tuple[int, Item, Read]]:
+    """Numbered items with what was read of them, in order; two batches of them are read ahead."""
+    pending: deque[tuple[int, Item, Future[Pair]]] = deque()
+    ahead = WORKERS
+    pool = ThreadPoolExecutor(WORKERS)  # Pillow decodes without holding the GIL
+    try:
+        for number, item in enumerate(items):
+            pending.append((number, item, pool.submit(read, item)))
+            while len(pending) > ahead:
+                yield (found := _result(*pending.popleft()))
+                if isinstance(found[2], Pair):
+                    ahead = max(WORKERS, min(2 * PIXELS // _area(found[2]), WAIT))
+        while pending:
+            yield _result(*pending.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, do not first read what is left
+
+
+def _result(number: int, item: Item, future: "Future[Pair]") -> tuple[int, Item, Read]:
+    try:
+        return number, item, future.result()
+    except ValueError as error:
+        return number, item, error
+
+
+def _by_size(found: Iterator[tuple[int, Item, Read]]) -> Iterator[list[tuple[int, Item, Read]]]:
+    """Groups of pairs of one size, as they fill or the first has waited long; errors by themselves."""
+    waiting: dict[torch.Size, list[tuple[int, Item, Read]]] = {}
+    for number, item, pair in found:
+        if isinstance(pair, ValueError):
+            yield [(number, item, pair)]
+            continue
+        group = waiting.setdefault(pair.x.shape, [])
+        group.append((number, item, pair))
+        if (len(group) + 1) * _area(pair) > PIXELS:
+            yield waiting.pop(pair.x.shape)
+        if waiting:
+            oldest = next(iter(waiting))
+            if number - waiting[oldest][0][0] >= WAIT or _waiting_area(waiting) > 4 * PIXELS:
+                yield waiting.pop(oldest)
+    yield from waiting.values()
+
+
+def _waiting_area(waiting: dict[torch.Size, list[tuple[int, Item, Read]]]) -> int:
+    return sum(shape[1] * shape[2] * len(group) for shape, group in waiting.items())
+
+
+def _area(pair: Pair) -> int:
+    return pair.x.shape[1] * pair.x.shape[2]

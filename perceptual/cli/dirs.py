@@ -1,0 +1,149 @@
+"""`perceptual dirs DIR0 DIR1 -o out.csv`: a distance for each two images of one name."""
+
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from perceptual.cli.options import BackboneName, Csv, Json, Lin, Method, Resize
+
+if TYPE_CHECKING:
+    from perceptual.cli.batches import Pair
+    from perceptual.cli.method import Chosen
+
+SHOWN = 10  # unmatched names that are listed of each folder
+COLUMNS = ("name", "distance")
+
+
+class Matched(NamedTuple):
+    """Pairs (name, file, file) of two folders, and names that only one of them has."""
+
+    pairs: list[tuple[str, str, str]]
+    only0: list[str]
+    only1: list[str]
+
+
+def dirs(
+    dir0: Annotated[str, typer.Argument(metavar="DIR0", help="A folder of images.", show_default=False)],
+    dir1: Annotated[str, typer.Argument(metavar="DIR1", help="Another.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="CSV file to write.", show_default=False)
+    ] = None,
+    method: Method = None,
+    backbone: BackboneName = None,
+    lin: Lin = None,
+    resize: Resize = False,
+    json: Json = False,
+    csv: Csv = False,
+) -> None:
+    """Measure each image of a folder against the one of the same name in another, folders within included.
+
+    Images of one path inside the folders belong together, else those that differ in the suffix only (a.png,
+    a.jpg). Names that only one folder has are listed. An image that cannot be used is reported, the others
+    are measured, and the exit status is 1.
+
+    Example: perceptual dirs originals/ compressed/ -o distances.csv
+
+    Example: perceptual dirs originals/ compressed/ --resize --csv | sort -t, -k2 -g
+    """
+    from perceptual.cli.images import list_images
+    from perceptual.cli.method import choose
+    from perceptual.cli.output import RowFile, note, print_json, print_table, write_csv
+
+    found = match(list_images(dir0), list_images(dir1))
+    for folder, names in ((dir0, found.only0), (dir1, found.only1)):
+        for name in names[:SHOWN]:
+            note(f"only in {folder}: {name}")
+        if len(names) > SHOWN:
+            note(f"only in {folder}: {len(names) - SHOWN:,} more")
+    if not found.pairs:
+        raise ValueError(f"{dir0} and {dir1} have no name in common")
+    rows: list[tuple[str, float]] = []
+    problems: list[str] = []
+    with RowFile(output, COLUMNS) if output else nullcontext() as file:
+        chosen = choose(method, backbone, lin)
+        for row in _measure(chosen, found.pairs, resize, problems):
+            rows.append(row)
+            if file:
+                file.write([row])
+    if json:
+        print_json(
+            {
+                "method": chosen.name,
+                **_summary(rows),
+                "pairs": [dict(zip(COLUMNS, row, strict=True)) for row in rows],
+                "problems": problems,
+                "only_in_0": found.only0,
+                "only_in_1": found.only1,
+            }
+        )
+    elif csv:
+        write_csv(sys.stdout, COLUMNS, rows)
+    else:
+        if not output:
+            print_table(COLUMNS, rows)
+        _print_summary(rows, chosen.name, output)
+    if problems:
+        raise ValueError(f"{len(problems):,} of {len(found.pairs):,} pairs could not be measured")
+
+
+def match(files0: Mapping[str, str], files1: Mapping[str, str]) -> Matched:
+    """Pair files by name, and those left over by their names without suffix, where these are unique."""
+    pairs = {name: (files0[name], files1[name]) for name in files0 if name in files1}
+    left0, left1 = (_by_stem([n for n in files if n not in pairs]) for files in (files0, files1))
+    for stem in left0.keys() & left1.keys():
+        if len(left0[stem]) == len(left1[stem]) == 1:
+            name0, name1 = left0.pop(stem)[0], left1.pop(stem)[0]
+            pairs[name0] = (files0[name0], files1[name1])
+    only0, only1 = (sorted(name for names in left.values() for name in names) for left in (left0, left1))
+    return Matched([(name, *pairs[name]) for name in sorted(pairs)], only0, only1)
+
+
+def _by_stem(names: Sequence[str]) -> dict[str, list[str]]:
+    stems: dict[str, list[str]] = {}
+    for name in names:
+        stems.setdefault(str(PurePosixPath(name).with_suffix("")), []).append(name)
+    return stems
+
+
+def _measure(
+    chosen: "Chosen", pairs: Sequence[tuple[str, str, str]], resize: bool, problems: list[str]
+) -> Iterator[tuple[str, float]]:
+    """Name and distance of each pair, in order; what cannot be measured goes to `problems` and stderr."""
+    from perceptual.cli.batches import measure_all
+    from perceptual.cli.images import read_pair
+    from perceptual.cli.output import note, progress
+
+    def read(pair: tuple[str, str, str]) -> "Pair":
+        return read_pair(pair[1], pair[2], resize)
+
+    for (name, _, _), value in progress(measure_all(chosen.measure, pairs, read), "Pairs", len(pairs)):
+        if isinstance(value, ValueError):
+            problems.append(f"{name}: {value}")
+            note(f"not measured: {problems[-1]}")
+        else:
+            yield name, value
+
+
+def _summary(rows: Sequence[tuple[str, float]]) -> dict[str, int | float]:
+    values = [value for _, value in rows]
+    if not values:
+        return {"count": 0}
+    return {
+        "count": len(values),
+        "mean": statistics.fmean(values),
+        "median": statistics.median(values),
+        "least": min(values),
+        "greatest": max(values),
+    }
+
+
+def _print_summary(rows: Sequence[tuple[str, float]], method: str, output: Path | None) -> None:
+    from perceptual.cli.output import short
+
+    numbers = "".join(f" · {name} {short(value)}" for name, value in list(_summary(rows).items())[1:])
+    typer.echo(f"{len(rows):,} pairs{numbers} · {method}" + (f" · {output}" if output else ""))

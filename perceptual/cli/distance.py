@@ -1,0 +1,41 @@
+"""`perceptual distance A B`: one number for two images."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from perceptual.cli.options import BackboneName, Csv, Json, Lin, Method, Resize
+
+
+def distance(
+    a: Annotated[str, typer.Argument(metavar="A", help="An image file.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another, of the same size.", show_default=False)],
+    method: Method = None,
+    backbone: BackboneName = None,
+    lin: Lin = None,
+    resize: Resize = False,
+    json: Json = False,
+    csv: Csv = False,
+) -> None:
+    """Print how different two images look: larger = more different, 0 = equal.
+
+    Example: perceptual distance photo.png photo.jpg
+
+    Example: perceptual distance photo.png photo.jpg --backbone vgg16 --json
+
+    Example: perceptual distance photo.png photo.jpg --method ssim
+    """
+    from perceptual.cli.images import read_pair
+    from perceptual.cli.method import choose
+    from perceptual.cli.output import print_json, short, write_csv
+
+    x, y = read_pair(a, b, resize)
+    chosen = choose(method, backbone, lin)
+    (value,) = chosen.measure(x[None], y[None])
+    if json:
+        print_json({"a": a, "b": b, "method": chosen.name, "distance": value})
+    elif csv:
+        write_csv(sys.stdout, ("a", "b", "distance"), [(a, b, value)])
+    else:
+        typer.echo(short(value))

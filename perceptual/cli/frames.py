@@ -1,0 +1,125 @@
+"""Frames of video files, two files side by side, by PyAV (`pip install perceptual[video]`)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from perceptual.cli.batches import Pair
+from perceptual.cli.images import check_file, fit, pixels
+
+Frames = tuple[Any, Any]
+
+
+class Video:
+    """A video file, read frame by frame.
+
+    Raises:
+        ValueError: a URL, a folder, no file or no video.
+    """
+
+    def __init__(self, path: str) -> None:
+        import av
+
+        check_file(path, "video")
+        self.path = path
+        try:
+            self.container = av.open(path)
+        except OSError as error:
+            raise ValueError(f"{path} ({error.strerror or error})") from None
+        except ValueError:
+            raise ValueError(f"{path} (not a video)") from None
+        if not self.container.streams.video:
+            self.container.close()
+            raise ValueError(f"{path} has no video, only sound or text")
+        self.stream = self.container.streams.video[0]
+        self.stream.thread_type = "AUTO"
+        self.rate = float(self.stream.average_rate or self.stream.guessed_rate or 0)
+
+    def frames(self) -> Iterator[Any]:
+        """The frames, decoded as they are asked for.
+
+        Raises:
+            ValueError: one that is damaged.
+        """
+        decoded = self.container.decode(self.stream)
+        number = 0
+        while True:
+            try:
+                frame = next(decoded, None)
+            except (ValueError, OSError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise ValueError(f"{self.path} cannot be read beyond frame {number} ({reason})") from None
+            if frame is None:
+                return
+            yield frame
+            number += 1
+
+
+class Together:
+    """Two videos frame by frame: iterating gives what `read` takes, as long as both have frames.
+
+    Attributes:
+        left: after the end, how many more frames each has, by path.
+        count: how many frames both say they have; None if either does not say.
+    """
+
+    def __init__(self, a: Video, b: Video, resize: bool) -> None:
+        self.a, self.b, self.resize = a, b, resize
+        self.left = {a.path: 0, b.path: 0}
+        self.count = min(a.stream.frames, b.stream.frames) or None
+
+    def __iter__(self) -> Iterator[Frames]:
+        frames_a, frames_b = self.a.frames(), self.b.frames()
+        while True:
+            pair = next(frames_a, None), next(frames_b, None)
+            if pair[0] is None or pair[1] is None:
+                break
+            yield pair
+        for video, frame, rest in ((self.a, pair[0], frames_a), (self.b, pair[1], frames_b)):
+            self.left[video.path] = (frame is not None) + sum(1 for _ in rest)
+
+    def read(self, frames: Frames) -> Pair:
+        """Pixels of two frames; raises ValueError where their sizes differ and must not."""
+        first, second = map(_image, frames)
+        return Pair(pixels(first), pixels(fit(second, self.b.path, first.size, self.a.path, self.resize)))
+
+    def seconds(self, number: int, frames: Frames) -> float:
+        """When a frame of the first video is shown."""
+        time = frames[0].time
+        return float(time) if time is not None else number / (self.a.rate or 1)
+
+    def remarks(self) -> list[str]:
+        """What a person should know before comparing these two."""
+        if abs(self.a.rate - self.b.rate) <= 1e-3 * max(self.a.rate, self.b.rate):
+            return []
+        return [
+            f"{self.a.path} has {self.a.rate:g} frames a second and {self.b.path} {self.b.rate:g}: frames "
+            "are compared by number, not by time"
+        ]
+
+
+@contextmanager
+def together(path_a: str, path_b: str, resize: bool) -> Iterator[Together]:
+    """Two open videos.
+
+    Raises:
+        ValueError: PyAV is not installed, either file is no video, or their sizes differ and must not.
+    """
+    try:
+        import av  # noqa: F401
+    except ModuleNotFoundError:
+        raise ValueError("videos need PyAV: pip install 'perceptual[video]'") from None
+    a = Video(path_a)
+    with a.container:
+        b = Video(path_b)
+        with b.container:
+            yield Together(a, b, resize)
+
+
+def _image(frame: Any) -> Image.Image:
+    """A frame in RGB, turned as the file says."""
+    rgb = np.rot90(frame.to_ndarray(format="rgb24"), round(getattr(frame, "rotation", 0) / 90))
+    return Image.fromarray(np.ascontiguousarray(rgb))

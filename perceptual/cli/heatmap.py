@@ -1,0 +1,78 @@
+"""`perceptual heatmap A B -o map.png`: where two images differ."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from perceptual.cli.options import BackboneName, Json, Lin, Method, Resize
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from perceptual.cli.method import Chosen
+
+
+def heatmap(
+    a: Annotated[str, typer.Argument(metavar="A", help="An image file.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another, of the same size.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Picture to write: .png, .pdf, .svg …")
+    ] = Path("map.png"),
+    levels: Annotated[
+        bool, typer.Option("--levels", help="Below, a strip of what each level of the network adds.")
+    ] = False,
+    method: Method = None,
+    backbone: BackboneName = None,
+    lin: Lin = None,
+    resize: Resize = False,
+    json: Json = False,
+) -> None:
+    """Draw two images, and beside them where they differ, laid over the first.
+
+    Example: perceptual heatmap photo.png photo.jpg -o map.png
+
+    Example: perceptual heatmap photo.png photo.jpg -o map.png --levels --backbone vgg16
+    """
+    from perceptual.cli.plots import need_matplotlib
+
+    need_matplotlib()
+    from perceptual.cli.images import read_pair
+    from perceptual.cli.method import choose
+    from perceptual.cli.output import print_json, short
+    from perceptual.cli.plots import draw_heatmap
+
+    x, y = read_pair(a, b, resize)
+    chosen = choose(method, backbone, lin)
+    shares, maps = _levels(chosen, x[None], y[None])
+    value = sum(shares)
+    draw_heatmap(
+        [image.permute(1, 2, 0).numpy() for image in (x, y)],
+        [Path(a).name, Path(b).name],
+        maps.numpy(),
+        f"distance {short(value)} ({chosen.name})",
+        output,
+        shares if levels else (),
+    )
+    if json:
+        row, column = divmod(int(maps.sum(0).argmax()), maps.shape[2])
+        place = {"peak": {"x": column, "y": row, "value": maps.sum(0).max().item()}}
+        print_json({"a": a, "b": b, "method": chosen.name, "distance": value, "levels": shares, **place})
+    else:
+        typer.echo(f"{output}: distance {short(value)} · {chosen.name}")
+
+
+def _levels(chosen: "Chosen", x: "Tensor", y: "Tensor") -> tuple[list[float], "Tensor"]:
+    """What each level adds to the distance, and at which position (L, H, W)."""
+    import torch
+
+    from perceptual.distance import LPIPS
+
+    distance = chosen.distance
+    if not isinstance(distance, LPIPS) or distance.form != "per_position":
+        raise ValueError(f"{chosen.name} gives one number, no map; choose an LPIPS distance, by position")
+    with torch.inference_mode():
+        x, y = chosen.load(x), chosen.load(y)
+        shares: list[float] = distance.per_level(x, y)[0].tolist()
+        distance.spatial = True
+        return shares, distance.per_level(x, y)[0].cpu()

@@ -1,0 +1,86 @@
+"""Image files of the commands: read, brought to one size, and listed."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from perceptual.cli.batches import Pair
+from perceptual.data.decode import checked_rgb
+
+
+def read_image(path: str) -> Image.Image:
+    """A file as a viewer shows it, RGB; see `decode.read_rgb`.
+
+    Raises:
+        ValueError: a URL, a folder, no file, or no image; names it.
+    """
+    check_file(path, "image")
+    return checked_rgb(path)
+
+
+def check_file(path: str, kind: str) -> None:
+    """Refuse what is no file, of an image or a video.
+
+    Raises:
+        ValueError: a URL, a folder, or nothing there; names it.
+    """
+    if "://" in path:
+        raise ValueError(f"{path} is a URL, which is not fetched: download it and give the file")
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder, where one {kind} is expected")
+    if not Path(path).exists():
+        raise ValueError(f"no file {path}")
+
+
+def fit(image: Image.Image, path: str, size: tuple[int, int], other: str, resize: bool) -> Image.Image:
+    """The image at the (width, height) of another, resized if that is allowed.
+
+    Raises:
+        ValueError: the sizes differ and `resize` is False.
+    """
+    if image.size == size:
+        return image
+    if not resize:
+        raise ValueError(
+            f"{other} has {_size(size)} pixels and {path} {_size(image.size)}; --resize allows to resize the "
+            "second to the first"
+        )
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def read_pair(path0: str, path1: str, resize: bool) -> Pair:
+    """Two images of one size; raises what `read_image` and `fit` do."""
+    first, second = read_image(path0), read_image(path1)
+    return Pair(pixels(first), pixels(fit(second, path1, first.size, path0, resize)))
+
+
+def pixels(image: Image.Image) -> Tensor:
+    """(3, H, W) uint8, with the channels last in memory, as the file has them and convolutions like them."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def list_images(folder: str) -> dict[str, str]:
+    """Images in a folder and below, by their path inside it, sorted: what Pillow reads, going by the suffix.
+
+    Raises:
+        ValueError: no such folder, or none in it.
+    """
+    if not Path(folder).is_dir():
+        what = "is a file, where a folder is expected" if Path(folder).exists() else "is no folder"
+        raise ValueError(f"{folder} {what}")
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    images = {
+        path.relative_to(folder).as_posix(): str(path)
+        for path in Path(folder).rglob("*")
+        if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    }
+    if not images:
+        raise ValueError(f"{folder} holds no images")
+    return dict(sorted(images.items()))
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}×{size[1]}"

@@ -1,0 +1,86 @@
+"""`perceptual info MODEL`: what a distance is made of, and where it comes from."""
+
+from typing import Annotated, Any
+
+import typer
+
+from perceptual.cli.options import Json, complete_method
+
+
+def info(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A method: alexnet-v0.1, vgg16.tv_in1k, ssim, or the path of what was trained.",
+            autocompletion=complete_method,
+            show_default=False,
+        ),
+    ],
+    json: Json = False,
+) -> None:
+    """Say what a distance is made of: its network, weights and their SHA-256, levels, calibration, training.
+
+    Example: perceptual info alexnet-v0.1
+
+    Example: perceptual info runs/…/checkpoints/last.ckpt --json
+    """
+    from perceptual import methods
+    from perceptual.cli.output import print_json, print_table
+    from perceptual.leaderboard.provenance import describe
+
+    loaded = methods.load(model)
+    facts: dict[str, Any] = {"method": model, "family": methods.family(model)}
+    facts |= describe(loaded.distance) | _calibration(model, loaded.distance)
+    if model.endswith(".ckpt"):
+        facts |= _training(model)
+    facts["ranking network"] = type(loaded.ranking).__name__ if loaded.ranking else None
+    if json:
+        print_json({name.replace(" ", "_"): value for name, value in facts.items()})
+    else:
+        print_table(("", ""), [(name.replace("_", " "), _text(value)) for name, value in facts.items()])
+
+
+def _calibration(model: str, distance: Any) -> dict[str, Any]:
+    """Whether, how, and by whom the channels of the levels are weighted."""
+    from perceptual.methods import is_path, split_version
+    from perceptual.weights import fingerprint
+
+    lin = getattr(distance, "lin", None)
+    if lin is None:
+        return {}
+    if is_path(model):
+        source = model
+    else:
+        version = split_version(model)[1]
+        source = (
+            f"{version} of Zhang et al., as the lpips package has it"
+            if (version or "").startswith("v")
+            else "none: all weights 1"
+        )
+    return {
+        "calibration": source,
+        "calibration_sha256": fingerprint(dict(lin.state_dict())),
+        "mean": distance.backbone.mean.flatten().tolist(),
+        "std": distance.backbone.std.flatten().tolist(),
+    }
+
+
+def _training(path: str) -> dict[str, Any]:
+    """How a checkpoint was trained, as it says."""
+    from perceptual.module import read_checkpoint
+
+    checkpoint = read_checkpoint(path)
+    facts = {key: checkpoint["hyper_parameters"].get(key) for key in ("variant", "form", "lr", "dropout")}
+    facts |= {"epochs": checkpoint.get("epoch"), "steps": checkpoint.get("global_step")}
+    return facts | {"data": checkpoint.get("datamodule_hyper_parameters")}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_text(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

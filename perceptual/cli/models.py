@@ -1,0 +1,93 @@
+"""`perceptual models [PATTERN]`: backbones, their published calibrations, and whose weights are at hand."""
+
+import sys
+from fnmatch import fnmatch
+from typing import Annotated
+
+import typer
+
+from perceptual.cli.options import Csv, Json
+
+COLUMNS = ("backbone", "calibrations", "weights")
+ON_HUB = "hub"
+
+
+def models(
+    pattern: Annotated[
+        str | None,
+        typer.Argument(metavar="[PATTERN]", help="Names to list, with * and ?.", show_default=False),
+    ] = None,
+    json: Json = False,
+    csv: Csv = False,
+) -> None:
+    """List backbones, their published calibrations, and where their weights are.
+
+    Without a pattern, those with a calibration or with weights on this machine. Weights: `file` (in the
+    directory PERCEPTUAL_WEIGHTS), `package` (installed), `cached` (downloaded before), or `hub` (to be
+    downloaded at first use).
+
+    Example: perceptual models
+
+    Example: perceptual models '*convnext*' --json
+    """
+    import timm
+
+    from perceptual.backbone import TORCHVISION
+    from perceptual.cli.output import print_json, print_table, write_csv
+    from perceptual.released import versions
+
+    known = [*TORCHVISION, *timm.list_pretrained()]
+    rows = [(name, versions(name), _weights(name)) for name in known if _fits(name, pattern)]
+    if pattern and not rows:
+        raise ValueError(f"no backbone with weights fits {pattern!r}")
+    if not pattern:
+        rows = [row for row in rows if row[1] or row[2] != ON_HUB]
+    if json:
+        print_json([dict(zip(COLUMNS, row, strict=True)) for row in rows])
+        return
+    lines = [(name, " ".join(calibrations), weights) for name, calibrations, weights in rows]
+    if csv:
+        write_csv(sys.stdout, COLUMNS, lines)
+        return
+    print_table(COLUMNS, lines)
+    if not pattern:
+        typer.echo(f"\n{len(known) - len(rows):,} more: perceptual models '*resnet*' lists those that fit")
+
+
+def _fits(name: str, pattern: str | None) -> bool:
+    """Whether a name, with its tag or without, fits a pattern; a name without * or ? is looked for inside."""
+    if pattern is None:
+        return True
+    if not set("*?[") & set(pattern):
+        return pattern in name
+    return fnmatch(name, pattern) or fnmatch(name.partition(".")[0], pattern)
+
+
+def _weights(name: str) -> str:
+    from perceptual.weights import locate
+
+    if found := locate(name):
+        return found[1].partition(":")[0]
+    return "cached" if _is_cached(name) else ON_HUB
+
+
+def _is_cached(name: str) -> bool:
+    """Whether weights were downloaded before, into the cache of torch.hub or of the hub."""
+    from pathlib import Path
+
+    import timm
+    import torch
+    from huggingface_hub import try_to_load_from_cache
+
+    from perceptual.backbone import TORCHVISION
+
+    downloads = Path(torch.hub.get_dir(), "checkpoints")
+    if name in TORCHVISION:
+        return any(downloads.glob(f"{name}-*.pth"))
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is None:
+        return False
+    files = ("model.safetensors", "pytorch_model.bin")
+    if cfg.hf_hub_id and any(isinstance(try_to_load_from_cache(cfg.hf_hub_id, file), str) for file in files):
+        return True
+    return isinstance(cfg.url, str) and Path(downloads, Path(cfg.url).name).is_file()

@@ -1,0 +1,62 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+CALIBRATIONS = Path(__file__).parents[1] / "calibrations"
+
+
+def _backbones(incomplete: str) -> list[str]:
+    """Completions that cost no import of timm: backbones with a published calibration."""
+    return sorted({path.stem.rpartition("-")[0] for path in CALIBRATIONS.glob(f"{incomplete}*.safetensors")})
+
+
+def complete_method(incomplete: str) -> list[str]:
+    """Names of methods that need no import of timm, for the shell to complete."""
+    return sorted(path.stem for path in CALIBRATIONS.glob(f"{incomplete}*.safetensors"))
+
+
+def _lins(incomplete: str) -> list[str]:
+    return [lin for lin in ("v0.1", "v0.0", "none") if lin.startswith(incomplete)]
+
+
+Method = Annotated[
+    str | None,
+    typer.Option(
+        "-m",
+        "--method",
+        metavar="NAME",
+        help="Any distance by one name: alexnet-v0.1 (the default), vgg16.tv_in1k (uncalibrated), ssim, or "
+        "the path of what was trained.",
+        autocompletion=complete_method,
+        show_default=False,
+    ),
+]
+BackboneName = Annotated[
+    str | None,
+    typer.Option(
+        "-b",
+        "--backbone",
+        metavar="NAME",
+        help="LPIPS on this network: alexnet, vgg16, squeezenet1_1, or any timm name.",
+        autocompletion=_backbones,
+        show_default=False,
+    ),
+]
+Lin = Annotated[
+    str | None,
+    typer.Option(
+        "--lin",
+        metavar="v0.1|v0.0|none|FILE",
+        help="Its calibration: published (v0.1 by default), none, or a file.",
+        autocompletion=_lins,
+        show_default=False,
+    ),
+]
+Resize = Annotated[
+    bool, typer.Option("--resize", help="Resize images of another size to that of the first (bilinear).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV, for scripts.")]

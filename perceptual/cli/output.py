@@ -1,0 +1,143 @@
+"""What the commands print and write: numbers, tables, JSON, CSV, and files that are never half there."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+Item = TypeVar("Item")
+Cell = str | int | float | None
+STDERR = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def short(value: Cell) -> str:
+    """A number as a person reads it: four decimals, or as many digits where it is small."""
+    if not isinstance(value, float):
+        return "" if value is None else str(value)
+    return f"{value:.4g}" if 0 < abs(value) < 0.01 else f"{value:.4f}"
+
+
+def exact(value: Cell) -> str:
+    """A number with all digits of float32."""
+    if not isinstance(value, float):
+        return "" if value is None else str(value)
+    return f"{value:.9g}"
+
+
+def note(text: str) -> None:
+    """A line to the person at the terminal, on stderr."""
+    STDERR.print(text)
+
+
+def progress(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
+    """The items, with a bar on stderr while they come, if that is a terminal."""
+    bar = Progress(
+        *Progress.get_default_columns(), console=STDERR, transient=True, disable=not STDERR.is_terminal
+    )
+    with bar:
+        yield from bar.track(items, total, description=title)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON; what it has no number for (−∞ is the psnr distance of equal images) becomes null."""
+    print(json.dumps(_finite(value), indent=1, ensure_ascii=False))
+
+
+def write_csv(file: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """Write a header and rows."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([exact(cell) for cell in row] for row in rows)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    """Print rows for a person; numbers stand right."""
+    table = Table(
+        box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", show_header=any(columns)
+    )
+    for place, column in enumerate(columns):
+        numbers = all(isinstance(row[place], int | float | None) for row in rows)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(short(cell) for cell in row))
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:  # a file has no edge to wrap at
+        console.width = 10_000
+    console.print(table)
+
+
+class RowFile:
+    """A CSV file that takes rows as they come: in `<path>.partial`, which becomes `<path>` at the end.
+
+    Made at once, so that a place that cannot be written to is found before any work. If what is done in the
+    context fails or is interrupted, the rows so far stay in the partial file, and a line says so.
+
+    Raises:
+        ValueError: the path is a folder.
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path, self.columns, self.count = path, columns, 0
+
+    def __enter__(self) -> "RowFile":
+        self.partial = _partial(self.path)
+        self._file = self.partial.open("w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._writer.writerow(self.columns)
+        return self
+
+    def write(self, rows: Sequence[Sequence[Cell]]) -> None:
+        """Append rows; they are on disk afterwards."""
+        self._writer.writerows([exact(cell) for cell in row] for row in rows)
+        self._file.flush()
+        self.count += len(rows)
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        self._file.close()
+        if failed is None:
+            os.replace(self.partial, self.path)
+        elif self.count:
+            note(f"{self.count:,} rows so far are in {self.partial}")
+        else:
+            self.partial.unlink()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A place to write a file, which takes its name when it is complete.
+
+    Raises:
+        ValueError: the path is a folder.
+        OSError: it cannot be written.
+    """
+    partial = _partial(path)
+    partial.touch()
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, where the name of a file is expected")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f"{path.name}.partial")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

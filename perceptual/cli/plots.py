@@ -1,0 +1,146 @@
+"""Pictures of the commands, by matplotlib (`pip install perceptual[plots]`)."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perceptual.cli.output import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+HEAT = "inferno"
+NAMED = 80  # images; the names of more cannot be read
+
+
+def need_matplotlib() -> None:
+    """Refuse a picture that could not be written, before any work.
+
+    Raises:
+        ValueError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise ValueError("pictures need matplotlib: pip install 'perceptual[plots]'")
+
+
+def draw_heatmap(
+    images: Sequence[np.ndarray],
+    names: Sequence[str],
+    maps: np.ndarray,
+    title: str,
+    path: Path,
+    levels: Sequence[float] = (),
+) -> None:
+    """Draw two images, and where they differ over a grey first one; below, by choice, each level's map.
+
+    Args:
+        images: two of (H, W, 3) uint8.
+        names: what they are called.
+        maps: (L, H, W), what each level adds to the distance at each position.
+        title: over the overlay.
+        path: picture to write.
+        levels: what each level adds to the distance; none draws no strip of levels.
+    """
+    height, width = maps.shape[1:]
+    panel = 4.2
+    tall = panel * min(height / width, 3)
+    strip = 3 * panel / max(len(levels), 1) * min(height / width, 3) + 0.5 if levels else 0
+    figure = _figure(3 * panel + 0.9, tall + 0.6 + strip)
+    rows: Any = figure.subfigures(2, 1, height_ratios=(tall + 0.6, strip)) if levels else [figure]
+    panels = rows[0].subplots(1, 3)
+    for axes, image, name in zip(panels, images, names, strict=False):
+        axes.imshow(image)
+        axes.set_title(name, fontsize=10)
+    total = maps.sum(0)
+    # pale grey, so that neither black nor white takes the map's colours away
+    panels[2].imshow(images[0].mean(2), cmap="gray", vmin=-120, vmax=375)
+    heat = panels[2].imshow(total, cmap=_overlay(), vmin=0, vmax=_top(total))
+    panels[2].set_title(title, fontsize=10)
+    rows[0].colorbar(heat, ax=panels[2], label="distance at each position", fraction=0.05)
+    if levels:
+        _draw_levels(rows[1], maps, levels)
+    for axes in figure.axes:
+        if axes.images:
+            axes.set_axis_off()
+    _save(figure, path)
+
+
+def draw_matrix(names: Sequence[str], matrix: np.ndarray, method: str, path: Path) -> None:
+    """Draw a dendrogram (average linkage), and beside it the distances (N, N) as a heat map in its order."""
+    from scipy.cluster.hierarchy import dendrogram, linkage
+    from scipy.spatial.distance import squareform
+
+    condensed = squareform(matrix, checks=False)
+    if not np.isfinite(condensed).all():
+        raise ValueError(f"{method} has distances that are not finite here: they cannot be drawn as a tree")
+    # psnr is negative; linkage is the same, shifted
+    tree = linkage(condensed - min(condensed.min(), 0), "average", optimal_ordering=len(names) <= 500)
+    named = len(names) <= NAMED
+    side = min(max(0.2 * len(names), 4.0), 16.0)
+    figure = _figure(1.6 * side + 2.5, side + 1)
+    left, right = figure.subplots(1, 2, width_ratios=(0.6, 1))
+    drawn = dendrogram(tree, orientation="left", ax=left, color_threshold=0, above_threshold_color="#444444")
+    left.set(yticks=[], xlabel="distance at which groups join")
+    left.invert_yaxis()
+    left.spines[["top", "left", "right"]].set_visible(False)
+    order = drawn["leaves"]
+    heat = right.imshow(matrix[np.ix_(order, order)], cmap=HEAT, aspect="auto")
+    right.yaxis.tick_right()
+    places, labels = (range(len(names)), [names[i] for i in order]) if named else ([], [])
+    right.set_xticks(places, labels, rotation=90, fontsize=7)
+    right.set_yticks(places, labels, fontsize=7)
+    figure.colorbar(heat, ax=right, label=f"distance ({method})", fraction=0.05)
+    _save(figure, path)
+
+
+def draw_frames(seconds: Sequence[float], distances: Sequence[float], title: str, path: Path) -> None:
+    """Draw the distance of each frame over the time of it in seconds."""
+    figure = _figure(9, 3.2)
+    axes = figure.subplots()
+    axes.plot(seconds, distances, color="#3b528b", lw=1, marker="o" if len(seconds) < 60 else "", ms=3)
+    axes.set(xlabel="seconds", ylabel="distance", title=title)
+    axes.title.set_fontsize(10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#eeeeee")
+    axes.set_ylim(bottom=min(0, *distances))
+    _save(figure, path)
+
+
+def _draw_levels(figure: Any, maps: np.ndarray, levels: Sequence[float]) -> None:
+    """A strip of the levels, shallow to deep, on one scale."""
+    panels = figure.subplots(1, len(levels), squeeze=False)[0]
+    for number, (axes, level, value) in enumerate(zip(panels, maps, levels, strict=True), 1):
+        heat = axes.imshow(level, cmap=HEAT, vmin=0, vmax=_top(maps))
+        axes.set_title(f"level {number} adds {value:.3f}", fontsize=9)
+    figure.colorbar(heat, ax=panels, fraction=0.02)
+
+
+def _overlay() -> "Colormap":
+    """The colours of heat, clear at 0 and dense at the top: where images are equal, the image is seen."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    colors = colormaps[HEAT](np.linspace(0.1, 1, 256))
+    colors[:, 3] = np.linspace(0, 0.9, 256) ** 0.7
+    return ListedColormap(colors)
+
+
+def _top(values: np.ndarray) -> float:
+    """Upper end of a colour scale, which must lie above 0 also where images are equal."""
+    return max(float(values.max()), 1e-6)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure((width, height), dpi=150, layout="constrained")
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    kind = path.suffix.lstrip(".").lower() or "png"
+    with whole_file(path) as partial:
+        figure.savefig(partial, format=kind)

@@ -1,0 +1,101 @@
+"""`perceptual video A.mp4 B.mp4`: the distance of two videos, frame by frame."""
+
+import statistics
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from perceptual.cli.options import BackboneName, Csv, Json, Lin, Method, Resize
+
+if TYPE_CHECKING:
+    from perceptual.cli.frames import Together
+    from perceptual.cli.method import Chosen
+
+COLUMNS = ("frame", "seconds", "distance")
+Row = tuple[int, float, float]
+
+
+def video(
+    a: Annotated[str, typer.Argument(metavar="A", help="A video file.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="CSV file to write.", show_default=False)
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture of the distance over time to write.", show_default=False)
+    ] = None,
+    method: Method = None,
+    backbone: BackboneName = None,
+    lin: Lin = None,
+    resize: Resize = False,
+    json: Json = False,
+    csv: Csv = False,
+) -> None:
+    """Measure two videos frame by frame: the first frame of A against the first of B, and so on.
+
+    Where one has more frames, its last ones are left out and counted. Memory does not grow with the length.
+
+    Example: perceptual video original.mp4 compressed.mp4 -o frames.csv --plot frames.png
+
+    Example: perceptual video original.mp4 compressed.mp4 --json
+    """
+    if plot:
+        from perceptual.cli.plots import need_matplotlib
+
+        need_matplotlib()
+    from perceptual.cli.frames import together
+    from perceptual.cli.method import choose
+    from perceptual.cli.output import RowFile, note, print_json, print_table, short, write_csv
+
+    rows: list[Row] = []
+    with together(a, b, resize) as frames:
+        for remark in frames.remarks():
+            note(remark)
+        with RowFile(output, COLUMNS) if output else nullcontext() as file:
+            chosen = choose(method, backbone, lin)
+            for row in _measure(chosen, frames):
+                rows.append(row)
+                if file:
+                    file.write([row])
+    left = {path: count for path, count in frames.left.items() if count}
+    for path, count in left.items():
+        note(f"{path} has {count:,} frames more, which were left out")
+    if not rows:
+        raise ValueError(f"{a} and {b} have no frames to compare")
+    values = [value for _, _, value in rows]
+    if plot:
+        from perceptual.cli.plots import draw_frames
+
+        title = f"{Path(a).name} against {Path(b).name} · {chosen.name}"
+        draw_frames([seconds for _, seconds, _ in rows], values, title, plot)
+    mean = statistics.fmean(values)
+    if json:
+        found = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+        print_json({"a": a, "b": b, "method": chosen.name, "mean": mean, "frames": found, "left_out": left})
+    elif csv:
+        write_csv(sys.stdout, COLUMNS, rows)
+    else:
+        if not (output or plot):
+            print_table(COLUMNS, rows)
+        written = "".join(f" · {path}" for path in (output, plot) if path)
+        worst = max(rows, key=lambda row: row[2])
+        typer.echo(
+            f"{len(rows):,} frames · mean {short(mean)} · greatest {short(worst[2])} at frame {worst[0]} "
+            f"({worst[1]:.2f} s) · {chosen.name}{written}"
+        )
+
+
+def _measure(chosen: "Chosen", frames: "Together") -> Iterator[Row]:
+    """Number, seconds and distance of each two frames; raises ValueError where they cannot be compared."""
+    from perceptual.cli.batches import measure_all
+    from perceptual.cli.output import progress
+
+    found = measure_all(chosen.measure, frames, frames.read)
+    for number, (pair, value) in enumerate(progress(found, "Frames", frames.count)):
+        if isinstance(value, ValueError):
+            raise value
+        yield number, frames.seconds(number, pair), value
