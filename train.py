@@ -47,7 +47,11 @@ def train(cfg: DictConfig) -> Scores:
     backbone = model.distance.backbone
     console.print(f"Backbone  {backbone.name}, weights {backbone.source}", highlight=False, soft_wrap=True)
     batches = data
-    if cfg.data.cache is Cache.on and not backbone.trainable:
+    if cfg.data.cache is Cache.on and backbone.frozen:
+        if "flip" in cfg.model.augmentation.name:
+            raise ValueError(
+                "flips need images, and a frozen backbone's features are cached; add data.cache=off"
+            )
         batches = CachedDataModule(data, model.distance)
     # evaluate.py finds in the checkpoint which data the score is of
     batches.save_hyperparameters(described)

@@ -122,6 +122,11 @@ class Backbone(nn.Module):
         super().train(mode and self.trainable)
         return self
 
+    @property
+    def frozen(self) -> bool:
+        """Whether none of its weights is trained, so that its features of an image stay."""
+        return not any(parameter.requires_grad for parameter in self.parameters())
+
     def fingerprint(self) -> str:
         """SHA-256 of the weights that the tapped levels use."""
         return weight_files.fingerprint(self.net.state_dict())

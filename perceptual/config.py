@@ -13,9 +13,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-Variant = Enum("Variant", ["lin", "tune", "scratch"])
+Variant = Enum("Variant", ["lin", "tune", "scratch", "lora"])
 Ranking = Enum("Ranking", ["paper", "antisymmetric"])
 Form = Enum("Form", ["per_position", "pooled"])
+Optimizer = Enum("Optimizer", ["adam", "adamw", "sgd"])
+Schedule = Enum("Schedule", ["paper", "constant", "cosine"])
+Augmentation = Enum("Augmentation", ["none", "flip", "swap", "flip_swap"])
 SplitBy = Enum("SplitBy", ["image", "triplet"])
 Cache = Enum("Cache", ["on", "off"])
 
@@ -110,9 +113,18 @@ class ModelConfig:
     variant: Variant = MISSING
     ranking: Ranking = Ranking.paper
     form: Form = Form.per_position
+    lin_init: str = "random"
+    optimizer: Optimizer = Optimizer.adam
     lr: float = 1e-4
+    backbone_lr_factor: float = 1.0
     betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = 0.0
+    schedule: Schedule = Schedule.paper
+    warmup: float = 0.0
     dropout: float = 0.5
+    lora_rank: int = 8
+    augmentation: Augmentation = Augmentation.none
+    seed: int = "${seed}"  # type: ignore[assignment]
 
 
 @dataclass
@@ -127,6 +139,7 @@ class TrainerConfig:
     num_nodes: int = 1
     strategy: str = "auto"
     precision: str = "32-true"
+    gradient_clip_val: float | None = None
     limit_train_batches: int | float | None = None
     limit_val_batches: float | None = None
     log_every_n_steps: int = 20

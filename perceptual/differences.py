@@ -51,6 +51,11 @@ class DifferenceBatch(NamedTuple):
         """The batch on another device, as `Tensor.to`; Lightning would look into each field for tensors."""
         return DifferenceBatch(*(column.to(*args, **kwargs) for column in self))
 
+    def swap(self, chosen: Tensor) -> "DifferenceBatch":
+        """The batch with p0 and p1 exchanged, and so the judgment, of the triplets that (N,) bool chooses."""
+        means = torch.where(chosen.view(-1, 1, 1), self.means.flip(1), self.means)
+        return self._replace(means=means, judgment=torch.where(chosen, 1 - self.judgment, self.judgment))
+
 
 class PairDifferenceBatch(NamedTuple):
     """N JND pairs as the mean squared differences of their unit-normalised features, and what people said."""
@@ -109,7 +114,7 @@ class CachedDataModule(pl.LightningDataModule):
         self, data: TwoAFCDataModule, lpips: LPIPS, folder: str | os.PathLike[str] | None = None
     ) -> None:
         super().__init__()
-        if lpips.backbone.trainable:
+        if not lpips.backbone.frozen:
             raise ValueError(f"the features of {lpips.backbone.name} cannot be cached: it is being trained")
         assert data.train_set is not None
         assert data.val_set is not None

@@ -1,36 +1,49 @@
 """PerceptualRanker: trains a distance and its ranking network on human judgments, with Lightning."""
 
+import copy
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim import Adam
-from torch.optim.lr_scheduler import LambdaLR
 
+from perceptual import checkpoints, lora
 from perceptual.backbone import Backbone
 from perceptual.distance import FORMS, LPIPS
 from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore, two_afc_score
+from perceptual.optimization import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 from perceptual.ranking import RANKINGS, ranking_loss
 
 if TYPE_CHECKING:
     from perceptual.data import TripletBatch
     from perceptual.differences import DifferenceBatch
 
-VARIANTS = ("lin", "tune", "scratch")
-FROZEN = "distance.backbone."
+VARIANTS = ("lin", "tune", "scratch", "lora")
+LIN_INITS = ("random", "ones", "v0.1")
+AUGMENTATIONS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "flip": ("flip",),
+    "swap": ("swap",),
+    "flip_swap": ("flip", "swap"),
+}
+
+
+class Diverged(ValueError):
+    """Training has gone wrong and cannot go on: its weights are not worth a checkpoint."""
 
 
 class PerceptualRanker(pl.LightningModule):
     """LPIPS and a ranking network, trained to predict which of two patches people find nearer to a third.
 
     The defaults are the protocol of Zhang et al. 2018 as their code runs it: Adam at 1e-4 with betas
-    (0.5, 0.999), the rate constant for the first epochs, then falling (`lr_factor`), dropout of ½ on the
-    squared differences, lin projected to ≥ 0 after every step.
+    (0.5, 0.999), the rate constant for the first epochs, then falling, dropout of ½ on the squared
+    differences, lin projected to ≥ 0 after every step.
 
     Logs `train/loss`, `train/2afc`, `val/2afc/<subset>` and `val/2afc/mean` (macro), scores in [0, 1]; with
     JND pairs in the data module also `val/jnd/<subset>` and `val/jnd/mean`.
@@ -39,15 +52,27 @@ class PerceptualRanker(pl.LightningModule):
         backbone: name, or arguments of `Backbone` as a dictionary (`name`, `weights`, `out_indices`,
             `input_size`).
         variant: what is trained besides the ranking network. `lin`: the channel weights, the backbone frozen;
-            `tune`: the backbone too, from its weights; `scratch`: the backbone too, from random weights.
+            `tune`: the backbone too, from its weights; `scratch`: the backbone too, from random weights;
+            `lora`: small matrices beside the attention of a transformer too, see `lora.py`.
         ranking: `paper` or `antisymmetric`.
         form: of the distance, `per_position` or `pooled`, see `LPIPS`.
-        lr: initial learning rate of Adam.
-        betas: coefficients of Adam.
+        lin_init: `random` as the reference, U(−1/√C, 1/√C); `ones`, the uncalibrated distance; or `v0.1`, the
+            published calibration of the backbone.
+        optimizer: `adam`, `adamw` or `sgd`, of PyTorch.
+        lr: largest learning rate.
+        backbone_lr_factor: what `lr` is multiplied by for the backbone, where it is trained.
+        betas: coefficients of Adam; the first is SGD's momentum.
+        weight_decay: decay of what is trained, decoupled from the gradient with `adamw`.
+        schedule: `paper` by epochs, `constant`, or `cosine` to 0 at the end of the run.
+        warmup: fraction of the run in which the rate rises from 0, with `constant` and `cosine`.
         dropout: probability of dropping an element of the squared differences in training.
+        lora_rank: rank of those matrices.
+        augmentation: what may befall a training triplet, each with probability ½: `flip` (its three images
+            mirrored), `swap` (p0 and p1 exchanged, and the judgment with them), `flip_swap`, or `none`.
+        seed: of the augmentation, which depends on it, the epoch and the batch only.
 
     Raises:
-        ValueError: unknown variant, ranking or backbone, or a number out of range.
+        ValueError: unknown variant, ranking, form, … or backbone, or a number out of range.
         FileNotFoundError: weights of the backbone that cannot be found.
     """
 
@@ -57,40 +82,37 @@ class PerceptualRanker(pl.LightningModule):
         variant: str = "lin",
         ranking: str = "paper",
         form: str = "per_position",
+        lin_init: str = "random",
+        optimizer: str = "adam",
         lr: float = 1e-4,
+        backbone_lr_factor: float = 1.0,
         betas: Sequence[float] = (0.5, 0.999),
+        weight_decay: float = 0.0,
+        schedule: str = "paper",
+        warmup: float = 0.0,
         dropout: float = 0.5,
+        lora_rank: int = 8,
+        augmentation: str = "none",
+        seed: int = 0,
     ) -> None:
-        super().__init__()
-        _one_of("variant", variant, VARIANTS)
-        _one_of("ranking", ranking, RANKINGS)
-        _one_of("form", form, FORMS)
-        if not lr > 0:
-            raise ValueError(f"lr must be positive, got {lr}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")
         spec: dict[str, Any] = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
         if variant == "scratch":
             spec["weights"] = None
-        self.save_hyperparameters(
-            {
-                "backbone": spec,
-                "variant": variant,
-                "ranking": ranking,
-                "form": form,
-                "lr": lr,
-                "betas": list(betas),
-                "dropout": dropout,
-            }
-        )
-        built = Backbone(**spec, trainable=variant != "lin")
-        self.distance = LPIPS(built, lin=None, dropout=dropout, form=form)
-        for vector in self.distance.lin:
-            # the initialisation of the reference, a 1×1 convolution's: U(−1/√C, 1/√C)
-            bound = len(vector) ** -0.5
-            nn.init.uniform_(vector, -bound, bound).requires_grad_(True)
+        hparams = {key: value for key, value in locals().items() if key not in ("self", "spec", "__class__")}
+        hparams |= {"backbone": spec, "betas": list(betas)}
+        _check(hparams)
+        super().__init__()
+        self.save_hyperparameters(hparams)
+        built = Backbone(**spec, trainable=variant in ("tune", "scratch"))
+        self._built_on = built.fingerprint()
+        if variant == "lora":
+            lora.add(built.net, built.name, lora_rank)
+        self.distance = LPIPS(built, "v0.1" if lin_init == "v0.1" else None, dropout=dropout, form=form)
+        for vector in self.distance.lin.requires_grad_(True):
+            if lin_init == "random":
+                # a 1×1 convolution's, as in the reference
+                nn.init.uniform_(vector, -(len(vector) ** -0.5), len(vector) ** -0.5)
         self.ranking = RANKINGS[ranking]()
-        self._built_on = self.distance.backbone.fingerprint()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Distance (N,) of images x and y, (N, 3, H, W) in [0, 1]."""
@@ -102,9 +124,19 @@ class PerceptualRanker(pl.LightningModule):
         self.train()
 
     def training_step(self, batch: "TripletBatch | DifferenceBatch", batch_idx: int) -> Tensor:
-        """Loss of a batch of triplets, a scalar."""
+        """Loss of a batch of triplets, a scalar.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
+        batch = self._augment(batch, batch_idx)
         d0, d1 = batch.distances(self.distance)
         loss = ranking_loss(self.ranking(d0, d1), batch.judgment, batch.weight)
+        if not loss.isfinite():
+            raise Diverged(
+                f"the loss is {loss.item()} in step {self.global_step + 1}, epoch {self.current_epoch + 1}; "
+                f"a lower lr than {self.hparams['lr']:g} or trainer.gradient_clip_val=1 may help"
+            )
         if self._is_logged():
             self.log("train/loss", loss, prog_bar=True)
             self.log("train/2afc", two_afc_score(d0, d1, batch.judgment))
@@ -114,6 +146,16 @@ class PerceptualRanker(pl.LightningModule):
         """Whether the logger takes this step, or an epoch ends; logging doubles the time of a step."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return self.trainer.is_last_batch or bool(every and (self.trainer.global_step + 1) % every == 0)
+
+    def _augment(self, batch: Any, batch_idx: int) -> Any:
+        changes = AUGMENTATIONS[self.hparams["augmentation"]]
+        place = [self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank]
+        seed = int(np.random.SeedSequence(place).generate_state(1)[0]) if changes else 0
+        generator = torch.Generator().manual_seed(seed)
+        for change in changes:
+            chosen = torch.rand(len(batch.judgment), generator=generator) < 0.5
+            batch = getattr(batch, change)(chosen.to(batch.judgment.device))
+        return batch
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step and project lin, before any callback can save it."""
@@ -145,28 +187,29 @@ class PerceptualRanker(pl.LightningModule):
                 self.log_dict({f"val/{name}/{subset}": score for subset, score in scores.items()})
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Adam over what is trained, and the paper's schedule over the trainer's epochs."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        optimizer = Adam(parameters, self.hparams["lr"], betas=tuple(self.hparams["betas"]), foreach=True)
+        """The optimiser over what is trained, the backbone at its own rate, and the schedule of the run."""
+        h, backbone = self.hparams, list(self.distance.backbone.parameters())
+        head = [*self.distance.lin, *self.ranking.parameters()]
+        groups = [{"params": head, "lr": h["lr"]}]
+        if trained := [p for p in backbone if p.requires_grad]:
+            groups.append({"params": trained, "lr": h["lr"] * h["backbone_lr_factor"]})
+        optimizer = make_optimizer(h["optimizer"], groups, h["betas"], h["weight_decay"])
+        # by Lightning's own count of steps, which asks for the data, only where it is needed
+        steps = self.trainer.estimated_stepping_batches if h["schedule"] != "paper" else math.inf
         epochs = self.trainer.max_epochs or 0
-        scheduler = LambdaLR(optimizer, lambda epoch: lr_factor(epoch, epochs))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
+        schedule = make_schedule(h["schedule"], optimizer, epochs, steps, h["warmup"])
+        return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[typeddict-item]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out a frozen backbone that can be had again, and record which it was."""
-        backbone = self.distance.backbone
-        sha256 = backbone.fingerprint()
-        moved = sha256 != self._built_on
-        again = not backbone.trainable and backbone.source != "random" and not moved
-        checkpoint["backbone"] = {"name": backbone.name, "source": backbone.source, "saved": not again}
-        if again:
-            checkpoint["backbone"]["sha256"] = sha256
-            state = checkpoint["state_dict"]
-            checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(FROZEN)}
-        else:
-            # its weights are in the checkpoint: loading must not ask the hub for others first
-            spec = {**checkpoint["hyper_parameters"]["backbone"], "weights": None}
-            checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "backbone": spec}
+        """Leave out a frozen backbone that can be had again, and record which it was.
+
+        Raises:
+            Diverged: there is nothing worth saving.
+        """
+        for name, parameter in self.named_parameters():
+            if not parameter.isfinite().all():
+                raise Diverged(f"{name} has values that are not finite: no checkpoint is made of them")
+        checkpoints.leave_out_backbone(checkpoint, self.distance.backbone, self._built_on)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, and put back the backbone that was left out.
@@ -174,27 +217,14 @@ class PerceptualRanker(pl.LightningModule):
         Raises:
             ValueError: naming what differs.
         """
-        backbone, saved = self.distance.backbone, checkpoint.get("backbone")
-        if saved is None:
-            raise ValueError("this is no checkpoint of a PerceptualRanker: it names no backbone")
-        if saved["name"] != backbone.name:
-            raise ValueError(f"the checkpoint is of backbone {saved['name']}, the model has {backbone.name}")
-        own = self.state_dict()
-        if saved["saved"]:
-            backbone.source = saved["source"]
-        elif saved["sha256"] != backbone.fingerprint():
-            raise ValueError(
-                f"the checkpoint was calibrated on weights of {saved['name']} from {saved['source']} "
-                f"(sha256 {saved['sha256'][:12]}…), but {backbone.source} holds others "
-                f"({backbone.fingerprint()[:12]}…)"
-            )
-        else:
-            frozen = {k: v for k, v in own.items() if k.startswith(FROZEN)}
-            checkpoint["state_dict"] = {**checkpoint["state_dict"], **frozen}
-        given = {k: v.shape for k, v in checkpoint["state_dict"].items()}
-        theirs, ours = (_settings(each) for each in (checkpoint["hyper_parameters"], self.hparams))
-        if theirs != ours or given != {k: v.shape for k, v in own.items()}:
-            raise ValueError(f"the checkpoint does not fit the model: it has {theirs}, the model {ours}")
+        checkpoints.put_back_backbone(checkpoint, self.distance.backbone)
+        checkpoints.check_fits(checkpoint, self.hparams, self.state_dict())
+
+    def merged(self) -> LPIPS:
+        """The distance alone, in eval mode, adapters of `lora` added to the weights: it needs no `peft`."""
+        distance = copy.deepcopy(self.distance).requires_grad_(False).eval()
+        lora.merge(distance.backbone.net)
+        return distance
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -215,24 +245,37 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return checkpoint
 
 
-def lr_factor(epoch: int, epochs: int) -> float:
-    """Factor of the learning rate in an epoch, counted from 0: 1, then falling in the second half.
-
-    Of ten epochs, six at 1 and then .8, .6, .4, .2, as the reference code runs (the paper says 5 + 5). A run
-    that is resumed for longer goes on at the last rate.
-    """
-    decay = epochs // 2
-    start = epochs - decay
-    return 1.0 if epoch <= start or decay < 1 else 1 - (min(epoch, epochs - 1) - start) / decay
-
-
-def _settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint and the model that takes it must have in common."""
-    shared = {key: hparams.get(key) for key in ("variant", "ranking")}
-    levels = {key: hparams["backbone"].get(key) for key in ("out_indices", "input_size")}
-    return {**shared, "form": hparams.get("form", "per_position"), **levels}
-
-
-def _one_of(argument: str, value: str, allowed: Any) -> None:
-    if value not in allowed:
-        raise ValueError(f"{argument} must be one of {', '.join(allowed)}, got {value!r}")
+def _check(hparams: Mapping[str, Any]) -> None:
+    """Refuse words that are not known and numbers out of range, before a network is built."""
+    for argument, words in (
+        ("variant", VARIANTS),
+        ("ranking", RANKINGS),
+        ("form", FORMS),
+        ("lin_init", LIN_INITS),
+        ("optimizer", OPTIMIZERS),
+        ("schedule", SCHEDULES),
+        ("augmentation", AUGMENTATIONS),
+    ):
+        if hparams[argument] not in words:
+            raise ValueError(f"{argument} must be one of {', '.join(words)}, got {hparams[argument]!r}")
+    betas = hparams["betas"]
+    for argument, fits, range_ in (
+        ("lr", 0 < hparams["lr"] < math.inf, "positive"),
+        ("backbone_lr_factor", 0 < hparams["backbone_lr_factor"] < math.inf, "positive"),
+        (
+            "betas",
+            len(betas) == 2 and all(0 <= b < 1 for b in betas),
+            "two numbers, at least 0 and less than 1",
+        ),
+        ("weight_decay", 0 <= hparams["weight_decay"] < math.inf, "at least 0"),
+        ("warmup", 0 <= hparams["warmup"] < 1, "at least 0 and less than 1"),
+        ("dropout", 0 <= hparams["dropout"] < 1, "at least 0 and less than 1"),
+        ("lora_rank", hparams["lora_rank"] >= 1, "at least 1"),
+        ("seed", hparams["seed"] >= 0, "at least 0"),
+    ):
+        if not fits:
+            raise ValueError(f"{argument} must be {range_}, got {hparams[argument]}")
+    if hparams["schedule"] == "paper" and hparams["warmup"]:
+        raise ValueError(
+            "warmup is for schedule=constant and schedule=cosine, got warmup with schedule=paper"
+        )

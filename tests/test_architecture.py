@@ -16,6 +16,8 @@ ARROWS = {
     "data": set(),
     "weights": set(),
     "ranking": set(),
+    "optimization": set(),
+    "lora": set(),
     "baselines": set(),
     "metrics": set(),
     "backbone": {"weights"},
@@ -23,8 +25,9 @@ ARROWS = {
     "pairwise": set(),
     "distance": {"backbone", "pairwise", "released"},
     "metrics.distance": {"distance"},
+    "checkpoints": {"backbone", "lora", "weights"},
     "differences": {"distance", "data"},
-    "module": {"backbone", "distance", "ranking", "metrics"},
+    "module": {"backbone", "checkpoints", "distance", "lora", "metrics", "optimization", "ranking"},
     "leaderboard": {"metrics"},
 }
 # a package's own file may gather what its parts may not import from each other

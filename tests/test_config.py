@@ -1,5 +1,6 @@
 """Every file of conf/ composes, and what it describes can be built."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
 from perceptual.config import build, data_arguments, register
+from perceptual.module import PerceptualRanker
 
 CONF = Path(__file__).parents[1] / "conf"
 REQUIRED = {
@@ -34,25 +36,55 @@ def test_data_modules_build(name):
     assert build(data_arguments(cfg.data)).batch_size == cfg.data.batch_size
 
 
-@pytest.mark.parametrize("model", options("model"))
-@pytest.mark.parametrize("ranking", ["paper", "antisymmetric"])
-def test_models_build_from_plain_values(model, ranking):
-    overrides = [
-        f"model={model}",
-        f"model.ranking={ranking}",
-        "backbone.name=resnet10t",
-        "backbone.weights=null",
-    ]
-    module = build(compose("train", overrides).model)
-    assert dict(module.hparams) == {
-        "backbone": {"name": "resnet10t", "weights": None, "out_indices": None, "input_size": None},
-        "variant": model,
-        "ranking": ranking,
-        "form": "per_position",
-        "lr": 1e-4,
-        "betas": [0.5, 0.999],
-        "dropout": 0.5,
-    }
+CALLBACKS = ("callbacks", "averaging", "stopping")  # groups of callbacks, one dictionary together
+# groups that set values of the model, each with the argument that they choose
+CHOICES = {
+    "model": "variant",
+    "ranking": "ranking",
+    "form": "form",
+    "optimizer": "optimizer",
+    "schedule": "schedule",
+    "augmentation": "augmentation",
+}
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in CHOICES for name in options(group)])
+def test_models_build_from_plain_values(group, name):
+    backbone = "test_vit" if name == "lora" else "test_resnet"
+    network = [f"backbone.name={backbone}", "backbone.weights=null"]
+    module = build(compose("train", [f"{group}={name}", *network]).model)
+    plain = {"name": backbone, "weights": None, "out_indices": None, "input_size": None}
+    assert module.hparams["backbone"] == plain
+    assert module.hparams[CHOICES[group]] == name
+    default = PerceptualRanker(plain, module.hparams["variant"])
+    ours, theirs = ({k: v for k, v in m.hparams.items() if k != CHOICES[group]} for m in (module, default))
+    if (group, name) not in {("optimizer", "adamw"), ("optimizer", "sgd"), ("schedule", "cosine")}:
+        assert ours == theirs  # the schema's defaults are the module's own
+    json.dumps(dict(module.hparams))  # plain values
+
+
+def test_every_group_is_tested_here():
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    assert groups == {*CHOICES, "data", "backbone", "trainer", "experiment", "logger", *CALLBACKS}
+
+
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g in (*CALLBACKS, "logger") for n in options(g)])
+def test_callbacks_and_loggers_build(group, name, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    cfg = compose("train", [f"{group}={name}", f"run_dir={tmp_path}"])
+    assert build(cfg.logger)
+    built = {type(build(node)).__name__ for node in cfg.callbacks.values()}
+    assert built >= {"LastCheckpoint", "ModelCheckpoint", "InverseGuard", "Progress"}
+    assert ("EMA" in built, "EarlyStopping" in built) == (name == "ema", name == "early")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONF.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+def test_every_choice_is_documented_in_its_first_line(path):
+    lines = path.read_text().splitlines()
+    first = next(line for line in lines if not line.startswith("# @package"))
+    assert first.startswith("# ")
 
 
 @pytest.mark.parametrize("name", options("backbone"))

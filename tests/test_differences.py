@@ -52,6 +52,17 @@ def test_the_means_give_the_distances_of_the_images(data, lpips, tmp_path, form)
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_triplets_swap_as_those_of_images_do(data, lpips, tmp_path):
+    batches = CachedDataModule(data, lpips, tmp_path / "cache")
+    images, means = (next(iter(each.train_dataloader())) for each in (data, batches))
+    chosen = torch.arange(len(images.judgment)) % 3 == 0
+    ours, theirs = means.swap(chosen), images.swap(chosen)
+    assert torch.equal(ours.judgment, theirs.judgment)
+    assert not torch.equal(ours.judgment, means.judgment)
+    for a, b in zip(ours.distances(lpips), theirs.distances(lpips), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("weight_by_votes", [False, True])
 def test_training_on_means_is_training_on_images(data, tmp_path, weight_by_votes):
     data = ManifestDataModule(data.path, size=32, batch_size=8, weight_by_votes=weight_by_votes)

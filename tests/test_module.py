@@ -1,5 +1,4 @@
 from contextlib import contextmanager
-from itertools import pairwise
 
 import lpips
 import numpy as np
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader
 from perceptual.backbone import Backbone
 from perceptual.data import TripletBatch
 from perceptual.distance import LPIPS
-from perceptual.module import PerceptualRanker, lr_factor
+from perceptual.module import AUGMENTATIONS, Diverged, PerceptualRanker
 
 RANDOM = {"name": "test_resnet", "weights": None}
 
@@ -184,19 +183,6 @@ def test_a_frozen_squeezenet_keeps_the_negative_weights_that_the_reference_clamp
 # --- the protocol ---
 
 
-def test_ten_epochs_have_the_rates_of_the_reference():
-    rates = [lr_factor(epoch, 10) for epoch in range(10)]
-    np.testing.assert_allclose(rates, [1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
-
-
-@pytest.mark.parametrize("epochs", [-1, 0, 1, 2, 3, 4, 7, 20])
-def test_the_rate_never_rises_and_stays_after_the_last_epoch(epochs):
-    rates = [lr_factor(epoch, epochs) for epoch in range(25)]
-    assert rates[0] == 1
-    assert all(0 < after <= before for before, after in pairwise(rates))
-    assert rates[max(epochs - 1, 0) :] == [rates[max(epochs - 1, 0)]] * (25 - max(epochs - 1, 0))
-
-
 class Watch(pl.Callback):
     """Notes the rate of each epoch, and of each step the lin and the modes of the model."""
 
@@ -248,10 +234,151 @@ def test_what_is_trained_is_what_the_variant_says(tmp_path):
         changed = {key for key, value in ranker.state_dict().items() if not torch.equal(value, before[key])}
         parts = {".".join(key.split(".")[:2]) for key in changed}
         assert parts == {"distance.lin", "ranking.layers"} | trained
-        (group,) = made.optimizers[0].param_groups
-        assert (group["betas"], group["weight_decay"], group["initial_lr"]) == ((0.5, 0.999), 0, 1e-4)
-        ids = {id(p) for p in group["params"]}
-        assert ids == {id(p) for p in ranker.parameters() if p.requires_grad}
+        groups = made.optimizers[0].param_groups
+        assert len(groups) == 1 + len(trained)
+        for group in groups:
+            assert (group["betas"], group["weight_decay"], group["initial_lr"]) == ((0.5, 0.999), 0, 1e-4)
+        ids = [id(p) for group in groups for p in group["params"]]
+        assert sorted(ids) == sorted(id(p) for p in ranker.parameters() if p.requires_grad)
+
+
+def test_the_backbone_may_have_a_rate_of_its_own(tmp_path):
+    ranker = PerceptualRanker(RANDOM, "tune", lr=0.01, backbone_lr_factor=0.1)
+    head, backbone = fit(ranker, tmp_path).optimizers[0].param_groups
+    assert (head["lr"], backbone["lr"]) == (0.01, pytest.approx(0.001))
+    assert {id(p) for p in backbone["params"]} == {id(p) for p in ranker.distance.backbone.parameters()}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("adam", {"betas": (0.9, 0.99), "weight_decay": 0.1, "decoupled_weight_decay": False}),
+        ("adamw", {"betas": (0.9, 0.99), "weight_decay": 0.1, "decoupled_weight_decay": True}),
+        ("sgd", {"momentum": 0.9, "weight_decay": 0.1}),
+    ],
+)
+def test_optimisers_are_pytorchs_with_the_arguments_given(name, expected, tmp_path):
+    ranker = PerceptualRanker(RANDOM, optimizer=name, betas=(0.9, 0.99), weight_decay=0.1, lr=0.01)
+    before = snapshot(ranker)
+    (optimizer,) = fit(ranker, tmp_path).optimizers
+    assert type(optimizer).__name__.lower() == name
+    assert {key: optimizer.param_groups[0][key] for key in expected} == expected
+    assert not torch.equal(ranker.distance.lin[0], before["distance.lin.0"].clamp(min=0))
+
+
+class Rates(pl.Callback):
+    """Notes the rate of each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        self.seen.append(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "expected"),
+    [
+        ("constant", 0.0, [1] * 8),
+        ("constant", 0.25, [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1]),
+        ("cosine", 0.0, [(1 + np.cos(np.pi * k / 8)) / 2 for k in range(8)]),
+        ("cosine", 0.5, [0.2, 0.4, 0.6, 0.8, 1, 0.853553, 0.5, 0.146447]),
+    ],
+)
+def test_schedules_by_step_span_the_run(schedule, warmup, expected, tmp_path):
+    rates = Rates()
+    ranker = PerceptualRanker(RANDOM, schedule=schedule, warmup=warmup, lr=0.01)
+    fit(ranker, tmp_path, max_epochs=4, callbacks=[rates])
+    np.testing.assert_allclose(rates.seen, 0.01 * np.array(expected), rtol=1e-5)
+
+
+def test_a_schedule_that_ends_with_the_run_needs_an_end(tmp_path):
+    with pytest.raises(ValueError, match=r"schedule=cosine .*needs a run of max_epochs or max_steps"):
+        fit(PerceptualRanker(RANDOM, schedule="cosine"), tmp_path, max_epochs=-1)
+
+
+@pytest.mark.parametrize(("init", "expected"), [("ones", lambda p: torch.ones_like(p)), ("v0.1", None)])
+def test_lin_may_start_elsewhere(init, expected, alexnet, tmp_path):
+    lin = PerceptualRanker("alexnet", lin_init=init).distance.lin
+    published = LPIPS("alexnet").lin
+    assert all(vector.requires_grad for vector in lin)
+    for ours, released in zip(lin, published, strict=True):
+        assert torch.equal(ours, expected(released) if expected else released)
+    ranker, path = trained(tmp_path, "alexnet", lin_init=init)
+    assert torch.equal(distances(PerceptualRanker.load_from_checkpoint(path)), distances(ranker))
+
+
+# --- augmentation ---
+
+
+def augmented(ranker, batches, tmp_path):
+    """The batches as the distance gets to see them in two epochs."""
+    seen = []
+    forward = TripletBatch.distances
+
+    def note(batch, distance):
+        seen.append(batch)
+        return forward(batch, distance)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TripletBatch, "distances", note)
+        fit(ranker, tmp_path, batches, max_epochs=2)
+    return seen
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_each_triplet_is_changed_whole_or_not_at_all_half_of_the_time(augmentation, tmp_path):
+    batches = make_batches(8, items=6, side=16)
+    seen = augmented(PerceptualRanker(RANDOM, augmentation=augmentation), batches, tmp_path)
+    kinds = []
+    for batch, original in zip(seen, [*batches, *batches], strict=True):
+        for i in range(6):
+            variants = {}
+            for flipped in (False, True):
+                ref, p0, p1 = (image[i].flip(2) if flipped else image[i] for image in original[:3])
+                variants[flipped, False] = (ref, p0, p1, original.judgment[i])
+                variants[flipped, True] = (ref, p1, p0, 1 - original.judgment[i])
+            ours = [batch.ref[i], batch.p0[i], batch.p1[i], batch.judgment[i]]
+            (kind,) = [k for k, v in variants.items() if all(map(torch.equal, ours, v))]
+            kinds.append(kind)
+    flips, swaps = np.mean(kinds, axis=0)
+    assert (0.3 < flips < 0.7) if "flip" in augmentation else flips == 0
+    assert (0.3 < swaps < 0.7) if "swap" in augmentation else swaps == 0
+    assert kinds[:48] != kinds[48:] or augmentation == "none"  # the epochs differ
+
+
+def test_the_augmentation_depends_on_seed_epoch_and_batch_only(tmp_path):
+    def judgments(seed, torch_seed):
+        torch.manual_seed(torch_seed)
+        ranker = PerceptualRanker(RANDOM, augmentation="swap", seed=seed)
+        seen = augmented(ranker, make_batches(4, items=6, side=16), tmp_path)
+        return torch.cat([batch.judgment for batch in seen])
+
+    assert torch.equal(judgments(1, 2), judgments(1, 3))
+    assert not torch.equal(judgments(1, 2), judgments(2, 2))
+
+
+# --- training that goes wrong ---
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_training_with_one_line(bad, tmp_path):
+    ranker = PerceptualRanker(RANDOM)
+    batches = make_batches(3)
+    batches[1] = batches[1]._replace(weight=torch.tensor([1, bad, 1, 1]))
+    message = r"the loss is (nan|inf) in step 2, epoch 1; a lower lr than 0.0001 or trainer.gradient_clip_val"
+    with pytest.raises(Diverged, match=message):
+        fit(ranker, tmp_path, batches)
+    assert all(p.isfinite().all() for p in ranker.parameters())  # as they were before that step
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    ranker = PerceptualRanker(RANDOM)
+    made = fit(ranker, tmp_path)
+    ranker.ranking.layers[0].weight.data[0, 0] = float("nan")
+    with pytest.raises(Diverged, match=r"ranking.layers.0.weight has values that are not finite"):
+        made.save_checkpoint(tmp_path / "model.ckpt")
+    assert not (tmp_path / "model.ckpt").exists()
 
 
 def test_weights_of_the_loss_are_used(tmp_path):
@@ -285,12 +412,27 @@ def test_both_rankings_train(ranking, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"variant": "frozen"}, "variant must be one of lin, tune, scratch, got 'frozen'"),
+        ({"variant": "frozen"}, "variant must be one of lin, tune, scratch, lora, got 'frozen'"),
         ({"ranking": "bce"}, "ranking must be one of paper, antisymmetric, got 'bce'"),
         ({"form": "mean"}, "form must be one of per_position, pooled, got 'mean'"),
         ({"lr": 0}, "lr must be positive, got 0"),
         ({"dropout": 1}, "dropout must be at least 0 and less than 1, got 1"),
         ({"dropout": -0.1}, "dropout must be at least 0"),
+        ({"lr": float("nan")}, "lr must be positive, got nan"),
+        ({"optimizer": "lion"}, "optimizer must be one of adam, adamw, sgd, got 'lion'"),
+        ({"schedule": "step"}, "schedule must be one of paper, constant, cosine, got 'step'"),
+        ({"lin_init": "zeros"}, "lin_init must be one of random, ones, v0.1, got 'zeros'"),
+        ({"augmentation": "crop"}, "augmentation must be one of none, flip, swap, flip_swap, got 'crop'"),
+        ({"lin_init": "v0.1"}, "no calibration 'v0.1' was published for 'test_resnet'"),
+        ({"betas": (0.9,)}, "betas must be two numbers, at least 0 and less than 1, got"),
+        ({"betas": (0.9, 1)}, "betas must be two numbers, at least 0 and less than 1, got"),
+        ({"weight_decay": -1}, "weight_decay must be at least 0, got -1"),
+        ({"backbone_lr_factor": 0}, "backbone_lr_factor must be positive, got 0"),
+        ({"schedule": "cosine", "warmup": 1}, "warmup must be at least 0 and less than 1, got 1"),
+        ({"warmup": 0.1}, "warmup is for schedule=constant and schedule=cosine"),
+        ({"lora_rank": 0}, "lora_rank must be at least 1, got 0"),
+        ({"variant": "lora"}, "adapts the attention of transformers, and test_resnet has none"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"backbone": "alexnt"}, "did you mean .*alexnet"),
     ],
 )
@@ -534,9 +676,18 @@ def test_hyperparameters_are_plain_values(alexnet, tmp_path):
         "variant": "lin",
         "ranking": "paper",
         "form": "per_position",
+        "lin_init": "random",
+        "optimizer": "adam",
         "lr": 2e-4,
+        "backbone_lr_factor": 1.0,
         "betas": [0.5, 0.999],
+        "weight_decay": 0.0,
+        "schedule": "paper",
+        "warmup": 0.0,
         "dropout": 0.25,
+        "lora_rank": 8,
+        "augmentation": "none",
+        "seed": 0,
     }
 
 

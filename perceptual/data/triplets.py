@@ -28,6 +28,18 @@ class TripletBatch(NamedTuple):
         d0, d1 = distance.triplet(self.ref, self.p0, self.p1)
         return d0, d1
 
+    def flip(self, chosen: Tensor) -> "TripletBatch":
+        """The batch with all three images mirrored, left to right, of the triplets that (N,) bool chooses."""
+        row = chosen.view(-1, 1, 1, 1)
+        ref, p0, p1 = (torch.where(row, images.flip(3), images) for images in self[:3])
+        return self._replace(ref=ref, p0=p0, p1=p1)
+
+    def swap(self, chosen: Tensor) -> "TripletBatch":
+        """The batch with p0 and p1 exchanged, and so the judgment, of the triplets that (N,) bool chooses."""
+        row = chosen.view(-1, 1, 1, 1)
+        p0, p1 = torch.where(row, self.p1, self.p0), torch.where(row, self.p0, self.p1)
+        return self._replace(p0=p0, p1=p1, judgment=torch.where(chosen, 1 - self.judgment, self.judgment))
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TripletTable(Table):

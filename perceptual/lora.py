@@ -1,0 +1,60 @@
+"""LoRA: a transformer tuned by small matrices beside the weights of its attention, which stay as they are.
+
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, https://arxiv.org/abs/2106.09685:
+W x becomes W x + B A x, with A (r, C_in) random, B (C_out, r) zero at first, and only these two trained. By
+the `peft` package, an extra.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+# how timm's transformers call the layers that make queries, keys and values
+ATTENTION = {"qkv", "q", "k", "v", "kv", "q_proj", "k_proj", "v_proj"}
+
+
+def add(net: nn.Module, name: str, rank: int) -> None:
+    """Put adapters of a rank beside the attention layers of a frozen network, in place, and train only them.
+
+    Args:
+        net: the network.
+        name: what it is called in messages.
+        rank: r, at least 1.
+
+    Raises:
+        ValueError: the network has no attention layers, or `peft` is not installed.
+    """
+    layers = [
+        path
+        for path, module in net.named_modules()
+        if isinstance(module, nn.Linear) and path.rpartition(".")[2] in ATTENTION
+    ]
+    if not layers:
+        raise ValueError(f"variant=lora adapts the attention of transformers, and {name} has none; try tune")
+    peft = _peft()
+    peft.inject_adapter_in_model(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=layers), net)
+
+
+def merge(net: nn.Module) -> None:
+    """Add the adapters to the weights that they stand beside and take them out, in place."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for path, module in list(net.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            parent, _, child = path.rpartition(".")
+            setattr(net.get_submodule(parent), child, module.get_base_layer())
+
+
+def base_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a network without its adapters, by their names there; any other's as they are."""
+    return {key.replace(".base_layer.", "."): value for key, value in state.items() if ".lora_" not in key}
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ValueError("variant=lora needs the package peft: pip install 'perceptual[lora]'") from error
+    return peft
