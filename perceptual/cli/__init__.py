@@ -31,6 +31,7 @@ app = typer.Typer(
     help="How different do two images look to a person?",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (distance, dirs, pairs, heatmap, rank, video, models, info, leaderboard):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 PIXELS = 16 * 256 * 256  # of one side of a batch: larger ones are no faster, and take memory
 WAIT = 256  # pairs that come in before one of an odd size is measured in a smaller batch
-WORKERS = min(8, os.cpu_count() or 1)
+# more would take cores from the distance, which is most of the work
+WORKERS = max(1, min(8, (os.cpu_count() or 1) // 2))
 Item = TypeVar("Item")
 
 

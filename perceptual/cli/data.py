@@ -9,7 +9,9 @@ import typer
 if TYPE_CHECKING:
     from perceptual.data.tables import Table
 
-app = typer.Typer(help="Download, pack, make and look at judged images.", no_args_is_help=True)
+app = typer.Typer(
+    help="Download, pack, make and look at judged images.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 
 Form = Enum("Form", {"folder": "folder", "store": "store", "unjudged": "unjudged"})
 Size = Annotated[int, typer.Option(min=8, help="Side of the square patches.")]
@@ -38,7 +40,7 @@ def download(
 ) -> None:
     """Download a data set; run again after an interruption, it goes on.
 
-    Example: perceptual data download bapps --subsets val jnd train --root datasets/bapps
+    Example: `perceptual data download bapps --subsets val jnd train --root datasets/bapps`
     """
     from perceptual.data.sources import download_bapps
 
@@ -60,7 +62,7 @@ def pack(
 ) -> None:
     """Decode and resize all images once, into memory-mapped arrays that training reads at full speed.
 
-    Example: perceptual data pack datasets/bapps datasets/bapps64 --size 64
+    Example: `perceptual data pack datasets/bapps datasets/bapps64 --size 64`
     """
     from perceptual.data.origins import read_origin
     from perceptual.data.packing import pack as pack_table
@@ -84,7 +86,7 @@ def make_triplets(
 ) -> None:
     """Make triplets: a patch and two of its distortions, judged by a simulated observer, not people.
 
-    Example: perceptual data make-triplets packaged triplets --count 1000 --as store
+    Example: `perceptual data make-triplets packaged triplets --count 1000 --as store`
     """
     from perceptual.data.making import make_triplets as make
 
@@ -103,7 +105,7 @@ def make_pairs(
 ) -> None:
     """Make JND pairs: a patch and a faint distortion, "same" or not to a simulated observer, not people.
 
-    Example: perceptual data make-pairs photos pairs --count 1000
+    Example: `perceptual data make-pairs photos pairs --count 1000`
     """
     from perceptual.data.making import make_pairs as make
 
@@ -123,7 +125,7 @@ def show(
 ) -> None:
     """Draw triplets (p0 · ref · p1) or pairs with what people said, or a gallery of the distortions.
 
-    Example: perceptual data show datasets/bapps64/2afc -o sheet.png
+    Example: `perceptual data show datasets/bapps64/2afc -o sheet.png`
     """
     from perceptual.data.sheets import contact_sheet, gallery
 

@@ -46,9 +46,9 @@ def dirs(
     a.jpg). Names that only one folder has are listed. An image that cannot be used is reported, the others
     are measured, and the exit status is 1.
 
-    Example: perceptual dirs originals/ compressed/ -o distances.csv
+    Example: `perceptual dirs originals/ compressed/ -o distances.csv`
 
-    Example: perceptual dirs originals/ compressed/ --resize --csv | sort -t, -k2 -g
+    Example: `perceptual dirs originals/ compressed/ --resize --csv | sort -t, -k2 -g`
     """
     from perceptual.cli.images import list_images
     from perceptual.cli.method import choose

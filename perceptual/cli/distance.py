@@ -20,11 +20,11 @@ def distance(
 ) -> None:
     """Print how different two images look: larger = more different, 0 = equal.
 
-    Example: perceptual distance photo.png photo.jpg
+    Example: `perceptual distance photo.png photo.jpg`
 
-    Example: perceptual distance photo.png photo.jpg --backbone vgg16 --json
+    Example: `perceptual distance photo.png photo.jpg --backbone vgg16 --json`
 
-    Example: perceptual distance photo.png photo.jpg --method ssim
+    Example: `perceptual distance photo.png photo.jpg --method ssim`
     """
     from perceptual.cli.images import read_pair
     from perceptual.cli.method import choose

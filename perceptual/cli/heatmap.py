@@ -30,9 +30,9 @@ def heatmap(
 ) -> None:
     """Draw two images, and beside them where they differ, laid over the first.
 
-    Example: perceptual heatmap photo.png photo.jpg -o map.png
+    Example: `perceptual heatmap photo.png photo.jpg -o map.png`
 
-    Example: perceptual heatmap photo.png photo.jpg -o map.png --levels --backbone vgg16
+    Example: `perceptual heatmap photo.png photo.jpg -o map.png --levels --backbone vgg16`
     """
     from perceptual.cli.plots import need_matplotlib
 

@@ -45,8 +45,8 @@ def fit(image: Image.Image, path: str, size: tuple[int, int], other: str, resize
         return image
     if not resize:
         raise ValueError(
-            f"{other} has {_size(size)} pixels and {path} {_size(image.size)}; --resize allows to resize the "
-            "second to the first"
+            f"{other} has {_size(size)} pixels, {path} {_size(image.size)}; "
+            "--resize resizes the second to the first"
         )
     return image.resize(size, Image.Resampling.BILINEAR)
 

@@ -21,9 +21,9 @@ def info(
 ) -> None:
     """Say what a distance is made of: its network, weights and their SHA-256, levels, calibration, training.
 
-    Example: perceptual info alexnet-v0.1
+    Example: `perceptual info alexnet-v0.1`
 
-    Example: perceptual info runs/…/checkpoints/last.ckpt --json
+    Example: `perceptual info runs/…/checkpoints/last.ckpt --json`
     """
     from perceptual import methods
     from perceptual.cli.output import print_json, print_table

@@ -15,7 +15,7 @@ ON_HUB = "hub"
 def models(
     pattern: Annotated[
         str | None,
-        typer.Argument(metavar="[PATTERN]", help="Names to list, with * and ?.", show_default=False),
+        typer.Argument(metavar="PATTERN", help="Names to list, with * and ?.", show_default=False),
     ] = None,
     json: Json = False,
     csv: Csv = False,
@@ -26,9 +26,9 @@ def models(
     directory PERCEPTUAL_WEIGHTS), `package` (installed), `cached` (downloaded before), or `hub` (to be
     downloaded at first use).
 
-    Example: perceptual models
+    Example: `perceptual models`
 
-    Example: perceptual models '*convnext*' --json
+    Example: `perceptual models '*convnext*' --json`
     """
     import timm
 

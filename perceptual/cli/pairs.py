@@ -42,9 +42,9 @@ def pairs(
 
     An image that cannot be used is reported, the others are measured, and the exit status is 1.
 
-    Example: perceptual pairs photos/ -o matrix.csv --plot tree.png
+    Example: `perceptual pairs photos/ -o matrix.csv --plot tree.png`
 
-    Example: perceptual pairs photos/ --nearest 3 --csv
+    Example: `perceptual pairs photos/ --nearest 3 --csv`
     """
     from perceptual.cli.method import choose
     from perceptual.cli.output import RowFile, note, print_json, print_table, write_csv

@@ -33,9 +33,9 @@ def rank(
     A checkpoint of training has a ranking network. With one, the last column is the share of people that it
     expects to prefer an image to the next one (the mean of asking it both ways round).
 
-    Example: perceptual rank original.png q90.jpg q50.jpg q10.jpg
+    Example: `perceptual rank original.png q90.jpg q50.jpg q10.jpg`
 
-    Example: perceptual rank original.png out/*.png --method runs/…/last.ckpt --json
+    Example: `perceptual rank original.png out/*.png --method runs/…/last.ckpt --json`
     """
     from perceptual.cli.method import choose
     from perceptual.cli.output import note, print_json, print_table, write_csv

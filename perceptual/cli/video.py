@@ -39,9 +39,9 @@ def video(
 
     Where one has more frames, its last ones are left out and counted. Memory does not grow with the length.
 
-    Example: perceptual video original.mp4 compressed.mp4 -o frames.csv --plot frames.png
+    Example: `perceptual video original.mp4 compressed.mp4 -o frames.csv --plot frames.png`
 
-    Example: perceptual video original.mp4 compressed.mp4 --json
+    Example: `perceptual video original.mp4 compressed.mp4 --json`
     """
     if plot:
         from perceptual.cli.plots import need_matplotlib

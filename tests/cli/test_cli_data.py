@@ -6,26 +6,15 @@ import pytest
 from PIL import Image
 from trees import write_pair_subset, write_subset
 
-from perceptual.cli import main
 from perceptual.data import BAPPSDataModule, JNDDataModule, read_folder
 from perceptual.data.photos import packaged
 from perceptual.data.store import read_info
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command; (exit status, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["perceptual", "data", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        if isinstance(end.value.code, str):  # the interpreter prints it and exits with 1
-            return 1, captured.out, captured.err + end.value.code
-        return end.value.code, captured.out, captured.err
-
-    return call
+def run(command):
+    """Run `perceptual data`; (exit status, stdout, stderr)."""
+    return lambda *arguments: command("data", *arguments)
 
 
 def test_help_does_not_import_torch():

@@ -1,0 +1,174 @@
+import csv
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from perceptual.cli import batches
+from perceptual.cli.batches import Pair, measure_all
+from perceptual.cli.dirs import match
+from perceptual.cli.method import Chosen
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return {name: float(value) for name, value in list(csv.reader(file))[1:]}
+
+
+@pytest.fixture
+def two_folders(draw):
+    """Five images a folder, one in a folder of its own, each with one that the other lacks."""
+    for number, name in enumerate(("1.png", "2.png", "3.png", "deep/4.png")):
+        draw(f"a/{name}", number)
+        draw(f"b/{name}", number + 10)
+    draw("a/left.png", 0)
+    draw("b/right.png", 0)
+
+
+def test_each_pair_has_the_distance_of_its_images(command, two_folders, weights):
+    code, out, err = command("dirs", "a", "b", "-o", "new/out.csv")
+    assert code == 0
+    assert err.splitlines() == ["only in a: left.png", "only in b: right.png"]
+    found = rows("new/out.csv")
+    assert list(found) == ["1.png", "2.png", "3.png", "deep/4.png"]
+    for name, value in found.items():
+        alone = json.loads(command("distance", f"a/{name}", f"b/{name}", "--json")[1])["distance"]
+        assert value == pytest.approx(alone, rel=1e-5)
+    assert out.startswith(f"4 pairs · mean {sum(found.values()) / 4:.4f} · ")
+    assert [path.name for path in Path("new").iterdir()] == ["out.csv"]
+
+
+def test_json_and_csv(command, two_folders):
+    _, out, _ = command("dirs", "a", "b", "-m", "l2", "--json")
+    found = json.loads(out)
+    assert [pair["name"] for pair in found["pairs"]] == ["1.png", "2.png", "3.png", "deep/4.png"]
+    assert (found["only_in_0"], found["only_in_1"], found["count"]) == (["left.png"], ["right.png"], 4)
+    _, out, _ = command("dirs", "a", "b", "-m", "l2", "--csv")
+    assert [line.split(",")[0] for line in out.splitlines()] == ["name", *(p["name"] for p in found["pairs"])]
+
+
+def test_names_that_differ_in_the_suffix_only_belong_together():
+    found = match(
+        {name: f"0/{name}" for name in ("a.png", "b.png", "c.png", "c.gif", "d.png")},
+        {name: f"1/{name}" for name in ("a.png", "b.jpg", "c.jpg", "e.png")},
+    )
+    assert found.pairs == [("a.png", "0/a.png", "1/a.png"), ("b.png", "0/b.png", "1/b.jpg")]
+    assert found.only0 == ["c.gif", "c.png", "d.png"]  # c.jpg may be either
+    assert found.only1 == ["c.jpg", "e.png"]
+
+
+def test_an_unreadable_image_is_reported_and_the_rest_done(command, two_folders, folder):
+    (folder / "a/2.png").write_text("an essay")
+    code, _, err = command("dirs", "a", "b", "-m", "l2", "-o", "out.csv")
+    assert code == 1
+    assert list(rows("out.csv")) == ["1.png", "3.png", "deep/4.png"]
+    assert "not measured: 2.png: a/2.png (not an image)" in err.splitlines()
+    assert err.splitlines()[-1] == "error: 1 of 4 pairs could not be measured"
+
+
+def test_other_sizes_are_reported_or_resized(command, two_folders, draw):
+    draw("b/2.png", 12, 20, 20)
+    code, _, err = command("dirs", "a", "b", "-m", "l2", "-o", "out.csv")
+    assert (code, list(rows("out.csv"))) == (1, ["1.png", "3.png", "deep/4.png"])
+    assert "not measured: 2.png: a/2.png has 48×40 pixels, b/2.png 20×20; --resize" in err
+    code, _, _ = command("dirs", "a", "b", "-m", "l2", "-o", "out.csv", "--resize")
+    assert (code, len(rows("out.csv"))) == (0, 4)
+
+
+def test_images_that_the_network_cannot_take_are_reported_and_the_rest_done(command, draw, weights):
+    for name, side in (("1.png", 40), ("2.png", 5), ("3.png", 40)):
+        draw(f"a/{name}", 0, side, side)
+        draw(f"b/{name}", 1, side, side)
+    code, _, err = command("dirs", "a", "b", "-o", "out.csv")
+    assert (code, list(rows("out.csv"))) == (1, ["1.png", "3.png"])
+    assert "not measured: 2.png: images of 5×5 pixels are too small for alexnet" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a", "nowhere"), "nowhere is no folder"),
+        (("a/1.png", "b"), "a/1.png is a file, where a folder is expected"),
+        (("a", "empty"), "empty holds no images"),
+        (("a", "others"), "a and others have no name in common"),
+        (("a", "b", "-o", "empty"), "empty is a folder, where the name of a file is expected"),
+        (("a", "b", "-o", "a/1.png/out.csv"), "[Errno"),
+        (("a", "b", "-o", "/proc/out.csv"), "[Errno"),  # where not even root may write
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(command, two_folders, draw, folder, arguments, message):
+    (folder / "empty").mkdir()
+    (folder / "empty/notes.txt").write_text("no image")
+    draw("others/other.png", 0)
+    code, out, err = command("dirs", *arguments, "-m", "l2")
+    assert (code, out) == (1, "")
+    error = err.splitlines()[-1]
+    assert error.startswith(f"error: {message}")
+    assert all(line.startswith("only in ") for line in err.splitlines()[:-1])
+
+
+def test_ctrl_c_leaves_the_rows_so_far(command, draw, monkeypatch):
+    for number in range(12):
+        draw(f"a/{number:02}.png", number)
+        draw(f"b/{number:02}.png", number + 50)
+    Path("out.csv").write_text("of an earlier run")
+    measured = []
+
+    def measure(self, x, y):
+        measured.extend([0.5] * len(x))
+        if len(measured) > 6:
+            signal.raise_signal(signal.SIGINT)
+        return [0.5] * len(x)
+
+    monkeypatch.setattr(Chosen, "measure", measure)
+    monkeypatch.setattr(batches, "PIXELS", 2 * 40 * 48)  # batches of two
+    code, _, err = command("dirs", "a", "b", "-m", "l2", "-o", "out.csv")
+    assert code == 130
+    assert err.splitlines() == ["6 rows so far are in out.csv.partial", "interrupted"]
+    assert list(rows("out.csv.partial")) == [f"{number:02}.png" for number in range(6)]
+    assert Path("out.csv").read_text() == "of an earlier run"
+
+
+def test_batches_hold_one_size_come_in_order_and_are_read_only_a_little_ahead(monkeypatch):
+    monkeypatch.setattr(batches, "PIXELS", 4 * 64)
+    monkeypatch.setattr(batches, "WAIT", 20)
+    sides = [8 if i % 7 else 16 for i in range(300)]
+    read, shapes, ahead = [], [], []
+
+    def image(number):
+        read.append(number)
+        if number == 150:
+            raise ValueError("damaged")
+        return Pair(
+            *(torch.full((3, sides[number], sides[number]), v, dtype=torch.uint8) for v in (number % 200, 0))
+        )
+
+    def measure(x, y):
+        shapes.append(tuple(x.shape))
+        return (x[:, 0, 0, 0].float() - y[:, 0, 0, 0]).tolist()
+
+    found = []
+    for number, value in measure_all(measure, iter(range(300)), image):
+        found.append((number, value))
+        ahead.append(len(read) - len(found))
+    assert [number for number, _ in found] == list(range(300))
+    assert [value for _, value in found if isinstance(value, float)] == [
+        i % 200 for i in range(300) if i != 150
+    ]
+    assert str(found[150][1]) == "damaged"
+    assert max(ahead) < 50
+    assert max(len_ for len_, *_ in shapes) == 4
+    assert len(shapes) < 160
+
+
+def test_every_format_of_pillow_is_found(command, draw, folder):
+    for suffix in ("png", "JPG", "webp", "bmp", "tiff"):
+        draw(f"a/{suffix}.{suffix}", 3)
+        draw(f"b/{suffix}.{suffix}", 4)
+    Image.new("RGB", (48, 40)).save(folder / "a/.hidden.png")
+    (folder / "a/page.pdf").write_text("Pillow writes these, but reads none")
+    code, out, _ = command("dirs", "a", "b", "-m", "l2", "--csv")
+    assert (code, len(out.splitlines())) == (0, 6)

@@ -1,0 +1,137 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from perceptual import LPIPS
+
+COMMANDS = ("distance", "dirs", "pairs", "heatmap", "rank", "video", "models", "info")
+
+
+def batch(pixels):
+    return torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32) / 255)
+
+
+def test_help_of_every_command_has_an_example_and_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from perceptual.cli import app\n"
+        f"for name in {COMMANDS}:\n"
+        "    try: app([name, '--help'])\n"
+        "    except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'timm', 'av', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    for name in COMMANDS:
+        assert f"Example: perceptual {name} " in run.stdout or f"Example: perceptual {name}\n" in run.stdout
+
+
+def test_the_shell_completes_commands_and_methods(command, monkeypatch):
+    monkeypatch.setenv("_PERCEPTUAL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "perceptual ra")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert command()[1].split() == ["rank"]
+    monkeypatch.setenv("COMP_WORDS", "perceptual distance --method alex")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    assert command()[1].split() == ["alexnet-v0.0", "alexnet-v0.1"]
+
+
+def test_the_measured_example(command, assets, monkeypatch):
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(assets / "weights"))
+    images = [assets / "examples/ref.png", assets / "examples/p0.png"]
+    assert command("distance", *images, "--backbone", "alexnet") == (0, "0.7219\n", "")
+
+
+def test_the_number_is_that_of_the_library(command, draw, weights):
+    a, b = draw("a.png", 0), draw("b.png", 1)
+    expected = LPIPS("alexnet")(batch(a), batch(b)).item()
+    assert command("distance", "a.png", "b.png") == (0, f"{expected:.4f}\n", "")
+    code, out, _ = command("distance", "a.png", "b.png", "--json")
+    assert (code, json.loads(out)["method"]) == (0, "alexnet-v0.1")
+    assert json.loads(out)["distance"] == pytest.approx(expected, rel=1e-6)
+    code, out, _ = command("distance", "a.png", "b.png", "--csv")
+    header, row = out.splitlines()
+    assert (header, row.split(",")[:2]) == ("a,b,distance", ["a.png", "b.png"])
+    assert float(row.split(",")[2]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_methods_and_parts(command, draw, weights):
+    a, b = draw("a.png", 0), draw("b.png", 1)
+    save_file(
+        {f"lin.{i}": torch.full((c,), 2.0) for i, c in enumerate((64, 192, 384, 256, 256))}, "two.safetensors"
+    )
+
+    def value(*options):
+        code, out, err = command("distance", "a.png", "b.png", "--json", *options)
+        assert code == 0, err
+        return json.loads(out)["distance"]
+
+    uncalibrated = LPIPS("alexnet", lin=None)(batch(a), batch(b)).item()
+    assert value("--backbone", "alexnet", "--lin", "none") == pytest.approx(uncalibrated, rel=1e-6)
+    assert value("--method", "alexnet") == pytest.approx(uncalibrated, rel=1e-6)
+    assert value("--lin", "two.safetensors") == pytest.approx(2 * uncalibrated, rel=1e-5)
+    assert value("--lin", "v0.0") == value("-m", "alexnet-v0.0") != value("-m", "alexnet-v0.1")
+    similarity = structural_similarity_index_measure(batch(a), batch(b), data_range=1.0).item()
+    assert value("-m", "ssim") == pytest.approx(1 - similarity, rel=1e-5)
+
+
+def test_what_json_has_no_number_for_is_null(command, draw):
+    draw("a.png", 0)
+    code, out, _ = command("distance", "a.png", "a.png", "-m", "psnr", "--json")
+    assert (code, json.loads(out)["distance"]) == (0, None)
+
+
+def test_images_are_compared_as_a_viewer_shows_them(command, draw, folder, weights):
+    pixels = draw("a.png", 0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a viewer turns it clockwise
+    Image.fromarray(np.rot90(pixels)).save(folder / "turned.png", exif=exif)
+    Image.fromarray(pixels).convert("RGBA").save(folder / "alpha.tif")
+    for other in ("turned.png", "alpha.tif"):
+        assert command("distance", "a.png", other) == (0, "0.0000\n", "")
+
+
+def test_other_sizes_are_refused_or_resized(command, draw, weights):
+    a = draw("a.png", 0)
+    b = draw("b.png", 1, 80, 96)
+    code, out, err = command("distance", "a.png", "b.png")
+    assert (code, out) == (1, "")
+    assert err == ("error: a.png has 48×40 pixels, b.png 96×80; --resize resizes the second to the first")
+    smaller = np.asarray(Image.fromarray(b).resize((48, 40), Image.Resampling.BILINEAR))
+    expected = LPIPS("alexnet")(batch(a), batch(smaller)).item()
+    assert command("distance", "a.png", "b.png", "--resize") == (0, f"{expected:.4f}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a.png", "no.png"), "no file no.png"),
+        (("a.png", "."), ". is a folder, where one image is expected"),
+        (("a.png", "text.png"), "text.png (not an image)"),
+        (("cut.png", "a.png"), "cut.png (image file is truncated"),
+        (("a.png", "https://x.org/a.png"), "https://x.org/a.png is a URL, which is not fetched: download it"),
+        (("a.png", "a.png", "-b", "alexnett"), "unknown backbone 'alexnett'; did you mean alexnet"),
+        (("a.png", "a.png", "-m", "ssimm"), "unknown method 'ssimm'"),
+        (("a.png", "a.png", "-b", "resnet18"), "no calibration was published for 'resnet18'; --lin none"),
+        (("a.png", "a.png", "--lin", "no.safetensors"), "weights file 'no.safetensors' does not exist"),
+        (("a.png", "a.png", "-m", "l2", "--lin", "none"), "--method names a whole distance"),
+        (("a.png", "a.png", "-m", "no.ckpt"), "checkpoint 'no.ckpt' does not exist"),
+        (("tiny.png", "tiny.png"), "images of 5×5 pixels are too small for alexnet"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(command, draw, folder, weights, arguments, message):
+    draw("a.png", 0)
+    draw("tiny.png", 0, 5, 5)
+    (folder / "text.png").write_text("an essay")
+    (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:2000])
+    code, out, err = command("distance", *arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {message}")
+    assert len(err.splitlines()) == 1

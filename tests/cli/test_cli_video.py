@@ -1,0 +1,123 @@
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+av = pytest.importorskip("av")
+
+
+def write(path, frames, rate=10):
+    """A lossless video of frames (H, W, 3)."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=rate)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "bgr0"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.fixture
+def frames():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (48, 64, 3), dtype=np.uint8) for _ in range(9)]
+
+
+@pytest.fixture
+def changed(frames):
+    """The frames, with a seventh that is something else."""
+    return [*frames[:6], 255 - frames[6], *frames[7:]]
+
+
+def test_each_frame_has_the_distance_of_its_images(command, folder, frames, changed, weights):
+    write("a.mkv", frames)
+    write("b.mkv", changed)
+    code, out, err = command("video", "a.mkv", "b.mkv", "-o", "out.csv", "--plot", "out.png")
+    assert (code, err) == (0, "")
+    with open("out.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    Image.fromarray(frames[6]).save("a.png")
+    Image.fromarray(changed[6]).save("b.png")
+    alone = json.loads(command("distance", "a.png", "b.png", "--json")[1])["distance"]
+    assert [float(row["distance"]) for row in rows] == pytest.approx(
+        [0] * 6 + [alone] + [0] * 2, rel=1e-5, abs=1e-9
+    )
+    assert [float(row["seconds"]) for row in rows] == pytest.approx([i / 10 for i in range(9)], abs=0.01)
+    assert out.startswith(f"9 frames · mean {alone / 9:.4f} · greatest {alone:.4f} at frame 6 (0.60 s)")
+    assert np.ptp(np.asarray(Image.open("out.png").convert("L"))) > 100
+
+
+def test_other_lengths_and_rates_are_reported(command, folder, frames):
+    write("a.mkv", frames)
+    write("b.mkv", frames[:6], rate=25)
+    code, out, err = command("video", "a.mkv", "b.mkv", "-m", "l2", "--json")
+    found = json.loads(out)
+    assert (code, len(found["frames"]), found["left_out"]) == (0, 6, {"a.mkv": 3})
+    assert err.splitlines() == [
+        "a.mkv has 10 frames a second and b.mkv 25: frames are compared by number, not by time",
+        "a.mkv has 3 frames more, which were left out",
+    ]
+
+
+def test_other_sizes_are_refused_or_resized(command, folder, frames):
+    write("a.mkv", frames)
+    write("b.mkv", [frame[:24, :32].copy() for frame in frames])
+    code, out, err = command("video", "a.mkv", "b.mkv", "-m", "l2", "-o", "out.csv")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: a.mkv has 64×48 pixels, b.mkv 32×24; --resize")
+    assert not list(Path().glob("out*"))
+    code, out, _ = command("video", "a.mkv", "b.mkv", "-m", "l2", "--resize", "--csv")
+    assert (code, len(out.splitlines())) == (0, 10)
+
+
+def test_memory_is_that_of_a_few_frames(command, folder, frames, monkeypatch):
+    """Frames are let go of as they are measured: no more are held late in a video than early."""
+    from perceptual.cli import batches
+    from perceptual.cli import frames as module
+
+    write("a.mkv", frames * 20)
+    monkeypatch.setattr(batches, "PIXELS", 4 * 48 * 64)
+    held, most = [0], [0]
+    image, measure = module._image, batches.stack
+
+    def count(frame):
+        held[0] += 1
+        most[0] = max(most[0], held[0])
+        return image(frame)
+
+    def release(images):
+        held[0] -= len(images)
+        return measure(images)
+
+    monkeypatch.setattr(module, "_image", count)
+    monkeypatch.setattr(batches, "stack", release)
+    code, out, _ = command("video", "a.mkv", "a.mkv", "-m", "l2", "--csv")
+    assert (code, len(out.splitlines())) == (0, 181)
+    assert most[0] <= 2 * (4 + 2 * 4 + 2 * batches.WORKERS)
+
+
+@pytest.mark.parametrize(
+    ("b", "message"),
+    [
+        ("gone.mkv", "no file gone.mkv"),
+        (".", ". is a folder, where one video is expected"),
+        ("text.mkv", "text.mkv (not a video)"),
+        ("https://x.org/a.mkv", "https://x.org/a.mkv is a URL, which is not fetched"),
+    ],
+)
+def test_what_is_no_video_is_one_line(command, folder, frames, b, message):
+    write("a.mkv", frames)
+    (folder / "text.mkv").write_bytes(b"an essay" * 100)
+    code, out, err = command("video", "a.mkv", b, "-m", "l2")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {message}")
+    assert len(err.splitlines()) == 1
+
+
+def test_without_pyav_one_line_says_so(command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert command("video", "a", "b")[2] == "error: videos need PyAV: pip install 'perceptual[video]'"
