@@ -46,4 +46,4 @@ def _group() -> None:
 
 def main() -> None:
     """Run the command; its exit status is 0, 1 for what went wrong, 2 for wrong usage, 130 after Ctrl-C."""
-    app()
+    app(prog_name="perceptual")

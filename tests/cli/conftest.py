@@ -9,7 +9,7 @@ from perceptual.cli import main
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def shell(monkeypatch, capsys):
     """Run the command; (exit status, stdout, stderr)."""
 
     def call(*arguments: object) -> tuple[int, str, str]:

@@ -12,9 +12,9 @@ from perceptual.data.store import read_info
 
 
 @pytest.fixture
-def run(command):
+def run(shell):
     """Run `perceptual data`; (exit status, stdout, stderr)."""
-    return lambda *arguments: command("data", *arguments)
+    return lambda *arguments: shell("data", *arguments)
 
 
 def test_help_does_not_import_torch():

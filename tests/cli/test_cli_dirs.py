@@ -28,25 +28,25 @@ def two_folders(draw):
     draw("b/right.png", 0)
 
 
-def test_each_pair_has_the_distance_of_its_images(command, two_folders, weights):
-    code, out, err = command("dirs", "a", "b", "-o", "new/out.csv")
+def test_each_pair_has_the_distance_of_its_images(shell, two_folders, weights):
+    code, out, err = shell("dirs", "a", "b", "-o", "new/out.csv")
     assert code == 0
     assert err.splitlines() == ["only in a: left.png", "only in b: right.png"]
     found = rows("new/out.csv")
     assert list(found) == ["1.png", "2.png", "3.png", "deep/4.png"]
     for name, value in found.items():
-        alone = json.loads(command("distance", f"a/{name}", f"b/{name}", "--json")[1])["distance"]
+        alone = json.loads(shell("distance", f"a/{name}", f"b/{name}", "--json")[1])["distance"]
         assert value == pytest.approx(alone, rel=1e-5)
     assert out.startswith(f"4 pairs · mean {sum(found.values()) / 4:.4f} · ")
     assert [path.name for path in Path("new").iterdir()] == ["out.csv"]
 
 
-def test_json_and_csv(command, two_folders):
-    _, out, _ = command("dirs", "a", "b", "-m", "l2", "--json")
+def test_json_and_csv(shell, two_folders):
+    _, out, _ = shell("dirs", "a", "b", "-m", "l2", "--json")
     found = json.loads(out)
     assert [pair["name"] for pair in found["pairs"]] == ["1.png", "2.png", "3.png", "deep/4.png"]
     assert (found["only_in_0"], found["only_in_1"], found["count"]) == (["left.png"], ["right.png"], 4)
-    _, out, _ = command("dirs", "a", "b", "-m", "l2", "--csv")
+    _, out, _ = shell("dirs", "a", "b", "-m", "l2", "--csv")
     assert [line.split(",")[0] for line in out.splitlines()] == ["name", *(p["name"] for p in found["pairs"])]
 
 
@@ -60,29 +60,29 @@ def test_names_that_differ_in_the_suffix_only_belong_together():
     assert found.only1 == ["c.jpg", "e.png"]
 
 
-def test_an_unreadable_image_is_reported_and_the_rest_done(command, two_folders, folder):
+def test_an_unreadable_image_is_reported_and_the_rest_done(shell, two_folders, folder):
     (folder / "a/2.png").write_text("an essay")
-    code, _, err = command("dirs", "a", "b", "-m", "l2", "-o", "out.csv")
+    code, _, err = shell("dirs", "a", "b", "-m", "l2", "-o", "out.csv")
     assert code == 1
     assert list(rows("out.csv")) == ["1.png", "3.png", "deep/4.png"]
     assert "not measured: 2.png: a/2.png (not an image)" in err.splitlines()
     assert err.splitlines()[-1] == "error: 1 of 4 pairs could not be measured"
 
 
-def test_other_sizes_are_reported_or_resized(command, two_folders, draw):
+def test_other_sizes_are_reported_or_resized(shell, two_folders, draw):
     draw("b/2.png", 12, 20, 20)
-    code, _, err = command("dirs", "a", "b", "-m", "l2", "-o", "out.csv")
+    code, _, err = shell("dirs", "a", "b", "-m", "l2", "-o", "out.csv")
     assert (code, list(rows("out.csv"))) == (1, ["1.png", "3.png", "deep/4.png"])
     assert "not measured: 2.png: a/2.png has 48×40 pixels, b/2.png 20×20; --resize" in err
-    code, _, _ = command("dirs", "a", "b", "-m", "l2", "-o", "out.csv", "--resize")
+    code, _, _ = shell("dirs", "a", "b", "-m", "l2", "-o", "out.csv", "--resize")
     assert (code, len(rows("out.csv"))) == (0, 4)
 
 
-def test_images_that_the_network_cannot_take_are_reported_and_the_rest_done(command, draw, weights):
+def test_images_that_the_network_cannot_take_are_reported_and_the_rest_done(shell, draw, weights):
     for name, side in (("1.png", 40), ("2.png", 5), ("3.png", 40)):
         draw(f"a/{name}", 0, side, side)
         draw(f"b/{name}", 1, side, side)
-    code, _, err = command("dirs", "a", "b", "-o", "out.csv")
+    code, _, err = shell("dirs", "a", "b", "-o", "out.csv")
     assert (code, list(rows("out.csv"))) == (1, ["1.png", "3.png"])
     assert "not measured: 2.png: images of 5×5 pixels are too small for alexnet" in err
 
@@ -99,18 +99,18 @@ def test_images_that_the_network_cannot_take_are_reported_and_the_rest_done(comm
         (("a", "b", "-o", "/proc/out.csv"), "[Errno"),  # where not even root may write
     ],
 )
-def test_what_cannot_be_compared_is_one_line(command, two_folders, draw, folder, arguments, message):
+def test_what_cannot_be_compared_is_one_line(shell, two_folders, draw, folder, arguments, message):
     (folder / "empty").mkdir()
     (folder / "empty/notes.txt").write_text("no image")
     draw("others/other.png", 0)
-    code, out, err = command("dirs", *arguments, "-m", "l2")
+    code, out, err = shell("dirs", *arguments, "-m", "l2")
     assert (code, out) == (1, "")
     error = err.splitlines()[-1]
     assert error.startswith(f"error: {message}")
     assert all(line.startswith("only in ") for line in err.splitlines()[:-1])
 
 
-def test_ctrl_c_leaves_the_rows_so_far(command, draw, monkeypatch):
+def test_ctrl_c_leaves_the_rows_so_far(shell, draw, monkeypatch):
     for number in range(12):
         draw(f"a/{number:02}.png", number)
         draw(f"b/{number:02}.png", number + 50)
@@ -125,7 +125,7 @@ def test_ctrl_c_leaves_the_rows_so_far(command, draw, monkeypatch):
 
     monkeypatch.setattr(Chosen, "measure", measure)
     monkeypatch.setattr(batches, "PIXELS", 2 * 40 * 48)  # batches of two
-    code, _, err = command("dirs", "a", "b", "-m", "l2", "-o", "out.csv")
+    code, _, err = shell("dirs", "a", "b", "-m", "l2", "-o", "out.csv")
     assert code == 130
     assert err.splitlines() == ["6 rows so far are in out.csv.partial", "interrupted"]
     assert list(rows("out.csv.partial")) == [f"{number:02}.png" for number in range(6)]
@@ -164,11 +164,11 @@ def test_batches_hold_one_size_come_in_order_and_are_read_only_a_little_ahead(mo
     assert len(shapes) < 160
 
 
-def test_every_format_of_pillow_is_found(command, draw, folder):
+def test_every_format_of_pillow_is_found(shell, draw, folder):
     for suffix in ("png", "JPG", "webp", "bmp", "tiff"):
         draw(f"a/{suffix}.{suffix}", 3)
         draw(f"b/{suffix}.{suffix}", 4)
     Image.new("RGB", (48, 40)).save(folder / "a/.hidden.png")
     (folder / "a/page.pdf").write_text("Pillow writes these, but reads none")
-    code, out, _ = command("dirs", "a", "b", "-m", "l2", "--csv")
+    code, out, _ = shell("dirs", "a", "b", "-m", "l2", "--csv")
     assert (code, len(out.splitlines())) == (0, 6)

@@ -33,43 +33,43 @@ def test_help_of_every_command_has_an_example_and_imports_nothing_heavy():
         assert f"Example: perceptual {name} " in run.stdout or f"Example: perceptual {name}\n" in run.stdout
 
 
-def test_the_shell_completes_commands_and_methods(command, monkeypatch):
+def test_the_shell_completes_commands_and_methods(shell, monkeypatch):
     monkeypatch.setenv("_PERCEPTUAL_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "perceptual ra")
     monkeypatch.setenv("COMP_CWORD", "1")
-    assert command()[1].split() == ["rank"]
+    assert shell()[1].split() == ["rank"]
     monkeypatch.setenv("COMP_WORDS", "perceptual distance --method alex")
     monkeypatch.setenv("COMP_CWORD", "3")
-    assert command()[1].split() == ["alexnet-v0.0", "alexnet-v0.1"]
+    assert shell()[1].split() == ["alexnet-v0.0", "alexnet-v0.1"]
 
 
-def test_the_measured_example(command, assets, monkeypatch):
+def test_the_measured_example(shell, assets, monkeypatch):
     monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(assets / "weights"))
     images = [assets / "examples/ref.png", assets / "examples/p0.png"]
-    assert command("distance", *images, "--backbone", "alexnet") == (0, "0.7219\n", "")
+    assert shell("distance", *images, "--backbone", "alexnet") == (0, "0.7219\n", "")
 
 
-def test_the_number_is_that_of_the_library(command, draw, weights):
+def test_the_number_is_that_of_the_library(shell, draw, weights):
     a, b = draw("a.png", 0), draw("b.png", 1)
     expected = LPIPS("alexnet")(batch(a), batch(b)).item()
-    assert command("distance", "a.png", "b.png") == (0, f"{expected:.4f}\n", "")
-    code, out, _ = command("distance", "a.png", "b.png", "--json")
+    assert shell("distance", "a.png", "b.png") == (0, f"{expected:.4f}\n", "")
+    code, out, _ = shell("distance", "a.png", "b.png", "--json")
     assert (code, json.loads(out)["method"]) == (0, "alexnet-v0.1")
     assert json.loads(out)["distance"] == pytest.approx(expected, rel=1e-6)
-    code, out, _ = command("distance", "a.png", "b.png", "--csv")
+    code, out, _ = shell("distance", "a.png", "b.png", "--csv")
     header, row = out.splitlines()
     assert (header, row.split(",")[:2]) == ("a,b,distance", ["a.png", "b.png"])
     assert float(row.split(",")[2]) == pytest.approx(expected, rel=1e-6)
 
 
-def test_methods_and_parts(command, draw, weights):
+def test_methods_and_parts(shell, draw, weights):
     a, b = draw("a.png", 0), draw("b.png", 1)
     save_file(
         {f"lin.{i}": torch.full((c,), 2.0) for i, c in enumerate((64, 192, 384, 256, 256))}, "two.safetensors"
     )
 
     def value(*options):
-        code, out, err = command("distance", "a.png", "b.png", "--json", *options)
+        code, out, err = shell("distance", "a.png", "b.png", "--json", *options)
         assert code == 0, err
         return json.loads(out)["distance"]
 
@@ -82,31 +82,31 @@ def test_methods_and_parts(command, draw, weights):
     assert value("-m", "ssim") == pytest.approx(1 - similarity, rel=1e-5)
 
 
-def test_what_json_has_no_number_for_is_null(command, draw):
+def test_what_json_has_no_number_for_is_null(shell, draw):
     draw("a.png", 0)
-    code, out, _ = command("distance", "a.png", "a.png", "-m", "psnr", "--json")
+    code, out, _ = shell("distance", "a.png", "a.png", "-m", "psnr", "--json")
     assert (code, json.loads(out)["distance"]) == (0, None)
 
 
-def test_images_are_compared_as_a_viewer_shows_them(command, draw, folder, weights):
+def test_images_are_compared_as_a_viewer_shows_them(shell, draw, folder, weights):
     pixels = draw("a.png", 0)
     exif = Image.Exif()
     exif[0x0112] = 6  # a viewer turns it clockwise
     Image.fromarray(np.rot90(pixels)).save(folder / "turned.png", exif=exif)
     Image.fromarray(pixels).convert("RGBA").save(folder / "alpha.tif")
     for other in ("turned.png", "alpha.tif"):
-        assert command("distance", "a.png", other) == (0, "0.0000\n", "")
+        assert shell("distance", "a.png", other) == (0, "0.0000\n", "")
 
 
-def test_other_sizes_are_refused_or_resized(command, draw, weights):
+def test_other_sizes_are_refused_or_resized(shell, draw, weights):
     a = draw("a.png", 0)
     b = draw("b.png", 1, 80, 96)
-    code, out, err = command("distance", "a.png", "b.png")
+    code, out, err = shell("distance", "a.png", "b.png")
     assert (code, out) == (1, "")
     assert err == ("error: a.png has 48×40 pixels, b.png 96×80; --resize resizes the second to the first")
     smaller = np.asarray(Image.fromarray(b).resize((48, 40), Image.Resampling.BILINEAR))
     expected = LPIPS("alexnet")(batch(a), batch(smaller)).item()
-    assert command("distance", "a.png", "b.png", "--resize") == (0, f"{expected:.4f}\n", "")
+    assert shell("distance", "a.png", "b.png", "--resize") == (0, f"{expected:.4f}\n", "")
 
 
 @pytest.mark.parametrize(
@@ -126,12 +126,12 @@ def test_other_sizes_are_refused_or_resized(command, draw, weights):
         (("tiny.png", "tiny.png"), "images of 5×5 pixels are too small for alexnet"),
     ],
 )
-def test_what_cannot_be_measured_is_one_line(command, draw, folder, weights, arguments, message):
+def test_what_cannot_be_measured_is_one_line(shell, draw, folder, weights, arguments, message):
     draw("a.png", 0)
     draw("tiny.png", 0, 5, 5)
     (folder / "text.png").write_text("an essay")
     (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:2000])
-    code, out, err = command("distance", *arguments)
+    code, out, err = shell("distance", *arguments)
     assert (code, out) == (1, "")
     assert err.startswith(f"error: {message}")
     assert len(err.splitlines()) == 1

@@ -16,17 +16,23 @@ def tensor(*pixels):
     return torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).astype(np.float32) / 255)
 
 
+def picture(path):
+    """Pixels (H, W, 3) of a picture."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(float)
+
+
 def is_drawn(path):
     """Whether a file is a picture that is not of one colour."""
-    return np.ptp(np.asarray(Image.open(path).convert("L"))) > 100
+    return np.ptp(picture(path)) > 100
 
 
 # pairs
 
 
-def test_the_matrix_is_that_of_all_pairs(command, draw, weights):
+def test_the_matrix_is_that_of_all_pairs(shell, draw, weights):
     images = [draw(f"photos/{number}.png", number % 4) for number in range(5)]  # 4 is 0 again
-    code, out, _ = command("pairs", "photos", "-o", "m.csv", "--plot", "tree.png", "--csv")
+    code, out, _ = shell("pairs", "photos", "-o", "m.csv", "--plot", "tree.png", "--csv")
     assert code == 0
     with open("m.csv", newline="") as file:
         header, *rows = csv.reader(file)
@@ -46,9 +52,9 @@ def test_the_matrix_is_that_of_all_pairs(command, draw, weights):
     assert is_drawn("tree.png")
 
 
-def test_pairs_of_a_classic_distance(command, draw):
+def test_pairs_of_a_classic_distance(shell, draw):
     a, b, c = (draw(f"photos/{number}.png", number) for number in range(3))
-    _, out, _ = command("pairs", "photos", "-m", "l2", "--nearest", 2, "--json")
+    _, out, _ = shell("pairs", "photos", "-m", "l2", "--nearest", 2, "--json")
     found = {(row["image"], row["nearest"]): row["distance"] for row in json.loads(out)["nearest"]}
     assert len(found) == 6
     for (i, x), (j, y) in [((0, a), (1, b)), ((2, c), (0, a))]:
@@ -56,12 +62,12 @@ def test_pairs_of_a_classic_distance(command, draw):
         assert found[f"{i}.png", f"{j}.png"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_pairs_report_what_they_leave_out(command, draw, folder):
+def test_pairs_report_what_they_leave_out(shell, draw, folder):
     for number in range(3):
         draw(f"photos/{number}.png", number)
     draw("photos/small.png", 0, 20, 20)
     (folder / "photos/1.png").write_text("an essay")
-    code, _, err = command("pairs", "photos", "-m", "l2", "-o", "m.csv")
+    code, _, err = shell("pairs", "photos", "-m", "l2", "-o", "m.csv")
     assert code == 1
     assert err.splitlines() == [
         "not measured: photos/1.png (not an image)",
@@ -71,13 +77,13 @@ def test_pairs_report_what_they_leave_out(command, draw, folder):
     ]
     assert Path("m.csv").read_text().splitlines()[0] == "image,0.png,2.png"
     draw("one/1.png", 0)
-    assert command("pairs", "one", "-m", "l2")[2] == "error: one has fewer than two images that can be used"
+    assert shell("pairs", "one", "-m", "l2")[2] == "error: one has fewer than two images that can be used"
 
 
-def test_a_tree_of_distances_that_are_not_finite_is_refused(command, draw):
+def test_a_tree_of_distances_that_are_not_finite_is_refused(shell, draw):
     for number in range(3):
         draw(f"photos/{number}.png", 0)
-    code, _, err = command("pairs", "photos", "-m", "psnr", "--plot", "tree.png")
+    code, _, err = shell("pairs", "photos", "-m", "psnr", "--plot", "tree.png")
     assert (code, err.count("\n"), "not finite" in err) == (1, 0, True)
 
 
@@ -85,18 +91,18 @@ def test_a_tree_of_distances_that_are_not_finite_is_refused(command, draw):
 
 
 @pytest.mark.parametrize(("left", "top"), [(8, 72), (80, 16)])
-def test_the_map_peaks_where_a_patch_was_pasted(command, draw, folder, weights, left, top):
+def test_the_map_peaks_where_a_patch_was_pasted(shell, draw, folder, weights, left, top):
     pixels = draw("a.png", 0, 128, 128)
     pixels[top : top + 32, left : left + 32] = (255, 0, 0)
     Image.fromarray(pixels).save(folder / "b.png")
-    code, out, _ = command("heatmap", "a.png", "b.png", "-o", "map.png", "--json")
+    code, out, _ = shell("heatmap", "a.png", "b.png", "-o", "map.png", "--json")
     peak = json.loads(out)["peak"]
     assert code == 0
     assert left <= peak["x"] < left + 32
     assert top <= peak["y"] < top + 32
     # the picture: of the third panel the brightest part is the patch
-    picture = np.asarray(Image.open("map.png").convert("RGB")).astype(float)
-    bright = picture[:, :, 0] - picture[:, :, 2]  # the upper colours of the map are yellow
+    drawn = picture("map.png")
+    bright = drawn[:, :, 0] - drawn[:, :, 2]  # the upper colours of the map are yellow
     height, width = bright.shape
     panel = bright[:, int(0.62 * width) : int(0.92 * width)]
     rows, columns = np.nonzero(panel > 0.8 * panel.max())
@@ -104,22 +110,22 @@ def test_the_map_peaks_where_a_patch_was_pasted(command, draw, folder, weights, 
     assert (np.median(columns) / panel.shape[1] > 0.5) == (left > 48)
 
 
-def test_the_strip_of_levels_makes_the_picture_taller_and_adds_up(command, draw, weights):
+def test_the_strip_of_levels_makes_the_picture_taller_and_adds_up(shell, draw, weights):
     draw("a.png", 0, 64, 64)
     draw("b.png", 1, 64, 64)
-    _, out, _ = command("heatmap", "a.png", "b.png", "-o", "map.png", "--json")
-    command("heatmap", "a.png", "b.png", "-o", "levels.png", "--levels")
+    _, out, _ = shell("heatmap", "a.png", "b.png", "-o", "map.png", "--json")
+    shell("heatmap", "a.png", "b.png", "-o", "levels.png", "--levels")
     found = json.loads(out)
     assert len(found["levels"]) == 5
     assert sum(found["levels"]) == pytest.approx(found["distance"])
-    assert Image.open("levels.png").height > Image.open("map.png").height
+    assert len(picture("levels.png")) > len(picture("map.png"))
     assert is_drawn("map.png")
     assert is_drawn("levels.png")
 
 
-def test_equal_images_have_a_map(command, draw, weights):
+def test_equal_images_have_a_map(shell, draw, weights):
     draw("a.png", 0, 64, 64)
-    assert command("heatmap", "a.png", "a.png")[:2] == (0, "map.png: distance 0.0000 · alexnet-v0.1\n")
+    assert shell("heatmap", "a.png", "a.png")[:2] == (0, "map.png: distance 0.0000 · alexnet-v0.1\n")
 
 
 @pytest.mark.parametrize(
@@ -131,18 +137,18 @@ def test_equal_images_have_a_map(command, draw, weights):
         (("-o", "/proc/map.png"), "[Errno"),
     ],
 )
-def test_a_map_that_cannot_be_drawn_is_one_line(command, draw, weights, arguments, message):
+def test_a_map_that_cannot_be_drawn_is_one_line(shell, draw, weights, arguments, message):
     draw("a.png", 0, 64, 64)
-    code, out, err = command("heatmap", "a.png", "a.png", *arguments)
+    code, out, err = shell("heatmap", "a.png", "a.png", *arguments)
     assert (code, out) == (1, "")
     assert err.startswith(f"error: {message}")
     assert [path.name for path in Path().iterdir()] == ["a.png"]
 
 
 @pytest.mark.parametrize("arguments", [("heatmap", "a", "b"), ("pairs", "d", "--plot", "p.png")])
-def test_without_matplotlib_one_line_says_so(command, monkeypatch, arguments):
+def test_without_matplotlib_one_line_says_so(shell, monkeypatch, arguments):
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
-    assert command(*arguments)[2] == "error: pictures need matplotlib: pip install 'perceptual[plots]'"
+    assert shell(*arguments)[2] == "error: pictures need matplotlib: pip install 'perceptual[plots]'"
 
 
 # rank
@@ -157,20 +163,20 @@ def noisy(draw, folder, grains):
     return [f"{grain}.png" for grain in grains]
 
 
-def test_candidates_are_ordered(command, draw, folder):
+def test_candidates_are_ordered(shell, draw, folder):
     images = noisy(draw, folder, (60, 5, 20))
-    code, out, _ = command("rank", "ref.png", *images, "-m", "l2", "--json")
+    code, out, _ = shell("rank", "ref.png", *images, "-m", "l2", "--json")
     assert code == 0
     assert [row["image"] for row in json.loads(out)["images"]] == ["5.png", "20.png", "60.png"]
     assert [row["rank"] for row in json.loads(out)["images"]] == [1, 2, 3]
-    code, out, err = command("rank", "ref.png", "5.png", "gone.png", "-m", "l2", "--csv")
+    code, out, err = shell("rank", "ref.png", "5.png", "gone.png", "-m", "l2", "--csv")
     assert (code, len(out.splitlines())) == (1, 2)
     assert err.splitlines()[0] == "not measured: no file gone.png"
-    assert command("rank", "gone.png", "5.png", "-m", "l2")[2] == "error: no file gone.png"
+    assert shell("rank", "gone.png", "5.png", "-m", "l2")[2] == "error: no file gone.png"
 
 
 @pytest.mark.parametrize("ranking", ["paper", "antisymmetric"])
-def test_a_checkpoint_says_how_sure_it_is(command, draw, folder, ranking):
+def test_a_checkpoint_says_how_sure_it_is(shell, draw, folder, ranking):
     images = noisy(draw, folder, (60, 5, 20))
     torch.manual_seed(0)
     model = PerceptualRanker({"name": "alexnet", "weights": None}, ranking=ranking)
@@ -180,7 +186,7 @@ def test_a_checkpoint_says_how_sure_it_is(command, draw, folder, ranking):
     )
     trainer.strategy.connect(model)
     trainer.save_checkpoint("model.ckpt")
-    code, out, err = command("rank", "ref.png", *images, "-m", "model.ckpt", "--json")
+    code, out, err = shell("rank", "ref.png", *images, "-m", "model.ckpt", "--json")
     assert code == 0, err
     rows = json.loads(out)["images"]
     assert [row["image"] for row in rows] == ["5.png", "20.png", "60.png"]
@@ -191,7 +197,7 @@ def test_a_checkpoint_says_how_sure_it_is(command, draw, folder, ranking):
     assert [row["preferred_to_next"] for row in rows] == pytest.approx(expected, abs=1e-6)
     if ranking == "antisymmetric":  # the nearer is the preferred one
         assert all(row["preferred_to_next"] > 0.5 for row in rows[:-1])
-    code, out, _ = command("info", "model.ckpt", "--json")
+    code, out, _ = shell("info", "model.ckpt", "--json")
     found = json.loads(out)
     assert (found["variant"], found["backbone"], found["method"]) == ("lin", "alexnet", "model.ckpt")
 
@@ -199,8 +205,8 @@ def test_a_checkpoint_says_how_sure_it_is(command, draw, folder, ranking):
 # models and info
 
 
-def test_models_at_hand(command, weights):
-    code, out, _ = command("models", "--json")
+def test_models_at_hand(shell, weights):
+    code, out, _ = shell("models", "--json")
     found = {row["backbone"]: row for row in json.loads(out)}
     assert code == 0
     assert found["alexnet"] == {"backbone": "alexnet", "calibrations": ["v0.0", "v0.1"], "weights": "file"}
@@ -208,17 +214,17 @@ def test_models_at_hand(command, weights):
     assert (found["squeezenet1_1"]["weights"], "resnet50.a1_in1k" in found) == ("hub", False)
 
 
-def test_models_of_a_pattern(command):
-    _, out, _ = command("models", "*vgg16*", "--csv")
+def test_models_of_a_pattern(shell):
+    _, out, _ = shell("models", "*vgg16*", "--csv")
     assert [line.split(",")[0] for line in out.splitlines()] == [
         "backbone",
         "vgg16.tv_in1k",
         "vgg16_bn.tv_in1k",
     ]
-    assert command("models", "convnextt")[2] == "error: no backbone with weights fits 'convnextt'"
+    assert shell("models", "convnextt")[2] == "error: no backbone with weights fits 'convnextt'"
 
 
-def test_a_downloaded_model_is_cached(command, monkeypatch, tmp_path):
+def test_a_downloaded_model_is_cached(shell, monkeypatch, tmp_path):
     snapshot = tmp_path / "models--timm--vgg16.tv_in1k/snapshots/abc"
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").write_text("weights")
@@ -226,12 +232,12 @@ def test_a_downloaded_model_is_cached(command, monkeypatch, tmp_path):
     (snapshot.parents[1] / "refs/main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
-    _, out, _ = command("models", "vgg16.tv_in1k", "--csv")
+    _, out, _ = shell("models", "vgg16.tv_in1k", "--csv")
     assert out.splitlines()[1].endswith(",cached")
 
 
-def test_info(command, weights):
-    code, out, _ = command("info", "alexnet-v0.1", "--json")
+def test_info(shell, weights):
+    code, out, _ = shell("info", "alexnet-v0.1", "--json")
     found = json.loads(out)
     model = LPIPS("alexnet")
     assert code == 0
@@ -239,6 +245,6 @@ def test_info(command, weights):
     assert found["channels"] == [64, 192, 384, 256, 256]
     assert found["calibration"].startswith("v0.1 of Zhang et al.")
     assert found["weights"].startswith("file:")
-    assert command("info", "alexnet")[1].count("none: all weights 1") == 1
-    assert command("info", "l2")[0] == 0
-    assert command("info", "nothing")[2].startswith("error: unknown method 'nothing'")
+    assert shell("info", "alexnet")[1].count("none: all weights 1") == 1
+    assert shell("info", "l2")[0] == 0
+    assert shell("info", "nothing")[2].startswith("error: unknown method 'nothing'")

@@ -33,16 +33,16 @@ def changed(frames):
     return [*frames[:6], 255 - frames[6], *frames[7:]]
 
 
-def test_each_frame_has_the_distance_of_its_images(command, folder, frames, changed, weights):
+def test_each_frame_has_the_distance_of_its_images(shell, folder, frames, changed, weights):
     write("a.mkv", frames)
     write("b.mkv", changed)
-    code, out, err = command("video", "a.mkv", "b.mkv", "-o", "out.csv", "--plot", "out.png")
+    code, out, err = shell("video", "a.mkv", "b.mkv", "-o", "out.csv", "--plot", "out.png")
     assert (code, err) == (0, "")
     with open("out.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     Image.fromarray(frames[6]).save("a.png")
     Image.fromarray(changed[6]).save("b.png")
-    alone = json.loads(command("distance", "a.png", "b.png", "--json")[1])["distance"]
+    alone = json.loads(shell("distance", "a.png", "b.png", "--json")[1])["distance"]
     assert [float(row["distance"]) for row in rows] == pytest.approx(
         [0] * 6 + [alone] + [0] * 2, rel=1e-5, abs=1e-9
     )
@@ -51,10 +51,10 @@ def test_each_frame_has_the_distance_of_its_images(command, folder, frames, chan
     assert np.ptp(np.asarray(Image.open("out.png").convert("L"))) > 100
 
 
-def test_other_lengths_and_rates_are_reported(command, folder, frames):
+def test_other_lengths_and_rates_are_reported(shell, folder, frames):
     write("a.mkv", frames)
     write("b.mkv", frames[:6], rate=25)
-    code, out, err = command("video", "a.mkv", "b.mkv", "-m", "l2", "--json")
+    code, out, err = shell("video", "a.mkv", "b.mkv", "-m", "l2", "--json")
     found = json.loads(out)
     assert (code, len(found["frames"]), found["left_out"]) == (0, 6, {"a.mkv": 3})
     assert err.splitlines() == [
@@ -63,18 +63,18 @@ def test_other_lengths_and_rates_are_reported(command, folder, frames):
     ]
 
 
-def test_other_sizes_are_refused_or_resized(command, folder, frames):
+def test_other_sizes_are_refused_or_resized(shell, folder, frames):
     write("a.mkv", frames)
     write("b.mkv", [frame[:24, :32].copy() for frame in frames])
-    code, out, err = command("video", "a.mkv", "b.mkv", "-m", "l2", "-o", "out.csv")
+    code, out, err = shell("video", "a.mkv", "b.mkv", "-m", "l2", "-o", "out.csv")
     assert (code, out) == (1, "")
     assert err.startswith("error: a.mkv has 64×48 pixels, b.mkv 32×24; --resize")
     assert not list(Path().glob("out*"))
-    code, out, _ = command("video", "a.mkv", "b.mkv", "-m", "l2", "--resize", "--csv")
+    code, out, _ = shell("video", "a.mkv", "b.mkv", "-m", "l2", "--resize", "--csv")
     assert (code, len(out.splitlines())) == (0, 10)
 
 
-def test_memory_is_that_of_a_few_frames(command, folder, frames, monkeypatch):
+def test_memory_is_that_of_a_few_frames(shell, folder, frames, monkeypatch):
     """Frames are let go of as they are measured: no more are held late in a video than early."""
     from perceptual.cli import batches
     from perceptual.cli import frames as module
@@ -95,7 +95,7 @@ def test_memory_is_that_of_a_few_frames(command, folder, frames, monkeypatch):
 
     monkeypatch.setattr(module, "_image", count)
     monkeypatch.setattr(batches, "stack", release)
-    code, out, _ = command("video", "a.mkv", "a.mkv", "-m", "l2", "--csv")
+    code, out, _ = shell("video", "a.mkv", "a.mkv", "-m", "l2", "--csv")
     assert (code, len(out.splitlines())) == (0, 181)
     assert most[0] <= 2 * (4 + 2 * 4 + 2 * batches.WORKERS)
 
@@ -109,15 +109,15 @@ def test_memory_is_that_of_a_few_frames(command, folder, frames, monkeypatch):
         ("https://x.org/a.mkv", "https://x.org/a.mkv is a URL, which is not fetched"),
     ],
 )
-def test_what_is_no_video_is_one_line(command, folder, frames, b, message):
+def test_what_is_no_video_is_one_line(shell, folder, frames, b, message):
     write("a.mkv", frames)
     (folder / "text.mkv").write_bytes(b"an essay" * 100)
-    code, out, err = command("video", "a.mkv", b, "-m", "l2")
+    code, out, err = shell("video", "a.mkv", b, "-m", "l2")
     assert (code, out) == (1, "")
     assert err.startswith(f"error: {message}")
     assert len(err.splitlines()) == 1
 
 
-def test_without_pyav_one_line_says_so(command, monkeypatch):
+def test_without_pyav_one_line_says_so(shell, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    assert command("video", "a", "b")[2] == "error: videos need PyAV: pip install 'perceptual[video]'"
+    assert shell("video", "a", "b")[2] == "error: videos need PyAV: pip install 'perceptual[video]'"
