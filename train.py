@@ -42,6 +42,9 @@ def train(cfg: DictConfig) -> Scores:
     data.setup("fit")
     console = Console()
     console.print(f"Data      {data.describe()}", highlight=False)
+    # for the model card of what is exported from this run
+    about = {"description": data.describe(), "train": data.fingerprint("train"), "val": data.fingerprint()}
+    write_json(Path(cfg.run_dir, "data.json"), about)
 
     model = build(cfg.model)
     backbone = model.distance.backbone
@@ -70,10 +73,15 @@ def train(cfg: DictConfig) -> Scores:
 
     trained = {"trained": model.distance.eval()}
     scores |= score(trained, batches.val_dataloader(), data.subsets, data.jnd_subsets)
-    Path(cfg.run_dir, "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
+    write_json(Path(cfg.run_dir, "scores.json"), scores)
     console.print(tables(scores, title=f"Validation, {data.describe()}"))
     console.print(f"Run       {cfg.run_dir}", highlight=False, soft_wrap=True)
     return scores
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a file of a run."""
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def quiet_lightning() -> None:

@@ -59,6 +59,7 @@ class Backbone(nn.Module):
     Attributes:
         channels: channels of each level.
         source: where the weights are from: `random`, `file:…`, `package:…` or `hub:…`.
+        spec: the arguments that it was built with, except how it is trained and what it normalises with.
 
     Raises:
         ValueError: unknown name or level; a weights file that lacks what the taps need.
@@ -84,6 +85,12 @@ class Backbone(nn.Module):
         if input_size is not None and input_size < 1:
             raise ValueError(f"input_size must be a positive number of pixels or None, got {input_size}")
         self.name = name
+        self.spec: dict[str, Any] = {
+            "name": name,
+            "weights": weights,
+            "out_indices": out_indices,
+            "input_size": input_size,
+        }
         self.trainable = trainable
         self.input_size = (input_size, input_size) if input_size else None
         build = self._build_torchvision if name in TORCHVISION else self._build_timm
@@ -104,7 +111,7 @@ class Backbone(nn.Module):
         Raises:
             ValueError: the images are too small for the network, or of a size it cannot divide.
         """
-        if not len(images):  # many transformers cannot reshape an empty batch
+        if images.shape[0] == 0:  # many transformers cannot reshape an empty batch
             return [m[:0] for m in self(images.new_zeros(1, *images.shape[1:]))]
         if self.input_size and images.shape[-2:] != self.input_size:
             images = _resized(images, self.input_size)

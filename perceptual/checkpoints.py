@@ -8,6 +8,7 @@ from torch import Tensor
 from perceptual import lora
 from perceptual import weights as weight_files
 from perceptual.backbone import Backbone
+from perceptual.sharing import check_backbone, describe_backbone
 
 PREFIX = "distance.backbone."
 # where a checkpoint holds weights: the second where the first is an average of them
@@ -25,9 +26,8 @@ def leave_out_backbone(checkpoint: dict[str, Any], backbone: Backbone, built_on:
     trained = {f"{PREFIX}{name}" for name, p in backbone.named_parameters() if p.requires_grad}
     sha256 = _base_fingerprint(backbone)
     again = not backbone.trainable and backbone.source != "random" and sha256 == built_on
-    checkpoint["backbone"] = {"name": backbone.name, "source": backbone.source, "saved": not again}
+    checkpoint["backbone"] = describe_backbone(backbone, sha256 if again else None)
     if again:
-        checkpoint["backbone"]["sha256"] = sha256
         for key in STATES & checkpoint.keys():
             state = checkpoint[key].items()
             checkpoint[key] = {k: v for k, v in state if k in trained or not k.startswith(PREFIX)}
@@ -51,11 +51,7 @@ def put_back_backbone(checkpoint: dict[str, Any], backbone: Backbone) -> None:
     if saved["saved"]:
         backbone.source = saved["source"]
         return
-    if saved["sha256"] != (sha256 := _base_fingerprint(backbone)):
-        raise ValueError(
-            f"the checkpoint was calibrated on weights of {saved['name']} from {saved['source']} "
-            f"(sha256 {saved['sha256'][:12]}…), but {backbone.source} holds others ({sha256[:12]}…)"
-        )
+    check_backbone(saved, backbone, _base_fingerprint(backbone), "the checkpoint")
     own = {f"{PREFIX}{name}": value for name, value in backbone.state_dict().items()}
     for key in STATES & checkpoint.keys():
         checkpoint[key] = {**own, **checkpoint[key]}

@@ -6,13 +6,16 @@ Metric", CVPR 2018, https://arxiv.org/abs/1801.03924, equation 1.
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptual import pairwise, released
+from perceptual import pairwise, released, sharing
 from perceptual.backbone import Backbone
 
 EPS = 1e-10
@@ -59,6 +62,9 @@ class LPIPS(nn.Module):
         form: `per_position`, means over H×W after the difference, as in the paper; or `pooled`, before it.
             The published calibrations were made per position.
 
+    Attributes:
+        saved: the folder that `from_pretrained` read it from, with what it says of the training; or None.
+
     Raises:
         ValueError: unknown backbone or calibration, or one that does not fit the other; an unknown form, or
             `pooled` with `spatial`.
@@ -87,13 +93,87 @@ class LPIPS(nn.Module):
         vectors = calibration.lin if lin is not None else [torch.ones(c) for c in backbone.channels]
         released.check_fits(vectors, backbone.channels, name)
         _check_normalization(backbone, calibration)
+        if calibration.saved is not None:
+            _check_saved(calibration.saved, backbone, form)
         self.lin = nn.ParameterList(nn.Parameter(vector, requires_grad=False) for vector in vectors)
         self.dropout = nn.Dropout(dropout)
         self.form = form
         self.spatial = spatial
         self.value_range = value_range
         self.check_range = check_range
+        self.saved: sharing.Saved | None = None
         self.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        spatial: bool = False,
+        value_range: tuple[float, float] = (0, 1),
+        check_range: bool = True,
+    ) -> "LPIPS":
+        """A saved distance: published (`alexnet-v0.1`), a folder, or the hub's (`owner/name`, Hugging Face).
+
+        Args:
+            source: name or folder; a folder is looked for before the hub.
+            revision, token, cache_dir, local_files_only: as `huggingface_hub.snapshot_download` takes them.
+            spatial, value_range, check_range: as `LPIPS` takes them; a folder does not hold them.
+
+        Raises:
+            FileNotFoundError: no such folder, or the hub or its weights cannot be had.
+            ValueError: naming the file that was damaged or changed, or does not fit the backbone.
+        """
+        name, lin = released.split_version(str(source))
+        if lin is not None:
+            return cls(name, lin, spatial, value_range, check_range)
+        folder = sharing.find(
+            source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        saved = sharing.read(folder)
+        form = saved.config["form"]
+        metric = cls(saved.backbone(), None, spatial, value_range, check_range, form=form)
+        released.check_fits(saved.lin, metric.backbone.channels, metric.backbone.name)
+        for vector, value in zip(metric.lin, saved.lin, strict=True):
+            vector.data = value
+        metric.saved = saved
+        return metric
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        ranking: nn.Module | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Save the distance as a folder: safetensors, config.json and a model card; see `sharing.save`.
+
+        A backbone that its name alone gives again is not stored, but recorded with its weights' SHA-256.
+
+        Args:
+            folder: made if it does not exist; an earlier save in it is replaced.
+            ranking: the ranking network that was trained with it, to be saved beside it.
+            record: what the card says of the training and the scores, see `perceptual.publishing`.
+        """
+        sharing.save(folder, self.backbone, self.lin, self.form, ranking, record, self.saved)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        ranking: nn.Module | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Save to `owner/name` on the Hugging Face hub, as `save_pretrained` does to a folder; its URL."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, ranking=ranking, record=record)
+            return sharing.push(Path(folder), repo_id, private, token)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Distance of each pair, (N,), or with `spatial` its map (N, 1, H, W).
@@ -201,7 +281,7 @@ class LPIPS(nn.Module):
                 yield [self.unit(m) for m in maps]
         else:
             for m in self.backbone(torch.cat(batches)):
-                yield [self.unit(part) for part in m.chunk(len(batches))]
+                yield [self.unit(part) for part in m.unflatten(0, (len(batches), -1))]
 
     def _vectors(self, rgb: Tensor) -> Tensor:
         if any((vector < 0).any() for vector in self.lin):
@@ -295,6 +375,14 @@ def _check_image(name: str, image: Tensor) -> None:
         )
     if not (image.is_floating_point() or image.dtype == torch.uint8):
         raise ValueError(f"{name} must be float or uint8, got {image.dtype}")
+
+
+def _check_saved(saved: sharing.Saved, backbone: Backbone, form: str) -> None:
+    sharing.check_backbone(
+        saved.config["backbone"], backbone, backbone.fingerprint(), f"lin={str(saved.folder)!r}"
+    )
+    if saved.config["form"] != form:
+        raise ValueError(f"lin={str(saved.folder)!r} was made in the form {saved.config['form']}, not {form}")
 
 
 def _check_normalization(backbone: Backbone, calibration: released.Calibration) -> None:

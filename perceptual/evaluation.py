@@ -30,6 +30,7 @@ from perceptual.metrics import (
     TwoAFCScore,
     opinion_correlations,
 )
+from perceptual.sharing import CONFIG
 
 GROUP = 8  # networks held at once where images have to be decoded for every reading
 RECURRING = 2  # how often pairs must recur for their distances to be computed by themselves
@@ -58,19 +59,26 @@ def evaluate(
         device: where distances are computed.
 
     Returns:
-        the results on these items, and what the methods are called there (a checkpoint by path and hash).
+        the results on these items, and what the methods are called there (a path with a hash).
     """
-    judged, fingerprint = data.val_set, data.fingerprint()
+    judged = data.val_set
     assert judged is not None  # or it would have no fingerprint
     batches = loader(judged, data.batch_size, data.num_workers, seed=0)
-    place = DataResults(Path(results, fingerprint[:12]))
-    place.write_items(*_items(judged, fingerprint, data.describe()))
-    names = [_identity(method) for method in grammar.expand(methods)]
+    place = place_of(data, results)
+    place.write_items(*_items(judged, data.fingerprint(), data.describe()))
+    names = [identity(method) for method in grammar.expand(methods)]
     missing = [name for name in names if not place.has(name)]
     group = GROUP if isinstance(judged.images, ImageFiles) else 1
     for start in range(0, len(missing), group):
         _evaluate_group(missing[start : start + group], judged, batches, place, torch.device(device))
     return place, names
+
+
+def place_of(
+    data: TwoAFCDataModule | JNDDataModule | OpinionDataModule, results: str | os.PathLike[str]
+) -> DataResults:
+    """The results on the validation items of `data`, in the folder of all results."""
+    return DataResults(Path(results, data.fingerprint()[:12]))
 
 
 def _evaluate_group(
@@ -178,13 +186,14 @@ def _items(data: Judged, fingerprint: str, description: str) -> tuple[Row, Array
     return row, arrays
 
 
-def _identity(method: str) -> str:
-    """A method's name in the results: a checkpoint's path with the beginning of its SHA-256."""
-    if not grammar.is_path(method) or not Path(method).is_file():
+def identity(method: str) -> str:
+    """A method's name in the results: the path of a checkpoint or a saved folder with `@` and its SHA-256."""
+    path = Path(method, CONFIG) if Path(method).is_dir() else Path(method)
+    if not grammar.is_path(method) or not path.is_file():
         return method
-    return f"{method}@{hashlib.sha256(Path(method).read_bytes()).hexdigest()[:8]}"
+    return f"{method}@{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
 
 
 def _path(method: str) -> str:
-    """The name that `_identity` was given."""
+    """The name that `identity` was given."""
     return re.sub(r"@[0-9a-f]{8}$", "", method)

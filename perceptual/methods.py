@@ -6,6 +6,8 @@
 | `alexnet-v0.1`                         | LPIPS with that published calibration                |
 | `alexnet-random`                       | features of that backbone with random weights        |
 | `runs/…/last.ckpt`                     | the distance of a checkpoint of `PerceptualRanker`   |
+| `path/to/folder`, `./folder`           | one that `LPIPS.save_pretrained` wrote               |
+| `owner/name`                           | one on the Hugging Face hub                          |
 | `l2`, `ssim`, … (`BASELINES`)          | a classic distance                                   |
 | `timm:*convnext*`                      | every timm name with weights that fits the pattern   |
 
@@ -14,7 +16,6 @@ Classic distances and checkpoints bring libraries that take seconds to import: o
 
 import difflib
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ import timm
 import torch
 from torch import nn
 
+from perceptual import released
 from perceptual.backbone import TORCHVISION, Backbone
 from perceptual.distance import LPIPS
 
@@ -42,8 +44,8 @@ def build(method: str) -> nn.Module:
     """The distance that a method name stands for, in eval mode: (x, y) → (N,), images in [0, 1].
 
     Raises:
-        ValueError: no such method, or a checkpoint that is not one of ours.
-        FileNotFoundError: a checkpoint or weights that cannot be found.
+        ValueError: no such method, or a checkpoint or folder that is not one of ours.
+        FileNotFoundError: a checkpoint, folder or weights that cannot be found.
     """
     return load(method).distance
 
@@ -51,7 +53,8 @@ def build(method: str) -> nn.Module:
 def load(method: str) -> Method:
     """What a method name stands for; raises what `build` does."""
     if is_path(method):
-        return _from_checkpoint(Path(method).expanduser())
+        path = Path(method).expanduser()
+        return _from_checkpoint(path) if path.suffix == ".ckpt" else _from_folder(method)
     name, version = split_version(method)
     if name in TORCHVISION or timm.is_model(name):
         return Method(_random(name) if version == RANDOM else LPIPS(name, lin=version))
@@ -62,7 +65,7 @@ def load(method: str) -> Method:
     near = difflib.get_close_matches(name, [*BASELINES, *TORCHVISION, *timm.list_models()], n=3)
     raise ValueError(
         f"unknown method {method!r}; it may be a backbone, BACKBONE-v0.1, BACKBONE-random, "
-        f"the path of a .ckpt file, or one of {', '.join(BASELINES)}"
+        f"the path of a .ckpt file or of a saved folder, or one of {', '.join(BASELINES)}"
         + (f"; did you mean {', '.join(near)}?" if near else "")
     )
 
@@ -85,7 +88,7 @@ def expand(methods: Iterable[str]) -> list[str]:
 
 
 def family(method: str) -> str:
-    """What a method belongs to: `classic`, `trained` (a checkpoint), or the architecture's family in timm."""
+    """What a method belongs to: `classic`, `trained` (a path), or the architecture's family in timm."""
     if is_path(method):
         return "trained"
     architecture = split_version(method)[0].partition(".")[0]
@@ -103,8 +106,8 @@ def is_path(method: str) -> bool:
 
 def split_version(method: str) -> tuple[str, str | None]:
     """`alexnet-v0.1` → (`alexnet`, `v0.1`), `alexnet-random` → (`alexnet`, `random`), else (name, None)."""
-    match = re.fullmatch(rf"(.+)-(v\d+\.\d+|{RANDOM})", method)
-    return (match[1], match[2]) if match else (method, None)
+    name = method.removesuffix(f"-{RANDOM}")
+    return (name, RANDOM) if name != method else released.split_version(method)
 
 
 def _random(name: str) -> LPIPS:
@@ -114,6 +117,11 @@ def _random(name: str) -> LPIPS:
         backbone = Backbone(name, weights=None)
     backbone.source = f"random (seed {SEED})"
     return LPIPS(backbone, lin=None)
+
+
+def _from_folder(source: str) -> Method:
+    distance = LPIPS.from_pretrained(source)
+    return Method(distance, distance.saved.ranking() if distance.saved else None)
 
 
 def _from_checkpoint(path: Path) -> Method:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from perceptual import sharing
 from perceptual import weights as weight_files
 
 FOLDER = Path(__file__).parent / "calibrations"
@@ -21,6 +22,14 @@ class Calibration(NamedTuple):
     lin: list[Tensor]
     mean: list[float] | None = None
     std: list[float] | None = None
+    saved: sharing.Saved | None = None
+    """The saved folder that it is from."""
+
+
+def split_version(name: str) -> tuple[str, str | None]:
+    """`alexnet-v0.1` → (`alexnet`, `v0.1`); without a version → (name, None)."""
+    match = re.fullmatch(r"([^/]+)-(v\d+\.\d+)", name)
+    return (match[1], match[2]) if match else (name, None)
 
 
 def versions(backbone: str) -> list[str]:
@@ -34,10 +43,12 @@ def versions(backbone: str) -> list[str]:
 def load(backbone: str, lin: str | os.PathLike[str]) -> Calibration:
     """The calibration `lin` of a backbone: a published version (`v0.1`, `v0.0`) or a file.
 
-    A file is a safetensors file of vectors `lin.0`, `lin.1`, …, or a `.pth` file of the `lpips` package.
+    A file is a safetensors file of vectors `lin.0`, `lin.1`, …, or a `.pth` file of the `lpips` package; a
+    folder that `LPIPS.save_pretrained` wrote has such vectors too.
 
     Raises:
-        ValueError: a version that was not published for the backbone, or a file that holds no calibration.
+        ValueError: a version that was not published for the backbone, or a file that holds no calibration,
+            or a folder that brings another backbone.
         FileNotFoundError: no such file.
     """
     if re.fullmatch(r"v\d+\.\d+", str(lin)):
@@ -48,7 +59,8 @@ def load(backbone: str, lin: str | os.PathLike[str]) -> Calibration:
                 "lin=None gives the uncalibrated distance"
             )
         return read(FOLDER / f"{backbone.partition('.')[0]}-{lin}.safetensors")
-    return read(Path(lin))
+    path = Path(lin).expanduser()
+    return _read_folder(path, backbone) if path.is_dir() else read(path)
 
 
 def read(path: Path) -> Calibration:
@@ -81,6 +93,18 @@ def check_fits(lin: Sequence[Tensor], channels: Sequence[int], backbone: str) ->
         raise ValueError(
             f"lin has levels of {given} channels, but {backbone} was tapped at levels of {list(channels)}"
         )
+
+
+def _read_folder(folder: Path, backbone: str) -> Calibration:
+    saved = sharing.read(folder)
+    record = saved.config["backbone"]
+    if record["saved"] or record["name"] != backbone:
+        raise ValueError(
+            f"lin={str(folder)!r} was calibrated on "
+            + ("a backbone of its own" if record["saved"] else f"{record['name']}, not {backbone}")
+            + f"; LPIPS.from_pretrained({str(folder)!r}) takes both"
+        )
+    return Calibration(saved.lin, record["mean"], record["std"], saved)
 
 
 def _level(key: str) -> int:

@@ -9,6 +9,7 @@ from perceptual.cli import data
 from perceptual.cli.dirs import dirs
 from perceptual.cli.distance import distance
 from perceptual.cli.errors import one_line_errors
+from perceptual.cli.export import export
 from perceptual.cli.heatmap import heatmap
 from perceptual.cli.info import info
 from perceptual.cli.leaderboard import leaderboard
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (distance, dirs, pairs, heatmap, rank, video, models, info, leaderboard):
+for command in (distance, dirs, pairs, heatmap, rank, video, models, info, export, leaderboard):
     app.command()(command)
 app.add_typer(data.app, name="data")
 

@@ -66,7 +66,7 @@ def _lpips(backbone: str, lin: str | None) -> tuple[str, LPIPS]:
         )
     name = (
         f"{backbone} with {Path(lin).name}"
-        if lin and Path(lin).is_file()
+        if lin and Path(lin).exists()
         else f"{backbone}-{lin or PUBLISHED}"
     )
     return name, LPIPS(backbone, lin=lin or PUBLISHED)

@@ -1,0 +1,78 @@
+"""`perceptual export METHOD FOLDER`: a folder to share, with a model card, and by choice an ONNX file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from perceptual.distance import LPIPS
+
+
+def export(
+    method: Annotated[
+        str, typer.Argument(help="A checkpoint of training, a saved folder, alexnet-v0.1, or a backbone.")
+    ],
+    folder: Annotated[Path, typer.Argument(help="What to write; must not exist, or be empty.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx into it as well.")] = False,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the images that model.onnx takes; left out: any.")
+    ] = None,
+    uint8: Annotated[
+        bool, typer.Option("--uint8", help="model.onnx takes bytes 0 … 255 rather than floats 0 … 1.")
+    ] = False,
+    results: Annotated[
+        Path, typer.Option(help="Folder of evaluate.py's results; those of the checkpoint go into the card.")
+    ] = Path("results"),
+    measure: Annotated[
+        bool, typer.Option(help="Score a checkpoint on its validation data, if `results` has that not yet.")
+    ] = True,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Upload the folder to the Hugging Face hub.")
+    ] = None,
+) -> None:
+    """Save a distance as a folder that LPIPS.from_pretrained reads: safetensors, config.json, model card.
+
+    Example: perceptual export runs/2026-01-31/12-00-00-000000/checkpoints/best.ckpt mine --onnx
+    """
+    from perceptual import sharing
+
+    if (size is not None or uint8) and not onnx:
+        raise ValueError("--size and --uint8 are for --onnx")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{str(folder)!r} exists already; give a new folder")
+    metric = _save(method, folder, results, measure)
+    typer.echo(f"Saved     {folder}")
+    if onnx:
+        from perceptual.exporting import to_onnx
+
+        to_onnx(metric, folder / "model.onnx", (size, size) if size else None, uint8)
+        typer.echo(f"ONNX      {folder / 'model.onnx'}")
+    if push_to_hub:
+        typer.echo(f"Pushed    {sharing.push(folder, push_to_hub)}")
+
+
+def _save(method: str, folder: Path, results: Path, measure: bool) -> "LPIPS":
+    from perceptual import methods
+    from perceptual.distance import LPIPS
+
+    if method.endswith(".ckpt"):
+        return _publish(Path(method).expanduser(), folder, results, measure)
+    metric = methods.build(method)
+    if not isinstance(metric, LPIPS):
+        raise ValueError(f"{method!r} has no weights to export; it is a classic distance")
+    metric.save_pretrained(folder)
+    return metric
+
+
+def _publish(ckpt: Path, folder: Path, results: Path, measure: bool) -> "LPIPS":
+    from perceptual import publishing
+    from perceptual.module import read_checkpoint
+
+    read_checkpoint(ckpt)  # refuses what is no checkpoint before anything is measured
+    if measure:
+        try:
+            publishing.measure(ckpt, results)
+        except (OSError, ValueError) as error:
+            typer.echo(f"not measured: {error}", err=True)
+    return publishing.publish(ckpt, folder, results)
