@@ -1,0 +1,77 @@
+"""Score a backbone of one's own: Gabor filters, as in the first stage of vision, against a trained network.
+
+    python examples/custom_backbone.py --count 500
+
+A backbone is any module that gives feature maps (N, C, h, w) of images in [0, 1] and says its `channels`.
+The judgments are a simulated observer's, so the scores show how to score, not what people think.
+"""
+
+import argparse
+import math
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor, nn
+
+from perceptual import LPIPS, Backbone
+from perceptual.data import PhotosDataModule
+from perceptual.leaderboard import score, table
+
+
+class GaborBackbone(nn.Module):
+    """Rectified responses of Gabor filters at eight orientations and four scales: no training at all."""
+
+    def __init__(self, orientations: int = 8, scales: int = 4) -> None:
+        super().__init__()
+        self.name = "gabor"
+        self.channels = [3 * 4 * orientations] * scales  # a level a scale; colours, phases, orientations
+        self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.5))
+        self.register_buffer("std", torch.full((1, 3, 1, 1), 0.25))
+        self.register_buffer("filters", gabor_filters(orientations))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Maps of each scale, fine to coarse, (N, C, h, w) each; `images` (N, 3, H, W) in [0, 1]."""
+        images = (images - self.mean) / self.std
+        maps = []
+        for _ in self.channels:
+            responses = F.conv2d(images.flatten(0, 1).unsqueeze(1), self.filters, padding="same")
+            responses = responses.unflatten(0, (-1, 3)).flatten(1, 2)
+            maps.append(torch.cat([responses.relu(), (-responses).relu()], dim=1))
+            images = F.avg_pool2d(images, 2)
+        return maps
+
+
+def gabor_filters(orientations: int, side: int = 9, wavelength: float = 5.0, width: float = 2.0) -> Tensor:
+    """Even and odd Gabor filters, (2·orientations, 1, side, side), of mean 0 and norm 1."""
+    ys, xs = torch.meshgrid(*[torch.arange(side) - side // 2] * 2, indexing="ij")
+    angles = torch.arange(orientations) * math.pi / orientations
+    along = xs * angles.cos().view(-1, 1, 1) + ys * angles.sin().view(-1, 1, 1)
+    envelope = torch.exp(-(xs**2 + ys**2) / (2 * width**2))
+    waves = [wave(2 * math.pi * along / wavelength) * envelope for wave in (torch.cos, torch.sin)]
+    filters = torch.cat(waves).unsqueeze(1)
+    filters = filters - filters.mean((2, 3), keepdim=True)
+    return filters / filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+def main() -> dict[str, dict[str, float]]:
+    """Run it; returns 2AFC scores in [0, 1] by backbone and subset."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--count", type=int, default=1000, help="triplets to judge")
+    arguments = parser.parse_args()
+
+    torch.manual_seed(0)
+    distances = {
+        "gabor": LPIPS(GaborBackbone(), lin=None),
+        "tf_efficientnet_lite0": LPIPS("tf_efficientnet_lite0", lin=None),
+        "the same, random": LPIPS(Backbone("tf_efficientnet_lite0", weights=None), lin=None),
+    }
+    data = PhotosDataModule(count_val=arguments.count)
+    data.setup("validate")
+    scores = score(distances, data.val_dataloader(), data.subsets)
+    Console().print(table(scores, title=data.describe()))
+    return scores
+
+
+if __name__ == "__main__":
+    main()
