@@ -6,8 +6,10 @@ Metric", CVPR 2018, https://arxiv.org/abs/1801.03924, equation 1.
 
 import math
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +19,17 @@ from torch import Tensor, nn
 
 from perceptual import pairwise, released, sharing
 from perceptual.backbone import Backbone
+from perceptual.level import compare, squared_differences, unit_normalize, weigh
 
-EPS = 1e-10
 FORMS = ("per_position", "pooled")
-
-
-def unit_normalize(f: Tensor) -> Tensor:
-    """Feature vectors of length one: f / (‖f‖ + 1e-10) over the channels of (N, C, H, W).
-
-    Where f is all zero, its gradient is zero: the formula has none there (‖f‖ is not differentiable at 0).
-    """
-    norm = torch.linalg.vector_norm(f, dim=1, keepdim=True)
-    return f * (norm + EPS).reciprocal().masked_fill(norm == 0, 0)
-
-
-def level_map(difference: Tensor, lin: Tensor) -> Tensor:
-    """Σ_c lin_c · difference_c: the distance at each position, (N, 1, H, W), from (N, C, H, W) and (C,)."""
-    # autocast would round distances to the three digits of bfloat16, and make ties of preferences
-    with torch.autocast(difference.device.type, enabled=False):
-        return torch.einsum("nchw,c->nhw", difference.to(lin.dtype), lin).unsqueeze(1)
 
 
 class LPIPS(nn.Module):
     """Learned Perceptual Image Patch Similarity: (x, y) → (N,), larger = more different, 0 if equal.
 
     d(x, y) = Σ_l 1/(H_l W_l) Σ_hw Σ_c lin_lc (x̂_lhwc − ŷ_lhwc)², with x̂, ŷ the features of level l,
-    unit-normalised over channels. The metric is frozen: its weights ask for no gradient, images may.
+    unit-normalised over channels; `level.py` has what a level adds. The metric is frozen: its weights ask for
+    no gradient, images may.
 
     In the form `pooled`, x̂ and ŷ are one vector a level: the mean of its features over H×W, unit-normalised.
     What is in the images counts, not where (Kumar et al. 2022, "Do better ImageNet classifiers assess
@@ -61,13 +48,15 @@ class LPIPS(nn.Module):
             calibration uses 0.5).
         form: `per_position`, means over H×W after the difference, as in the paper; or `pooled`, before it.
             The published calibrations were made per position.
+        compile: have torch.compile make one loop of each level's comparison. The first call for a size of
+            images takes some seconds; needs a C++ compiler.
 
     Attributes:
         saved: the folder that `from_pretrained` read it from, with what it says of the training; or None.
 
     Raises:
         ValueError: unknown backbone or calibration, or one that does not fit the other; an unknown form, or
-            `pooled` with `spatial`.
+            `pooled` with `spatial`; `compile` without a compiler.
         FileNotFoundError: weights or calibration that cannot be found.
     """
 
@@ -80,8 +69,11 @@ class LPIPS(nn.Module):
         check_range: bool = True,
         dropout: float = 0.0,
         form: str = "per_position",
+        compile: bool = False,
     ) -> None:
         super().__init__()
+        if compile:
+            check_compiler()
         _check_form(form, spatial)
         if not value_range[0] < value_range[1]:
             raise ValueError(f"value_range must be (black, white) with black < white, got {value_range}")
@@ -98,6 +90,7 @@ class LPIPS(nn.Module):
         self.lin = nn.ParameterList(nn.Parameter(vector, requires_grad=False) for vector in vectors)
         self.dropout = nn.Dropout(dropout)
         self.form = form
+        self.compiled = compile
         self.spatial = spatial
         self.value_range = value_range
         self.check_range = check_range
@@ -243,7 +236,7 @@ class LPIPS(nn.Module):
 
     def unit(self, f: Tensor) -> Tensor:
         """What is compared of a level's features (N, C, H, W): unit-normalised, (N, C, 1, 1) if pooled."""
-        return unit_normalize(f.mean((2, 3), keepdim=True) if self.form == "pooled" else f)
+        return unit_normalize(self._form(f))
 
     def weigh(self, means: Tensor) -> Tensor:
         """Distances (…) from mean squared differences (…, C) of unit-normalised features.
@@ -262,26 +255,41 @@ class LPIPS(nn.Module):
 
     def _compare(self, levels: Iterable[Sequence[Tensor]], size: Sequence[int]) -> Tensor:
         """What each level adds to the distance of the first batch from the second, then from the third …"""
+        if self.compiled and not torch.compiler.is_compiling():
+            return _compiled_parts()(self, list(levels), list(size))
+        return self._parts(levels, size)
+
+    def _parts(self, levels: Iterable[Sequence[Tensor]], size: Sequence[int]) -> Tensor:
         parts = []
-        for (x, *others), lin in zip(levels, self.lin, strict=True):
-            part = torch.cat([level_map(self.dropout((x - y).square_()), lin) for y in others])
-            if self.spatial:
-                parts.append(F.interpolate(part, list(size), mode="bilinear", align_corners=False))
-            else:
-                parts.append(part.mean((2, 3)))
+        # autocast would round distances to the three digits of bfloat16, and make ties of preferences
+        with torch.autocast(self.backbone.mean.device.type, enabled=False):
+            for (x, *others), lin in zip(levels, self.lin, strict=True):
+                if self.training and self.dropout.p:
+                    differences = [squared_differences(x.to(lin.dtype), y.to(lin.dtype)) for y in others]
+                    part = torch.cat([weigh(self.dropout(d), lin) for d in differences])
+                else:
+                    part = compare(lin, x, *others).flatten(0, 1)
+                part = part.unsqueeze(1)
+                if self.spatial:
+                    parts.append(F.interpolate(part, list(size), mode="bilinear", align_corners=False))
+                else:
+                    parts.append(part.mean((2, 3)))
         return torch.cat(parts, dim=1)
 
     def _levels(self, *batches: Tensor) -> Iterator[list[Tensor]]:
-        """Unit-normalised maps of each batch, level by level, so that one level's memory serves the next.
+        """Maps of each batch, level by level.
 
         One pass over all batches, unless that would give some a needless graph.
         """
         if len({batch.requires_grad for batch in batches}) > 1:
             for maps in zip(*(self.backbone(batch) for batch in batches), strict=True):
-                yield [self.unit(m) for m in maps]
+                yield [self._form(m) for m in maps]
         else:
             for m in self.backbone(torch.cat(batches)):
-                yield [self.unit(part) for part in m.unflatten(0, (len(batches), -1))]
+                yield [self._form(part) for part in m.unflatten(0, (len(batches), -1))]
+
+    def _form(self, f: Tensor) -> Tensor:
+        return f.mean((2, 3), keepdim=True) if self.form == "pooled" else f
 
     def _vectors(self, rgb: Tensor) -> Tensor:
         if any((vector < 0).any() for vector in self.lin):
@@ -289,9 +297,10 @@ class LPIPS(nn.Module):
                 "lin has negative weights: no vectors have such distances; project() makes them 0"
             )
         parts = []
-        for (u,), lin in zip(self._levels(rgb), self.lin, strict=True):
+        for (f,), lin in zip(self._levels(rgb), self.lin, strict=True):
+            u = unit_normalize(f.to(lin.dtype))
             scale = (lin.detach() / math.prod(u.shape[2:])).sqrt()
-            parts.append((u.to(lin.dtype) * scale.view(-1, 1, 1)).flatten(1))
+            parts.append((u * scale.view(-1, 1, 1)).flatten(1))
         return torch.cat(parts, dim=1)
 
     def _images(self, **images: Tensor) -> list[Tensor]:
@@ -337,7 +346,7 @@ class Reference:
     def __init__(self, lpips: LPIPS, y: Tensor) -> None:
         with torch.no_grad():
             (rgb,) = lpips._images(y=y)
-            self._units = [u for (u,) in lpips._levels(rgb)]
+            self._maps = [f for (f,) in lpips._levels(rgb)]
         self._lpips = lpips
         self._shape = rgb.shape
 
@@ -357,8 +366,30 @@ class Reference:
                 f"x must have the shape of the reference, {tuple(self._shape)}"
                 f"{', with any number of images' if count == 1 else ''}, got {tuple(x.shape)}"
             )
-        levels = ((u, held) for (u,), held in zip(self._lpips._levels(rgb), self._units, strict=True))
+        levels = (
+            (f, held.expand_as(f)) for (f,), held in zip(self._lpips._levels(rgb), self._maps, strict=True)
+        )
         return self._lpips._compare(levels, size[1:]).sum(1, keepdim=self._lpips.spatial)
+
+
+@cache
+def _compiled_parts() -> Callable[[LPIPS, list[Sequence[Tensor]], list[int]], Tensor]:
+    """`LPIPS._parts` compiled, for all distances: kept here, so that these can be copied and pickled."""
+    return torch.compile(LPIPS._parts)
+
+
+def check_compiler() -> None:
+    """Refuse to compile where there is no C++ compiler, which torch.compile needs.
+
+    Raises:
+        ValueError: saying where one was looked for.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if not shutil.which(compiler):
+        raise ValueError(
+            f"compile=True needs a C++ compiler, and there is no {compiler!r}; install g++, name another in "
+            "the environment variable CXX, or leave compile=False"
+        )
 
 
 def _check_form(form: str, spatial: bool) -> None:

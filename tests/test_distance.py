@@ -1,4 +1,6 @@
 import json
+import pickle
+from copy import deepcopy
 
 import lpips
 import numpy as np
@@ -12,7 +14,8 @@ from torch import nn
 
 from perceptual import released
 from perceptual.backbone import Backbone
-from perceptual.distance import LPIPS, unit_normalize
+from perceptual.distance import LPIPS
+from perceptual.level import unit_normalize
 
 
 def images(*shape, seed=0, count=2):
@@ -607,6 +610,24 @@ def test_export_runs_without_the_check(name):
     torch.testing.assert_close(exported(x, y), distance(x, y), atol=1e-6, rtol=1e-5)
     unchecked = LPIPS(distance.backbone, None, check_range=False)
     torch.testing.assert_close(exported(3 * x, y), unchecked(3 * x, y), atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_compiled_comparison_gives_the_same_numbers_and_can_be_copied():
+    backbone = Backbone("test_resnet", None)
+    x, y, z = images(2, 3, 40, 40, count=3)
+    for arguments in ({}, {"spatial": True}):
+        eager = LPIPS(backbone, None, **arguments)
+        compiled = pickle.loads(pickle.dumps(deepcopy(LPIPS(backbone, None, compile=True, **arguments))))
+        torch.testing.assert_close(compiled(x, y), eager(x, y))
+        torch.testing.assert_close(compiled.triplet(x, y, z), eager.triplet(x, y, z))
+        assert (compiled(x, x) == 0).all()
+
+
+def test_to_compile_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ValueError, match="needs a C\\+\\+ compiler, and there is no 'no-such-compiler'"):
+        LPIPS(Backbone("test_resnet", None), None, compile=True)
 
 
 def test_state_dict_comes_back():

@@ -1,0 +1,83 @@
+"""What the benchmarks against the `lpips` package share: the same weights, taking turns, a table and a JSON."""
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lpips
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from perceptual.backbone import Backbone
+from perceptual.distance import LPIPS
+
+NETS = {"alexnet": "alex", "squeezenet1_1": "squeeze", "vgg16": "vgg"}
+ROUNDS = 9
+
+
+def same_weights(name: str) -> tuple[lpips.LPIPS, LPIPS]:
+    """`lpips.LPIPS` and ours, calibration v0.1, on one network of random weights, which are as fast as any."""
+    torch.manual_seed(0)
+    theirs = lpips.LPIPS(net=NETS[name], pnet_rand=True, verbose=False)
+    backbone = Backbone(name, weights=None)
+    state = {re.sub(r"^slice\d+\.", "", key): value for key, value in theirs.net.state_dict().items()}
+    own = backbone.net.state_dict()
+    # timm calls `features.0` what torchvision calls `0`: the layers are the same, in the same order
+    backbone.net.load_state_dict(dict(zip(own, state.values(), strict=True)))
+    return theirs, LPIPS(backbone, "v0.1")
+
+
+def medians(calls: Mapping[str, Callable[[], Any]], rounds: int = ROUNDS) -> dict[str, float]:
+    """Seconds of each call, the median of rounds in which all take turns, after two that are not counted."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(-2, rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn >= 0:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def machine() -> dict[str, Any]:
+    """Processor, threads and libraries: ratios are of these."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def report(rows: Sequence[Mapping[str, Any]], output: Path, **setting: Any) -> None:
+    """Print rows of one kind as a table, and write them with the machine and the setting as JSON."""
+    table = Table(*rows[0], box=None)
+    for row in rows:
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console(width=200).print(table)
+    result = {"machine": machine(), "setting": setting, "rows": list(rows)}
+    output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def arguments(description: str | None, output: str) -> argparse.Namespace:
+    """The options of each benchmark: which networks, and where the JSON goes."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("nets", nargs="*", metavar="NET", help=f"of {', '.join(NETS)} (default: all)")
+    parser.add_argument("--output", type=Path, default=Path(output), help="where the JSON goes")
+    options = parser.parse_args()
+    if unknown := set(options.nets) - set(NETS):
+        parser.error(f"NET must be of {', '.join(NETS)}, got {', '.join(sorted(unknown))}")
+    options.nets = options.nets or list(NETS)
+    return options
