@@ -1,12 +1,12 @@
-"""What the benchmarks against the `lpips` package share: the same weights, taking turns, a table and a JSON."""
+"""What benchmarks against the `lpips` package share: the same weights, taking turns, a table and a JSON."""
 
 import argparse
 import json
 import os
 import platform
-import re
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,30 @@ import lpips
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from perceptual.backbone import Backbone
 from perceptual.distance import LPIPS
 
 NETS = {"alexnet": "alex", "squeezenet1_1": "squeeze", "vgg16": "vgg"}
-ROUNDS = 9
+ROUNDS = 7
 
 
 def same_weights(name: str) -> tuple[lpips.LPIPS, LPIPS]:
-    """`lpips.LPIPS` and ours, calibration v0.1, on one network of random weights, which are as fast as any."""
-    torch.manual_seed(0)
-    theirs = lpips.LPIPS(net=NETS[name], pnet_rand=True, verbose=False)
+    """`lpips.LPIPS` and ours, calibration v0.1, on one network of random weights, as fast as any others."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package builds its networks by torchvision's old arguments
+        theirs = lpips.LPIPS(net=NETS[name], pnet_rand=True, verbose=False)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in theirs.net.parameters():
+        if (
+            parameter.ndim > 1
+        ):  # features keep their size from level to level, as those of trained networks do
+            nn.init.kaiming_normal_(parameter, generator=generator)
     backbone = Backbone(name, weights=None)
-    state = {re.sub(r"^slice\d+\.", "", key): value for key, value in theirs.net.state_dict().items()}
     own = backbone.net.state_dict()
-    # timm calls `features.0` what torchvision calls `0`: the layers are the same, in the same order
-    backbone.net.load_state_dict(dict(zip(own, state.values(), strict=True)))
+    # each calls its layers by names of its own, but they are the same, in the same order
+    backbone.net.load_state_dict(dict(zip(own, theirs.net.state_dict().values(), strict=True)))
     return theirs, LPIPS(backbone, "v0.1")
 
 

@@ -384,3 +384,15 @@ def test_the_fingerprint_is_that_of_the_weights_in_use(tmp_path):
     state["features.10.bias"][0] += 1
     other = Backbone("alexnet", str(write_weights(tmp_path, "alexnet", state)))
     assert first.fingerprint() != other.fingerprint()
+
+
+def test_bfloat16_is_a_choice_and_distances_stay_in_full():
+    backbone = Backbone("test_resnet", None, precision="bf16-mixed")
+    maps = backbone(torch.rand(2, 3, 40, 40))
+    assert {m.dtype for m in maps} == {torch.bfloat16}
+    whole = Backbone("test_resnet", None)
+    whole.load_state_dict(backbone.state_dict())
+    for half, full in zip(maps, whole(torch.rand(2, 3, 40, 40)), strict=True):
+        assert half.shape == full.shape
+    with pytest.raises(ValueError, match="precision must be one of 32-true, bf16-mixed, got 'bf16'"):
+        Backbone("test_resnet", None, precision="bf16")

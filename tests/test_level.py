@@ -1,5 +1,3 @@
-from functools import partial
-
 import pytest
 import torch
 
@@ -102,10 +100,7 @@ def test_no_maps_have_no_distance():
     assert x.grad.shape == x.shape
 
 
-@pytest.mark.filterwarnings("ignore:.*jit.trace.*is deprecated:FutureWarning")
-def test_compile_and_trace_read_the_formula():
+def test_compile_reads_the_formula():
     lin, (x, y) = torch.rand(5), maps(2, 5, 3, 3, count=2)
     compiled = torch.compile(compare, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(lin, x, y), compare(lin, x, y))
-    traced = torch.jit.trace(partial(compare, lin), (x, y), check_trace=False)
-    torch.testing.assert_close(traced(y, x), compare(lin, y, x))

@@ -1,0 +1,92 @@
+"""As a loss, forward and backward to one image of each pair: `python -m benchmarks.loss`.
+
+`held` is `LPIPS.reference`, with the target's features held. Memory is that of a fresh process for each: the
+peak of resident memory, whole, and beyond that before the first call.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.timing import ROUNDS, arguments, medians, report, same_weights
+
+COUNT, SIDE = 4, 256
+KINDS = ("lpips", "ours", "held")
+Step = Callable[[], tuple[Tensor, Tensor]]
+
+
+def steps(name: str) -> dict[str, Step]:
+    """Each gives the loss and its gradient to the first images."""
+    theirs, ours = same_weights(name)
+    theirs.requires_grad_(False)
+    x, y = torch.rand(2, COUNT, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    losses: dict[str, Callable[[Tensor], Tensor]] = {
+        "lpips": lambda x: theirs(x, y, normalize=True),
+        "ours": lambda x: ours(x, y),
+        "held": lambda x: reference(x),
+    }
+    reference = ours.reference(y)
+
+    def step(loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        moving = x.clone().requires_grad_()
+        value = loss(moving).sum()
+        (grad,) = torch.autograd.grad(value, moving)
+        return value.detach(), grad
+
+    return {kind: lambda loss=loss: step(loss) for kind, loss in losses.items()}  # type: ignore[misc]
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Time and memory of each, and ratios to the package's."""
+    calls = steps(name)
+    expected, gradient = calls["lpips"]()
+    for kind in ("ours", "held"):
+        value, grad = calls[kind]()
+        torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(grad, gradient, atol=1e-3 * gradient.abs().max().item(), rtol=1e-3)
+    seconds = medians(calls)
+    row: dict[str, Any] = {"net": name}
+    row |= {f"{kind} ms": 1000 * taken for kind, taken in seconds.items()}
+    row |= {f"{kind} time": seconds[kind] / seconds["lpips"] for kind in ("ours", "held")}
+    found = {kind: memory(name, kind) for kind in KINDS}
+    for part in ("peak", "grown"):
+        row |= {f"{kind} {part} MiB": found[kind][part] for kind in KINDS}
+        row |= {f"{kind} {part}": found[kind][part] / found["lpips"][part] for kind in ("ours", "held")}
+    return row
+
+
+def memory(name: str, kind: str) -> dict[str, float]:
+    """MiB of a fresh process that takes steps of one kind."""
+    command = [sys.executable, "-m", "benchmarks.loss", "--grow", name, kind]
+    found: dict[str, float] = json.loads(subprocess.check_output(command))
+    return found
+
+
+def grow(name: str, kind: str) -> dict[str, float]:
+    """Peak of resident memory after three steps, whole and beyond that before them."""
+    step = steps(name)[kind]
+    before = resident()
+    for _ in range(3):
+        step()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"peak": peak, "grown": peak - before}
+
+
+def resident() -> float:
+    """Resident memory of this process now, in MiB."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--grow"]:
+        print(json.dumps(grow(*sys.argv[2:4])))
+        sys.exit()
+    options = arguments(__doc__, "loss.json")
+    report([measure(net) for net in options.nets], options.output, count=COUNT, side=SIDE, rounds=ROUNDS)
