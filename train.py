@@ -3,11 +3,14 @@
 import json
 import logging
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
 import hydra
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -17,7 +20,8 @@ from perceptual.cli.errors import one_line_errors
 from perceptual.config import Cache, build, data_arguments, register
 from perceptual.differences import CachedDataModule
 from perceptual.distance import LPIPS
-from perceptual.leaderboard import score, tables
+from perceptual.leaderboard import runs, score, tables
+from perceptual.leaderboard.score import one_line
 from perceptual.module import read_checkpoint
 
 Scores = dict[str, dict[str, float]]
@@ -123,10 +127,23 @@ def find_checkpoint(ckpt: str | None, runs: Path) -> str | None:
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(cfg: DictConfig) -> None:
-    """Entry point: errors of the user are one line."""
+def main(cfg: DictConfig) -> float | None:
+    """Entry point: errors of the user are one line.
+
+    Returns:
+        the macro mean of the trained metric, which a sweep maximises; None for a run of a sweep that failed,
+        so that the others go on.
+    """
     with one_line_errors(OmegaConfBaseException, MisconfigurationException):
-        train(cfg)
+        try:
+            return train(cfg)["trained"]["mean"]
+        except Exception as error:
+            runs.keep_failure(cfg.run_dir, one_line(error))
+            if HydraConfig.get().mode is not RunMode.MULTIRUN:
+                raise
+            Path(cfg.run_dir, "failed/traceback.txt").write_text(traceback.format_exc(), "utf-8")
+            print(f"error: {cfg.run_dir}: {one_line(error)}", file=sys.stderr)
+            return None
 
 
 if __name__ == "__main__":

@@ -1,8 +1,27 @@
 """Lightning callbacks of the training app: what to show and log, never what the algorithm needs."""
 
 from callbacks.checkpoint import LastCheckpoint
+from callbacks.disagreements import Disagreements
 from callbacks.ema import EMA
 from callbacks.guard import InverseGuard
+from callbacks.lin import LinFigure
+from callbacks.preference import PreferenceCurve
 from callbacks.progress import Progress
+from callbacks.result import Result
+from callbacks.sweep import SweepReport
+from callbacks.throughput import Throughput
+from callbacks.weights_and_biases import WandbArtifact
 
-__all__ = ["EMA", "InverseGuard", "LastCheckpoint", "Progress"]
+__all__ = [
+    "EMA",
+    "Disagreements",
+    "InverseGuard",
+    "LastCheckpoint",
+    "LinFigure",
+    "PreferenceCurve",
+    "Progress",
+    "Result",
+    "SweepReport",
+    "Throughput",
+    "WandbArtifact",
+]

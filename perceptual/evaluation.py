@@ -81,6 +81,33 @@ def place_of(
     return DataResults(Path(results, data.fingerprint()[:12]))
 
 
+def keep(
+    results: str | os.PathLike[str],
+    method: str,
+    distance: nn.Module,
+    data: TwoAFCDataModule,
+    columns: tuple[np.ndarray, np.ndarray],
+    known: Row,
+) -> None:
+    """Keep the result of a method whose distances are at hand, such as those at the end of a training run.
+
+    Args:
+        results: folder of results.
+        method: its name there.
+        distance: what was trained.
+        data: triplets, set up.
+        columns: d0 and d1, (N,) each, of the validation triplets in their order.
+        known: what else the row shall say.
+    """
+    judged, fingerprint = data.val_set, data.fingerprint()
+    assert judged is not None  # or it would have no fingerprint
+    place = place_of(data, results)
+    place.write_items(*_items(judged, fingerprint, data.describe()))
+    device = next(distance.parameters()).device
+    row = _row(method, judged, device) | _scores(columns, judged) | provenance.describe(distance) | known
+    place.write(row, dict(zip(("d0", "d1"), columns, strict=True)))
+
+
 def _evaluate_group(
     methods: Sequence[str], data: Judged, batches: Batches[Any], place: DataResults, device: torch.device
 ) -> None:

@@ -9,30 +9,33 @@ FORMATS = (".md", ".html")
 
 
 def leaderboard(
-    results: Annotated[Path, typer.Argument(help="Folder that evaluate.py wrote its results to.")],
+    results: Annotated[
+        Path, typer.Argument(help="Folder that evaluate.py wrote its results to, or of runs, as of a sweep.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Table to write: .md or .html.")] = Path(
         "leaderboard.md"
     ),
     plots: Annotated[Path | None, typer.Option(help="Folder to write pictures to, as PNG.")] = None,
 ) -> None:
-    """Rank methods by their results, with paired bootstrap intervals."""
-    from perceptual.leaderboard import find, html_page, make, markdown
+    """Rank methods, or the runs of a sweep, by their results, with paired bootstrap intervals."""
+    from perceptual.leaderboard import best_setting, find, html_page, make, markdown
+    from perceptual.leaderboard.runs import without_score
 
     if output.suffix not in FORMATS:
         raise ValueError(f"output must end in {' or '.join(FORMATS)}, got {str(output)!r}")
-    boards = [make(found) for found in find(results)]
+    lost = without_score(results)
+    boards = [make(found, lost) for found in find(results)]
     output.parent.mkdir(parents=True, exist_ok=True)
     text = html_page(boards) if output.suffix == ".html" else "\n".join(map(markdown, boards))
     output.write_text(text, "utf-8")
+    for board in boards:
+        if best := best_setting(board):
+            typer.echo(best)
+    if lost:
+        typer.echo(f"{len(lost)} runs gave no score; the table says why.")
     typer.echo(f"Table     {output}")
     if plots:
-        for path in _save(boards, plots):
-            typer.echo(f"Picture   {path}")
-
-
-def _save(boards: list, folder: Path) -> list[Path]:
-    try:
         from perceptual.leaderboard.plots import save
-    except ModuleNotFoundError as error:
-        raise ValueError("plots need matplotlib: pip install 'perceptual[plots]'") from error
-    return save(boards, folder)
+
+        for path in save(boards, plots):
+            typer.echo(f"Picture   {path}")

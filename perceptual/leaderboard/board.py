@@ -1,5 +1,7 @@
 """The leaderboard of one set of judged items: every method's scores with intervals, best first."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ from perceptual.leaderboard.intervals import (
     rank_groups,
 )
 from perceptual.leaderboard.results import Arrays, DataResults, Row
+from perceptual.leaderboard.runs import common_folder, varied
 from perceptual.metrics import ceiling_score, human_score, two_afc_agreement, two_people_agreement
 
 MEANS = ["mean", "micro"]
@@ -46,10 +49,18 @@ class Board(NamedTuple):
     failed: list[Row]
     recurring: bool
     """Whether references recur, so that the bootstrap draws references rather than items."""
+    settings: list[str]
+    """Keys of the settings in which the rows of training runs differ, see `runs`."""
+    folder: Path | None
+    """What holds all training runs among the rows; their names are relative to it."""
 
 
-def make(results: DataResults) -> Board:
+def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
     """The leaderboard of the results on one set of items.
+
+    Args:
+        results: of the methods, or of training runs.
+        lost: rows of training runs that gave no score, see `runs.without_score`.
 
     Raises:
         ValueError: no method has been scored on it.
@@ -76,7 +87,10 @@ def make(results: DataResults) -> Board:
     )
     entries = sorted((Entry(*column) for column in columns), key=lambda entry: -entry.score[macro])
     people = _people(items, data["subsets"]) if data["kind"] == "2afc" else {}
-    return Board(data, data["subsets"] + MEANS, entries, people, results.failed(), recurring)
+    failed = [*results.failed(), *lost]
+    rows = [entry.row for entry in entries]
+    settings, folder = varied(rows), common_folder([*rows, *lost])
+    return Board(data, data["subsets"] + MEANS, entries, people, failed, recurring, settings, folder)
 
 
 def _triplets(scored: list[Arrays], items: Arrays, cluster: np.ndarray) -> Intervals:

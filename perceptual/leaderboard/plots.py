@@ -1,4 +1,4 @@
-"""Pictures of a leaderboard; needs matplotlib (`pip install perceptual[plots]`). One colour a family."""
+"""Pictures of a leaderboard, one colour a family."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter, NullFormatter
 from matplotlib.transforms import Bbox
 
 from perceptual.leaderboard.board import Board, Entry
-from perceptual.leaderboard.tables import NAMES
+from perceptual.leaderboard.tables import NAMES, called
 
 GREY = "#888888"
 _AROUND = [(1, 0), (-1, 0), (0, 1.2), (0, -1.2), (0.8, 0.9), (0.8, -0.9), (-0.8, 0.9), (-0.8, -0.9)]
@@ -62,7 +62,7 @@ def scores(board: Board) -> Figure:
         for reference, style in zip(board.references.values(), STYLES, strict=False):
             panel.axvline(100 * reference[i], color=GREY, lw=0.9, ls=style)
         panel.set(title=column, yticks=rows, ylim=(len(rows) - 0.5, -0.5))
-        panel.set_yticklabels([entry.row["method"] for entry in board.entries])
+        panel.set_yticklabels([called(board, entry.row) for entry in board.entries])
         panel.grid(axis="x", color="#eeeeee")
     figure.supxlabel(NAMES[board.data["kind"]], fontsize=10)
     lines = [
@@ -73,8 +73,10 @@ def scores(board: Board) -> Figure:
     return figure
 
 
-def cost(board: Board) -> Figure:
-    """Score against throughput and against parameters."""
+def cost(board: Board) -> Figure | None:
+    """Score against throughput and against parameters; None for training runs, whose speed is not known."""
+    if not all("images_per_second" in entry.row for entry in board.entries):
+        return None
     entries = [entry for entry in board.entries if entry.row["parameters"]]
     figure, panels = _figure(2, 12, 5.5)
     points = [
@@ -114,7 +116,7 @@ def levels(board: Board) -> Figure | None:
                     color="white" if dark else "black",
                 )
     panel.set(yticks=range(len(entries)), ylim=(len(entries) - 0.5, -0.5), xlim=(0, 100))
-    panel.set_yticklabels([entry.row["method"] for entry in entries])
+    panel.set_yticklabels([called(board, entry.row) for entry in entries])
     panel.set_xlabel("share of the distance in %, levels from shallow (1) to deep")
     return figure
 
@@ -137,7 +139,7 @@ def _scatter(
     panel: Axes, board: Board, entries: Sequence[Entry], x_of: Callable[[Entry], float], log: bool = True
 ) -> list[Point]:
     colors, macro = _colors(board.entries), board.columns.index("mean")
-    points = [(x_of(entry), 100 * entry.score[macro], entry.row["method"]) for entry in entries]
+    points = [(x_of(entry), 100 * entry.score[macro], called(board, entry.row)) for entry in entries]
     for entry, (x, y, _) in zip(entries, points, strict=True):
         color = colors[entry.row["family"]]
         panel.plot([x, x], [100 * entry.low[macro], 100 * entry.high[macro]], color=color, lw=1, alpha=0.4)

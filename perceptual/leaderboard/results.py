@@ -35,10 +35,12 @@ class DataResults:
 
     Args:
         folder: `results/<data>`; need not exist yet.
+        others: folders of results on the same items, such as those of other runs; they are read, not written.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *others: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
+        self._folders = [self.folder, *map(Path, others)]
 
     def write_items(self, row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Keep what was judged; the first writer's stays."""
@@ -65,11 +67,11 @@ class DataResults:
 
     def scored(self) -> list[Result]:
         """Results of the methods that were scored, by name."""
-        return [read(path) for path in _folders(self.folder / "scored")]
+        return [read(path) for folder in self._folders for path in _rows(folder / "scored")]
 
     def failed(self) -> list[Row]:
         """Rows of the methods that failed and have not been scored since, by name."""
-        rows = [read(path).row for path in _folders(self.folder / "failed")]
+        rows = [read(path).row for folder in self._folders for path in _rows(folder / "failed")]
         return [row for row in rows if not self.has(row["method"])]
 
     def _scored(self, method: str) -> Path:
@@ -80,15 +82,18 @@ class DataResults:
 
 
 def find(results: str | os.PathLike[str]) -> list[DataResults]:
-    """Every set of results in a folder, oldest first.
+    """Every set of results in a folder and below, oldest first; those on the same items come as one.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    found = [path.parent.parent for path in Path(results).glob("*/items/row.json")]
+    found = [path.parents[1] for path in Path(results).rglob("items/row.json")]
     if not found:
-        raise FileNotFoundError(f"no results in {os.fspath(results)!r}; evaluate.py writes them")
-    return [DataResults(path) for path in sorted(found, key=lambda path: (path / "items").stat().st_mtime)]
+        raise FileNotFoundError(f"no results in {os.fspath(results)!r}; evaluate.py and train.py write them")
+    by_items: dict[str, list[Path]] = {}
+    for folder in sorted(found, key=lambda folder: (folder / "items").stat().st_mtime):
+        by_items.setdefault(read(folder / "items").row["fingerprint"], []).append(folder)
+    return [DataResults(*folders) for folders in by_items.values()]
 
 
 def publish(folder: Path, row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bool:
@@ -123,5 +128,5 @@ def folder_name(method: str) -> str:
     return f"{readable}-{hashlib.sha256(method.encode()).hexdigest()[:8]}"
 
 
-def _folders(parent: Path) -> list[Path]:
+def _rows(parent: Path) -> list[Path]:
     return sorted(path.parent for path in parent.glob("[!.]*/row.json"))

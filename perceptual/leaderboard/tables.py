@@ -2,6 +2,8 @@
 
 import html
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Group
@@ -9,6 +11,7 @@ from rich.table import Table
 
 from perceptual.leaderboard import published
 from perceptual.leaderboard.board import Board, Entry
+from perceptual.leaderboard.results import Row
 from perceptual.leaderboard.score import JND
 
 NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %", "dmos": "SRCC × 100"}
@@ -59,6 +62,20 @@ def markdown(board: Board) -> str:
     return "\n".join([f"### {_title(board)}", "", *lines, "", *_notes(board)]) + "\n"
 
 
+def terminal(board: Board, rows: int = 20) -> Table:
+    """The first rows of a leaderboard of runs, for the end of a sweep."""
+    result = Table(title=_title(board), box=box.SIMPLE_HEAD, pad_edge=False)
+    left = 2 + len(board.settings)
+    header = _header(board)
+    kept = [i for i, name in enumerate(header) if name not in ("images/s", "parameters")]
+    for i in kept:
+        result.add_column(header[i], justify="left" if 1 <= i < left else "right", overflow="fold")
+    for entry in board.entries[:rows]:
+        row = _entry(board, entry)
+        result.add_row(*(row[i] for i in kept))
+    return result
+
+
 def html_page(boards: Sequence[Board]) -> str:
     """A page with every leaderboard."""
     parts = []
@@ -80,35 +97,106 @@ def _title(board: Board) -> str:
 
 
 def _header(board: Board) -> list[str]:
-    single = len(board.data["subsets"]) == 1
-    columns = board.data["subsets"] if single else board.columns
-    return ["group", "method", *columns, "95 % of the mean", "behind the best", "images/s", "parameters"]
+    return [
+        "group",
+        "method",
+        *board.settings,
+        *_scores(board),
+        "95 % of the mean",
+        "behind the best",
+        *(["images/s"] if _timed(board) else []),
+        "parameters",
+    ]
+
+
+def _scores(board: Board) -> list[str]:
+    """Names of the score columns: a mean over one subset says nothing new."""
+    return board.data["subsets"] if len(board.data["subsets"]) == 1 else board.columns
+
+
+def _timed(board: Board) -> bool:
+    return any("images_per_second" in entry.row for entry in board.entries)
 
 
 def _body(board: Board) -> list[list[str]]:
     body = [_entry(board, entry) for entry in board.entries]
     scores = [("–", name, score) for name, score in board.references.items()]
     scores += [("published", name, score) for name, score in published.rows(board.data).items()]
-    width = len(_header(board)) - 2
+    before = [""] * len(board.settings)
     for group, name, score in scores:
-        shown = [f"{100 * value:.1f}" for value in score[: len(_header(board)) - 6]]
-        body.append([group, name, *shown, *[""] * (width - len(shown))])
+        shown = [f"{100 * value:.1f}" for value in score[: len(_scores(board))]]
+        row = [group, name, *before, *shown]
+        body.append(row + [""] * (len(_header(board)) - len(row)))
     return body
 
 
 def _entry(board: Board, entry: Entry) -> list[str]:
     macro = board.columns.index("mean")
-    shown = len(_header(board)) - 6
     low, high = (100 * bound for bound in entry.gap)
     return [
         str(entry.group),
-        f"{entry.row['method']}",
-        *(f"{100 * value:.1f}" for value in entry.score[:shown]),
+        called(board, entry.row),
+        *(setting(entry.row.get("settings", {}), key) for key in board.settings),
+        *(f"{100 * value:.1f}" for value in entry.score[: len(_scores(board))]),
         f"{100 * entry.low[macro]:.1f} – {100 * entry.high[macro]:.1f}",
         "" if entry is board.entries[0] else f"{low:.1f} – {high:.1f}",
-        f"{entry.row['images_per_second']:,.0f}",
+        *([_speed(entry.row.get("images_per_second"))] if _timed(board) else []),
         _count(entry.row["parameters"]),
     ]
+
+
+def called(board: Board, row: Row) -> str:
+    """What a row is called: a method by its name, a run by its place in the folder of all."""
+    if board.folder is None or "settings" not in row:
+        return str(row["method"])
+    return str(Path(row["method"]).relative_to(board.folder))
+
+
+def setting(settings: Mapping[str, Any], key: str) -> str:
+    """A setting as it is written on the command line; empty where a run has no such setting."""
+    if key not in settings:
+        return ""
+    value = settings[key]
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else f"{value}"
+
+
+def best_setting(board: Board) -> str | None:
+    """In one sentence, which training run was best, by how much, and whether that is more than chance.
+
+    None where the rows are no runs, or there is but one.
+    """
+    entries = [entry for entry in board.entries if "settings" in entry.row]
+    if len(entries) < 2 or len(entries) < len(board.entries):
+        return None
+    macro = board.columns.index("mean")
+    best, second = entries[:2]
+    low, high = (100 * bound for bound in second.gap)
+    top, ahead = 100 * best.score[macro], 100 * (best.score[macro] - second.score[macro])
+    words = (
+        f"Best of {len(entries)} runs in {_here(board.folder)}: {_named(board, best)}, {top:.1f} %. "
+        f"The runner-up, {_named(board, second)}, is {ahead:.2f} behind "
+        f"(95 % interval {low:.2f} to {high:.2f})"
+    )
+    tied = sum(entry.group == best.group for entry in entries) - 1
+    if not tied:
+        return f"{words}: the best is better than every other run on these items."
+    others = "1 other run" if tied == 1 else f"{tied} other runs"
+    return f"{words}: {others} cannot be told from the best on these items."
+
+
+def _named(board: Board, entry: Entry) -> str:
+    chosen = [f"{key}={setting(entry.row['settings'], key)}" for key in board.settings]
+    return f"{called(board, entry.row)} ({' '.join(chosen) or 'the same settings'})"
+
+
+def _here(folder: Path | None) -> str:
+    """A folder as the user would write it."""
+    here = Path.cwd()
+    return f"{folder.relative_to(here) if folder and folder.is_relative_to(here) else folder}"
+
+
+def _speed(images_per_second: float | None) -> str:
+    return "" if images_per_second is None else f"{images_per_second:,.0f}"
 
 
 def _count(number: int) -> str:
@@ -123,8 +211,19 @@ def _notes(board: Board) -> list[str]:
         "Methods of one group cannot be told from the group's best; “behind the best” is the interval of the "
         "difference to the first row. Mean is over subsets, micro over items.",
     ]
+    if best := best_setting(board):
+        notes = [
+            best,
+            "",
+            "The best of many runs is an optimistic number: score its checkpoint on others.",
+            "",
+            *notes,
+        ]
     if published.rows(board.data):
         notes += ["", "Published rows are from Zhang et al. 2018, Table 5; they were not measured here."]
     if board.failed:
-        notes += ["", "Not scored: " + "; ".join(f"{row['method']} ({row['error']})" for row in board.failed)]
+        notes += [
+            "",
+            "Not scored: " + "; ".join(f"{called(board, row)} ({row['error']})" for row in board.failed),
+        ]
     return notes

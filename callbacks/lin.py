@@ -1,0 +1,36 @@
+"""The learned channel weights of each level, as a picture."""
+
+import pytorch_lightning as pl
+
+from callbacks.report import Report, wandb_runs
+
+MOST = 5  # panels side by side
+
+
+class LinFigure(Report):
+    """Draws `lin.png`: the weights of each level from the largest to the smallest, and how many are zero."""
+
+    def make(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Draw and keep the figure."""
+        from matplotlib.figure import Figure
+
+        levels = [vector.detach().float().cpu().numpy() for vector in module.distance.lin]
+        rows = -(-len(levels) // MOST)
+        columns = -(-len(levels) // rows)
+        figure = Figure((2.9 * columns + 0.4, 2.3 * rows + 0.4), dpi=120, layout="constrained")
+        panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+        for number, (panel, weights) in enumerate(zip(panels, levels, strict=False), start=1):
+            panel.stairs(sorted(weights, reverse=True), fill=True)
+            panel.set_title(f"level {number}: {len(weights)} channels, {(weights == 0).sum()} zero", size=9)
+            panel.set(xlim=(0, len(weights)), ylim=(0, None))
+            panel.tick_params(labelsize=8)
+            panel.spines[["top", "right"]].set_visible(False)
+        for panel in panels[len(levels) :]:
+            panel.remove()
+        figure.supxlabel("channels, by weight", size=9)
+        figure.supylabel("lin", size=9)
+        figure.savefig(self.path("lin.png"))
+        for run in wandb_runs(trainer):
+            import wandb
+
+            run.log({"lin": wandb.Image(str(self.path("lin.png")))})

@@ -1,0 +1,39 @@
+"""The end of a sweep, told: which setting was best and why, and which runs gave no score."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+
+from perceptual.leaderboard import best_setting, find, make, markdown
+from perceptual.leaderboard.runs import without_score
+from perceptual.leaderboard.tables import terminal
+
+
+class SweepReport(Callback):
+    """Hydra's callback at the end of a multirun, whichever sweeper and launcher ran it."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the best runs, write `leaderboard.md`, and name each run that failed.
+
+        Raises:
+            SystemExit: some run gave no score.
+        """
+        folder = Path(config.hydra.sweep.dir)
+        lost = without_score(folder)
+        console = Console()
+        if len(lost) < len(list(folder.rglob(".hydra/config.yaml"))):
+            boards = [make(found, lost) for found in find(folder)]
+            for board in boards:
+                console.print(terminal(board))
+                if best := best_setting(board):
+                    console.print(best, highlight=False, soft_wrap=True)
+            (folder / "leaderboard.md").write_text("\n".join(map(markdown, boards)), "utf-8")
+            console.print(f"Sweep     {folder}/leaderboard.md", highlight=False, soft_wrap=True)
+        for row in lost:
+            console.print(f"Failed    {row['method']}: {row['error']}", highlight=False, soft_wrap=True)
+        if lost:
+            sys.exit(f"error: {len(lost)} of the runs gave no score")

@@ -1,0 +1,108 @@
+"""Weights & Biases, where `logger=wandb` chose it; nothing here imports wandb before."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+from tqdm import tqdm
+
+from callbacks.report import Report, source, wandb_runs
+from perceptual.leaderboard import provenance, runs
+
+
+def csv_and_wandb(
+    run_dir: str, project: str, name: str | None = None, group: str | None = None, offline: bool = False
+) -> list[Logger]:
+    """Loggers to a file and to Weights & Biases; without a key or a network, W&B writes to the run's folder.
+
+    Args:
+        run_dir: folder of the run.
+        project: at W&B.
+        name: of the run there; chosen by W&B if not given.
+        group: of the run there.
+        offline: only write; `wandb sync` sends the run later.
+    """
+    loggers: list[Logger] = [CSVLogger(run_dir, name="logs", version="")]
+    try:
+        import wandb
+    except ModuleNotFoundError:
+        _say("W&B       is not installed (pip install wandb); this run logs to files only.")
+        return loggers
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        return loggers
+    mode = "offline" if offline else wandb.Settings().mode
+    if mode in ("online", "shared") and (problem := _unreachable(wandb)):
+        _say(f"W&B       {problem}. This run logs offline; later: wandb sync {run_dir}/wandb/offline-run-*")
+        mode = "offline"
+    try:
+        # begun here, where it can still be left out; Lightning would pass arguments that wandb warns of
+        run = wandb.init(project=project, name=name, group=group, dir=run_dir, mode=mode)
+        run.define_metric("trainer/global_step")
+        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    except Exception as error:  # wandb fails in many ways; none of them is worth the run
+        _say(f"W&B       cannot log this run: {_first_line(error)}. It logs to files only.")
+        return loggers
+    return [*loggers, WandbLogger(save_dir=run_dir, project=project, experiment=run)]
+
+
+class WandbArtifact(Report):
+    """At W&B: the run's whole configuration, and its checkpoints as an artifact with where they came from."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the configuration, under the dotted keys of the command line."""
+        for run in wandb_runs(trainer) if trainer.is_global_zero else ():
+            run.config.update(runs.settings(self.run_dir), allow_val_change=True)
+
+    def make(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Log the checkpoints."""
+        for run in wandb_runs(trainer):
+            import wandb
+
+            artifact = wandb.Artifact(
+                f"perceptual-{run.id}", "model", metadata=self._provenance(trainer, module)
+            )
+            for path in _checkpoints(trainer):
+                artifact.add_file(str(path))
+            run.log_artifact(artifact)
+
+    def _provenance(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+        data = source(trainer)
+        return {
+            "command": runs.command(self.run_dir),
+            "data": data.describe(),
+            "data_sha256": {side: data.fingerprint(side) for side in ("train", "val")},
+            **provenance.describe(module.distance),
+            **provenance.surroundings(trainer.strategy.root_device),
+            "scores": {
+                key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")
+            },
+        }
+
+
+def _unreachable(wandb: Any) -> str | None:
+    """Why W&B cannot be used online, if so; never asks for a key."""
+    try:
+        if wandb.login(prompt=False, verify=True):
+            return None
+        return "has no key (`wandb login`, or WANDB_API_KEY)"
+    except Exception as error:  # its own errors, and those of the network
+        return f"cannot be reached ({_first_line(error)})"
+
+
+def _checkpoints(trainer: pl.Trainer) -> list[Path]:
+    found = [Path(c.best_model_path) for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    return [path for path in dict.fromkeys(found) if path.is_file()]
+
+
+def _first_line(error: Exception) -> str:
+    with suppress(StopIteration):
+        return next(iter(str(error).splitlines())).rstrip(".")
+    return type(error).__name__
+
+
+def _say(words: str) -> None:
+    tqdm.write(words)
