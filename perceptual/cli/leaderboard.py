@@ -24,7 +24,14 @@ def leaderboard(
     if output.suffix not in FORMATS:
         raise ValueError(f"output must end in {' or '.join(FORMATS)}, got {str(output)!r}")
     lost = without_score(results)
-    boards = [make(found, lost) for found in find(results)]
+    try:
+        boards = [make(found, lost) for found in find(results)]
+    except FileNotFoundError as error:
+        if not lost:
+            raise
+        raise ValueError(
+            f"none of {len(lost)} runs in {str(results)!r} gave a score; the first: {lost[0]['error']}"
+        ) from error
     output.parent.mkdir(parents=True, exist_ok=True)
     text = html_page(boards) if output.suffix == ".html" else "\n".join(map(markdown, boards))
     output.write_text(text, "utf-8")

@@ -1,4 +1,4 @@
-"""Pictures of the commands, by matplotlib (`pip install perceptual[plots]`)."""
+"""Pictures of the commands, by matplotlib (`pip install matplotlib`)."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -24,7 +24,7 @@ def need_matplotlib() -> None:
         ValueError: matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise ValueError("pictures need matplotlib: pip install 'perceptual[plots]'")
+        raise ValueError("pictures need matplotlib: pip install matplotlib")
 
 
 def draw_heatmap(

@@ -108,7 +108,7 @@ def test_folders_of_methods_are_distinct_names_in_place(method, tmp_path):
 
 def test_all_sets_of_results_in_a_folder_are_found(tmp_path):
     for name in ("one", "two"):
-        DataResults(tmp_path / name).write_items({"kind": "2afc", "name": name}, {})
+        DataResults(tmp_path / name).write_items({"kind": "2afc", "name": name, "fingerprint": name}, {})
     assert sorted(results.items().row["name"] for results in find(tmp_path)) == ["one", "two"]
     assert json.loads((tmp_path / "one/items/row.json").read_text())["kind"] == "2afc"
     with pytest.raises(FileNotFoundError, match="no results in"):
