@@ -13,6 +13,10 @@ class Throughput(pl.Callback):
     Reads a clock twice an epoch; nothing happens in a step.
     """
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock: an epoch that is resumed in its middle does not start."""
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._validating = 0.0
