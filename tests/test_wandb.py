@@ -1,0 +1,125 @@
+"""Weights & Biases: offline runs hold everything, no key does not matter, its agent runs our sweeps."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import app
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from sweep_service import SweepService
+
+from perceptual.config import register
+
+SWEEPS = sorted((app.ROOT / "conf/sweep").glob("*.yaml"))
+SMALL = (
+    "data=manifest",
+    "data.size=32",
+    "data.batch_size=20",
+    "backbone.name=resnet10t",
+    "backbone.weights=null",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+)
+KEY = "0" * 40
+
+
+@pytest.fixture
+def manifest(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return app.write_manifest(tmp_path / "set", rows=120)
+
+
+def start(*command: str, **environment: str) -> subprocess.CompletedProcess:
+    """A command without a key of the user's, whose home is here."""
+    theirs = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    ours = {"PYTHONPATH": str(app.ROOT), "OMP_NUM_THREADS": "1", "HOME": str(Path.cwd())}
+    return subprocess.run(
+        command, env=theirs | ours | environment, capture_output=True, text=True, timeout=250
+    )
+
+
+def test_without_a_key_a_run_goes_on_offline_and_holds_everything(manifest):
+    words = [*SMALL, f"data.path={manifest}", "logger=wandb"]
+    done = start(sys.executable, str(app.ROOT / "train.py"), *words)
+    assert done.returncode == 0, done.stderr
+    assert "W&B       has no key" in done.stdout
+    assert "Report" not in done.stdout
+    (run,) = Path("runs").glob("*/*")
+    assert (run / "scores.json").is_file()
+    assert (run / "logs/metrics.csv").is_file()
+    (offline,) = run.glob("wandb/offline-run-*")
+    media = offline / "files/media"
+    assert list(media.glob("images/lin_*.png"))
+    assert list(media.glob("images/preference_*.png"))
+    (table,) = media.glob("table/disagreements_*.table.json")
+    table = json.loads(table.read_text())
+    assert table["columns"][:3] == ["p0", "ref", "p1"]
+    assert all(cell["_type"] == "image-file" for row in table["data"] for cell in row[:3])
+    # the artifact and its metadata are in the log that `wandb sync` sends
+    (log,) = offline.glob("run-*.wandb")
+    content = log.read_bytes()
+    for part in (
+        b"data_sha256",
+        b"weights_sha256",
+        b"last.ckpt",
+        b"val/2afc/mean",
+        b"model.dropout",
+        b"torch",
+    ):
+        assert part in content, part
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_the_real_agent_starts_each_run_of_a_sweep(path, manifest):
+    sweep = yaml.safe_load(path.read_text())
+    place = sweep["command"].index("${args_no_hyphens}")
+    sweep["command"][place:place] = [*SMALL, f"data.path={manifest}", "logger.offline=true"]
+    runs = [
+        {"model.lr": 0.001, "model.dropout": 0.0, "backbone.out_indices": "[0,1,2]"},
+        {"model.lr": 0.01, "model.dropout": 0.25, "backbone.out_indices": "[1,2]"},
+        {"model.lr": 0.02, "model.dropout": 0.5, "backbone.out_indices": "[0,1,2,3,4]"},
+    ]
+    service = SweepService(yaml.safe_dump(sweep), runs)
+    threading.Thread(target=service.serve_forever, daemon=True).start()
+    for name in ("conf", "callbacks", "train.py"):
+        Path(name).symlink_to(app.ROOT / name)
+    environment = {
+        "WANDB_BASE_URL": f"http://127.0.0.1:{service.server_port}",
+        "WANDB_API_KEY": KEY,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    wandb = shutil.which("wandb", path=environment["PATH"])
+    assert wandb
+    done = start(wandb, "agent", "me/perceptual/s1", **environment)
+    service.shutdown()
+    assert not service.waiting, done.stdout + done.stderr
+    folders = sorted(Path("runs/wandb-s1").glob("*/*"))
+    assert len(folders) == 3, done.stdout + done.stderr
+    for number, (folder, parameters) in enumerate(zip(folders, runs, strict=True)):
+        overrides = yaml.safe_load((folder / ".hydra/overrides.yaml").read_text())
+        assert {f"{name}={value}" for name, value in parameters.items()} <= set(overrides)
+        assert "logger=wandb" in overrides
+        assert (folder / "scores.json").is_file(), done.stderr
+        assert list(folder.glob(f"wandb/offline-run-*-run{number}/run-*.wandb"))
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_value_of_a_sweep_composes(path):
+    sweep = yaml.safe_load(path.read_text())
+    assert sweep["metric"] == {"name": "val/2afc/mean", "goal": "maximize"}
+    assert f"wandb sweep conf/sweep/{path.name}" in path.read_text()
+    register()
+    for name, values in sweep["parameters"].items():
+        for value in values.get("values") or (values["min"], values["max"]):
+            with initialize_config_dir(str(app.ROOT / "conf"), version_base="1.3"):
+                cfg = compose("train", ["logger=wandb", f"{name}={value}"])
+            if "." in name:
+                group, key = name.split(".")
+                assert str(getattr(cfg[group][key], "name", cfg[group][key])).replace(" ", "") == str(value)
