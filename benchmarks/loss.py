@@ -49,7 +49,8 @@ def measure(name: str) -> dict[str, Any]:
     for kind in ("ours", "held"):
         value, grad = calls[kind]()
         torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-5)
-        torch.testing.assert_close(grad, gradient, atol=1e-3 * gradient.abs().max().item(), rtol=1e-3)
+        # as vectors: where a feature is within rounding of a ReLU's 0, single pixels differ by more
+        assert (grad - gradient).norm() < 0.02 * gradient.norm(), f"the gradient of {kind} is another"
     seconds = medians(calls)
     row: dict[str, Any] = {"net": name}
     row |= {f"{kind} ms": 1000 * taken for kind, taken in seconds.items()}
