@@ -8,6 +8,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import WandbLogger
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from perceptual.data import TwoAFCDataModule
@@ -89,10 +90,18 @@ def _predict(trainer: pl.Trainer, module: pl.LightningModule) -> list[np.ndarray
     home, device = module.device, trainer.strategy.root_device
     training = module.training
     module.to(device).eval()
-    loaders = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
+    # a loader of its own: in a run of several processes, those of the data module give each its share
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    workers = source(trainer).num_workers or 0
+    size = source(trainer).batch_size
+    batches = DataLoader(data.val_set, size, num_workers=workers, collate_fn=_whole_batch)
     parts = []
-    for batch in loaders[0] if isinstance(loaders, list) else loaders:
+    for batch in batches:
         d0, d1 = module.transfer_batch_to_device(batch, device, 0).distances(module.distance)
         parts.append(torch.stack([d0, d1, module.ranking(d0, d1).sigmoid()]).float().cpu())
     module.to(home).train(training)
     return list(torch.cat(parts, dim=1).numpy())
+
+
+def _whole_batch(batch: Any) -> Any:
+    return batch  # `__getitems__` delivers whole batches

@@ -36,8 +36,9 @@ class Throughput(pl.Callback):
         seconds = _now() - self._start - self._validating
         loader: Any = trainer.train_dataloader
         batches = _batches_done(trainer) - self._first_batch
-        items = min(batches * loader.batch_size, len(loader.sampler))
-        pl_module.log("train/triplets_per_second", items * trainer.world_size / seconds, rank_zero_only=True)
+        # batches are those of all processes; the last of an epoch may be smaller
+        items = min(batches * loader.batch_size, len(loader.dataset))
+        pl_module.log("train/triplets_per_second", items / seconds, rank_zero_only=True)
 
 
 def _batches_done(trainer: pl.Trainer) -> int:

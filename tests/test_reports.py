@@ -1,6 +1,7 @@
 """What a run leaves to look at: each report against numbers that were computed otherwise."""
 
 import csv
+import itertools
 import json
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def run(request, tmp_path_factory):
     manifest = app.write_manifest(folder / "set", rows=120)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr("callbacks.throughput._now", itertools.count().__next__)
         words = (*RUN, f"data.path={manifest}", f"model={model}", *(["data.cache=off"] if uncached else []))
         app.run("train.py", *words, monkeypatch=patch)
     data = ManifestDataModule(path=str(manifest), size=32)
@@ -99,9 +101,8 @@ def test_disagreements_are_what_they_say(run):
 def test_throughput_is_logged_for_each_epoch(run):
     folder, _ = run
     logged = [row["train/triplets_per_second"] for row in rows(folder / "logs/metrics.csv")]
-    speeds = [float(value) for value in logged if value]
-    assert len(speeds) == 2
-    assert min(speeds) > 1
+    # 90 triplets between two looks at a clock that counts them, with the two of validation between
+    assert [float(value) for value in logged if value] == [45, 45]
 
 
 def judged(seed: int = 0, items: int = 500) -> Judged:
