@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from perceptual.data.loading import Batches, loader
 from perceptual.data.opinions import OpinionDataset
 from perceptual.data.pairs import PairDataset
 from perceptual.data.triplets import TripletDataset
+from perceptual.differences import mean_differences
+from perceptual.distance import LPIPS
 from perceptual.leaderboard import provenance
 from perceptual.leaderboard.results import Arrays, DataResults, Row
 from perceptual.leaderboard.score import Measured, measure, one_line
@@ -33,7 +36,7 @@ from perceptual.metrics import (
 from perceptual.sharing import CONFIG
 
 GROUP = 8  # networks held at once where images have to be decoded for every reading
-RECURRING = 2  # how often pairs must recur for their distances to be computed by themselves
+RECURRING = 2  # how often pairs, or images, must recur on average to be computed by themselves
 SHOWN = 64  # pairs that the shares of the levels are averaged over
 
 Judged = TripletDataset | PairDataset | OpinionDataset
@@ -50,7 +53,8 @@ def evaluate(
 
     A method that fails leaves its reason there and does not stop the others. Images are read once for all
     methods where they fit in memory, else once for `GROUP` of them. Where the same pairs of images occur in
-    many triplets, each distance is computed once.
+    many triplets, each distance is computed once; where images occur in many pairs, each goes through the
+    backbone of an LPIPS once.
 
     Args:
         methods: names, see `perceptual.methods`.
@@ -134,15 +138,39 @@ def _evaluate_group(
 
 
 def _measure(distances: dict[str, nn.Module], data: Judged, batches: Batches[Any]) -> dict[str, Measured]:
-    if isinstance(data, TripletDataset):
-        pairs = DistinctPairs(data)
-        if len(pairs) * RECURRING <= 2 * len(data):
-            measured = measure(distances, pairs.loader(batches.batch_size or 1))
-            for result in measured.values():
-                if not result.error:
-                    result.columns = pairs.to_items(result.columns[0])
-            return measured
-    return measure(distances, batches)
+    pairs = DistinctPairs(data)
+    images_recur = len(pairs.pairs.unique()) * RECURRING <= pairs.pairs.numel()
+    in_memory = not isinstance(data.images, ImageFiles)
+    by_pair = {
+        name: _measure_by_image(distance, pairs)
+        for name, distance in distances.items()
+        if isinstance(distance, LPIPS) and images_recur and in_memory
+    }
+    others = {name: distance for name, distance in distances.items() if name not in by_pair}
+    by_item: dict[str, Measured] = {}
+    if not others:
+        pass  # the images need not be read
+    elif len(pairs) * RECURRING <= pairs.which.size:
+        by_pair |= measure(others, pairs.loader(batches.batch_size or 1))
+    else:
+        by_item = measure(others, batches)
+    for result in by_pair.values():
+        if not result.error:
+            result.columns = pairs.to_items(result.columns[0])
+    return by_pair | by_item
+
+
+def _measure_by_image(distance: LPIPS, pairs: DistinctPairs) -> Measured:
+    """Distances of the pairs, with the features of each image computed once."""
+    measured, start = Measured(), time.perf_counter()
+    try:
+        device = distance.lin[0].device
+        means = (chunk.to(device) for chunk in mean_differences(distance, pairs))
+        measured.columns = [torch.cat([distance.weigh(chunk).cpu() for chunk in means]).numpy()]
+    except Exception as error:  # as in `measure`: it must not stop the others
+        measured.error = one_line(error)
+    measured.seconds = time.perf_counter() - start
+    return measured
 
 
 def _scores(columns: Sequence[np.ndarray], data: Judged) -> Row:
@@ -180,11 +208,11 @@ def _correlations(distance: Tensor, score: Tensor, subset: Tensor, subsets: Sequ
 def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device: torch.device) -> Row:
     batch = next(iter(batches))
     x = getattr(batch, "ref", batch.p0)[:SHOWN].to(device)
-    return {
-        "seconds": round(measured.seconds, 3),
-        "images_per_second": round(measured.images / measured.seconds, 1),
-        **provenance.inspect(distance, x, batch.p1[:SHOWN].to(device)),
-    }
+    y = batch.p1[:SHOWN].to(device)
+    row = {"seconds": round(measured.seconds, 3), **provenance.inspect(distance, x, y)}
+    # pairs a second say nothing of the network where features were computed once an image
+    speed = measured.images / measured.seconds if measured.images else provenance.throughput(distance, x, y)
+    return row | {"images_per_second": round(speed, 1)}
 
 
 def _row(method: str, data: Judged, device: torch.device) -> Row:

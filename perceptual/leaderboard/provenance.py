@@ -52,6 +52,23 @@ def inspect(distance: nn.Module, x: Tensor, y: Tensor) -> Row:
     return row
 
 
+@torch.no_grad()
+def throughput(distance: nn.Module, x: Tensor, y: Tensor, seconds: float = 0.5) -> float:
+    """Images a second of a distance that is given pairs, over at least so many seconds after a first pass.
+
+    Args:
+        distance: (x, y) → (N,).
+        x, y: a batch of pairs of images (N, 3, H, W), on the device of the distance.
+        seconds: how long to try.
+    """
+    distance(x, y).cpu()
+    start, images = time.perf_counter(), 0
+    while (passed := time.perf_counter() - start) < seconds or not images:
+        distance(x, y).cpu()  # waits for the device
+        images += 2 * len(x)
+    return images / passed
+
+
 def surroundings(device: torch.device) -> Row:
     """Versions, device, threads and date."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"

@@ -28,7 +28,8 @@ class Measured:
     seconds: float = 0.0
     """Time spent in the distance alone."""
     images: int = 0
-    """Images that it was given: three a triplet, or four where it takes pairs only; two a pair."""
+    """Images that it was given: three a triplet, or four where it takes pairs only; two a pair. 0 where
+    it was not given whole pairs."""
     error: str | None = None
     """Why the method gave no distances, in one line."""
 
