@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-all lint clean help
+.PHONY: train test test-all lint docs clean help
 help:
 	@echo "make train     train and judge a perceptual metric on the packaged photographs (no account, no hub)"
 	@echo "make test      lint, type check and tests"
 	@echo "make test-all  the same, with the slow tests"
+	@echo "make docs      the documentation, in build/site"
 	@echo "make clean     remove .venv and the caches of the tools"
 
 train: .venv/installed
@@ -23,6 +24,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -32,6 +36,10 @@ lint: .venv/installed-dev
 
 .venv/installed-dev: .venv/bin/python setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@ .venv/installed
+
+.venv/installed-docs: .venv/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@ .venv/installed
 
 clean:

@@ -1,6 +1,6 @@
 """Train a small autoencoder on photographs twice, by L1 and by L1 + LPIPS, and see the difference.
 
-    python examples/autoencoder.py --steps 400 -o autoencoder.png
+    python examples/autoencoder.py --steps 300 -o autoencoder.png
 
 Rows of the picture: patches of photographs that were not trained on, their reconstructions by L1, by both.
 """
@@ -30,7 +30,7 @@ def patches(photo: str, count: int) -> Tensor:
     )
 
 
-def autoencoder(width: int = 24, code: int = 12) -> nn.Sequential:
+def autoencoder(width: int = 16, code: int = 12) -> nn.Sequential:
     """64×64×3 → 8×8×code → 64×64×3."""
 
     def down(i: int, o: int) -> list[nn.Module]:
@@ -52,7 +52,7 @@ def autoencoder(width: int = 24, code: int = 12) -> nn.Sequential:
     )
 
 
-def train(metric: LPIPS | None, steps: int, batch_size: int = 16, weight: float = 1.0) -> nn.Module:
+def train(metric: LPIPS | None, steps: int, batch_size: int = 8, weight: float = 1.0) -> nn.Module:
     """An autoencoder trained by L1, and by `weight` times the distance as well if there is one."""
     torch.manual_seed(0)
     data = torch.cat([patches(photo, 400) for photo in TRAINED_ON])
@@ -74,7 +74,7 @@ def train(metric: LPIPS | None, steps: int, batch_size: int = 16, weight: float 
 def main() -> dict[str, tuple[float, float]]:
     """Run it; returns (L1, distance) of the held-out patches by what was trained with."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("-o", "--output", default="autoencoder.png")
     arguments = parser.parse_args()
 

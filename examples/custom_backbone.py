@@ -57,7 +57,7 @@ def gabor_filters(orientations: int, side: int = 9, wavelength: float = 5.0, wid
 def main() -> dict[str, dict[str, float]]:
     """Run it; returns 2AFC scores in [0, 1] by backbone and subset."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--count", type=int, default=1000, help="triplets to judge")
+    parser.add_argument("--count", type=int, default=500, help="triplets to judge")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)

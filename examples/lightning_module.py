@@ -80,7 +80,11 @@ def main() -> tuple[float, float]:
     train, val = batches("astronaut", shuffle=True), batches("chelsea", shuffle=False)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
-            max_epochs=arguments.epochs, default_root_dir=folder, logger=False, enable_progress_bar=False
+            max_epochs=arguments.epochs,
+            default_root_dir=folder,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
         )
         (before,) = trainer.validate(model, val, verbose=False)
         trainer.fit(model, train, val)

@@ -1,0 +1,129 @@
+"""What README and docs/ say: Python blocks run, and commands have the options and keys that they name."""
+
+import re
+import shlex
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import typer
+from hydra import compose, initialize_config_dir
+from networks import NETS, write_weights
+
+from perceptual.cli import app
+from perceptual.config import register
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+
+SLOW = {"export"}  # the exporters of PyTorch take their time
+
+
+def blocks(page, language):
+    """Code of a language on a page, with the number of its first line."""
+    text = page.read_text("utf-8")
+    for match in re.finditer(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        yield text[: match.start(1)].count("\n"), match[1]
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+def with_blocks(language):
+    pages = [page for page in PAGES if any(blocks(page, language))]
+    return [
+        pytest.param(page, id=name(page), marks=[pytest.mark.slow] * (page.stem in SLOW)) for page in pages
+    ]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A folder for PERCEPTUAL_WEIGHTS with random weights of the three networks of LPIPS."""
+    folder = tmp_path_factory.mktemp("weights")
+    for backbone in NETS:
+        write_weights(folder, backbone)
+    return folder
+
+
+@pytest.mark.parametrize("page", with_blocks("python"))
+def test_python_runs_from_the_top_of_a_page(page, weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(weights))
+    names = {"__name__": "__main__"}
+    for line, code in blocks(page, "python"):
+        # as many lines in front as on the page, so that a traceback names the right one
+        exec(compile("\n" * line + code, str(page), "exec"), names)
+
+
+def commands(page):
+    """Commands of a page's shell blocks, as lists of words; `…` stands for something left out."""
+    for _, code in blocks(page, "bash"):
+        for line in code.replace("\\\n", " ").splitlines():
+            for part in line.split(" && "):
+                words = shlex.split(part, comments=True)
+                while words and re.fullmatch(r"\w+=\S*", words[0]):
+                    words.pop(0)
+                if words:
+                    yield words
+
+
+CALLS = [
+    pytest.param(words, id=f"{name(page)}: {' '.join(words)[:60]}")
+    for page in PAGES
+    for words in commands(page)
+]
+
+
+def check_perceptual(words):
+    command, words = typer.main.get_command(app), list(words)
+    while hasattr(command, "commands"):
+        assert words[0] in command.commands, f"no command {words[0]}"
+        command = command.commands[words.pop(0)]
+    known = set(chain.from_iterable([*p.opts, *p.secondary_opts] for p in command.params)) | {"-h", "--help"}
+    assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known
+
+
+def check_hydra(script, overrides):
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        words = [word.replace("…", "x") for word in overrides]  # what was left out may be anything
+        compose(script, [word for word in words if word not in ("--help", "-m", "--multirun")])
+
+
+def check_make(targets):
+    known = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(targets) <= set(known)
+
+
+def check_python(words):
+    if words[0] == "-m":
+        assert (ROOT / (words[1].replace(".", "/") + ".py")).is_file()
+    elif words[0] in ("train.py", "evaluate.py"):
+        check_hydra(words[0].removesuffix(".py"), words[1:])
+    else:
+        source = (ROOT / words[0]).read_text()
+        assert all(f'"{word}"' in source for word in words[1:] if word.startswith("-"))
+
+
+@pytest.mark.parametrize("words", CALLS)
+def test_commands_exist_with_their_options(words):
+    program, *rest = words
+    program = program.removeprefix(".venv/bin/")
+    checks = {"perceptual": check_perceptual, "python": check_python, "make": check_make}
+    if program in checks:
+        checks[program](rest)
+    else:
+        assert program in {"pip", "export", "git", "cd", "hf", "tensorboard", "wandb"}, f"what is {program}?"
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{name(page)} links to {target}"
+
+
+def test_every_page_is_in_the_navigation():
+    nav = (ROOT / "mkdocs.yml").read_text()
+    for page in PAGES[1:]:
+        assert str(page.relative_to(ROOT / "docs")) in nav
