@@ -63,16 +63,16 @@ def markdown(board: Board) -> str:
 
 
 def terminal(board: Board, rows: int = 20) -> Table:
-    """The first rows of a leaderboard of runs, for the end of a sweep."""
+    """The first rows of a leaderboard of runs, in 80 columns, for the end of a sweep."""
     result = Table(title=_title(board), box=box.SIMPLE_HEAD, pad_edge=False)
-    left = 2 + len(board.settings)
-    header = _header(board)
-    kept = [i for i, name in enumerate(header) if name not in ("images/s", "parameters")]
-    for i in kept:
-        result.add_column(header[i], justify="left" if 1 <= i < left else "right", overflow="fold")
+    result.add_column("run")
+    for key in board.settings:
+        result.add_column(key.rpartition(".")[2], overflow="fold", min_width=4)
+    for column in (*_scores(board), "95 %", "behind"):
+        result.add_column(column, justify="right", no_wrap=True)
     for entry in board.entries[:rows]:
         row = _entry(board, entry)
-        result.add_row(*(row[i] for i in kept))
+        result.add_row(*row[1 : len(result.columns) + 1])
     return result
 
 
