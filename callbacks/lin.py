@@ -15,6 +15,7 @@ class LinFigure(Report):
         from matplotlib.figure import Figure
 
         levels = [vector.detach().float().cpu().numpy() for vector in module.distance.lin]
+        top = 1.05 * max(weights.max() for weights in levels) or 1
         rows = -(-len(levels) // MOST)
         columns = -(-len(levels) // rows)
         figure = Figure((2.9 * columns + 0.4, 2.3 * rows + 0.4), dpi=120, layout="constrained")
@@ -22,7 +23,7 @@ class LinFigure(Report):
         for number, (panel, weights) in enumerate(zip(panels, levels, strict=False), start=1):
             panel.stairs(sorted(weights, reverse=True), fill=True)
             panel.set_title(f"level {number}: {len(weights)} channels, {(weights == 0).sum()} zero", size=9)
-            panel.set(xlim=(0, len(weights)), ylim=(0, None))
+            panel.set(xlim=(0, len(weights)), ylim=(0, top))
             panel.tick_params(labelsize=8)
             panel.spines[["top", "right"]].set_visible(False)
         for panel in panels[len(levels) :]:
