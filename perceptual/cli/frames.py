@@ -64,14 +64,22 @@ class Together:
     Attributes:
         left: after the end, how many more frames each has, by path.
         count: how many frames both say they have; None if either does not say.
+        problem: after the end, the damage that ended it, if any.
     """
 
     def __init__(self, a: Video, b: Video, resize: bool) -> None:
         self.a, self.b, self.resize = a, b, resize
         self.left = {a.path: 0, b.path: 0}
         self.count = min(a.stream.frames, b.stream.frames) or None
+        self.problem: ValueError | None = None
 
     def __iter__(self) -> Iterator[Frames]:
+        try:
+            yield from self._frames()
+        except ValueError as error:  # what came before is worth its distances
+            self.problem = error
+
+    def _frames(self) -> Iterator[Frames]:
         frames_a, frames_b = self.a.frames(), self.b.frames()
         while True:
             pair = next(frames_a, None), next(frames_b, None)

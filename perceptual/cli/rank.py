@@ -47,7 +47,7 @@ def rank(
     order = sorted(distances, key=lambda pair: pair[1])
     columns = [*COLUMNS]
     rows: list[list[Cell]] = [[place, *pair] for place, pair in enumerate(order, 1)]
-    if chosen.ranking:
+    if chosen.ranking and rows:
         columns.append(SURE)
         for row, sure in zip(rows, [*_preferences(chosen.ranking, [d for _, d in order]), None], strict=True):
             row.append(sure)

@@ -65,7 +65,7 @@ def video(
     for path, count in left.items():
         note(f"{path} has {count:,} frames more, which were left out")
     if not rows:
-        raise ValueError(f"{a} and {b} have no frames to compare")
+        raise frames.problem or ValueError(f"{a} and {b} have no frames to compare")
     values = [value for _, _, value in rows]
     if plot:
         from perceptual.cli.plots import draw_frames
@@ -87,6 +87,8 @@ def video(
             f"{len(rows):,} frames · mean {short(mean)} · greatest {short(worst[2])} at frame {worst[0]} "
             f"({worst[1]:.2f} s) · {chosen.name}{written}"
         )
+    if frames.problem:
+        raise frames.problem
 
 
 def _measure(chosen: "Chosen", frames: "Together") -> Iterator[Row]:

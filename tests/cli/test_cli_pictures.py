@@ -197,6 +197,10 @@ def test_a_checkpoint_says_how_sure_it_is(shell, draw, folder, ranking):
     assert [row["preferred_to_next"] for row in rows] == pytest.approx(expected, abs=1e-6)
     if ranking == "antisymmetric":  # the nearer is the preferred one
         assert all(row["preferred_to_next"] > 0.5 for row in rows[:-1])
+    assert shell("rank", "ref.png", "gone.png", "-m", "model.ckpt")[2].splitlines() == [
+        "not measured: no file gone.png",
+        "error: 1 of 1 images could not be measured",
+    ]
     code, out, _ = shell("info", "model.ckpt", "--json")
     found = json.loads(out)
     assert (found["variant"], found["backbone"], found["method"]) == ("lin", "alexnet", "model.ckpt")

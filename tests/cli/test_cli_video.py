@@ -118,6 +118,25 @@ def test_what_is_no_video_is_one_line(shell, folder, frames, b, message):
     assert len(err.splitlines()) == 1
 
 
+def test_damage_in_the_middle_is_reported_and_what_came_before_done(shell, folder, frames, monkeypatch):
+    from perceptual.cli import frames as module
+
+    write("a.mkv", frames)
+    write("b.mkv", frames)
+    whole = module.Video.frames
+
+    def damaged(self):
+        for number, frame in enumerate(whole(self)):
+            if number == 5 and self.path == "b.mkv":
+                raise ValueError("b.mkv cannot be read beyond frame 5")
+            yield frame
+
+    monkeypatch.setattr(module.Video, "frames", damaged)
+    code, _, err = shell("video", "a.mkv", "b.mkv", "-m", "l2", "-o", "out.csv")
+    assert (code, err) == (1, "error: b.mkv cannot be read beyond frame 5")
+    assert len(Path("out.csv").read_text().splitlines()) == 6
+
+
 def test_without_pyav_one_line_says_so(shell, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     assert shell("video", "a", "b")[2] == "error: videos need PyAV: pip install 'perceptual[video]'"
