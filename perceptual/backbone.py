@@ -1,4 +1,7 @@
-"""Backbone: images in [0, 1] → feature maps, shallow to deep, of torchvision's LPIPS networks and of timm."""
+"""Backbone: images in [0, 1] → feature maps, shallow to deep, of torchvision's LPIPS networks and of timm.
+
+timm is imported where it is used: it takes longer than an AlexNet does to measure two images.
+"""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -6,16 +9,14 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
 import torchvision
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import Format
 from torch import Tensor, nn
 
 from perceptual import weights as weight_files
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PATCH = 64  # side of the patches that LPIPS was made with
 SIZE_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError)  # by which networks refuse a size
 PRECISIONS = ("32-true", "bf16-mixed")  # by Lightning's names
@@ -199,9 +200,12 @@ class Backbone(nn.Module):
             state, self.source = local or (_torchvision_hub(self.name), "hub:torchvision IMAGENET1K_V1")
             given = {key.removeprefix("features."): value for key, value in state.items()}
             weight_files.assign(self.net, given, f"{self.name} from {self.source}")
-        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+        return IMAGENET_MEAN, IMAGENET_STD
 
     def _build_timm(self, weights: str | None, out_indices: Sequence[int] | None) -> "_Normalization":
+        import timm
+        from timm.layers import Format
+
         check_name(self.name)
         local = weight_files.find_local(self.name, weights) if weights is not None else None
         with torch.device("meta"):
@@ -223,6 +227,8 @@ class Backbone(nn.Module):
 
     def _create(self, **arguments: Any) -> Any:
         """The network by timm, built by the rule on input sizes that the class states."""
+        import timm
+
         build: Any = partial(timm.create_model, self.name, features_only=True, **arguments)
         cfg: Any = timm.get_pretrained_cfg(self.name)
         if not cfg.fixed_input_size:
@@ -328,6 +334,8 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: offering the nearest names, or the tags that timm has.
     """
+    import timm
+
     architecture, _, tag = name.partition(".")
     known = [*TORCHVISION, *timm.list_models()]
     if architecture not in known:

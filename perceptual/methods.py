@@ -11,7 +11,7 @@
 | `l2`, `ssim`, … (`BASELINES`)          | a classic distance                                   |
 | `timm:*convnext*`                      | every timm name with weights that fits the pattern   |
 
-Classic distances and checkpoints bring libraries that take seconds to import: only who names one pays.
+Classic distances, checkpoints and timm take seconds to import: only who names one of theirs pays.
 """
 
 import difflib
@@ -20,7 +20,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import timm
 import torch
 from torch import nn
 
@@ -56,8 +55,10 @@ def load(method: str) -> Method:
         path = Path(method).expanduser()
         return _from_checkpoint(path) if path.suffix == ".ckpt" else _from_folder(method)
     name, version = split_version(method)
-    if name in TORCHVISION or timm.is_model(name):
+    if name in TORCHVISION or _in_timm(name):
         return Method(_random(name) if version == RANDOM else LPIPS(name, lin=version))
+    import timm
+
     from perceptual.baselines import BASELINES
 
     if method in BASELINES:
@@ -80,6 +81,8 @@ def expand(methods: Iterable[str]) -> list[str]:
     for method in methods:
         found = [method]
         if method.startswith(WILDCARD):
+            import timm
+
             found = timm.list_pretrained(method.removeprefix(WILDCARD))
             if not found:
                 raise ValueError(f"no timm model with weights fits {method!r}")
@@ -94,8 +97,10 @@ def family(method: str) -> str:
     architecture = split_version(method)[0].partition(".")[0]
     if architecture in TORCHVISION:
         return architecture.partition("net")[0] + "net"
-    if not timm.is_model(architecture):
+    if not _in_timm(architecture):
         return "classic"
+    import timm
+
     return timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
 
 
@@ -122,6 +127,13 @@ def _random(name: str) -> LPIPS:
 def _from_folder(source: str) -> Method:
     distance = LPIPS.from_pretrained(source)
     return Method(distance, distance.saved.ranking() if distance.saved else None)
+
+
+def _in_timm(name: str) -> bool:
+    import timm
+
+    known: bool = timm.is_model(name)
+    return known
 
 
 def _from_checkpoint(path: Path) -> Method:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from perceptual import methods
-from perceptual.backbone import check_name
+from perceptual.backbone import TORCHVISION, check_name
 from perceptual.distance import LPIPS
 from perceptual.released import versions
 
@@ -56,7 +56,8 @@ def choose(method: str | None, backbone: str | None, lin: str | None) -> Chosen:
 
 
 def _lpips(backbone: str, lin: str | None) -> tuple[str, LPIPS]:
-    check_name(backbone)
+    if backbone not in TORCHVISION:
+        check_name(backbone)
     if lin == "none":
         return backbone, LPIPS(backbone, lin=None)
     if lin is None and PUBLISHED not in versions(backbone):

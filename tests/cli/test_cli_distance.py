@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+import perceptual
 from perceptual import LPIPS
 
 COMMANDS = ("distance", "dirs", "pairs", "heatmap", "rank", "video", "models", "info")
@@ -47,6 +49,23 @@ def test_the_measured_example(shell, assets, monkeypatch):
     monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(assets / "weights"))
     images = [assets / "examples/ref.png", assets / "examples/p0.png"]
     assert shell("distance", *images, "--backbone", "alexnet") == (0, "0.7219\n", "")
+
+
+def test_an_alexnet_needs_no_timm(draw, folder, weights):
+    """Nor Lightning, torchmetrics or wandb: together they take longer to import than all else."""
+    draw("a.png", 0)
+    code = (
+        "import sys\n"
+        "from perceptual.cli import app\n"
+        "try: app(['distance', *sys.argv[1:], '--backbone', 'alexnet'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'timm', 'pytorch_lightning', 'torchmetrics', 'wandb', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    arguments = [sys.executable, "-c", code, *2 * [str(folder / "a.png")]]
+    root = Path(perceptual.__file__).parents[1]
+    run = subprocess.run(arguments, capture_output=True, text=True, timeout=120, cwd=root)
+    assert (run.returncode, run.stdout) == (0, "0.0000\n"), run.stderr
 
 
 def test_the_number_is_that_of_the_library(shell, draw, weights):
