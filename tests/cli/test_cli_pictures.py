@@ -148,7 +148,7 @@ def test_a_map_that_cannot_be_drawn_is_one_line(shell, draw, weights, arguments,
 @pytest.mark.parametrize("arguments", [("heatmap", "a", "b"), ("pairs", "d", "--plot", "p.png")])
 def test_without_matplotlib_one_line_says_so(shell, monkeypatch, arguments):
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
-    assert shell(*arguments)[2] == "error: pictures need matplotlib: pip install 'perceptual[plots]'"
+    assert shell(*arguments)[2] == "error: pictures need matplotlib: pip install matplotlib"
 
 
 # rank
