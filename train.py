@@ -41,6 +41,9 @@ def train(cfg: DictConfig) -> Scores:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     resume = find_checkpoint(cfg.ckpt, Path(cfg.runs))
 
+    check(cfg)
+    callbacks = [build(node) for node in cfg.callbacks.values()]
+
     described = data_arguments(cfg.data)
     data = build(described)
     data.setup("fit")
@@ -55,17 +58,12 @@ def train(cfg: DictConfig) -> Scores:
     console.print(f"Backbone  {backbone.name}, weights {backbone.source}", highlight=False, soft_wrap=True)
     batches = data
     if cfg.data.cache is Cache.on and backbone.frozen:
-        if "flip" in cfg.model.augmentation.name:
-            raise ValueError(
-                "flips need images, and a frozen backbone's features are cached; add data.cache=off"
-            )
         batches = CachedDataModule(data, model.distance)
     # evaluate.py finds in the checkpoint which data the score is of
     batches.save_hyperparameters(described)
     uncalibrated = LPIPS(backbone, lin=None, form=model.distance.form)
     scores = score({"uncalibrated": uncalibrated}, batches.val_dataloader(), data.subsets, data.jnd_subsets)
 
-    callbacks = [build(node) for node in cfg.callbacks.values()]
     trainer = build(cfg.trainer, logger=build(cfg.logger), callbacks=callbacks)
     try:
         trainer.fit(model, datamodule=batches, ckpt_path=resume)
@@ -81,6 +79,20 @@ def train(cfg: DictConfig) -> Scores:
     console.print(tables(scores, title=f"Validation, {data.describe()}"))
     console.print(f"Run       {cfg.run_dir}", highlight=False, soft_wrap=True)
     return scores
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what no part refuses by itself, before an image is read.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    clip = cfg.trainer.gradient_clip_val
+    if clip is not None and not clip > 0:
+        raise ValueError(f"trainer.gradient_clip_val must be positive, got {clip:g}")
+    cached = cfg.data.cache is Cache.on and cfg.model.variant.name == "lin"
+    if cached and "flip" in cfg.model.augmentation.name:
+        raise ValueError("flips need images, and a frozen backbone's features are cached: add data.cache=off")
 
 
 def write_json(path: Path, content: object) -> None:

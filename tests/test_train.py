@@ -10,8 +10,9 @@ import pytest
 import reference
 import torch
 from hydra import compose, initialize_config_dir
+from networks import NETS, write_weights
 from PIL import Image
-from trees import write_pair_subset
+from trees import write_pair_subset, write_subset
 
 import evaluate
 from perceptual.config import register
@@ -139,6 +140,69 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(train, monkeypatch, capsys):
     assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] >= 2
 
 
+def test_choices_of_training_go_together(train):
+    choices = (
+        "ranking=antisymmetric",
+        "form=pooled",
+        "optimizer=adamw",
+        "schedule=cosine",
+        "augmentation=swap",
+        "averaging=ema",
+        "stopping=early",
+        "model.lin_init=ones",
+        "trainer.gradient_clip_val=1",
+        "trainer.limit_val_batches=null",
+    )
+    run = train(*choices)
+    saved = read_checkpoint(run / "checkpoints/last.ckpt")
+    assert saved["hyper_parameters"]["form"] == "pooled"
+    assert "current_model_state" in saved
+    assert any(key.startswith("EarlyStopping") for key in saved["callbacks"])
+    assert evaluated(run / "checkpoints/last.ckpt") == scores(run)["trained"]
+
+
+def test_flips_train_on_images(train, capsys):
+    run = train("augmentation=flip_swap", "data.cache=off")
+    assert logged(run, "train/loss")
+
+
+def test_a_loss_that_is_not_finite_is_one_line_and_the_last_checkpoint_stays(
+    train, manifest, monkeypatch, capsys
+):
+    run = train()
+    before = {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()}
+
+    def broken(self, batch, batch_idx):
+        return step(self, batch._replace(weight=batch.weight * float("nan")), batch_idx)
+
+    step = PerceptualRanker.training_step
+    monkeypatch.setattr(PerceptualRanker, "training_step", broken)
+    small = ("data=manifest", f"data.path={manifest}", "data.size=32", *SMALL, "trainer.max_epochs=2")
+    message = app.refusal("train.py", *small, "ckpt=last", monkeypatch=monkeypatch, capsys=capsys)
+    assert "the loss is nan in step 3, epoch 2" in message
+    assert before == {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()}
+    assert not [path for path in Path("runs").glob("*/*/checkpoints/*") if path.parts[2] != run.name]
+
+
+EXPERIMENTS = sorted(path.stem for path in (app.ROOT / "conf/experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for subset in ("traditional", "cnn", "mix"):
+        write_subset(tmp_path / "bapps/2afc/train" / subset, 2)
+    for subset in ("traditional", "cnn", "superres", "deblur", "color", "frameinterp"):
+        write_subset(tmp_path / "bapps/2afc/val" / subset, 1)
+    for network in NETS:
+        write_weights(tmp_path, network)
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path))
+    small = ("data.root=bapps", "data.batch_size=3", "trainer=smoke", "data.cache=off")
+    app.run("train.py", f"experiment={name}", *small, monkeypatch=monkeypatch)
+    (scored,) = tmp_path.glob("runs/*/*/scores.json")
+    assert {"traditional", "frameinterp", "mean"} <= json.loads(scored.read_text())["trained"].keys()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -156,6 +220,15 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(train, monkeypatch, capsys):
         (("backbone.weights=nowhere.pth",), "nowhere.pth"),
         (("trainer.max_epochs=ten",), "ten"),
         (("model.lr=-1",), "lr must be positive"),
+        (("ranking=bce",), "antisymmetric"),
+        (("optimizer=lion",), "adamw"),
+        (("model.form=mean",), "pooled"),
+        (("model.lin_init=zeros",), "lin_init must be one of random, ones, v0.1, got 'zeros'"),
+        (("schedule=cosine", "model.warmup=1"), "warmup must be at least 0 and less than 1, got 1"),
+        (("averaging=ema", "callbacks.ema.decay=1.5"), "decay must be at least 0 and less than 1, got 1.5"),
+        (("augmentation=flip",), "add data.cache=off"),
+        (("model=lora",), "resnet10t has none"),
+        (("trainer.gradient_clip_val=-1",), "gradient_clip_val must be positive, got -1"),
     ],
 )
 def test_each_mistake_is_one_line(tmp_path, monkeypatch, capsys, arguments, says):
