@@ -193,11 +193,12 @@ def test_every_experiment_runs(name, tmp_path, monkeypatch):
     for subset in ("traditional", "cnn", "mix"):
         write_subset(tmp_path / "bapps/2afc/train" / subset, 2)
     for subset in ("traditional", "cnn", "superres", "deblur", "color", "frameinterp"):
-        write_subset(tmp_path / "bapps/2afc/val" / subset, 1)
+        # judged 0 and ½: chance alone cannot score below what the guard lets pass
+        write_subset(tmp_path / "bapps/2afc/val" / subset, 2)
     for network in NETS:
         write_weights(tmp_path, network)
     monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path))
-    small = ("data.root=bapps", "data.batch_size=3", "trainer=smoke", "data.cache=off")
+    small = ("data.root=bapps", "data.batch_size=6", "trainer=smoke", "data.cache=off")
     app.run("train.py", f"experiment={name}", *small, monkeypatch=monkeypatch)
     (scored,) = tmp_path.glob("runs/*/*/scores.json")
     assert {"traditional", "frameinterp", "mean"} <= json.loads(scored.read_text())["trained"].keys()
