@@ -1,5 +1,6 @@
 """A stand-in for the sweep service of Weights & Biases on the loopback: it hands out runs, one at a time."""
 
+import gzip
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,7 +17,6 @@ class SweepService(ThreadingHTTPServer):
     def __init__(self, config: str, runs: list[dict[str, Any]]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.config, self.waiting = config, list(enumerate(runs))
-        self.asked: list[str] = []
 
     def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         if "createAgent" in query:
@@ -50,9 +50,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: SweepService
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(asked["query"])
-        body = json.dumps({"data": self.server.answer(asked["query"], asked.get("variables") or {})}).encode()
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        answer = {}
+        if self.path.endswith("/graphql"):
+            if self.headers.get("Content-Encoding") == "gzip":
+                content = gzip.decompress(content)
+            asked = json.loads(content)
+            answer = self.server.answer(asked["query"], asked.get("variables") or {})
+        body = json.dumps({"data": answer}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
