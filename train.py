@@ -23,6 +23,7 @@ from perceptual.distance import LPIPS
 from perceptual.leaderboard import runs, score, tables
 from perceptual.leaderboard.score import one_line
 from perceptual.module import read_checkpoint
+from perceptual.resume import AtomicCheckpointIO
 
 Scores = dict[str, dict[str, float]]
 
@@ -64,7 +65,8 @@ def train(cfg: DictConfig) -> Scores:
     uncalibrated = LPIPS(backbone, lin=None, form=model.distance.form)
     scores = score({"uncalibrated": uncalibrated}, batches.val_dataloader(), data.subsets, data.jnd_subsets)
 
-    trainer = build(cfg.trainer, logger=build(cfg.logger), callbacks=callbacks)
+    plugins = [AtomicCheckpointIO()]
+    trainer = build(cfg.trainer, logger=build(cfg.logger), callbacks=callbacks, plugins=plugins)
     try:
         trainer.fit(model, datamodule=batches, ckpt_path=resume)
     except SystemExit:  # Lightning's answer to Ctrl-C, after the checkpoint is saved
@@ -107,7 +109,7 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # a frozen backbone is meant to stay in eval mode
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-    # a resumed run has a folder of its own
+    # a resumed run has a folder of its own, which only the last checkpoint does not mind
     warnings.filterwarnings("ignore", message="The dirpath has changed from.*")
     # Lightning's own use of PyTorch
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -1,6 +1,6 @@
 """Lightning callbacks of the training app: what to show and log, never what the algorithm needs."""
 
-from callbacks.checkpoint import LastCheckpoint
+from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from callbacks.disagreements import Disagreements
 from callbacks.ema import EMA
 from callbacks.guard import InverseGuard
@@ -14,6 +14,7 @@ from callbacks.weights_and_biases import WandbArtifact
 
 __all__ = [
     "EMA",
+    "BestCheckpoint",
     "Disagreements",
     "InverseGuard",
     "LastCheckpoint",

@@ -19,6 +19,7 @@ from perceptual.distance import FORMS, LPIPS
 from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore, two_afc_score
 from perceptual.optimization import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 from perceptual.ranking import RANKINGS, ranking_loss
+from perceptual.resume import RandomState
 
 if TYPE_CHECKING:
     from perceptual.data import TripletBatch
@@ -118,6 +119,10 @@ class PerceptualRanker(pl.LightningModule):
         """Distance (N,) of images x and y, (N, 3, H, W) in [0, 1]."""
         distance: Tensor = self.distance(x, y)
         return distance
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """What exact resumption needs beside the weights."""
+        return [RandomState()]
 
     def on_fit_start(self) -> None:
         """Switch to training mode, which LPIPS is built without and which Lightning leaves as it finds it."""

@@ -25,13 +25,14 @@ ARROWS = {
     "sharing": {"backbone", "card", "ranking", "weights"},
     "released": {"sharing", "weights"},
     "pairwise": set(),
+    "resume": set(),
     "level": set(),
     "distance": {"backbone", "level", "pairwise", "released", "sharing"},
     "exporting": {"backbone", "distance"},
     "metrics.distance": {"distance"},
     "checkpoints": {"backbone", "lora", "sharing", "weights"},
     "differences": {"distance", "data"},
-    "module": {"backbone", "checkpoints", "distance", "lora", "metrics", "optimization", "ranking"},
+    "module": {"backbone", "checkpoints", "distance", "lora", "metrics", "optimization", "ranking", "resume"},
     "leaderboard": {"metrics"},
 }
 # a package's own file may gather what its parts may not import from each other

@@ -1,0 +1,152 @@
+"""The checkpoints of a run: the one to go on from, exactly, and the best so far."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+# SLURM sends one of the last two before it takes the machine away, where Lightning handles it
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """`last.ckpt`: after every epoch, within one as often as is asked, and when the run is told to stop.
+
+    It is only made between optimiser steps, of a run that is well: going on from it gives the weights of a
+    run that was never stopped. Ctrl-C, SIGTERM and SLURM's signal wait for the end of the step, or of
+    validation, in all processes; a second one does not wait. An error leaves the checkpoint that was there.
+
+    Args:
+        dirpath: folder of the checkpoint.
+        minutes: time after which an epoch is interrupted to save; None: no time is too long.
+        steps: optimiser steps after which it is; None: any number.
+
+    Raises:
+        ValueError: minutes or steps not positive.
+    """
+
+    def __init__(self, dirpath: str, minutes: float | None = 5, steps: int | None = None) -> None:
+        for argument, value in (("minutes", minutes), ("steps", steps)):
+            if value is not None and not value > 0:
+                raise ValueError(f"callbacks.last.{argument} must be positive or null, got {value}")
+        super().__init__(dirpath, filename="last", enable_version_counter=False)
+        self.minutes, self.steps = minutes, steps
+        self._told: int = 0
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock, and take signals."""
+        super().on_train_start(trainer, pl_module)
+        self._saved_at = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            for number in (getattr(signal, name) for name in SIGNALS if hasattr(signal, name)):
+                if callable(handler := signal.getsignal(number)):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._wait)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time; do what a signal asked for."""
+        within_step = (batch_idx + 1) % trainer.accumulate_grad_batches
+        # after the last batch comes validation, and then the checkpoint of the epoch
+        if within_step or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return
+        due, told = self._agree(trainer, self._due(trainer), self._told)
+        if due or told:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+            self._saved_at = time.monotonic()
+        self._obey(told)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save; do what a signal asked for."""
+        super().on_train_epoch_end(trainer, pl_module)
+        self._saved_at = time.monotonic()
+        self._obey(self._agree(trainer, False, self._told)[1])
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave signals to those who had them."""
+        super().on_train_end(trainer, pl_module)
+        self._release()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Save nothing: the run may be ill, or in the middle of a step."""
+        self._release()
+
+    def _due(self, trainer: pl.Trainer) -> bool:
+        late = self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes
+        return late or (self.steps is not None and trainer.global_step % self.steps == 0)
+
+    def _agree(self, trainer: pl.Trainer, due: bool, told: int) -> tuple[bool, int]:
+        """What any process wants, in all of them: they save together."""
+        if trainer.world_size == 1:
+            return due, told
+        wanted = torch.tensor([int(due), told], device=trainer.strategy.root_device)
+        due, told = trainer.strategy.reduce(wanted, reduce_op="max").tolist()
+        return bool(due), told
+
+    def _wait(self, number: int, frame: FrameType | None) -> None:
+        if self._told:
+            self._release()
+            raise KeyboardInterrupt
+        self._told = number
+        if number == signal.SIGINT:
+            # print() may be what was interrupted
+            os.write(2, b"\nStopping after this step or validation; Ctrl-C again stops at once.\n")
+
+    def _obey(self, told: int) -> None:
+        self._told = 0
+        if told == signal.SIGINT:
+            raise KeyboardInterrupt
+        if told == signal.SIGTERM:
+            raise SIGTERMException
+        if told:
+            self._handlers[told](told, None)  # Lightning's: it saves for SLURM, and has the job requeued
+
+    def _release(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """`best.ckpt`: the highest validation score of the run, also of what was trained before it was resumed.
+
+    A resumed run has a folder of its own: the best checkpoint so far is copied there. In the configuration it
+    stands before the last checkpoint, which is to hold what is the best now.
+
+    Args:
+        dirpath: folder of the checkpoint.
+        monitor: the logged score.
+    """
+
+    def __init__(self, dirpath: str, monitor: str = "val/2afc/mean") -> None:
+        super().__init__(dirpath, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over score and file."""
+        best, place = Path(state_dict["best_model_path"]), Path(str(self.dirpath))
+        if not best.is_file():
+            return
+        mine = place / best.name
+        if mine != best:
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(best, mine)
+        moved = {
+            "dirpath": self.dirpath,
+            "best_model_path": str(mine),
+            "kth_best_model_path": str(mine),
+            "best_k_models": {str(mine): state_dict["best_model_score"]},
+        }
+        super().load_state_dict({**state_dict, **moved})
