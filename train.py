@@ -2,9 +2,11 @@
 
 import json
 import logging
+import signal
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -13,8 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from rich.console import Console
+from torch import distributed
 
 from perceptual.cli.errors import one_line_errors
 from perceptual.config import Cache, build, data_arguments, register
@@ -22,7 +26,7 @@ from perceptual.differences import CachedDataModule
 from perceptual.distance import LPIPS
 from perceptual.leaderboard import runs, score, tables
 from perceptual.leaderboard.score import one_line
-from perceptual.module import read_checkpoint
+from perceptual.module import PerceptualRanker, read_checkpoint
 from perceptual.resume import AtomicCheckpointIO
 
 Scores = dict[str, dict[str, float]]
@@ -48,11 +52,14 @@ def train(cfg: DictConfig) -> Scores:
     described = data_arguments(cfg.data)
     data = build(described)
     data.setup("fit")
-    console = Console()
+    # each process of several comes here; the first speaks and scores for all
+    first = rank_zero_only.rank == 0
+    console = Console(quiet=not first)
     console.print(f"Data      {data.describe()}", highlight=False)
     # for the model card of what is exported from this run
     about = {"description": data.describe(), "train": data.fingerprint("train"), "val": data.fingerprint()}
-    write_json(Path(cfg.run_dir, "data.json"), about)
+    if first:
+        write_json(Path(cfg.run_dir, "data.json"), about)
 
     model = build(cfg.model)
     backbone = model.distance.backbone
@@ -62,18 +69,14 @@ def train(cfg: DictConfig) -> Scores:
         batches = CachedDataModule(data, model.distance)
     # evaluate.py finds in the checkpoint which data the score is of
     batches.save_hyperparameters(described)
-    uncalibrated = LPIPS(backbone, lin=None, form=model.distance.form)
-    scores = score({"uncalibrated": uncalibrated}, batches.val_dataloader(), data.subsets, data.jnd_subsets)
+    scores = {}
+    if first:
+        uncalibrated = {"uncalibrated": LPIPS(backbone, lin=None, form=model.distance.form)}
+        scores = score(uncalibrated, batches.val_dataloader(), data.subsets, data.jnd_subsets)
 
     plugins = [AtomicCheckpointIO()]
     trainer = build(cfg.trainer, logger=build(cfg.logger), callbacks=callbacks, plugins=plugins)
-    try:
-        trainer.fit(model, datamodule=batches, ckpt_path=resume)
-    except SystemExit:  # Lightning's answer to Ctrl-C, after the checkpoint is saved
-        console.print("Interrupted. The same command with ckpt=last goes on from here.", highlight=False)
-        raise
-    finally:
-        close_wandb()
+    fit(trainer, model, batches, resume, cfg.run_dir)
 
     trained = {"trained": model.distance.eval()}
     scores |= score(trained, batches.val_dataloader(), data.subsets, data.jnd_subsets)
@@ -102,6 +105,44 @@ def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
+def fit(
+    trainer: pl.Trainer,
+    model: PerceptualRanker,
+    data: pl.LightningDataModule,
+    resume: str | None,
+    run_dir: str,
+) -> None:
+    """Train. A run that is stopped or fails says why, and where its last checkpoint is.
+
+    Raises:
+        SystemExit: it was interrupted, with the status that shells give to it; or this is not the first
+            process, whose work ends here.
+        ValueError: what went wrong, in one line; where, in `error.txt` in the run's folder.
+    """
+    last = Path(run_dir, "checkpoints/last.ckpt")
+    goes_on = f"ckpt=last goes on from {last}"
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=resume)
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM, after the checkpoint is saved
+        if trainer.is_global_zero:
+            print("Interrupted:", goes_on if last.is_file() else "there was no checkpoint yet")
+        sys.exit(128 + (signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT))
+    except Exception as error:
+        with suppress(OSError):  # the disk may be what is wrong
+            Path(run_dir, "error.txt").write_text(traceback.format_exc())
+        known = isinstance(error, (ValueError, OSError, MisconfigurationException))
+        reason = (
+            f"{error}" if known else f"{type(error).__name__}: {error} (see {Path(run_dir, 'error.txt')})"
+        )
+        raise ValueError(f"{reason}; {goes_on}" if last.is_file() else reason) from error
+    finally:
+        close_wandb()
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+    if not trainer.is_global_zero:
+        sys.exit()
+
+
 def quiet_lightning() -> None:
     """Silence what Lightning says on every run and nobody can act on."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -111,6 +152,8 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     # a resumed run has a folder of its own, which only the last checkpoint does not mind
     warnings.filterwarnings("ignore", message="The dirpath has changed from.*")
+    # validation scores are those of all processes before they are logged
+    warnings.filterwarnings("ignore", message=".*recommended to use .*sync_dist=True.*")
     # Lightning's own use of PyTorch
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 

@@ -140,6 +140,8 @@ class TrainerConfig:
     strategy: str = "auto"
     precision: str = "32-true"
     gradient_clip_val: float | None = None
+    accumulate_grad_batches: int = 1
+    default_root_dir: str = "${run_dir}"
     limit_train_batches: int | float | None = None
     limit_val_batches: float | None = None
     log_every_n_steps: int = 20
