@@ -22,6 +22,7 @@ from torch import distributed
 
 from perceptual.cli.errors import one_line_errors
 from perceptual.config import Cache, build, data_arguments, register
+from perceptual.data.loading import at_least
 from perceptual.differences import CachedDataModule
 from perceptual.distance import LPIPS
 from perceptual.leaderboard import runs, score, tables
@@ -74,6 +75,7 @@ def train(cfg: DictConfig) -> Scores:
         uncalibrated = {"uncalibrated": LPIPS(backbone, lin=None, form=model.distance.form)}
         scores = score(uncalibrated, batches.val_dataloader(), data.subsets, data.jnd_subsets)
 
+    at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)
     plugins = [AtomicCheckpointIO()]
     trainer = build(cfg.trainer, logger=build(cfg.logger), callbacks=callbacks, plugins=plugins)
     fit(trainer, model, batches, resume, cfg.run_dir)

@@ -62,9 +62,7 @@ def ranker(variant="lin", **arguments):
 
 
 def last_checkpoint(folder):
-    return LastCheckpoint(
-        dirpath=folder, filename="last", save_on_exception=True, enable_version_counter=False
-    )
+    return LastCheckpoint(folder)
 
 
 def flat(module):

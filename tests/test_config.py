@@ -77,7 +77,7 @@ def test_callbacks_and_loggers_build(group, name, tmp_path, monkeypatch):
     assert build(cfg.logger)
     close_wandb()
     built = {type(build(node)).__name__ for node in cfg.callbacks.values()}
-    assert built >= {"LastCheckpoint", "ModelCheckpoint", "InverseGuard", "Progress"}
+    assert built >= {"LastCheckpoint", "BestCheckpoint", "InverseGuard", "Progress"}
     assert ("EMA" in built, "EarlyStopping" in built) == (name == "ema", name == "early")
 
 
@@ -99,8 +99,11 @@ def test_backbones_are_known(name):
 
 
 @pytest.mark.parametrize("name", options("trainer"))
-def test_trainers_build(name):
-    trainer = build(compose("train", [f"trainer={name}", "trainer.accelerator=cpu"]).trainer, logger=False)
+def test_trainers_build(name, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    trainer = build(
+        compose("train", [f"trainer={name}", "trainer.accelerator=cpu", "run_dir=."]).trainer, logger=False
+    )
     assert trainer.max_epochs >= 1
 
 

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import signal
+import warnings
 from pathlib import Path
 
 import app
@@ -122,22 +125,29 @@ def test_ckpt_last_resumes_the_newest_run(train):
     assert second["global_step"] == 4
 
 
-@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(train, monkeypatch, capsys):
     step = PerceptualRanker.training_step
 
     def interrupted(self, batch, batch_idx):
-        if batch_idx == 1:
-            raise KeyboardInterrupt
+        if batch_idx == 3:
+            os.kill(os.getpid(), signal.SIGINT)
         return step(self, batch, batch_idx)
 
+    longer = ("trainer.limit_train_batches=null", "trainer.limit_val_batches=null", "trainer.max_epochs=2")
+    expected = read_checkpoint(train(*longer) / "checkpoints/last.ckpt")
     monkeypatch.setattr(PerceptualRanker, "training_step", interrupted)
-    with pytest.raises(SystemExit):
-        train()
-    assert "ckpt=last" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        train(*longer)
+    assert stopped.value.code == 130
+    assert "ckpt=last goes on from" in capsys.readouterr().out
     monkeypatch.setattr(PerceptualRanker, "training_step", step)
-    run = train("ckpt=last")
-    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] >= 2
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        run = train("ckpt=last", *longer)
+    assert not [w for w in said if "resum" in str(w.message)]
+    resumed = read_checkpoint(run / "checkpoints/last.ckpt")
+    assert resumed["global_step"] == expected["global_step"] == 18
+    assert all(torch.equal(resumed["state_dict"][k], v) for k, v in expected["state_dict"].items())
 
 
 def test_choices_of_training_go_together(train):

@@ -26,15 +26,25 @@ class Batches(Generic[Batch]):
         batch_size: items a batch, of all processes together.
         num_workers: processes that read, for each process that trains.
         seed: of the order, shuffled anew each epoch; None: in order.
+        shared: by the processes that train together; False: this one has all items.
 
     Raises:
         ValueError: fewer items a batch than processes.
     """
 
-    def __init__(self, dataset: Any, batch_size: int, num_workers: int = 0, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        num_workers: int = 0,
+        seed: int | None = None,
+        shared: bool = True,
+    ) -> None:
         self.dataset, self.batch_size, self.num_workers = dataset, batch_size, num_workers
         # Lightning asks the one whether it shuffles, and tells the other which epoch it is
-        self.batch_sampler = self.sampler = EpochBatches(len(dataset), batch_size, seed, *_process())
+        self.batch_sampler = self.sampler = EpochBatches(
+            len(dataset), batch_size, seed, *(_process() if shared else (0, 1))
+        )
         self._given = {"epoch": 0, "batches": 0}
         self._resume: dict[str, int] = {}
         self._loader: DataLoader[Any] = DataLoader(
@@ -63,6 +73,10 @@ class Batches(Generic[Batch]):
             if self.sampler.seed is not None and (weight := self.sampler.weight(index)) != 1:
                 batch = batch._replace(weight=batch.weight * weight)
             yield batch
+
+    def whole(self) -> "Batches[Batch]":
+        """The same batches for this process alone, from the start: what one process shows for all."""
+        return Batches(self.dataset, self.batch_size, self.num_workers, self.sampler.seed, shared=False)
 
     def state_dict(self) -> dict[str, int]:
         """The batches given out in the epoch of the last one, and what they are batches of."""

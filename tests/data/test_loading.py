@@ -76,6 +76,11 @@ def test_validation_of_a_process_may_be_an_empty_batch(monkeypatch):
     assert epoch(Batches(NumberDataset(6), 5)) == [[3, 4], []]
 
 
+def test_one_process_can_have_the_whole(monkeypatch):
+    in_process(1, 2, monkeypatch)
+    assert epoch(Batches(NumberDataset(6), 5).whole()) == [[0, 1, 2, 3, 4], [5]]
+
+
 def test_fewer_items_a_batch_than_processes_are_refused(monkeypatch):
     in_process(0, 4, monkeypatch)
     with pytest.raises(ValueError, match="batch_size must be at least the number of processes, 4, got 3"):
