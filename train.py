@@ -75,7 +75,6 @@ def train(cfg: DictConfig) -> Scores:
         uncalibrated = {"uncalibrated": LPIPS(backbone, lin=None, form=model.distance.form)}
         scores = score(uncalibrated, batches.val_dataloader(), data.subsets, data.jnd_subsets)
 
-    at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)
     plugins = [AtomicCheckpointIO()]
     trainer = build(cfg.trainer, logger=build(cfg.logger), callbacks=callbacks, plugins=plugins)
     fit(trainer, model, batches, resume, cfg.run_dir)
@@ -94,6 +93,7 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ValueError: naming the setting.
     """
+    at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)
     clip = cfg.trainer.gradient_clip_val
     if clip is not None and not clip > 0:
         raise ValueError(f"trainer.gradient_clip_val must be positive, got {clip:g}")
