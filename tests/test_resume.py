@@ -123,36 +123,6 @@ def test_sigterm_leaves_a_checkpoint_to_go_on_from(folder):
     assert "ckpt=last goes on from" in Path("told.log").read_text()
 
 
-def test_slurm_requeues_a_run_that_goes_on_by_itself(folder, monkeypatch):
-    """The signal of `sbatch --signal=SIGUSR1@90`, with a stand-in for scontrol."""
-    (folder / "scontrol").write_text('#!/bin/sh\necho "$@" >> requeued\n')
-    (folder / "scontrol").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    for name, value in {
-        "JOB_ID": "7",
-        "NTASKS": "1",
-        "JOB_NAME": "train",
-        "PROCID": "0",
-        "LOCALID": "0",
-    }.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    monkeypatch.setenv("SLURM_NODEID", "0")
-    arguments = ("trainer=slurm", "trainer.strategy=auto", "model=lin", "callbacks.last.steps=20")
-    pid = start("job", *arguments, "trainer.max_epochs=300")
-    when_saved(pid, "job", 2)
-    os.kill(pid, signal.SIGUSR1)
-    saved = folder / "job/slurm-7/hpc_ckpt_1.ckpt"
-    deadline = time.monotonic() + 60
-    while not (folder / "requeued").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(pid, signal.SIGTERM)  # as SLURM does to a job that it requeues
-    assert finish(pid) == 128 + signal.SIGTERM
-    assert (folder / "requeued").read_text() == "requeue 7\n"
-    step, epoch = (read_checkpoint(saved)[key] for key in ("global_step", "epoch"))
-    assert finish(start("job", *arguments, f"trainer.max_epochs={epoch + 2}")) == 0
-    assert read_checkpoint(last("job"))["global_step"] == 9 * (epoch + 2) > step
-
-
 def test_a_full_disk_leaves_the_checkpoint_before(folder, monkeypatch, capsys):
     fsync, calls = os.fsync, []
 
