@@ -1,5 +1,7 @@
 """Score perceptual distances on judgments: `python evaluate.py ckpt=runs/…/last.ckpt`, or `methods=[…]`."""
 
+from typing import Any
+
 import hydra
 import torch
 from omegaconf import DictConfig
@@ -28,11 +30,12 @@ def evaluate(cfg: DictConfig) -> Scores:
     Raises:
         ValueError, OSError: what the user asked for cannot be done, or no method could be scored.
     """
-    distance = methods.build(cfg.ckpt) if cfg.ckpt else None
+    speed = {"precision": cfg.precision.name, "compile": cfg.compile}
+    distance = methods.build(cfg.ckpt, **speed) if cfg.ckpt else None
     data = data_of(cfg)
     data.setup("validate")
     if distance is None:
-        return evaluate_methods(list(cfg.methods or RELEASED), data, cfg.results)
+        return evaluate_methods(list(cfg.methods or RELEASED), data, cfg.results, **speed)
     if not isinstance(data, TwoAFCDataModule):
         raise ValueError(f"ckpt= repeats the scores of training; on other data, methods=[{cfg.ckpt}]")
     scores = score({cfg.ckpt: distance}, data.val_dataloader(), data.subsets, data.jnd_subsets)
@@ -40,10 +43,13 @@ def evaluate(cfg: DictConfig) -> Scores:
     return scores
 
 
-def evaluate_methods(chosen: list[str], data: Data, results: str) -> Scores:
-    """Score methods that `results` does not have yet, and show all that were asked for."""
+def evaluate_methods(chosen: list[str], data: Data, results: str, **speed: Any) -> Scores:
+    """Score methods that `results` does not have yet, and show all that were asked for.
+
+    `speed` is `precision` and `compile`, see `perceptual.methods.build`.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    place, names = evaluation.evaluate(chosen, data, results, device)
+    place, names = evaluation.evaluate(chosen, data, results, device, **speed)
     rows = {result.row["method"]: result.row for result in place.scored()}
     scores = {name: rows[name]["scores"] for name in names if name in rows}
     failed = [f"{row['method']}: {row['error']}" for row in place.failed() if row["method"] in names]

@@ -1,8 +1,9 @@
 """Distances of triplets, beside the `lpips` package: `python -m benchmarks.distance`.
 
-Ours is `LPIPS.triplet`; theirs are two calls, of (ref, p0) and (ref, p1). `backbone` is ours alone on the
-three images, the limit. Ratios: how many times the package's time is ours (`faster`), and ours is the
-backbone's (`of backbone`): as it comes, with the comparison compiled, and with a backbone in bfloat16 too.
+Ours is `LPIPS.triplet`; theirs, and torchmetrics', are two calls, of (ref, p0) and (ref, p1). `backbone` is
+ours alone on the three images, the limit. Ratios: how many times the package's time is ours (`faster`), and
+ours is the backbone's (`of backbone`): as it comes, with the comparison compiled, and with a backbone in
+bfloat16 too.
 """
 
 import copy
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.timing import ROUNDS, arguments, medians, report, same_weights
+from benchmarks.timing import ROUNDS, arguments, medians, of_torchmetrics, report, same_weights
 
 SIZES = ((50, 64), (4, 256))
 
@@ -20,6 +21,7 @@ SIZES = ((50, 64), (4, 256))
 def measure(name: str) -> Iterator[dict[str, Any]]:
     """A row for each size of images."""
     theirs, ours = same_weights(name)
+    third = of_torchmetrics(name, theirs)
     compiled, half = copy.deepcopy(ours), copy.deepcopy(ours)
     compiled.compiled = half.compiled = True
     half.backbone.precision = "bf16-mixed"
@@ -30,8 +32,10 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
         expected = twice(theirs, ref, p0, p1)
         for distance, atol, rtol in ((ours, 1e-6, 1e-5), (compiled, 1e-6, 1e-5), (half, 1e-3, 0.05)):
             torch.testing.assert_close(torch.stack(distance.triplet(*images)), expected, atol=atol, rtol=rtol)
+        torch.testing.assert_close(twice(third, ref, p0, p1), expected, atol=1e-6, rtol=1e-5)
         calls: dict[str, Callable[[], Any]] = {
             "lpips": lambda: twice(theirs, ref, p0, p1),  # noqa: B023 (called in this turn)
+            "torchmetrics": lambda: twice(third, ref, p0, p1),  # noqa: B023
             "backbone": lambda: ours.backbone(stacked),  # noqa: B023
             "ours": lambda: ours.triplet(ref, p0, p1),  # noqa: B023
             "compiled": lambda: compiled.triplet(ref, p0, p1),  # noqa: B023

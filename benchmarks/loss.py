@@ -1,14 +1,17 @@
 """As a loss, forward and backward to one image of each pair: `python -m benchmarks.loss`.
 
-`held` is `LPIPS.reference`, with the target's features held. Memory is that of a fresh process for each: the
-peak of resident memory, whole, and beyond that before the first call.
+`held` is `LPIPS.reference`, with the target's features held. Memory is that of a fresh process for each, with
+its own network alone: what three steps add to it (`grown`), and the peak of all of it, PyTorch included.
 """
 
+import ctypes
+import gc
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,9 +32,9 @@ def steps(name: str) -> dict[str, Step]:
     losses: dict[str, Callable[[Tensor], Tensor]] = {
         "lpips": lambda x: theirs(x, y, normalize=True),
         "ours": lambda x: ours(x, y),
-        "held": lambda x: reference(x),
+        "held": lambda x: reference()(x),
     }
-    reference = ours.reference(y)
+    reference = cache(lambda: ours.reference(y))
 
     def step(loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         moving = x.clone().requires_grad_()
@@ -39,7 +42,7 @@ def steps(name: str) -> dict[str, Step]:
         (grad,) = torch.autograd.grad(value, moving)
         return value.detach(), grad
 
-    return {kind: lambda loss=loss: step(loss) for kind, loss in losses.items()}  # type: ignore[misc]
+    return {kind: partial(step, loss) for kind, loss in losses.items()}
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -70,19 +73,23 @@ def memory(name: str, kind: str) -> dict[str, float]:
 
 
 def grow(name: str, kind: str) -> dict[str, float]:
-    """Peak of resident memory after three steps, whole and beyond that before them."""
+    """Peak of resident memory in three steps, whole and beyond that before them. Linux with glibc only."""
     step = steps(name)[kind]
-    before = resident()
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = resident("VmRSS")
     for _ in range(3):
         step()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = resident("VmHWM")
     return {"peak": peak, "grown": peak - before}
 
 
-def resident() -> float:
-    """Resident memory of this process now, in MiB."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+def resident(which: str) -> float:
+    """Resident memory of this process in MiB, now (VmRSS) or at its peak (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (size,) = (line.split()[1] for line in lines if line.startswith(which))
+    return int(size) / 1024
 
 
 if __name__ == "__main__":

@@ -16,30 +16,49 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from torchmetrics.functional.image.lpips import _LPIPS
 
 from perceptual.backbone import Backbone
 from perceptual.distance import LPIPS
+from perceptual.weights import find_local
 
 NETS = {"alexnet": "alex", "squeezenet1_1": "squeeze", "vgg16": "vgg"}
 ROUNDS = 7
 
 
 def same_weights(name: str) -> tuple[lpips.LPIPS, LPIPS]:
-    """`lpips.LPIPS` and ours, calibration v0.1, on one network of random weights, as fast as any others."""
+    """`lpips.LPIPS` and ours, calibration v0.1, on one network.
+
+    Its weights are the real ones where `PERCEPTUAL_WEIGHTS` has them, else random, as fast as any others.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package builds its networks by torchvision's old arguments
         theirs = lpips.LPIPS(net=NETS[name], pnet_rand=True, verbose=False)
+    if find_local(name, "default"):
+        backbone = Backbone(name)
+        _copy(backbone.net, theirs.net)
+        return theirs, LPIPS(backbone, "v0.1")
     generator = torch.Generator().manual_seed(0)
     for parameter in theirs.net.parameters():
-        if (
-            parameter.ndim > 1
-        ):  # features keep their size from level to level, as those of trained networks do
+        if parameter.ndim > 1:  # features keep their size from level to level, as those of trained networks
             nn.init.kaiming_normal_(parameter, generator=generator)
     backbone = Backbone(name, weights=None)
-    own = backbone.net.state_dict()
-    # each calls its layers by names of its own, but they are the same, in the same order
-    backbone.net.load_state_dict(dict(zip(own, theirs.net.state_dict().values(), strict=True)))
+    _copy(theirs.net, backbone.net)
     return theirs, LPIPS(backbone, "v0.1")
+
+
+def of_torchmetrics(name: str, theirs: lpips.LPIPS) -> nn.Module:
+    """The network inside torchmetrics' metric, with the weights of the `lpips` package's; called as that."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        distance = _LPIPS(net=NETS[name], pnet_rand=True)
+    _copy(theirs.net, distance.net)
+    return distance
+
+
+def _copy(source: nn.Module, target: nn.Module) -> None:
+    """Weights of one network to another; each calls its layers by names of its own, but in one order."""
+    target.load_state_dict(dict(zip(target.state_dict(), source.state_dict().values(), strict=True)))
 
 
 def medians(calls: Mapping[str, Callable[[], Any]], rounds: int = ROUNDS) -> dict[str, float]:

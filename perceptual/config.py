@@ -21,6 +21,7 @@ Schedule = Enum("Schedule", ["paper", "constant", "cosine"])
 Augmentation = Enum("Augmentation", ["none", "flip", "swap", "flip_swap"])
 SplitBy = Enum("SplitBy", ["image", "triplet"])
 Cache = Enum("Cache", ["on", "off"])
+Precision = Enum("Precision", ["32-true", "bf16-mixed"])  # by Lightning's names
 
 
 @dataclass
@@ -124,6 +125,7 @@ class ModelConfig:
     dropout: float = 0.5
     lora_rank: int = 8
     augmentation: Augmentation = Augmentation.none
+    compile: bool = False  # compare features by compiled code; needs a C++ compiler
     seed: int = "${seed}"  # type: ignore[assignment]
 
 
@@ -173,6 +175,8 @@ class EvaluateConfig:
     ckpt: str | None = None
     methods: list[str] | None = None
     results: str = "results"
+    precision: Precision = Precision["32-true"]  # of deep features; bf16-mixed is faster, and kept apart
+    compile: bool = False  # compare deep features by compiled code; needs a C++ compiler
     data: Any = None
 
 

@@ -256,7 +256,7 @@ class LPIPS(nn.Module):
     def _compare(self, levels: Iterable[Sequence[Tensor]], size: Sequence[int]) -> Tensor:
         """What each level adds to the distance of the first batch from the second, then from the third …"""
         if self.compiled and not torch.compiler.is_compiling():
-            return _compiled_parts()(self, list(levels), list(size))
+            return _compiled(self, list(levels), list(size))
         return self._parts(levels, size)
 
     def _parts(self, levels: Iterable[Sequence[Tensor]], size: Sequence[int]) -> Tensor:
@@ -378,17 +378,34 @@ def _compiled_parts() -> Callable[[LPIPS, list[Sequence[Tensor]], list[int]], Te
     return torch.compile(LPIPS._parts)
 
 
+def _compiled(lpips: LPIPS, levels: list[Sequence[Tensor]], size: list[int]) -> Tensor:
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    try:
+        return _compiled_parts()(lpips, levels, size)
+    except BackendCompilerFailed as error:
+        inner = error.inner_exception
+        reason = next(iter(str(inner).strip().splitlines()), type(inner).__name__)
+        raise ValueError(
+            f"compile=True failed: the C++ compiler {_compiler()!r} cannot compile the comparison "
+            f"({type(inner).__name__}: {reason}); mend it, name another in CXX, or leave compile=False"
+        ) from error
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX", "g++")
+
+
 def check_compiler() -> None:
     """Refuse to compile where there is no C++ compiler, which torch.compile needs.
 
     Raises:
         ValueError: saying where one was looked for.
     """
-    compiler = os.environ.get("CXX", "g++")
-    if not shutil.which(compiler):
+    if not shutil.which(_compiler()):
         raise ValueError(
-            f"compile=True needs a C++ compiler, and there is no {compiler!r}; install g++, name another in "
-            "the environment variable CXX, or leave compile=False"
+            f"compile=True needs a C++ compiler, and there is no {_compiler()!r}; install g++, name another "
+            "in the environment variable CXX, or leave compile=False"
         )
 
 

@@ -4,7 +4,8 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from perceptual import methods as grammar
+from perceptual.backbone import check_precision
 from perceptual.data import JNDDataModule, OpinionDataModule, TwoAFCDataModule
 from perceptual.data.distinct import DistinctPairs
 from perceptual.data.images import ImageFiles
@@ -22,7 +24,7 @@ from perceptual.data.opinions import OpinionDataset
 from perceptual.data.pairs import PairDataset
 from perceptual.data.triplets import TripletDataset
 from perceptual.differences import mean_differences
-from perceptual.distance import LPIPS
+from perceptual.distance import LPIPS, check_compiler
 from perceptual.leaderboard import provenance
 from perceptual.leaderboard.results import Arrays, DataResults, Row
 from perceptual.leaderboard.score import Measured, measure, one_line
@@ -48,6 +50,8 @@ def evaluate(
     data: TwoAFCDataModule | JNDDataModule | OpinionDataModule,
     results: str | os.PathLike[str],
     device: torch.device | str = "cpu",
+    precision: str = "32-true",
+    compile: bool = False,
 ) -> tuple[DataResults, list[str]]:
     """Score methods on validation items; what `results` has already is not computed again.
 
@@ -61,20 +65,30 @@ def evaluate(
         data: triplets, JND pairs or images with opinion scores, set up.
         results: folder of all results.
         device: where distances are computed.
+        precision, compile: of deep features, see `methods.build`. Results of another precision are kept
+            apart; compiled code changes no digit that counts.
 
     Returns:
-        the results on these items, and what the methods are called there (a path with a hash).
+        the results on these items, and what the methods are called there (a path with a hash, a precision
+        other than the default after `+`).
+
+    Raises:
+        ValueError: no such precision, or `compile` without a compiler.
     """
+    check_precision(precision)
+    if compile:
+        check_compiler()
     judged = data.val_set
     assert judged is not None  # or it would have no fingerprint
     batches = loader(judged, data.batch_size, data.num_workers, seed=0)
     place = place_of(data, results)
     place.write_items(*_items(judged, data.fingerprint(), data.describe()))
-    names = [identity(method) for method in grammar.expand(methods)]
+    names = [identity(method, precision) for method in grammar.expand(methods)]
     missing = [name for name in names if not place.has(name)]
     group = GROUP if isinstance(judged.images, ImageFiles) else 1
     for start in range(0, len(missing), group):
-        _evaluate_group(missing[start : start + group], judged, batches, place, torch.device(device))
+        build = partial(grammar.build, precision=precision, compile=compile)
+        _evaluate_group(missing[start : start + group], build, judged, batches, place, torch.device(device))
     return place, names
 
 
@@ -113,12 +127,17 @@ def keep(
 
 
 def _evaluate_group(
-    methods: Sequence[str], data: Judged, batches: Batches[Any], place: DataResults, device: torch.device
+    methods: Sequence[str],
+    build: Callable[[str], nn.Module],
+    data: Judged,
+    batches: Batches[Any],
+    place: DataResults,
+    device: torch.device,
 ) -> None:
     distances: dict[str, nn.Module] = {}
     for method in methods:
         try:
-            distances[method] = grammar.build(_path(method)).to(device)
+            distances[method] = build(_path(method)).to(device)
         except Exception as error:  # whatever it is, the others go on
             place.write_failure(_row(method, data, device) | {"error": one_line(error)})
     for method, measured in _measure(distances, data, batches).items():
@@ -241,14 +260,19 @@ def _items(data: Judged, fingerprint: str, description: str) -> tuple[Row, Array
     return row, arrays
 
 
-def identity(method: str) -> str:
-    """A method's name in the results: the path of a checkpoint or a saved folder with `@` and its SHA-256."""
+def identity(method: str, precision: str = "32-true") -> str:
+    """A method's name in the results: the path of a checkpoint or a saved folder with `@` and its SHA-256.
+
+    Deep features of another precision than float32 are another method, with `+` and the precision.
+    """
+    deep = grammar.family(method) != "classic"
+    suffix = f"+{precision}" if deep and precision != "32-true" else ""
     path = Path(method, CONFIG) if Path(method).is_dir() else Path(method)
     if not grammar.is_path(method) or not path.is_file():
-        return method
-    return f"{method}@{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+        return method + suffix
+    return f"{method}@{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}{suffix}"
 
 
-def _path(method: str) -> str:
-    """The name that `identity` was given."""
-    return re.sub(r"@[0-9a-f]{8}$", "", method)
+def _path(name: str) -> str:
+    """The method that `identity` was given."""
+    return re.sub(r"(@[0-9a-f]{8})?(\+bf16-mixed)?$", "", name)

@@ -24,8 +24,8 @@ import torch
 from torch import nn
 
 from perceptual import released
-from perceptual.backbone import TORCHVISION, Backbone
-from perceptual.distance import LPIPS
+from perceptual.backbone import TORCHVISION, Backbone, check_precision
+from perceptual.distance import LPIPS, check_compiler
 
 WILDCARD = "timm:"
 RANDOM = "random"
@@ -39,14 +39,26 @@ class Method(NamedTuple):
     ranking: nn.Module | None = None
 
 
-def build(method: str) -> nn.Module:
+def build(method: str, precision: str = "32-true", compile: bool = False) -> nn.Module:
     """The distance that a method name stands for, in eval mode: (x, y) → (N,), images in [0, 1].
 
+    Args:
+        method: the name.
+        precision: of deep features, as `Backbone` takes it; classic distances are in float32.
+        compile: have deep features compared by compiled code, as `LPIPS` takes it.
+
     Raises:
-        ValueError: no such method, or a checkpoint or folder that is not one of ours.
+        ValueError: no such method, a checkpoint or folder that is not one of ours, no such precision, or
+            `compile` without a compiler.
         FileNotFoundError: a checkpoint, folder or weights that cannot be found.
     """
-    return load(method).distance
+    check_precision(precision)
+    if compile:
+        check_compiler()
+    distance = load(method).distance
+    if isinstance(distance, LPIPS):
+        distance.backbone.precision, distance.compiled = precision, compile
+    return distance
 
 
 def load(method: str) -> Method:

@@ -70,6 +70,8 @@ class PerceptualRanker(pl.LightningModule):
         lora_rank: rank of those matrices.
         augmentation: what may befall a training triplet, each with probability ½: `flip` (its three images
             mirrored), `swap` (p0 and p1 exchanged, and the judgment with them), `flip_swap`, or `none`.
+        compile: have features compared by compiled code, see `LPIPS`. It is the machine's affair: checkpoints
+            do not record it.
         seed: of the augmentation, which depends on it, the epoch and the batch only.
 
     Raises:
@@ -94,12 +96,14 @@ class PerceptualRanker(pl.LightningModule):
         dropout: float = 0.5,
         lora_rank: int = 8,
         augmentation: str = "none",
+        compile: bool = False,
         seed: int = 0,
     ) -> None:
         spec: dict[str, Any] = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
         if variant == "scratch":
             spec["weights"] = None
-        hparams = {key: value for key, value in locals().items() if key not in ("self", "spec", "__class__")}
+        aside = ("self", "spec", "compile", "__class__")
+        hparams = {key: value for key, value in locals().items() if key not in aside}
         hparams |= {"backbone": spec, "betas": list(betas)}
         _check(hparams)
         super().__init__()
@@ -108,7 +112,8 @@ class PerceptualRanker(pl.LightningModule):
         self._built_on = built.fingerprint()
         if variant == "lora":
             lora.add(built.net, built.name, lora_rank)
-        self.distance = LPIPS(built, "v0.1" if lin_init == "v0.1" else None, dropout=dropout, form=form)
+        lin = "v0.1" if lin_init == "v0.1" else None
+        self.distance = LPIPS(built, lin, dropout=dropout, form=form, compile=compile)
         for vector in self.distance.lin.requires_grad_(True):
             if lin_init == "random":
                 # a 1×1 convolution's, as in the reference

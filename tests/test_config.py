@@ -120,6 +120,18 @@ def test_evaluate_composes():
     assert compose("evaluate").methods is None
 
 
+def test_speed_composes():
+    cfg = compose("evaluate", ["precision=bf16-mixed", "compile=true"])
+    assert (cfg.precision.name, cfg.compile) == ("bf16-mixed", True)
+    network = ["backbone.name=test_resnet", "backbone.weights=null"]
+    cfg = compose("train", ["model=tune", "model.compile=true", "trainer.precision=bf16-mixed", *network])
+    module = build(cfg.model)
+    assert module.distance.compiled
+    assert "compile" not in module.hparams  # a checkpoint is for machines without a compiler too
+    with pytest.raises(ConfigCompositionException, match="bf16"):
+        compose("evaluate", ["precision=bf16"])
+
+
 @pytest.mark.parametrize(
     "override", ["data.batchsize=3", "model.dropuot=0", "trainer.epochs=3", "nonsense=1"]
 )

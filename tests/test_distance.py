@@ -630,6 +630,23 @@ def test_to_compile_without_a_compiler_is_refused(monkeypatch):
         LPIPS(Backbone("test_resnet", None), None, compile=True)
 
 
+def test_a_compiler_that_fails_is_named_in_one_line(monkeypatch, tmp_path):
+    broken = tmp_path / "c++"
+    broken.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo "c++ (GCC) 12" || { echo disk full >&2; exit 1; }\n'
+    )
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(broken)))  # CXX as it was at import
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    torch.compiler.reset()
+    distance = LPIPS(Backbone("test_resnet", None), None, compile=True)
+    with pytest.raises(ValueError, match=r"compile=True failed: .*/c\+\+' cannot compile") as refused:
+        distance(*images(1, 3, 37, 41))
+    torch.compiler.reset()
+    assert "\n" not in str(refused.value)
+
+
 def test_state_dict_comes_back():
     torch.manual_seed(0)
     one, other = (LPIPS(Backbone("test_resnet", None), None) for _ in range(2))

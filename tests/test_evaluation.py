@@ -13,6 +13,7 @@ from scipy.stats import kendalltau, spearmanr
 from typer.testing import CliRunner
 
 from perceptual import evaluation
+from perceptual.backbone import Backbone
 from perceptual.baselines import BASELINES
 from perceptual.cli import app
 from perceptual.cli.leaderboard import leaderboard
@@ -153,6 +154,23 @@ def test_another_checkpoint_of_one_path_is_another_method(photos, tmp_path):
         place, names = evaluation.evaluate(["last.ckpt"], photos, "results")
         assert names[0].startswith("last.ckpt@")
     assert len(place.failed()) == 2
+
+
+def test_deep_features_of_another_precision_are_another_method(photos):
+    place, _ = evaluation.evaluate(["squeezenet1_1", "l2"], photos, "results")
+    place, names = evaluation.evaluate(["squeezenet1_1", "l2"], photos, "results", precision="bf16-mixed")
+    assert names == ["squeezenet1_1+bf16-mixed", "l2"]
+    kept = scored(place)
+    full, half = kept["squeezenet1_1"], kept["squeezenet1_1+bf16-mixed"]
+    assert len(kept) == 3
+    assert (full.row["precision"], half.row["precision"]) == ("32-true", "bf16-mixed")
+    assert full.row["family"] == half.row["family"] == "squeezenet"
+    expected = LPIPS(Backbone("squeezenet1_1", precision="bf16-mixed"), None)
+    d0, _ = expected.triplet(*(image[None] for image in photos.val_set[3][:3]))
+    assert half.arrays["d0"][3] == pytest.approx(d0.item(), rel=0.02)
+    assert (full.arrays["d0"] != half.arrays["d0"]).any()
+    with pytest.raises(ValueError, match="precision must be one of 32-true, bf16-mixed, got 'half'"):
+        evaluation.evaluate(["l2"], photos, "results", precision="half")
 
 
 @pytest.fixture

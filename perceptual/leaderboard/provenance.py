@@ -30,6 +30,8 @@ def describe(distance: nn.Module) -> Row:
             "levels": list(backbone.out_indices),
             "channels": list(backbone.channels),
             "input_size": list(backbone.input_size) if backbone.input_size else None,
+            "precision": backbone.precision,
+            "compiled": distance.compiled,
         }
     return row
 
