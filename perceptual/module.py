@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 VARIANTS = ("lin", "tune", "scratch", "lora")
 LIN_INITS = ("random", "ones", "v0.1")
+NO_HPARAMS = ("self", "spec", "compile", "__class__")  # among the names in `PerceptualRanker.__init__`
 AUGMENTATIONS: dict[str, tuple[str, ...]] = {
     "none": (),
     "flip": ("flip",),
@@ -102,8 +103,7 @@ class PerceptualRanker(pl.LightningModule):
         spec: dict[str, Any] = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
         if variant == "scratch":
             spec["weights"] = None
-        aside = ("self", "spec", "compile", "__class__")
-        hparams = {key: value for key, value in locals().items() if key not in aside}
+        hparams = {key: value for key, value in locals().items() if key not in NO_HPARAMS}
         hparams |= {"backbone": spec, "betas": list(betas)}
         _check(hparams)
         super().__init__()
