@@ -236,7 +236,7 @@ class LPIPS(nn.Module):
 
     def unit(self, f: Tensor) -> Tensor:
         """What is compared of a level's features (N, C, H, W): unit-normalised, (N, C, 1, 1) if pooled."""
-        return unit_normalize(self._form(f))
+        return unit_normalize(self._form(f.to(self.lin[0].dtype)))  # not in bfloat16, see `level_map`
 
     def weigh(self, means: Tensor) -> Tensor:
         """Distances (…) from mean squared differences (…, C) of unit-normalised features.
@@ -289,7 +289,7 @@ class LPIPS(nn.Module):
                 yield [self._form(part) for part in m.unflatten(0, (len(batches), -1))]
 
     def _form(self, f: Tensor) -> Tensor:
-        return f.mean((2, 3), keepdim=True) if self.form == "pooled" else f
+        return f.mean((2, 3), keepdim=True, dtype=self.lin[0].dtype) if self.form == "pooled" else f
 
     def _vectors(self, rgb: Tensor) -> Tensor:
         if any((vector < 0).any() for vector in self.lin):

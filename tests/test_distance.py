@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+import torch.nn.functional as F
 from networks import NETS, reference_lpips, write_weights
 from PIL import Image
 from safetensors.torch import save_file
@@ -585,6 +586,21 @@ def test_dropout_acts_on_differences_in_training_only():
     assert many.std() > 0
     torch.testing.assert_close(many.mean(), whole[0], rtol=0.02, atol=0)
     assert not distance.backbone.net.training
+
+
+@pytest.mark.parametrize("form", ["per_position", "pooled"])
+@torch.no_grad()
+def test_features_in_bfloat16_are_compared_in_float32(form):
+    distance = LPIPS(Backbone("test_resnet", None, precision="bf16-mixed"), None, form=form)
+    x, y = images(2, 3, 40, 40)
+    maps = distance.backbone(torch.cat([x, y]))
+    assert maps[0].dtype == torch.bfloat16
+    wide = [m.float().mean((2, 3), keepdim=True) if form == "pooled" else m.float() for m in maps]
+    means = [(F.normalize(m[:2]) - F.normalize(m[2:])).square().mean((2, 3)) for m in wide]
+    expected = torch.cat(means, 1).sum(1)
+    torch.testing.assert_close(distance(x, y), expected, atol=1e-6, rtol=1e-4)
+    cached = torch.cat([(distance.unit(m[:2]) - distance.unit(m[2:])).square().mean((2, 3)) for m in maps], 1)
+    torch.testing.assert_close(distance.weigh(cached), expected, atol=1e-6, rtol=1e-4)
 
 
 # --- compile and export ---
