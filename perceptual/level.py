@@ -59,15 +59,10 @@ class _Compare(torch.autograd.Function):
     def forward(lin: Tensor, x: Tensor, *others: Tensor) -> Tensor:
         n, _, h, w = x.shape
         out = lin.new_empty(len(others), n, h, w)
-        # by as few operations as can be: each costs some microseconds more than its arithmetic
-        scales = [_scale(m, lin.dtype) for m in (x, *others)]
         for images, rows in _pieces(x):
-            u, *rest = (
-                m[images, :, rows].to(lin.dtype) * scale[images, :, rows]
-                for m, scale in zip((x, *others), scales, strict=True)
-            )
+            u, *rest = (_unit(m[images, :, rows].to(lin.dtype)) for m in (x, *others))
             for k, v in enumerate(rest):
-                out[k, images, rows] = _weigh(v.sub_(u).square_(), lin)
+                out[k, images, rows] = v.sub_(u).square_().mul_(lin.view(-1, 1, 1)).sum(1)
         return out
 
     @staticmethod
@@ -122,16 +117,10 @@ def _through_norm(grad: Tensor, unit: Tensor, norm: Tensor) -> Tensor:
     return (grad - along * unit) * inverse
 
 
-def _scale(f: Tensor, dtype: torch.dtype) -> Tensor:
-    """1 / (‖f‖ + ε) in a precision: `_inverse` for whom no gradient is taken, finite where f is 0."""
-    inverse = torch.linalg.vector_norm(f, dim=1, keepdim=True, dtype=dtype).add_(EPS).reciprocal_()
-    return inverse.clamp_(max=torch.finfo(dtype).max)  # 0 + ε is 0 in half precision
-
-
-def _weigh(differences: Tensor, lin: Tensor) -> Tensor:
-    """`weigh` as a matrix product, a view with channels last, as the maps of nearly all backbones are."""
-    n, c, h, w = differences.shape
-    return (differences.permute(0, 2, 3, 1).reshape(-1, c) @ lin).view(n, h, w)
+def _unit(f: Tensor) -> Tensor:
+    """`unit_normalize` by fewer operations, for whom no gradient is taken."""
+    inverse = torch.linalg.vector_norm(f, dim=1, keepdim=True).add_(EPS).reciprocal_()
+    return f * inverse.clamp_(max=torch.finfo(f.dtype).max)  # 0 + ε is 0 in half precision
 
 
 def _inverse(norm: Tensor) -> Tensor:
