@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from perceptual import released
+from perceptual import released, sharing
 from perceptual.backbone import TORCHVISION, Backbone, check_precision
 from perceptual.distance import LPIPS, check_compiler
 
@@ -75,6 +75,10 @@ def load(method: str) -> Method:
 
     if method in BASELINES:
         return Method(BASELINES[method]())
+    if Path(method, sharing.CONFIG).is_file():
+        raise ValueError(
+            f"unknown method {method!r}; a path has a slash: ./{method} is the folder of that name"
+        )
     near = difflib.get_close_matches(name, [*BASELINES, *TORCHVISION, *timm.list_models()], n=3)
     raise ValueError(
         f"unknown method {method!r}; it may be a backbone, BACKBONE-v0.1, BACKBONE-random, "

@@ -34,6 +34,8 @@ def info(
     facts |= describe(loaded.distance) | _calibration(model, loaded.distance)
     if model.endswith(".ckpt"):
         facts |= _training(model)
+    elif (saved := getattr(loaded.distance, "saved", None)) is not None:
+        facts |= _record(saved)
     facts["ranking network"] = type(loaded.ranking).__name__ if loaded.ranking else None
     if json:
         print_json({name.replace(" ", "_"): value for name, value in facts.items()})
@@ -76,9 +78,29 @@ def _training(path: str) -> dict[str, Any]:
     return facts | {"data": checkpoint.get("datamodule_hyper_parameters")}
 
 
+def _record(saved: Any) -> dict[str, Any]:
+    """What a saved folder says of itself and of its training; of its scores, the means over subsets."""
+    record = dict(saved.config["record"])
+    scores = {
+        score["data"]: row
+        for score in record.pop("scores", [])
+        for row in score["rows"]
+        if row["subset"] == "mean"
+    }
+    return {
+        "form": saved.config["form"],
+        "versions": saved.config["versions"],
+        **record,
+        "scores": scores or None,
+    }
+
+
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key}={item}" for key, item in value.items())
+        return ", ".join(
+            f"{key} ({_text(item)})" if isinstance(item, dict) else f"{key}={_text(item)}"
+            for key, item in value.items()
+        )
     if isinstance(value, list):
         return ", ".join(_text(item) for item in value)
     if isinstance(value, float):

@@ -56,6 +56,10 @@ def choose(method: str | None, backbone: str | None, lin: str | None) -> Chosen:
 
 
 def _lpips(backbone: str, lin: str | None) -> tuple[str, LPIPS]:
+    if methods.is_path(backbone):
+        raise ValueError(
+            f"--backbone takes the name of a network, got a path; for a whole distance: --method {backbone}"
+        )
     if backbone not in TORCHVISION:
         check_name(backbone)
     if lin == "none":

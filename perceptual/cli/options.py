@@ -22,6 +22,13 @@ def _lins(incomplete: str) -> list[str]:
     return [lin for lin in ("v0.1", "v0.0", "none") if lin.startswith(incomplete)]
 
 
+def _one_format(context: typer.Context, option: typer.CallbackParam, value: bool) -> bool:
+    """Refuse --json and --csv together."""
+    if value and context.params.get("csv" if option.name == "json" else "json"):
+        raise typer.BadParameter("--json and --csv are two formats: give one", param=option)
+    return value
+
+
 Method = Annotated[
     str | None,
     typer.Option(
@@ -58,5 +65,5 @@ Lin = Annotated[
 Resize = Annotated[
     bool, typer.Option("--resize", help="Resize images of another size to that of the first (bilinear).")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Print CSV, for scripts.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.", callback=_one_format)]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV, for scripts.", callback=_one_format)]

@@ -142,15 +142,30 @@ def test_other_sizes_are_refused_or_resized(shell, draw, weights):
         (("a.png", "a.png", "--lin", "no.safetensors"), "weights file 'no.safetensors' does not exist"),
         (("a.png", "a.png", "-m", "l2", "--lin", "none"), "--method names a whole distance"),
         (("a.png", "a.png", "-m", "no.ckpt"), "checkpoint 'no.ckpt' does not exist"),
+        (
+            ("a.png", "a.png", "-b", "./mine"),
+            "--backbone takes the name of a network, got a path; for a whole",
+        ),
+        (("a.png", "a.png", "-m", "mine"), "unknown method 'mine'; a path has a slash: ./mine is the folder"),
         (("tiny.png", "tiny.png"), "images of 5×5 pixels are too small for alexnet"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(shell, draw, folder, weights, arguments, message):
     draw("a.png", 0)
     draw("tiny.png", 0, 5, 5)
+    (folder / "mine").mkdir()
+    (folder / "mine" / "config.json").write_text("{}")
     (folder / "text.png").write_text("an essay")
     (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:2000])
     code, out, err = shell("distance", *arguments)
     assert (code, out) == (1, "")
     assert err.startswith(f"error: {message}")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [("distance", "a.png", "b.png"), ("models",)])
+@pytest.mark.parametrize("formats", [("--json", "--csv"), ("--csv", "--json")])
+def test_two_formats_at_once_are_wrong_usage(shell, command, formats):
+    code, out, err = shell(*command, *formats)
+    assert (code, out) == (2, "")
+    assert "--json and --csv are two formats: give one" in err

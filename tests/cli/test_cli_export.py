@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from app import run, write_manifest
 
@@ -57,6 +58,33 @@ def test_a_checkpoint_becomes_a_folder_with_all_that_is_known(checkpoint, tmp_pa
     card = (tmp_path / "mine" / "README.md").read_text()
     assert f"| mean | 10 | {100 * mean['score']:.1f} |" in card
     assert str(tmp_path) not in card + (tmp_path / "mine" / "config.json").read_text()
+
+    capsys.readouterr()
+    assert perceptual("info", "./mine", "--json", monkeypatch=monkeypatch) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["data"], said["command"]) == (record["data"], record["command"])
+    assert said["scores"][score["data"]]["score"] == mean["score"]
+    assert (said["form"], said["ranking_network"]) == ("per_position", "PaperRanking")
+
+
+def test_the_form_of_a_checkpoint_is_exported(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = PerceptualRanker({"name": "test_resnet", "weights": None}, form="pooled").eval()
+    trainer = pl.Trainer(
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu"
+    )
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint("model.ckpt")
+    assert perceptual("export", "model.ckpt", "mine", monkeypatch=monkeypatch) == 0
+    x, y = torch.rand(2, 3, 3, 32, 32)
+    loaded = LPIPS.from_pretrained("mine")
+    assert loaded.form == "pooled"
+    assert torch.equal(loaded(x, y), model.distance(x, y))
+    assert "| form | `pooled` |" in (tmp_path / "mine" / "README.md").read_text()
+    capsys.readouterr()
+    assert perceptual("info", "./mine", monkeypatch=monkeypatch) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["form", "pooled"] in lines
 
 
 def test_results_that_are_there_are_not_computed_again(checkpoint, tmp_path, monkeypatch):
