@@ -19,7 +19,8 @@ def program(metric: LPIPS, size: tuple[int, int] | None = None, uint8: bool = Fa
 
     Args:
         metric: on the CPU; the program does not check the range of its images.
-        size: (H, W) of the images; None: any that the network takes. Most transformers need one.
+        size: (H, W) of the images; None: any that the network takes. Most transformers need one, and networks
+            with TensorFlow's padding, which depends on the size (timm's `tf_…`): tracing that takes minutes.
         uint8: the program takes images of 0 … 255, not floats in the metric's `value_range`.
 
     Raises:
@@ -29,6 +30,8 @@ def program(metric: LPIPS, size: tuple[int, int] | None = None, uint8: bool = Fa
     dtype = torch.uint8 if uint8 else torch.float32
     x, y = torch.zeros(2, 2, 3, height, width, dtype=dtype)
     free: dict[int, Any] = {0: Dim.DYNAMIC} if size else {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    if size is None and any(type(module).__name__.endswith("Same") for module in metric.modules()):
+        raise _needs_size(metric)
     metric = deepcopy(metric).eval()
     for parameter in metric.parameters():  # torch.export.save warns of the backbone's channels last
         parameter.data = parameter.data.contiguous()
@@ -37,13 +40,20 @@ def program(metric: LPIPS, size: tuple[int, int] | None = None, uint8: bool = Fa
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
             return torch.export.export(metric, (x, y), dynamic_shapes={"x": free, "y": free})
     except Exception as error:  # of many types, and of many lines that speak of the network's inside
-        if size:
-            metric(x, y)  # the size may be what is wrong
+        if size is None:
+            raise _needs_size(metric) from error
+        metric(x, y)  # the size may be what is wrong
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(
-            f"{metric.backbone.name} cannot be exported for images of "
-            + (f"{height}×{width} ({reason})" if size else "any size; give one: size=(224, 224), --size 224")
+            f"{metric.backbone.name} cannot be exported for images of {height}×{width} ({reason})"
         ) from error
+
+
+def _needs_size(metric: LPIPS) -> ValueError:
+    return ValueError(
+        f"{metric.backbone.name} cannot be exported for images of any size; "
+        "give one: size=(224, 224), --size 224"
+    )
 
 
 def to_onnx(

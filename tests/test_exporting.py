@@ -101,7 +101,7 @@ def test_onnx_is_one_file_that_says_what_it_takes(tmp_path):
 @pytest.mark.parametrize("name", ["squeezenet1_1", "tf_efficientnet_lite0", "test_resnet"])
 def test_an_exported_program_gives_the_same_distances(tmp_path, name):
     metric = a_metric(name)
-    size = (64, 96) if name.startswith("tf_") else None  # its padding makes any size a matter of minutes
+    size = (64, 96) if name.startswith("tf_") else None  # its padding depends on it
     torch.export.save(program(metric, size), tmp_path / "metric.pt2")
     loaded = torch.export.load(tmp_path / "metric.pt2").module()
     for count, *side in [(1, *size), (3, *size)] if size else SIZES:
@@ -112,6 +112,10 @@ def test_an_exported_program_gives_the_same_distances(tmp_path, name):
 def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="images of 2×2 pixels are too small for squeezenet1_1"):
         program(a_metric("squeezenet1_1"), size=(2, 2))
+    with pytest.raises(
+        ValueError, match=r"tf_efficientnet_lite0 cannot .* of any size; give one: .*--size 224"
+    ):
+        program(a_metric("tf_efficientnet_lite0"))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ValueError, match=r"pip install 'perceptual\[onnx\]'"):
         to_onnx(a_metric("test_resnet"), tmp_path / "model.onnx")

@@ -46,7 +46,10 @@ def export(
     if onnx:
         from perceptual.exporting import to_onnx
 
-        to_onnx(metric, folder / "model.onnx", (size, size) if size else None, uint8)
+        try:
+            to_onnx(metric, folder / "model.onnx", (size, size) if size else None, uint8)
+        except ValueError as error:
+            raise ValueError(f"no model.onnx in {folder}: {error}") from error
         typer.echo(f"ONNX      {folder / 'model.onnx'}")
     if push_to_hub:
         typer.echo(f"Pushed    {sharing.push(folder, push_to_hub)}")
