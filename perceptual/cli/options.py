@@ -25,7 +25,7 @@ def _lins(incomplete: str) -> list[str]:
 def _one_format(context: typer.Context, option: typer.CallbackParam, value: bool) -> bool:
     """Refuse --json and --csv together."""
     if value and context.params.get("csv" if option.name == "json" else "json"):
-        raise typer.BadParameter("--json and --csv are two formats: give one", param=option)
+        raise typer.BadParameter("--json and --csv are two formats: give one", param_hint=f"--{option.name}")
     return value
 
 
