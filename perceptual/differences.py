@@ -169,6 +169,7 @@ def cache_key(lpips: LPIPS, judged: TripletDataset | PairDataset) -> str:
         backbone.input_size,
         backbone.mean.flatten().tolist(),
         backbone.std.flatten().tolist(),
+        backbone.precision,
         lpips.form,
         judged.table.fingerprint(),
     ]

@@ -157,6 +157,7 @@ def test_the_key_tells_apart_all_that_matters(data, lpips, tmp_path):
         LPIPS(Backbone(**NETWORK, out_indices=[0, 1]), lin=None),
         LPIPS(Backbone(**NETWORK, mean=(0.1, 0.2, 0.3)), lin=None),
         LPIPS(Backbone(**NETWORK, input_size=48), lin=None),
+        LPIPS(Backbone(**NETWORK, precision="bf16-mixed"), lin=None),
     ]
     others.append(LPIPS(Backbone(**NETWORK), lin=None, form="pooled"))
     for metric in others[2:]:
