@@ -105,4 +105,6 @@ def _text(value: Any) -> str:
         return ", ".join(_text(item) for item in value)
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
