@@ -153,8 +153,8 @@ class Backbone(nn.Module):
         )
 
     def _features(self, normalized: Tensor) -> list[Tensor]:
-        half = torch.autocast(normalized.device.type, torch.bfloat16)
-        with half if self.precision == "bf16-mixed" else nullcontext():
+        mixed = self.precision == "bf16-mixed"  # the meta device knows no autocast
+        with torch.autocast(normalized.device.type, torch.bfloat16) if mixed else nullcontext():
             maps = self.net(normalized)
         return [m.permute(0, 3, 1, 2) for m in maps] if self._channels_last else maps
 
