@@ -7,6 +7,7 @@
 `<data>` is the beginning of the data's fingerprint. Several processes may write to one folder.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +73,10 @@ class DataResults:
 
     def failed(self) -> list[Row]:
         """Rows of the methods that failed and have not been scored since, by name."""
-        rows = [read(path).row for folder in self._folders for path in _rows(folder / "failed")]
+        rows = []
+        for path in [path for folder in self._folders for path in _rows(folder / "failed")]:
+            with suppress(FileNotFoundError):  # another process has replaced or scored it since
+                rows.append(read(path).row)
         return [row for row in rows if not self.has(row["method"])]
 
     def _scored(self, method: str) -> Path:
@@ -107,8 +112,8 @@ def publish(folder: Path, row: Mapping[str, Any], arrays: Mapping[str, np.ndarra
         (whole / "row.json").write_text(json.dumps(row, indent=1, ensure_ascii=False) + "\n", "utf-8")
         try:
             whole.rename(folder)
-        except OSError:  # a folder with something in it cannot be replaced
-            if not folder.is_dir():
+        except OSError as error:  # a folder with something in it cannot be replaced
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) and not folder.is_dir():
                 raise
             return False
     return True

@@ -96,6 +96,19 @@ def test_a_failure_is_replaced_by_the_next_and_by_a_score(tmp_path):
     assert results.failed() == []
 
 
+def test_failures_written_at_once_disturb_neither_writers_nor_readers(tmp_path):
+    results = DataResults(tmp_path)
+
+    def write_and_read(i):
+        results.write_failure({"method": "vgg16", "error": f"reason {i}"})
+        return [row["method"] for row in results.failed()]
+
+    with ThreadPoolExecutor(6) as pool:
+        seen = list(pool.map(write_and_read, range(300)))
+    assert all(methods in ([], ["vgg16"]) for methods in seen)  # none while one replaces it
+    assert [row["method"] for row in results.failed()] == ["vgg16"]
+
+
 @pytest.mark.parametrize("method", ["alexnet-v0.1", "vgg16.tv_in1k", "runs/a b/last.ckpt@12ab", "..", "../x"])
 def test_folders_of_methods_are_distinct_names_in_place(method, tmp_path):
     name = folder_name(method)
