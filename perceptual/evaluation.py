@@ -167,11 +167,10 @@ def _measure(distances: dict[str, nn.Module], data: Judged, batches: Batches[Any
     }
     others = {name: distance for name, distance in distances.items() if name not in by_pair}
     by_item: dict[str, Measured] = {}
-    if not others:
-        pass  # the images need not be read
-    elif len(pairs) * RECURRING <= pairs.which.size:
+    pairs_recur = len(pairs) * RECURRING <= pairs.which.size
+    if others and pairs_recur:
         by_pair |= measure(others, pairs.loader(batches.batch_size or 1))
-    else:
+    elif others:  # without any, the images need not be read
         by_item = measure(others, batches)
     for result in by_pair.values():
         if not result.error:
@@ -228,10 +227,12 @@ def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device
     batch = next(iter(batches))
     x = getattr(batch, "ref", batch.p0)[:SHOWN].to(device)
     y = batch.p1[:SHOWN].to(device)
-    row = {"seconds": round(measured.seconds, 3), **provenance.inspect(distance, x, y)}
-    # pairs a second say nothing of the network where features were computed once an image
-    speed = measured.images / measured.seconds if measured.images else provenance.throughput(distance, x, y)
-    return row | {"images_per_second": round(speed, 1)}
+    return {
+        "seconds": round(measured.seconds, 3),
+        **provenance.inspect(distance, x, y),
+        # apart, on the same pairs for all: features once an image, or three images a triplet, favour LPIPS
+        "images_per_second": round(provenance.throughput(distance, x, y), 1),
+    }
 
 
 def _row(method: str, data: Judged, device: torch.device) -> Row:

@@ -55,7 +55,7 @@ def inspect(distance: nn.Module, x: Tensor, y: Tensor) -> Row:
 
 
 @torch.no_grad()
-def throughput(distance: nn.Module, x: Tensor, y: Tensor, seconds: float = 0.5) -> float:
+def throughput(distance: nn.Module, x: Tensor, y: Tensor, seconds: float = 0.3) -> float:
     """Images a second of a distance that is given pairs, over at least so many seconds after a first pass.
 
     Args:

@@ -27,9 +27,6 @@ class Measured:
     """(N,) arrays in the order of the items: d0 and d1 of triplets, the distance of pairs."""
     seconds: float = 0.0
     """Time spent in the distance alone."""
-    images: int = 0
-    """Images that it was given: three a triplet, or four where it takes pairs only; two a pair. 0 where
-    it was not given whole pairs."""
     error: str | None = None
     """Why the method gave no distances, in one line."""
 
@@ -54,7 +51,6 @@ def measure(distances: Mapping[str, Distance], batches: Iterable[Any]) -> dict[s
                 except Exception as error:  # a network may fail in any way; it must not stop the others
                     measured[name].error = one_line(error)
                 measured[name].seconds += time.perf_counter() - start
-                measured[name].images += len(batch.p0) * _images(distance, batch)
     for name, result in measured.items():
         if not result.error:
             result.columns = [np.concatenate(column) for column in zip(*parts[name], strict=True)]
@@ -117,12 +113,6 @@ def score(
         }
         for name, kinds in metrics.items()
     }
-
-
-def _images(distance: Distance, batch: Any) -> int:
-    if not hasattr(batch, "ref"):
-        return 2
-    return 3 if hasattr(distance, "triplet") else 4
 
 
 def one_line(error: Exception) -> str:
