@@ -1,9 +1,13 @@
 """Score perceptual distances on judgments: `python evaluate.py ckpt=runs/…/last.ckpt`, or `methods=[…]`."""
 
+import sys
 from typing import Any
 
 import hydra
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -13,6 +17,7 @@ from perceptual.cli.errors import one_line_errors
 from perceptual.config import build, data_arguments, register
 from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
 from perceptual.leaderboard import score, table, tables
+from perceptual.leaderboard.score import one_line
 from perceptual.leaderboard.tables import NAMES
 from perceptual.module import read_checkpoint
 
@@ -78,9 +83,19 @@ def data_of(cfg: DictConfig) -> Data:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    """Entry point: errors of the user are one line."""
+    """Entry point: errors of the user are one line.
+
+    Raises:
+        CompactHydraException: in a multirun, nothing could be scored; Hydra reports it when all are done.
+    """
     with one_line_errors(OmegaConfBaseException):
-        evaluate(cfg)
+        try:
+            evaluate(cfg)
+        except (ValueError, OSError, OmegaConfBaseException) as error:
+            if HydraConfig.get().mode is not RunMode.MULTIRUN:
+                raise
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            raise CompactHydraException("error: a run of the multirun gave no score") from None
 
 
 if __name__ == "__main__":
