@@ -162,7 +162,7 @@ def _label(figure: Figure, panels: Sequence[Axes], points: Sequence[Sequence[Poi
         for x, y, name in named:
             for dx, dy in _RING:
                 text = _name(panel, x, y, name, dx, dy)
-                box = text.get_window_extent()
+                box = text.get_window_extent().padded(3)  # or two names read as one
                 inside = panel.bbox.x0 < box.x0 and box.x1 < panel.bbox.x1
                 if inside and not any(box.overlaps(other) for other in taken):
                     taken.append(box)
