@@ -70,17 +70,18 @@ def train(cfg: DictConfig) -> Scores:
         batches = CachedDataModule(data, model.distance)
     # evaluate.py finds in the checkpoint which data the score is of
     batches.save_hyperparameters(described)
-    scores = {}
-    if first:
-        uncalibrated = {"uncalibrated": LPIPS(backbone, lin=None, form=model.distance.form)}
-        scores = score(uncalibrated, batches.val_dataloader(), data.subsets, data.jnd_subsets)
+    distances = {"uncalibrated": LPIPS(backbone, lin=None, form=model.distance.form)}
+    scores: Scores = {}
+    if batches is data:  # training may change the backbone; cached means come with fit, from all processes
+        scores = score(distances, data.val_dataloader(), data.subsets, data.jnd_subsets) if first else {}
+        distances = {}
 
     plugins = [AtomicCheckpointIO()]
     trainer = build(cfg.trainer, logger=build(cfg.logger), callbacks=callbacks, plugins=plugins)
     fit(trainer, model, batches, resume, cfg.run_dir)
 
-    trained = {"trained": model.distance.eval()}
-    scores |= score(trained, batches.val_dataloader(), data.subsets, data.jnd_subsets)
+    distances["trained"] = model.distance.eval()
+    scores |= score(distances, batches.val_dataloader(), data.subsets, data.jnd_subsets)
     write_json(Path(cfg.run_dir, "scores.json"), scores)
     console.print(tables(scores, title=f"Validation, {data.describe()}"))
     console.print(f"Run       {cfg.run_dir}", highlight=False, soft_wrap=True)

@@ -4,20 +4,23 @@ The distance is linear in lin, Σ_c lin_c · mean_hw (f̂0 − f̂1)²_c over al
 means are all that training needs: about a thousand numbers a pair, and no image.
 """
 
-import hashlib
 import json
+import math
 import os
+import shutil
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -29,8 +32,9 @@ from perceptual.data.pairs import PairDataset
 from perceptual.data.triplets import TripletDataset
 from perceptual.distance import LPIPS
 
-VERSION = 1  # of the numbers; another one makes old caches foreign
+VERSION = 2  # of the numbers and of the files; another one makes old caches foreign
 CHUNK = 64  # pairs compared at once
+PART = 1024  # pairs that a process computes alone, checksums together, and loses at most when it is killed
 FEATURE_BUDGET = 1 << 30  # bytes of feature maps held for images that recur
 
 
@@ -101,6 +105,8 @@ class DifferenceDataset(Dataset[DifferenceBatch | PairDifferenceBatch]):
 class CachedDataModule(pl.LightningDataModule):
     """The batches of another data module with cached means in place of images.
 
+    `setup`, which Lightning calls in every process, computes what is not there yet; the processes share it.
+
     Args:
         data: where the triplets come from, set up for fit.
         lpips: the distance, whose backbone is frozen.
@@ -116,15 +122,27 @@ class CachedDataModule(pl.LightningDataModule):
         super().__init__()
         if not lpips.backbone.frozen:
             raise ValueError(f"the features of {lpips.backbone.name} cannot be cached: it is being trained")
-        assert data.train_set is not None
-        assert data.val_set is not None
-        place = Path(folder) if folder else default_folder()
         self.data = data
         self.subsets, self.jnd_subsets = data.subsets, data.jnd_subsets
-        self.train_set, self.val_set = (
-            cached(lpips, triplets, place) for triplets in (data.train_set, data.val_set)
-        )
-        self.jnd_set = None if data.jnd_set is None else cached(lpips, data.jnd_set, place)
+        self.folder = Path(folder) if folder else default_folder()
+        self._lpips = lpips
+        self.train_set: DifferenceDataset | None = None
+        self.val_set: DifferenceDataset | None = None
+        self.jnd_set: DifferenceDataset | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Compute the means, or find them; on the trainer's device, if there is one."""
+        if self.train_set is not None:
+            return
+        data, backbone = self.data, self._lpips.backbone
+        assert data.train_set is not None
+        assert data.val_set is not None
+        before = backbone.mean.device
+        backbone.to(self.trainer.strategy.root_device if self.trainer else before)
+        self.val_set = cached(self._lpips, data.val_set, self.folder)
+        self.jnd_set = None if data.jnd_set is None else cached(self._lpips, data.jnd_set, self.folder)
+        self.train_set = cached(self._lpips, data.train_set, self.folder)
+        backbone.to(before)
 
     def train_dataloader(self) -> Batches[DifferenceBatch]:
         """Training batches, in the order in which the other data module would give them."""
@@ -143,49 +161,54 @@ def default_folder() -> Path:
 def cached(lpips: LPIPS, judged: TripletDataset | PairDataset, folder: Path) -> DifferenceDataset:
     """The items with their means, from `folder` if it has them, else computed and kept there.
 
-    Several processes may ask at once: one computes, the others wait. A computation that was interrupted goes
-    on where it was.
+    Several processes may ask at once, ranks of one run or runs of a sweep: they share the work, part by part.
+    A computation that was interrupted goes on where it was; parts whose checksum is wrong are made again.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to.
     """
     pairs = DistinctPairs(judged)
-    key = cache_key(lpips, judged)
-    path = folder / f"{lpips.backbone.name}-{key[:16]}.npy"
-    folder.mkdir(parents=True, exist_ok=True)
-    shape = (len(pairs), sum(lpips.backbone.channels))
-    with FileLock(f"{path}.lock"):
-        if not _whole(path, shape):
-            _compute(lpips, pairs, path, shape)
-    means = np.load(path, mmap_mode="c")  # copy on write: the file stays as it is
-    return DifferenceDataset(judged, pairs, torch.from_numpy(means))
+    about = describe(lpips, judged)
+    cache = _Cache(folder, about, (len(pairs), sum(lpips.backbone.channels)))
+    cache.open()
+    cache.complete(lpips, pairs)
+    return DifferenceDataset(judged, pairs, torch.from_numpy(cache.means()))
 
 
-def cache_key(lpips: LPIPS, judged: TripletDataset | PairDataset) -> str:
-    """SHA-256, in hex, of everything the means depend on."""
+def describe(lpips: LPIPS, judged: TripletDataset | PairDataset) -> dict[str, Any]:
+    """Everything the means depend on, for JSON; pixels enter as they are after resizing."""
     backbone = lpips.backbone
-    parts = [
-        VERSION,
-        backbone.name,
-        backbone.fingerprint(),
-        backbone.out_indices,
-        backbone.input_size,
-        backbone.mean.flatten().tolist(),
-        backbone.std.flatten().tolist(),
-        backbone.precision,
-        lpips.form,
-        judged.table.fingerprint(),
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return {
+        "version": VERSION,
+        "backbone": backbone.name,
+        "weights": backbone.fingerprint(),
+        "levels": list(backbone.out_indices),
+        "input_size": list(backbone.input_size) if backbone.input_size else None,
+        "mean": backbone.mean.flatten().tolist(),
+        "std": backbone.std.flatten().tolist(),
+        "form": lpips.form,
+        "data": judged.table.fingerprint(),
+    }
 
 
 @torch.no_grad()
-def mean_differences(lpips: LPIPS, pairs: DistinctPairs, start: int = 0) -> Iterator[Tensor]:
-    """Means (n, C) float32 of the pairs from `start` on, in chunks; an image goes through the backbone once.
+def mean_differences(
+    lpips: LPIPS,
+    pairs: DistinctPairs,
+    start: int = 0,
+    stop: int | None = None,
+    held: "OrderedDict[int, list[Tensor]] | None" = None,
+) -> Iterator[Tensor]:
+    """Means (n, C) float32 of the pairs from `start` to `stop`, in chunks.
+
+    An image goes through the backbone once; `held` keeps its maps from one call to the next.
 
     Where the maps of all images do not fit `FEATURE_BUDGET`, those not met for the longest time are dropped
     and computed again if they come back; pairs are sorted by reference, so few do.
     """
-    held: OrderedDict[int, list[Tensor]] = OrderedDict()
+    held = OrderedDict() if held is None else held
     device = lpips.backbone.mean.device
-    for chunk in pairs.pairs[start:].split(CHUNK):
+    for chunk in pairs.pairs[start:stop].split(CHUNK):
         images, place = chunk.unique(return_inverse=True)
         new = torch.tensor([i for i in images.tolist() if i not in held], dtype=torch.long)
         if len(new):
@@ -209,38 +232,108 @@ def _drop_oldest(held: "OrderedDict[int, list[Tensor]]", used: Sequence[int]) ->
         held.popitem(last=False)
 
 
-def _compute(lpips: LPIPS, pairs: DistinctPairs, path: Path, shape: tuple[int, int]) -> None:
-    """Write the means to a partial file, going on where an earlier process stopped; rename it when whole."""
-    partial, progress = Path(f"{path}.partial"), Path(f"{path}.rows")
-    start = int(progress.read_text()) if progress.is_file() and _whole(partial, shape) else 0
-    mode = "r+" if start else "w+"
-    means = np.lib.format.open_memmap(partial, mode, np.float32, shape)
-    chunks = mean_differences(lpips, pairs, start)
-    total = -(-(len(pairs) - start) // CHUNK)
-    label = f"Features of {lpips.backbone.name}"
-    console = Console(stderr=True)
-    for chunk in track(
-        chunks, label, total, console=console, transient=True, disable=not console.is_terminal
-    ):
-        means[start : start + len(chunk)] = chunk.numpy()
-        start += len(chunk)
+class _Cache:
+    """Means on disk: a folder with `means.npy`, what they are of, and a checksum of each part so far."""
+
+    def __init__(self, folder: Path, about: dict[str, Any], shape: tuple[int, int]) -> None:
+        self.about = json.dumps(about, indent=1)
+        self.folder = folder / f"{about['backbone']}-{sha256(self.about.encode()).hexdigest()[:16]}"
+        self.shape = shape
+        self.parts = range(0, shape[0], PART)
+
+    def open(self) -> None:
+        """Make the folder, or check what is in it: what is not as it was written is forgotten."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self.folder}.lock"):
+            if self._fits():
+                means = self.means()
+                for part in self.parts:
+                    if self._is_there(part) and self._sum_on_record(part) != _checksum(means, part):
+                        self._record(part).unlink()
+            else:
+                self._begin()
+
+    def complete(self, lpips: LPIPS, pairs: DistinctPairs) -> None:
+        """Compute the parts that are missing and that no other process computes; wait for the others."""
+        missing = [part for part in self.parts if not self._is_there(part)]
+        if not missing:
+            return
+        console = Console(stderr=True)
+        held: OrderedDict[int, list[Tensor]] = OrderedDict()
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            label = f"Features of {lpips.backbone.name}"
+            bar = progress.add_task(label, total=self.shape[0], completed=self.shape[0] - len(missing) * PART)
+            # first what nobody is at, then what somebody was at, who may have been killed
+            for timeout in (0, -1):
+                for part in missing:
+                    if self._is_there(part):
+                        progress.advance(bar, PART if timeout == 0 else 0)
+                        continue
+                    try:
+                        with FileLock(f"{self._record(part)}.lock", timeout=timeout):
+                            if not self._is_there(part):
+                                for count in self._compute(lpips, pairs, part, held):
+                                    progress.advance(bar, count)
+                    except Timeout:
+                        continue
+
+    def means(self) -> np.ndarray:
+        """The array, mapped; copy on write, so that the file stays as it is."""
+        means: np.ndarray = np.load(self.folder / "means.npy", mmap_mode="c")
+        return means
+
+    def _compute(
+        self, lpips: LPIPS, pairs: DistinctPairs, part: int, held: "OrderedDict[int, list[Tensor]]"
+    ) -> Iterator[int]:
+        means = np.lib.format.open_memmap(self.folder / "means.npy", "r+")
+        row = part
+        for chunk in mean_differences(lpips, pairs, part, part + PART, held):
+            means[row : row + len(chunk)] = chunk.numpy()
+            row += len(chunk)
+            yield len(chunk)
         means.flush()
-        _replace(progress, str(start))
-    del means
-    os.replace(partial, path)
-    progress.unlink(missing_ok=True)
+        fresh = self.folder / f"{part}.new"
+        fresh.write_text(str(_checksum(means, part)))
+        os.replace(fresh, self._record(part))
+
+    def _fits(self) -> bool:
+        """Whether the folder is of these means, and the array whole to its last byte."""
+        try:
+            means = self.means()
+            about = (self.folder / "about.json").read_text()
+        except (OSError, ValueError, EOFError):
+            return False
+        return about == self.about and means.shape == self.shape and means.dtype == np.float32
+
+    def _begin(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        try:
+            path = self.folder / "means.npy"
+            np.lib.format.open_memmap(path, "w+", np.float32, self.shape)
+            with path.open("r+b") as file:
+                # now is the time to hear that the disk is full, and not as a signal amid the work
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            (self.folder / "about.json").write_text(self.about)
+        except OSError as error:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            size = 4 * math.prod(self.shape) / 1e6
+            raise OSError(
+                f"cannot keep {size:,.0f} MB of features in {self.folder.parent}: {error.strerror}; "
+                "PERCEPTUAL_CACHE names another folder, data.cache=off does without"
+            ) from error
+
+    def _record(self, part: int) -> Path:
+        return self.folder / f"{part}.crc32"
+
+    def _is_there(self, part: int) -> bool:
+        return self._record(part).is_file()
+
+    def _sum_on_record(self, part: int) -> int | None:
+        text = self._record(part).read_text()
+        return int(text) if text.isdecimal() else None
 
 
-def _whole(path: Path, shape: tuple[int, int]) -> bool:
-    """Whether a file is a float32 array of this shape to its last byte."""
-    try:
-        means = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        return False
-    return means.shape == shape and means.dtype == np.float32
-
-
-def _replace(path: Path, text: str) -> None:
-    fresh = Path(f"{path}.new")
-    fresh.write_text(text)
-    os.replace(fresh, path)
+def _checksum(means: np.ndarray, part: int) -> int:
+    return zlib.crc32(np.ascontiguousarray(means[part : part + PART]).data)

@@ -1,5 +1,10 @@
 """Cached means: the numbers that the images give, computed once, never taken from a foreign cache."""
 
+import errno
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import app
@@ -11,7 +16,7 @@ import torch
 from perceptual import differences
 from perceptual.backbone import Backbone
 from perceptual.data import ManifestDataModule
-from perceptual.differences import CachedDataModule, cached
+from perceptual.differences import CachedDataModule, DifferenceDataset, cached
 from perceptual.distance import FORMS, LPIPS
 from perceptual.module import PerceptualRanker
 
@@ -45,6 +50,7 @@ def forwards(lpips: LPIPS) -> list[int]:
 def test_the_means_give_the_distances_of_the_images(data, lpips, tmp_path, form):
     lpips.form = form
     batches = CachedDataModule(data, lpips, tmp_path / "cache")
+    batches.setup("fit")
     for images, means in zip(data.val_dataloader(), batches.val_dataloader(), strict=True):
         assert torch.equal(means.judgment, images.judgment)
         assert torch.equal(means.subset, images.subset)
@@ -107,49 +113,73 @@ def test_a_small_budget_changes_no_number(data, lpips, tmp_path, monkeypatch):
     )
 
 
+def means_of(dataset: DifferenceDataset) -> torch.Tensor:
+    return dataset.__getitems__(list(range(len(dataset)))).means.clone()
+
+
 def test_an_interrupted_computation_goes_on_where_it_was(data, lpips, tmp_path, monkeypatch):
-    monkeypatch.setattr(differences, "CHUNK", 4)
+    monkeypatch.setattr(differences, "PART", 12)
     whole = cached(lpips, data.train_set, tmp_path / "whole")
     real = differences.mean_differences
     starts = []
 
-    def interrupted(lpips, pairs, start=0):
+    def interrupted(lpips, pairs, start, *others):
         starts.append(start)
-        for count, chunk in enumerate(real(lpips, pairs, start)):
-            if len(starts) == 1 and count == 3:
-                raise KeyboardInterrupt
-            yield chunk
+        if len(starts) == 3:
+            raise KeyboardInterrupt
+        return real(lpips, pairs, start, *others)
 
     monkeypatch.setattr(differences, "mean_differences", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cached(lpips, data.train_set, tmp_path / "cache")
     again = cached(lpips, data.train_set, tmp_path / "cache")
-    assert starts == [0, 12]
-    rows = list(range(len(whole)))
-    assert torch.equal(again.__getitems__(rows).means, whole.__getitems__(rows).means)
-    assert not list(tmp_path.glob("cache/*.partial")) + list(tmp_path.glob("cache/*.rows"))
+    assert starts[:5] == [0, 12, 24, 24, 36]
+    assert torch.equal(means_of(again), means_of(whole))
+
+
+def flip_a_bit(folder: Path) -> None:
+    means = np.load(folder / "means.npy", mmap_mode="r+")
+    means.view(np.uint8)[3, 5] ^= 1
+    means.flush()
 
 
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda path: path.write_bytes(path.read_bytes()[:-4]),
-        lambda path: path.write_bytes(b""),
-        lambda path: np.save(path, np.zeros((3, 3), np.float32)),
+        lambda folder: (folder / "means.npy").write_bytes((folder / "means.npy").read_bytes()[:-4]),
+        lambda folder: (folder / "means.npy").write_bytes(b""),
+        lambda folder: np.save(folder / "means.npy", np.zeros((3, 3), np.float32)),
+        lambda folder: (folder / "about.json").write_text("{}"),
+        lambda folder: (folder / "0.crc32").write_text("?"),
+        flip_a_bit,
     ],
-    ids=["truncated", "empty", "another shape"],
+    ids=["truncated", "empty", "another shape", "of something else", "unreadable record", "a flipped bit"],
 )
 def test_a_broken_cache_is_made_again(data, lpips, tmp_path, spoil):
-    rows = list(range(len(data.train_set)))
-    good = cached(lpips, data.train_set, tmp_path).__getitems__(rows).means.clone()
-    (path,) = tmp_path.glob("*.npy")
-    spoil(path)
-    assert torch.equal(cached(lpips, data.train_set, tmp_path).__getitems__(rows).means, good)
+    good = means_of(cached(lpips, data.train_set, tmp_path))
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir() and path.name.startswith("test_resnet"))
+    spoil(folder)
+    seen = forwards(lpips)
+    assert torch.equal(means_of(cached(lpips, data.train_set, tmp_path)), good)
+    assert seen
+    seen.clear()
+    cached(lpips, data.train_set, tmp_path)
+    assert not seen
+
+
+def test_a_full_disk_is_one_line(data, lpips, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"cannot keep .* MB of features in .*No space left on device"):
+        cached(lpips, data.train_set, tmp_path / "cache")
+    assert not list(tmp_path.glob("cache/*/"))
 
 
 def test_the_key_tells_apart_all_that_matters(data, lpips, tmp_path):
     def key(metric: LPIPS, triplets=data.train_set) -> str:
-        return differences.cache_key(metric, triplets)
+        return json.dumps(differences.describe(metric, triplets))
 
     torch.manual_seed(1)
     others = [
@@ -193,4 +223,67 @@ def test_train_py_uses_the_cache_and_can_do_without(tmp_path, monkeypatch):
     app.run("train.py", *small, "data.cache=off", monkeypatch=monkeypatch)
     assert not Path("cache").exists()
     app.run("train.py", *small, monkeypatch=monkeypatch)
-    assert len(list(Path("cache").glob("*.npy"))) == 2
+    assert len(list(Path("cache").glob("*/means.npy"))) == 2
+
+
+SHARES = """
+import sys
+import torch
+import torch.distributed as dist
+import app
+from perceptual import differences
+from perceptual.backbone import Backbone
+from perceptual.data import ManifestDataModule
+from perceptual.differences import CachedDataModule
+from perceptual.distance import LPIPS
+from perceptual.module import PerceptualRanker
+import pytorch_lightning as pl
+
+torch.set_num_threads(1)
+differences.PART = 4
+real = differences.mean_differences
+
+
+def told(lpips, pairs, start, *others):
+    print("computed", start, len(pairs), flush=True)
+    return real(lpips, pairs, start, *others)
+
+
+differences.mean_differences = told
+data = ManifestDataModule(sys.argv[1], size=32, batch_size=8)
+data.setup("fit")
+torch.manual_seed(0)
+model = PerceptualRanker({"name": "test_resnet", "weights": None})
+trainer = pl.Trainer(
+    max_epochs=1, accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False,
+    enable_progress_bar=False,
+)
+trainer.fit(model, datamodule=CachedDataModule(data, model.distance, sys.argv[2]))
+"""
+
+
+def test_the_processes_of_a_run_share_the_work(data, tmp_path, monkeypatch):
+    """None is computed twice and none is left out, by Lightning's own two processes on gloo."""
+    script = tmp_path / "shares.py"
+    script.write_text(SHARES)
+    paths = os.pathsep.join([str(app.ROOT), str(app.ROOT / "tests")])
+    run = subprocess.run(
+        [sys.executable, str(script), str(data.path), str(tmp_path / "cache")],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert run.returncode == 0, run.stderr
+    computed = [line.split()[1:] for line in run.stdout.splitlines() if line.startswith("computed")]
+    sizes = {int(size) for _, size in computed}
+    parts = sorted((int(size), int(start)) for start, size in computed)
+    assert parts == sorted((size, start) for size in sizes for start in range(0, size, 4))
+    monkeypatch.setattr(differences, "PART", 4)
+    torch.manual_seed(0)
+    metric = PerceptualRanker(NETWORK).distance  # with the backbone of the run
+    seen = forwards(metric)
+    together = cached(metric, data.train_set, tmp_path / "cache")
+    assert not seen
+    alone = cached(metric, data.train_set, tmp_path / "alone")
+    torch.testing.assert_close(means_of(together), means_of(alone), rtol=1e-5, atol=1e-7)
