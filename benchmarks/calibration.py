@@ -2,10 +2,10 @@
 
     python -m benchmarks.calibration [--backbone alexnet] [--count 20000] [--output calibration.json]
 
-`count` triplets of 3 × `count` distinct images of 64×64 lie in a packed store. Ours is `train.py`, a process of
-its own from start to end, twice on one cache: with the extraction of features, then with another learning rate.
-Of the reference, `lpips.Trainer` as its own script drives it, a slice of `STEPS` steps is timed, its images in
-memory, and multiplied up to ten epochs: that is not a full run.
+`count` triplets of 3 × `count` distinct images of 64×64 lie in a packed store. Ours is `train.py`, a process
+of its own from start to end, twice on one cache: with the extraction of features, then with another learning
+rate. Of the reference, `lpips.Trainer` as its own script drives it, a slice of `STEPS` steps is timed, its
+images in memory, and multiplied up to ten epochs: that is not a full run.
 """
 
 import argparse
