@@ -186,6 +186,7 @@ def describe(lpips: LPIPS, judged: TripletDataset | PairDataset) -> dict[str, An
         "input_size": list(backbone.input_size) if backbone.input_size else None,
         "mean": backbone.mean.flatten().tolist(),
         "std": backbone.std.flatten().tolist(),
+        "precision": backbone.precision,
         "form": lpips.form,
         "data": judged.table.fingerprint(),
     }
