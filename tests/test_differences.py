@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -289,3 +290,42 @@ def test_the_processes_of_a_run_share_the_work(data, tmp_path, monkeypatch):
     assert not seen
     alone = cached(metric, data.train_set, tmp_path / "alone")
     torch.testing.assert_close(means_of(together), means_of(alone), rtol=1e-5, atol=1e-7)
+
+
+def test_train_py_killed_while_it_extracts_goes_on_part_by_part(tmp_path, monkeypatch):
+    """By SIGKILL with a part written but not yet on record: the next run begins with that part."""
+    monkeypatch.chdir(tmp_path)
+    path = app.write_manifest(tmp_path / "set")
+    monkeypatch.setattr(differences, "PART", 8)
+    real = differences.mean_differences
+
+    def run(cache: str, kill_in: int = 0) -> list[str]:
+        log = Path(f"{cache}{kill_in}.log")
+
+        def told(lpips, pairs, start, *others):
+            with log.open("a") as file:
+                file.write(f"{start} of {len(pairs)}\n")
+            yield from real(lpips, pairs, start, *others)
+            if len(log.read_text().splitlines()) == kill_in:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        if pid := os.fork():
+            os.waitpid(pid, 0)
+            return log.read_text().splitlines()
+        try:
+            monkeypatch.setenv("PERCEPTUAL_CACHE", str(tmp_path / cache))
+            monkeypatch.setattr(differences, "mean_differences", told)
+            small = ("data.size=32", "backbone.name=test_resnet", "backbone.weights=null", "trainer=smoke")
+            app.run("train.py", "data=manifest", f"data.path={path}", *small, monkeypatch=monkeypatch)
+        finally:
+            os._exit(0)
+
+    alone = run("alone")
+    before, after = run("cache", kill_in=5), run("cache")
+    assert len(before) == 5
+    assert [*before, *after[1:]] == alone
+    assert after[0] == before[-1]
+    for whole in Path("alone").glob("*/means.npy"):
+        np.testing.assert_allclose(
+            np.load("cache" / whole.relative_to("alone")), np.load(whole), rtol=1e-5, atol=1e-7
+        )
