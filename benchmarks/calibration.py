@@ -1,123 +1,162 @@
-"""Ten epochs of `model=lin` against the reference's Trainer, on the same triplets with the same weights.
+"""Ten epochs of `model=lin`, beside the `lpips` package's own Trainer: `python -m benchmarks.calibration`.
 
-    python -m benchmarks.calibration [--backbone alexnet] [--count 20000] [--output calibration.json]
+20,000 triplets of 60,000 distinct images of 64×64 in a packed store, batches of 50, one process, the same
+weights. Ours is `train.py` with its default logging, twice on one cache: `first run` is all of it, with the
+extraction of features; `fit` is Lightning's `Trainer.fit` of a second run with another learning rate.
 
-`count` triplets of 3 × `count` distinct images of 64×64 lie in a packed store. Ours is `train.py`, a process
-of its own from start to end, twice on one cache: with the extraction of features, then with another learning
-rate. Of the reference, `lpips.Trainer` as its own script drives it, a slice of `STEPS` steps is timed, its
-images in memory, and multiplied up to ten epochs: that is not a full run.
+Not all is run in full. Of theirs, `STEPS` steps are timed before our runs and as many after, the images in
+memory, and the median multiplied up to ten epochs. For a network whose extraction would take many minutes
+(all but AlexNet) the cache is filled with random numbers of the right shape, on which the time of the fit
+does not depend, and there is no `first run`.
 """
 
-import argparse
-import json
 import os
 import re
+import runpy
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import warnings
+from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import lpips
 import numpy as np
+import pytorch_lightning as pl
+import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
+from benchmarks.timing import NETS, arguments, report, same_weights
+from perceptual import differences
+from perceptual.data.distinct import DistinctPairs
 from perceptual.data.making import make_triplets
 from perceptual.data.packing import write_store
 from perceptual.data.photos import packaged
 from perceptual.data.store import read_store
 from perceptual.data.triplets import TripletDataset, TripletTable
+from perceptual.distance import LPIPS
 
-NETS = {"alexnet": "alex", "vgg16": "vgg"}
 ROOT = Path(__file__).parents[1]
-BATCH, EPOCHS, STEPS, VALIDATION = 50, 10, 7, 200
+COUNT, VALIDATION, BATCH, EPOCHS = 20_000, 200, 50, 10
+STEPS, WARM = 7, 2
+EXTRACTED = ("alexnet",)  # the others take many minutes
 
 
-def prepare(folder: Path, count: int) -> Path:
-    """A packed store of training and validation triplets; one that is there is taken."""
+def store(count: int = COUNT) -> Path:
+    """A packed store of `count` training triplets and some for validation, made once."""
+    folder = differences.default_folder() / f"benchmark-{count}"
     if not folder.exists():
         table = make_triplets(packaged(), count + VALIDATION, seed=0)
         subset = (np.arange(len(table)) >= count).astype(np.int64)
-        table = replace(table, subset=subset, subsets=["train/photos", "val/photos"])
-        write_store(table, folder, "benchmark")
+        write_store(
+            replace(table, subset=subset, subsets=["train/photos", "val/photos"]), folder, "benchmark"
+        )
     return folder
 
 
-def reference(net: str, store: Path) -> tuple[Any, float]:
-    """The reference's Trainer, and its seconds a step: the median of `STEPS`, after two that do not count."""
+def reference(theirs: lpips.LPIPS, net: str) -> lpips.Trainer:
+    """The package's Trainer as its own script makes it, with given weights."""
     trainer = lpips.Trainer()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the package builds its networks by torchvision's old arguments
-        trainer.initialize(model="lpips", net=net, use_gpu=False, is_train=True, pnet_rand=True)
-    data = TripletDataset(read_store(TripletTable, store))
+    trainer.initialize(model="lpips", net=net, use_gpu=False, is_train=True, pnet_rand=True)
+    trainer.net.load_state_dict(theirs.state_dict())
+    return trainer
+
+
+def steps(trainer: lpips.Trainer, data: TripletDataset) -> list[float]:
+    """Seconds of each step, after some that are not counted."""
     taken = []
-    for step in range(STEPS + 2):
+    for step in range(STEPS + WARM):
         batch = data.__getitems__(list(range(step * BATCH, (step + 1) * BATCH)))
         images = {role: 2 * getattr(batch, role) - 1 for role in ("ref", "p0", "p1")}
         start = time.perf_counter()
         trainer.set_input({**images, "judge": batch.judgment.view(-1, 1, 1, 1)})
         trainer.optimize_parameters()
         taken.append(time.perf_counter() - start)
-    return trainer, statistics.median(taken[2:])
+    return taken[WARM:]
 
 
-def write_weights(trainer: Any, backbone: str, folder: Path) -> Path:
-    """The weights of the reference's network under torchvision's names."""
-    state = trainer.net.net.state_dict()
+def check_equal(trainer: lpips.Trainer, ours: LPIPS, data: TripletDataset) -> None:
+    """Raise AssertionError unless both give the same distances."""
+    batch = data.__getitems__(list(range(8)))
+    trainer.net.eval()
+    with torch.no_grad():
+        expected = [trainer.forward(2 * batch.ref - 1, 2 * p - 1).flatten() for p in (batch.p0, batch.p1)]
+        torch.testing.assert_close(ours.triplet(batch.ref, batch.p0, batch.p1), tuple(expected))
+    trainer.net.train()
+
+
+def write_weights(theirs: lpips.LPIPS, name: str, folder: Path) -> Path:
+    """The weights of the package's network under torchvision's names."""
+    state = theirs.net.state_dict()
     renamed = {re.sub(r"^slice\d+\.", "features.", key): value.clone() for key, value in state.items()}
-    path = folder / f"{backbone}.safetensors"
+    path = folder / f"{name}.safetensors"
     save_file(renamed, path)
     return path
 
 
-def ours(backbone: str, store: Path, weights: Path, place: Path, lr: float) -> float:
-    """Seconds of train.py, from its start to its end."""
-    choices = [f"backbone={backbone}", f"backbone.weights={weights}", "model=lin", f"model.lr={lr}"]
-    data = ["data=bapps", f"data.root={store}", "data.train_subsets=[train/photos]"]
-    command = [
-        sys.executable,
-        "train.py",
-        *choices,
-        *data,
-        "data.val_subsets=[val/photos]",
-        f"runs={place}/runs",
-    ]
-    environment = {**os.environ, "PERCEPTUAL_CACHE": str(place / "cache"), "PYTHONPATH": "."}
+def train(*choices: str) -> tuple[float, float]:
+    """Seconds of train.py, as the shell would run it, and of `Trainer.fit` within it."""
+    fits = []
+    fit = pl.Trainer.fit
+
+    def timed(*args: Any, **kwargs: Any) -> None:
+        start = time.perf_counter()
+        fit(*args, **kwargs)
+        fits.append(time.perf_counter() - start)
+
     start = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    with (
+        patch.object(sys, "argv", ["train.py", *choices]),
+        patch.object(pl.Trainer, "fit", timed),
+        redirect_stdout(sys.stderr),
+    ):
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    return time.perf_counter() - start, fits[0]
 
 
-def main(backbone: str, count: int, store: Path | None) -> dict[str, Any]:
-    """Seconds of ten epochs by each, and the ratios to the reference."""
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        packed = prepare((store or place / "store").absolute(), count)
-        trainer, step = reference(NETS[backbone], packed)
-        weights = write_weights(trainer, backbone, place)
-        first = ours(backbone, packed, weights, place, lr=1e-4)
-        second = ours(backbone, packed, weights, place, lr=2e-4)
-    epochs = EPOCHS * -(-count // BATCH) * step
-    seconds = {"reference": epochs, "first run": first, "second run": second}
-    setting = {"backbone": backbone, "count": count, "reference_step": step, "cores": os.cpu_count()}
-    ratios = {name: epochs / taken for name, taken in seconds.items()}
-    return {"setting": setting, "seconds": seconds, "ratio": ratios}
+def made_up(lpips: LPIPS, pairs: DistinctPairs, start: int, stop: int, *_: Any) -> Iterator[Tensor]:
+    """Random numbers in place of what `differences.mean_differences` computes."""
+    yield torch.rand(len(pairs.pairs[start:stop]), sum(lpips.backbone.channels)) / 100
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Seconds of ten epochs by each, and how many times the package's time is ours."""
+    packed = store()
+    data = TripletDataset(read_store(TripletTable, packed))
+    theirs, ours = same_weights(name)
+    trainer = reference(theirs, NETS[name])
+    check_equal(trainer, ours, data)
+    taken = steps(trainer, data)
+    with tempfile.TemporaryDirectory() as place, patch.dict(os.environ, PERCEPTUAL_CACHE=place):
+        choices = [f"backbone={name}", f"backbone.weights={write_weights(theirs, name, Path(place))}"]
+        choices += ["model=lin", "data=bapps", f"data.root={packed}", f"runs={place}/runs"]
+        choices += ["data.train_subsets=[train/photos]", "data.val_subsets=[val/photos]"]
+        if name in EXTRACTED:
+            first = train(*choices)[0]
+        else:
+            with patch.object(differences, "mean_differences", made_up):
+                train(*choices, "trainer=smoke")
+        second = train(*choices, "model.lr=2e-4")[1]
+    step = statistics.median(taken + steps(trainer, data))
+    whole = step * EPOCHS * -(-COUNT // BATCH)
+    return {
+        "net": name,
+        "lpips step s": step,
+        "lpips ten epochs s": whole,
+        "first run s": first if name in EXTRACTED else "—",
+        "fit s": second,
+        "first run faster": whole / first if name in EXTRACTED else "—",
+        "fit faster": whole / second,
+    }
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    options = arguments(__doc__, "calibration.json")
+    report(
+        [measure(name) for name in options.nets], options.output, epochs=EPOCHS, triplets=COUNT, steps=STEPS
     )
-    parser.add_argument("--backbone", choices=list(NETS), default="alexnet")
-    parser.add_argument("--count", type=int, default=20_000, help="training triplets")
-    parser.add_argument("--store", type=Path, help="where the triplets are kept for the next time")
-    parser.add_argument("--output", type=Path, default=Path("calibration.json"), help="where the JSON goes")
-    options = parser.parse_args()
-    result = main(options.backbone, options.count, options.store)
-    for name, seconds in result["seconds"].items():
-        print(f"{name:12s} {seconds:10,.1f} s {result['ratio'][name]:8.1f} ×")
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
