@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,8 @@ os.environ.update(
 )
 os.environ.pop("PERCEPTUAL_WEIGHTS", None)
 os.environ["PERCEPTUAL_CACHE"] = f"{_EMPTY.name}/cache"
+# what a shell starts with `&` ignores Ctrl-C, and so would the tests of it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import torch  # noqa: E402
 
