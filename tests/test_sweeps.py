@@ -146,7 +146,9 @@ def test_runs_side_by_side_give_what_one_after_the_other_gives(sweep, manifest, 
     for number in range(4):
         alone, beside = (json.loads((f / f"{number}/scores.json").read_text()) for f in (folder, side))
         assert alone == beside
-    assert len(list(Path("cache").glob("*/means.npy"))) == 2  # of training and validation triplets, for all four
+    assert (
+        len(list(Path("cache").glob("*/means.npy"))) == 2
+    )  # of training and validation triplets, for all four
 
 
 @pytest.mark.slow
