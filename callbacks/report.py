@@ -8,10 +8,10 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import WandbLogger
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from perceptual.data import TwoAFCDataModule
+from perceptual.data.loading import Batches
 
 FOLDER = "reports"  # in the run's folder
 
@@ -94,14 +94,10 @@ def _predict(trainer: pl.Trainer, module: pl.LightningModule) -> list[np.ndarray
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     workers = source(trainer).num_workers or 0
     size = source(trainer).batch_size
-    batches = DataLoader(data.val_set, size, num_workers=workers, collate_fn=_whole_batch)
+    batches: Batches[Any] = Batches(data.val_set, size, workers, shared=False)
     parts = []
     for batch in batches:
         d0, d1 = module.transfer_batch_to_device(batch, device, 0).distances(module.distance)
         parts.append(torch.stack([d0, d1, module.ranking(d0, d1).sigmoid()]).float().cpu())
     module.to(home).train(training)
     return list(torch.cat(parts, dim=1).numpy())
-
-
-def _whole_batch(batch: Any) -> Any:
-    return batch  # `__getitems__` delivers whole batches

@@ -74,10 +74,6 @@ class Batches(Generic[Batch]):
                 batch = batch._replace(weight=batch.weight * weight)
             yield batch
 
-    def whole(self) -> "Batches[Batch]":
-        """The same batches for this process alone, from the start: what one process shows for all."""
-        return Batches(self.dataset, self.batch_size, self.num_workers, self.sampler.seed, shared=False)
-
     def state_dict(self) -> dict[str, int]:
         """The batches given out in the epoch of the last one, and what they are batches of."""
         return {**self._given, **self._counted()}

@@ -78,7 +78,7 @@ def test_validation_of_a_process_may_be_an_empty_batch(monkeypatch):
 
 def test_one_process_can_have_the_whole(monkeypatch):
     in_process(1, 2, monkeypatch)
-    assert epoch(Batches(NumberDataset(6), 5).whole()) == [[0, 1, 2, 3, 4], [5]]
+    assert epoch(Batches(NumberDataset(6), 5, shared=False)) == [[0, 1, 2, 3, 4], [5]]
 
 
 def test_fewer_items_a_batch_than_processes_are_refused(monkeypatch):
