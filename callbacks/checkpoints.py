@@ -86,7 +86,9 @@ class LastCheckpoint(ModelCheckpoint):
 
     def _due(self, trainer: pl.Trainer) -> bool:
         late = self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes
-        return late or (self.steps is not None and trainer.global_step % self.steps == 0)
+        # a run that ends within an epoch is to go on within it, if it is asked for more steps
+        ends = trainer.global_step == trainer.max_steps
+        return late or ends or (self.steps is not None and trainer.global_step % self.steps == 0)
 
     def _agree(self, trainer: pl.Trainer, due: bool, told: int) -> tuple[bool, int]:
         """What any process wants, in all of them: they save together."""
@@ -133,6 +135,11 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self, dirpath: str, monitor: str = "val/2afc/mean") -> None:
         super().__init__(dirpath, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save if the epoch was validated, which one that `max_steps` ended is not."""
+        if self.monitor in trainer.callback_metrics and trainer.is_last_batch:
+            super().on_train_epoch_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over score and file."""

@@ -19,7 +19,7 @@ from perceptual.distance import FORMS, LPIPS
 from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore, two_afc_score
 from perceptual.optimization import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 from perceptual.ranking import RANKINGS, ranking_loss
-from perceptual.resume import RandomState
+from perceptual.resume import Position, RandomState
 
 if TYPE_CHECKING:
     from perceptual.data import TripletBatch
@@ -127,7 +127,7 @@ class PerceptualRanker(pl.LightningModule):
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """What exact resumption needs beside the weights."""
-        return [RandomState()]
+        return [RandomState(), Position()]
 
     def on_fit_start(self) -> None:
         """Switch to training mode, which LPIPS is built without and which Lightning leaves as it finds it."""

@@ -1,4 +1,4 @@
-"""What a run that was killed needs to go on exactly: whole checkpoint files, and the random generators."""
+"""What a run that was killed needs to go on exactly: whole checkpoint files, its position, its generators."""
 
 import os
 import random
@@ -70,6 +70,23 @@ class RandomState(pl.Callback):
         elif trainer.global_rank:
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)
         self._loaded = []
+
+
+class Position(pl.Callback):
+    """Where a run stands, in two cases in which Lightning loses it; `PerceptualRanker` brings it along.
+
+    It takes a run with `max_steps` for one that always stops within an epoch, and counts the epoch before a
+    checkpoint at an epoch's end twice. And a schedule that asks for the steps of a run has the batches set up
+    before it is known which of them were given out.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let the progress of a checkpoint alone say whether it is from within an epoch."""
+        trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell the batches their position, if that is still to be done; none has been read yet."""
+        trainer.fit_loop._load_combined_loader_states()
 
 
 def random_state() -> dict[str, Any]:

@@ -86,7 +86,7 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 KILLS = [
-    pytest.param("lin", (), 2, id="lin-cached"),
+    pytest.param("lin", ("schedule=cosine",), 2, id="lin-cached"),
     pytest.param("lin", (), 10, id="lin-cached-ten", marks=pytest.mark.slow),
     pytest.param("lin", ("data.cache=off",), 10, id="lin-images-ten", marks=pytest.mark.slow),
     pytest.param("tune", ("data.num_workers=1",), 10, id="tune-ten", marks=pytest.mark.slow),
@@ -112,6 +112,16 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(folder, variant
     assert_same(last("killed"), last("whole"))
     assert_same(last("killed").with_name("best.ckpt"), last("whole").with_name("best.ckpt"))
     assert "not resumable" not in Path("killed.log").read_text()
+
+
+def test_steps_that_end_a_run_may_be_raised(folder):
+    # 9 batches an epoch: it ends with one, then within one
+    arguments = ("model=lin", "trainer.max_epochs=6", "augmentation=swap", "callbacks.last.steps=null")
+    assert finish(start("whole", *arguments, "trainer.max_steps=27")) == 0
+    for number, steps in enumerate((9, 13, 27)):
+        more = ["ckpt=last"] if number else []
+        assert finish(start("raised", *arguments, f"trainer.max_steps={steps}", *more)) == 0
+    assert_same(last("raised"), last("whole"))
 
 
 def test_sigterm_leaves_a_checkpoint_to_go_on_from(folder):
