@@ -346,7 +346,8 @@ def check_name(name: str) -> None:
         )
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
-        raise ValueError(f"timm has no weights {tag!r} for {architecture}; its tags: {', '.join(tags)}")
+        there = f"its tags: {', '.join(tags)}" if tags else "it has no tags: leave it out"
+        raise ValueError(f"there are no weights {tag!r} for {architecture}; {there}")
 
 
 def _torchvision_hub(name: str) -> Mapping[str, Tensor]:

@@ -6,8 +6,10 @@ from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from timm.layers import padding
 from torch.export import Dim, ExportedProgram
 
 from perceptual.backbone import PATCH
@@ -19,8 +21,7 @@ def program(metric: LPIPS, size: tuple[int, int] | None = None, uint8: bool = Fa
 
     Args:
         metric: on the CPU; the program does not check the range of its images.
-        size: (H, W) of the images; None: any that the network takes. Most transformers need one, and networks
-            with TensorFlow's padding, which depends on the size (timm's `tf_…`): tracing that takes minutes.
+        size: (H, W) of the images; None: any that the network takes. Most transformers need one.
         uint8: the program takes images of 0 … 255, not floats in the metric's `value_range`.
 
     Raises:
@@ -30,18 +31,19 @@ def program(metric: LPIPS, size: tuple[int, int] | None = None, uint8: bool = Fa
     dtype = torch.uint8 if uint8 else torch.float32
     x, y = torch.zeros(2, 2, 3, height, width, dtype=dtype)
     free: dict[int, Any] = {0: Dim.DYNAMIC} if size else {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
-    if size is None and any(type(module).__name__.endswith("Same") for module in metric.modules()):
-        raise _needs_size(metric)
     metric = deepcopy(metric).eval()
     for parameter in metric.parameters():  # torch.export.save warns of the backbone's channels last
         parameter.data = parameter.data.contiguous()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), patch.object(padding, "get_same_padding", same_padding):
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
             return torch.export.export(metric, (x, y), dynamic_shapes={"x": free, "y": free})
     except Exception as error:  # of many types, and of many lines that speak of the network's inside
         if size is None:
-            raise _needs_size(metric) from error
+            raise ValueError(
+                f"{metric.backbone.name} cannot be exported for images of any size; "
+                "give one: size=(224, 224), --size 224"
+            ) from error
         metric(x, y)  # the size may be what is wrong
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(
@@ -49,11 +51,15 @@ def program(metric: LPIPS, size: tuple[int, int] | None = None, uint8: bool = Fa
         ) from error
 
 
-def _needs_size(metric: LPIPS) -> ValueError:
-    return ValueError(
-        f"{metric.backbone.name} cannot be exported for images of any size; "
-        "give one: size=(224, 224), --size 224"
-    )
+def same_padding(side: Any, kernel: int, stride: int, dilation: int) -> Any:
+    """Pixels that TensorFlow adds to a side, at both ends together, for an output of ⌈side / stride⌉.
+
+    As timm's `get_same_padding`, but in whole numbers, and comparing only where it must: torch.export then
+    follows a side that it does not know, and sees it cancel out of the sizes of all later maps.
+    """
+    span = dilation * (kernel - 1) + 1
+    total = ((side + stride - 1) // stride - 1) * stride + span - side
+    return total if span >= stride else torch.sym_max(total, 0)
 
 
 def to_onnx(

@@ -1,3 +1,4 @@
+import itertools
 import sys
 
 import numpy as np
@@ -6,9 +7,11 @@ import onnxruntime
 import pytest
 import torch
 from networks import write_weights
+from timm.layers import Conv2dSame
+from timm.layers.pool2d_same import MaxPool2dSame
 
 from perceptual import LPIPS, Backbone, cli
-from perceptual.exporting import program, to_onnx
+from perceptual.exporting import program, same_padding, to_onnx
 
 
 def a_metric(name, **arguments):
@@ -52,6 +55,30 @@ def test_onnx_of_a_cnn_takes_any_batch_and_any_size(tmp_path, name):
     x, _ = pairs(2, 3, 64, 64)
     x[1] = 0
     assert np.array_equal(run_onnx(tmp_path / "model.onnx", x, x), [0, 0])
+
+
+def test_onnx_of_padding_that_depends_on_the_size(tmp_path):
+    metric = a_metric("test_resnet")
+    net = metric.backbone.net
+    net.conv1[0] = Conv2dSame(3, 16, 3, stride=(2, 4))  # of which one is larger than the kernel
+    net.maxpool = MaxPool2dSame(3, 2)
+    to_onnx(metric, tmp_path / "model.onnx")
+    sizes = [(64, 64), (81, 112), (71, 90), (98, 101)]
+    check(tmp_path / "model.onnx", metric, *((count, 3, *size) for count, size in enumerate(sizes, 1)))
+
+
+@slow
+def test_onnx_of_an_efficientnet_takes_any_batch_and_any_size(tmp_path):
+    metric = LPIPS("tf_efficientnet_lite0", lin=None)
+    to_onnx(metric, tmp_path / "model.onnx")
+    sizes = [(64, 64), (224, 160), (97, 131), (63, 66), (33, 250)]
+    check(tmp_path / "model.onnx", metric, *((count, 3, *size) for count, size in enumerate(sizes, 1)))
+
+
+def test_same_padding_is_what_the_last_window_lacks():
+    for side, kernel, stride, dilation in itertools.product(range(1, 40), (1, 2, 3, 5), (1, 2, 3, 4), (1, 2)):
+        last = range(0, side, stride)[-1] + dilation * (kernel - 1)
+        assert same_padding(side, kernel, stride, dilation) == max(last - (side - 1), 0)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +128,9 @@ def test_onnx_is_one_file_that_says_what_it_takes(tmp_path):
 @pytest.mark.parametrize("name", ["squeezenet1_1", "tf_efficientnet_lite0", "test_resnet"])
 def test_an_exported_program_gives_the_same_distances(tmp_path, name):
     metric = a_metric(name)
-    size = (64, 96) if name.startswith("tf_") else None  # its padding depends on it
-    torch.export.save(program(metric, size), tmp_path / "metric.pt2")
+    torch.export.save(program(metric), tmp_path / "metric.pt2")
     loaded = torch.export.load(tmp_path / "metric.pt2").module()
-    for count, *side in [(1, *size), (3, *size)] if size else SIZES:
+    for count, *side in SIZES:
         x, y = pairs(count, 3, *side)
         torch.testing.assert_close(loaded(x, y), metric(x, y), atol=1e-6, rtol=1e-5)
 

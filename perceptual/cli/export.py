@@ -11,9 +11,14 @@ if TYPE_CHECKING:
 
 def export(
     method: Annotated[
-        str, typer.Argument(help="A checkpoint of training, a saved folder, alexnet-v0.1, or a backbone.")
+        str,
+        typer.Argument(
+            metavar="METHOD", help="A checkpoint of training, a saved folder, alexnet-v0.1, or a backbone."
+        ),
     ],
-    folder: Annotated[Path, typer.Argument(help="What to write; must not exist, or be empty.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="What to write; must not exist, or be empty.")
+    ],
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx into it as well.")] = False,
     size: Annotated[
         int | None, typer.Option(min=1, help="Side of the images that model.onnx takes; left out: any.")
@@ -33,7 +38,7 @@ def export(
 ) -> None:
     """Save a distance as a folder that LPIPS.from_pretrained reads: safetensors, config.json, model card.
 
-    Example: perceptual export runs/2026-01-31/12-00-00-000000/checkpoints/best.ckpt mine --onnx
+    Example: `perceptual export runs/…/checkpoints/best.ckpt mine --onnx`
     """
     from perceptual import sharing
 

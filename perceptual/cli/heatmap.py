@@ -34,9 +34,9 @@ def heatmap(
 
     Example: `perceptual heatmap photo.png photo.jpg -o map.png --levels --backbone vgg16`
     """
-    from perceptual.cli.plots import need_matplotlib
+    from perceptual.cli.plots import check_picture
 
-    need_matplotlib()
+    check_picture(output)
     from perceptual.cli.images import read_pair
     from perceptual.cli.method import choose
     from perceptual.cli.output import print_json, short

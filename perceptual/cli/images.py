@@ -69,8 +69,9 @@ def list_images(folder: str) -> dict[str, str]:
         ValueError: no such folder, or none in it.
     """
     if not Path(folder).is_dir():
-        what = "is a file, where a folder is expected" if Path(folder).exists() else "is no folder"
-        raise ValueError(f"{folder} {what}")
+        if Path(folder).exists():
+            raise ValueError(f"{folder} is a file, where a folder is expected")
+        raise ValueError(f"no folder {folder}")
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     images = {
         path.relative_to(folder).as_posix(): str(path)

@@ -30,7 +30,9 @@ def info(
     from perceptual.leaderboard.provenance import describe
 
     loaded = methods.load(model)
-    facts: dict[str, Any] = {"method": model, "family": methods.family(model)}
+    network = getattr(loaded.distance, "backbone", None)  # a path does not say its family
+    family = methods.family(network.name if network else model)
+    facts: dict[str, Any] = {"method": model, "family": family}
     facts |= describe(loaded.distance) | _calibration(model, loaded.distance)
     if model.endswith(".ckpt"):
         facts |= _training(model)

@@ -10,14 +10,20 @@ FORMATS = (".md", ".html")
 
 def leaderboard(
     results: Annotated[
-        Path, typer.Argument(help="Folder that evaluate.py wrote its results to, or of runs, as of a sweep.")
+        Path,
+        typer.Argument(
+            metavar="RESULTS", help="Folder that evaluate.py wrote its results to, or of runs, as of a sweep."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Table to write: .md or .html.")] = Path(
         "leaderboard.md"
     ),
     plots: Annotated[Path | None, typer.Option(help="Folder to write pictures to, as PNG.")] = None,
 ) -> None:
-    """Rank methods, or the runs of a sweep, by their results, with paired bootstrap intervals."""
+    """Rank methods, or the runs of a sweep, by their results, with paired bootstrap intervals.
+
+    Example: `perceptual leaderboard results -o leaderboard.md --plots pictures`
+    """
     from perceptual.leaderboard import best_setting, find, html_page, make, markdown
     from perceptual.leaderboard.runs import without_score
 

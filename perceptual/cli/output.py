@@ -89,7 +89,7 @@ class RowFile:
         self.path, self.columns, self.count = path, columns, 0
 
     def __enter__(self) -> "RowFile":
-        self.partial = _partial(self.path)
+        self.partial = _begin(self.path)
         self._file = self.partial.open("w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file, lineterminator="\n")
         self._writer.writerow(self.columns)
@@ -119,8 +119,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         ValueError: the path is a folder.
         OSError: it cannot be written.
     """
-    partial = _partial(path)
-    partial.touch()
+    partial = _begin(path)
     try:
         yield partial
         os.replace(partial, path)
@@ -128,11 +127,24 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _partial(path: Path) -> Path:
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before any work; raises what `whole_file` does."""
+    _begin(path).unlink()
+
+
+def _begin(path: Path) -> Path:
+    """An empty file beside the path, to be renamed to it."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder, where the name of a file is expected")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f"{path.name}.partial")
+    if path.exists() and not path.is_file():  # as root, /dev/null would be replaced by a file
+        raise ValueError(f"{path} is no file that could be replaced")
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror})") from error
+    return partial
 
 
 def _finite(value: Any) -> Any:

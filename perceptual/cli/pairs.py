@@ -50,9 +50,9 @@ def pairs(
     from perceptual.cli.output import RowFile, note, print_json, print_table, write_csv
 
     if plot:
-        from perceptual.cli.plots import need_matplotlib
+        from perceptual.cli.plots import check_picture
 
-        need_matplotlib()
+        check_picture(plot)
     names, images, problems = _read(folder, resize)
     for problem in problems:
         note(f"not measured: {problem}")

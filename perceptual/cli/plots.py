@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perceptual.cli.output import whole_file
+from perceptual.cli.output import check_writable, whole_file
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -17,14 +17,21 @@ HEAT = "inferno"
 NAMED = 80  # images; the names of more cannot be read
 
 
-def need_matplotlib() -> None:
+def check_picture(path: Path) -> None:
     """Refuse a picture that could not be written, before any work.
 
     Raises:
-        ValueError: matplotlib is not installed.
+        ValueError: matplotlib is not installed, it does not know the format, or the path is a folder.
+        OSError: it cannot be written.
     """
     if find_spec("matplotlib") is None:
         raise ValueError("pictures need matplotlib: pip install matplotlib")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    if _format(path) not in known:
+        raise ValueError(f"{path} cannot be drawn: its suffix must be one of {', '.join(known)}")
+    check_writable(path)
 
 
 def draw_heatmap(
@@ -140,7 +147,10 @@ def _figure(width: float, height: float) -> "Figure":
     return Figure((width, height), dpi=150, layout="constrained")
 
 
+def _format(path: Path) -> str:
+    return path.suffix.lstrip(".").lower() or "png"
+
+
 def _save(figure: "Figure", path: Path) -> None:
-    kind = path.suffix.lstrip(".").lower() or "png"
     with whole_file(path) as partial:
-        figure.savefig(partial, format=kind)
+        figure.savefig(partial, format=_format(path))

@@ -44,9 +44,9 @@ def video(
     Example: `perceptual video original.mp4 compressed.mp4 --json`
     """
     if plot:
-        from perceptual.cli.plots import need_matplotlib
+        from perceptual.cli.plots import check_picture
 
-        need_matplotlib()
+        check_picture(plot)
     from perceptual.cli.frames import together
     from perceptual.cli.method import choose
     from perceptual.cli.output import RowFile, note, print_json, print_table, short, write_csv

@@ -90,13 +90,14 @@ def test_images_that_the_network_cannot_take_are_reported_and_the_rest_done(shel
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("a", "nowhere"), "nowhere is no folder"),
+        (("a", "nowhere"), "no folder nowhere"),
         (("a/1.png", "b"), "a/1.png is a file, where a folder is expected"),
         (("a", "empty"), "empty holds no images"),
         (("a", "others"), "a and others have no name in common"),
         (("a", "b", "-o", "empty"), "empty is a folder, where the name of a file is expected"),
-        (("a", "b", "-o", "a/1.png/out.csv"), "[Errno"),
-        (("a", "b", "-o", "/proc/out.csv"), "[Errno"),  # where not even root may write
+        (("a", "b", "-o", "a/1.png/out.csv"), "a/1.png/out.csv cannot be written (File exists)"),
+        (("a", "b", "-o", "/proc/out.csv"), "/proc/out.csv cannot be written ("),  # where not even root may
+        (("a", "b", "-o", "/dev/null"), "/dev/null is no file that could be replaced"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(shell, two_folders, draw, folder, arguments, message):

@@ -138,6 +138,7 @@ def test_other_sizes_are_refused_or_resized(shell, draw, weights):
         (("a.png", "https://x.org/a.png"), "https://x.org/a.png is a URL, which is not fetched: download it"),
         (("a.png", "a.png", "-b", "alexnett"), "unknown backbone 'alexnett'; did you mean alexnet"),
         (("a.png", "a.png", "-m", "ssimm"), "unknown method 'ssimm'"),
+        (("a.png", "a.png", "-b", "alexnet.foo"), "there are no weights 'foo' for alexnet; it has no tags"),
         (("a.png", "a.png", "-b", "resnet18"), "no calibration was published for 'resnet18'; --lin none"),
         (("a.png", "a.png", "--lin", "no.safetensors"), "weights file 'no.safetensors' does not exist"),
         (("a.png", "a.png", "-m", "l2", "--lin", "none"), "--method names a whole distance"),

@@ -132,9 +132,9 @@ def test_equal_images_have_a_map(shell, draw, weights):
     ("arguments", "message"),
     [
         (("-m", "ssim"), "ssim gives one number, no map"),
-        (("-o", "map.xyz"), "Format 'xyz' is not supported"),
+        (("-o", "map.xyz"), "map.xyz cannot be drawn: its suffix must be one of "),
         (("-o", "."), ". is a folder, where the name of a file is expected"),
-        (("-o", "/proc/map.png"), "[Errno"),
+        (("-o", "/proc/map.png"), "/proc/map.png cannot be written ("),
     ],
 )
 def test_a_map_that_cannot_be_drawn_is_one_line(shell, draw, weights, arguments, message):
@@ -143,6 +143,13 @@ def test_a_map_that_cannot_be_drawn_is_one_line(shell, draw, weights, arguments,
     assert (code, out) == (1, "")
     assert err.startswith(f"error: {message}")
     assert [path.name for path in Path().iterdir()] == ["a.png"]
+
+
+def test_a_plot_that_cannot_be_written_is_found_before_any_work(shell, draw, folder):
+    draw("photos/a.png", 0)
+    for command in (("pairs", "photos"), ("video", "a.mp4", "b.mp4")):
+        _, _, err = shell(*command, "--plot", "photos")
+        assert err == "error: photos is a folder, where the name of a file is expected"
 
 
 @pytest.mark.parametrize("arguments", [("heatmap", "a", "b"), ("pairs", "d", "--plot", "p.png")])
@@ -240,7 +247,7 @@ def test_a_downloaded_model_is_cached(shell, monkeypatch, tmp_path):
     assert out.splitlines()[1].endswith(",cached")
 
 
-def test_info(shell, weights):
+def test_info(shell, weights, folder):
     code, out, _ = shell("info", "alexnet-v0.1", "--json")
     found = json.loads(out)
     model = LPIPS("alexnet")
@@ -251,4 +258,6 @@ def test_info(shell, weights):
     assert found["weights"].startswith("file:")
     assert shell("info", "alexnet")[1].count("none: all weights 1") == 1
     assert shell("info", "l2")[0] == 0
+    model.save_pretrained(folder / "mine")
+    assert json.loads(shell("info", "./mine", "--json")[1])["family"] == "alexnet"
     assert shell("info", "nothing")[2].startswith("error: unknown method 'nothing'")

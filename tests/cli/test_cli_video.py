@@ -1,5 +1,6 @@
 import csv
 import json
+import struct
 import sys
 from pathlib import Path
 
@@ -10,12 +11,12 @@ from PIL import Image
 av = pytest.importorskip("av")
 
 
-def write(path, frames, rate=10):
+def write(path, frames, rate=10, codec="ffv1"):
     """A lossless video of frames (H, W, 3)."""
     with av.open(path, "w") as container:
-        stream = container.add_stream("ffv1", rate=rate)
+        stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "bgr0"
+        stream.pix_fmt = "bgr0" if codec == "ffv1" else "rgb24"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
@@ -49,6 +50,27 @@ def test_each_frame_has_the_distance_of_its_images(shell, folder, frames, change
     assert [float(row["seconds"]) for row in rows] == pytest.approx([i / 10 for i in range(9)], abs=0.01)
     assert out.startswith(f"9 frames · mean {alone / 9:.4f} · greatest {alone:.4f} at frame 6 (0.60 s)")
     assert np.ptp(np.asarray(Image.open("out.png").convert("L"))) > 100
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turn"),
+    [
+        ((0, 1, -1, 0), -1),
+        ((-1, 0, 0, -1), 2),
+        ((0, -1, 1, 0), 1),
+    ],  # as telephones write it; turns to the left
+)
+def test_frames_are_turned_as_the_file_says(shell, folder, frames, matrix, turn):
+    write("a.mov", frames, codec="png")
+    write("b.mov", [np.rot90(frame, turn).copy() for frame in frames], codec="png")
+    video = Path("a.mov").read_bytes()
+    header = video.index(b"tkhd") + 4 + 40  # ISO/IEC 14496-12: nine numbers a b u c d v x y w, 16.16 and 2.30
+    a, b, c, d = (number << 16 for number in matrix)
+    turned = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    Path("a.mov").write_bytes(video[:header] + turned + video[header + 36 :])
+    code, out, err = shell("video", "a.mov", "b.mov", "-m", "l2", "--json")
+    assert (code, err) == (0, "")
+    assert [row["distance"] for row in json.loads(out)["frames"]] == [0] * 9
 
 
 def test_other_lengths_and_rates_are_reported(shell, folder, frames):
