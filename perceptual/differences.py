@@ -29,7 +29,7 @@ from perceptual.data.distinct import DistinctPairs
 from perceptual.data.images import read_batch
 from perceptual.data.loading import Batches, loader, val_loaders
 from perceptual.data.pairs import PairDataset
-from perceptual.data.triplets import TripletDataset
+from perceptual.data.triplets import TripletDataset, exchange
 from perceptual.distance import LPIPS
 
 VERSION = 2  # of the numbers and of the files; another one makes old caches foreign
@@ -55,10 +55,10 @@ class DifferenceBatch(NamedTuple):
         """The batch on another device, as `Tensor.to`; Lightning would look into each field for tensors."""
         return DifferenceBatch(*(column.to(*args, **kwargs) for column in self))
 
-    def swap(self, chosen: Tensor) -> "DifferenceBatch":
-        """The batch with p0 and p1 exchanged, and so the judgment, of the triplets that (N,) bool chooses."""
-        means = torch.where(chosen.view(-1, 1, 1), self.means.flip(1), self.means)
-        return self._replace(means=means, judgment=torch.where(chosen, 1 - self.judgment, self.judgment))
+    def swap(self, draws: Tensor) -> "DifferenceBatch":
+        """The batch with p0 and p1 exchanged, and so the judgment, of the triplets with draws (N, …) < ½."""
+        means, _ = exchange(self.means, self.means.flip(1), draws)
+        return self._replace(means=means, judgment=exchange(self.judgment, 1 - self.judgment, draws)[0])
 
 
 class PairDifferenceBatch(NamedTuple):

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from perceptual import pairwise, released, sharing
 from perceptual.backbone import Backbone
-from perceptual.level import compare, squared_differences, unit_normalize, weigh
+from perceptual.level import all_pairs, compare, squared_differences, unit_normalize, weigh
 
 FORMS = ("per_position", "pooled")
+PAIRS = 64  # whose maps are held at once, where features are shared
 
 
 class LPIPS(nn.Module):
@@ -196,6 +197,32 @@ class LPIPS(nn.Module):
         levels = self._compare(self._levels(ref, p0, p1), ref.shape[-2:])
         d0, d1 = levels.sum(1, keepdim=self.spatial).chunk(2)
         return d0, d1
+
+    def among(self, images: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """Distances (P,) of pairs of images that recur in them, with one backbone pass an image.
+
+        In training the pairs are differences of one matrix product a level, which costs as much for few pairs
+        as for all, and `dropout` drops channels, as `weigh` does; else each pair is compared as `forward`
+        does. `spatial` is without effect.
+
+        Args:
+            images: (M, 3, H, W), as `forward` takes them.
+            first, second: (P,) int64, the rows of `images` that are compared.
+
+        Raises:
+            ValueError: what `forward` raises.
+        """
+        (rgb,) = self._images(images=images)
+        parts = []
+        with torch.autocast(self.backbone.mean.device.type, enabled=False):
+            for (f,), lin in zip(self._levels(rgb), self.lin, strict=True):
+                f = f.to(lin.dtype)
+                if self.training:
+                    parts.append(all_pairs(self.dropout(lin), f)[first, second])
+                else:
+                    chunks = zip(first.split(PAIRS), second.split(PAIRS), strict=True)
+                    parts.append(torch.cat([compare(lin, f[i], f[j]).mean((0, 2, 3)) for i, j in chunks]))
+        return torch.stack(parts).sum(0)
 
     def reference(self, y: Tensor) -> "Reference":
         """The distance from y alone: an object called as ref(x) → (N,), with the features of y held.

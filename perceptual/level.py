@@ -5,6 +5,7 @@ copies of whole maps: it works through pieces that stay in the processor's cache
 asked for it keeps the maps alone, which the backbone holds anyway, and computes the rest again.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,6 +53,20 @@ def compare(lin: Tensor, x: Tensor, *others: Tensor) -> Tensor:
         return level_map(lin, x, *others)
     out: Tensor = _Compare.apply(lin, x, *others)
     return out
+
+
+def all_pairs(lin: Tensor, f: Tensor) -> Tensor:
+    """Mean over positions of `level_map` for all pairs of maps f (M, C, H, W): (M, M), by one product.
+
+    |a − b|² = |a|² + |b|² − 2ab loses digits where a is near b: vectors are taken from their mean first, which
+    leaves distances exact to about 1e-6. Good for training; preferences between near-duplicates want `compare`.
+    """
+    u = unit_normalize(f)
+    u = u - u.mean(0)
+    v = (u * lin.view(-1, 1, 1)).flatten(1)
+    products = v @ u.flatten(1).T / math.prod(f.shape[2:])
+    squares = products.diagonal()
+    return (squares.unsqueeze(1) + squares - products - products.T).clamp(min=0)
 
 
 class _Compare(torch.autograd.Function):

@@ -22,7 +22,7 @@ from perceptual.ranking import RANKINGS, ranking_loss
 from perceptual.resume import Position, RandomState
 
 if TYPE_CHECKING:
-    from perceptual.data import TripletBatch
+    from perceptual.data import SharedTripletBatch, TripletBatch
     from perceptual.differences import DifferenceBatch
 
 VARIANTS = ("lin", "tune", "scratch", "lora")
@@ -33,6 +33,7 @@ AUGMENTATIONS: dict[str, tuple[str, ...]] = {
     "flip": ("flip",),
     "swap": ("swap",),
     "flip_swap": ("flip", "swap"),
+    "flip_crop": ("flip", "crop"),
 }
 
 
@@ -69,8 +70,10 @@ class PerceptualRanker(pl.LightningModule):
         warmup: fraction of the run in which the rate rises from 0, with `constant` and `cosine`.
         dropout: probability of dropping an element of the squared differences in training.
         lora_rank: rank of those matrices.
-        augmentation: what may befall a training triplet, each with probability ½: `flip` (its three images
-            mirrored), `swap` (p0 and p1 exchanged, and the judgment with them), `flip_swap`, or `none`.
+        augmentation: what befalls training triplets: `flip` (the three images mirrored, half of the time),
+            `swap` (p0 and p1 exchanged, and the judgment with them, half of the time), `flip_swap`,
+            `flip_crop` (flips, and a random square of 70 to 100 % of the side, the same of all three), or
+            `none`. Batches that hold each image once flip and crop all of them alike.
         compile: have features compared by compiled code, see `LPIPS`. It is the machine's affair: checkpoints
             do not record it.
         seed: of the augmentation, which depends on it, the epoch and the batch only.
@@ -133,7 +136,9 @@ class PerceptualRanker(pl.LightningModule):
         """Switch to training mode, which LPIPS is built without and which Lightning leaves as it finds it."""
         self.train()
 
-    def training_step(self, batch: "TripletBatch | DifferenceBatch", batch_idx: int) -> Tensor:
+    def training_step(
+        self, batch: "TripletBatch | SharedTripletBatch | DifferenceBatch", batch_idx: int
+    ) -> Tensor:
         """Loss of a batch of triplets, a scalar.
 
         Raises:
@@ -163,8 +168,8 @@ class PerceptualRanker(pl.LightningModule):
         seed = int(np.random.SeedSequence(place).generate_state(1)[0]) if changes else 0
         generator = torch.Generator().manual_seed(seed)
         for change in changes:
-            chosen = torch.rand(len(batch.judgment), generator=generator) < 0.5
-            batch = getattr(batch, change)(chosen.to(batch.judgment.device))
+            draws = torch.rand(len(batch.judgment), 3, generator=generator)
+            batch = getattr(batch, change)(draws.to(batch.judgment.device))
         return batch
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

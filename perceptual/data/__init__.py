@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from perceptual.data.pairs import PairTable as PairTable
     from perceptual.data.photos import PhotosDataModule as PhotosDataModule
     from perceptual.data.store import read_store as read_store
+    from perceptual.data.triplets import SharedTripletBatch as SharedTripletBatch
     from perceptual.data.triplets import TripletBatch as TripletBatch
     from perceptual.data.triplets import TripletDataset as TripletDataset
     from perceptual.data.triplets import TripletTable as TripletTable
@@ -41,6 +42,7 @@ _HOMES = {
     "PairDataset": "pairs",
     "PairTable": "pairs",
     "PhotosDataModule": "photos",
+    "SharedTripletBatch": "triplets",
     "TripletBatch": "triplets",
     "TripletDataset": "triplets",
     "TripletTable": "triplets",

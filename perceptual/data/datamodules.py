@@ -8,7 +8,13 @@ import pytorch_lightning as pl
 from perceptual.data.jnd import JNDDataModule
 from perceptual.data.loading import Batches, at_least, loader, val_loaders
 from perceptual.data.pairs import PairDataset
-from perceptual.data.triplets import TripletBatch, TripletDataset, TripletTable
+from perceptual.data.triplets import (
+    SharedTripletBatch,
+    SharedTriplets,
+    TripletBatch,
+    TripletDataset,
+    TripletTable,
+)
 
 
 class TwoAFCDataModule(pl.LightningDataModule):
@@ -16,6 +22,9 @@ class TwoAFCDataModule(pl.LightningDataModule):
 
     After `setup`, `subsets` names the validation subsets that `TripletBatch.subset` counts, and `jnd_subsets`
     those of the JND pairs, where there are some to score in validation.
+
+    Where images recur so often that a batch would hold them twice and more, it holds each once, and rows that
+    say which are compared, see `SharedTripletBatch`.
 
     Args:
         size: side S of the square patches.
@@ -83,17 +92,18 @@ class TwoAFCDataModule(pl.LightningDataModule):
             train = self.read_train().with_subsets(self.subsets)
             self.train_set = TripletDataset(train, self.size, self.weight_by_votes)
 
-    def train_dataloader(self) -> Batches[TripletBatch]:
+    def train_dataloader(self) -> Batches[TripletBatch | SharedTripletBatch]:
         """Training batches, shuffled anew each epoch."""
         if self.train_set is None:
             raise RuntimeError("call setup('fit') before train_dataloader()")
-        return loader(self.train_set, self.batch_size, self.num_workers, self.seed, shuffle=True)
+        train_set = self._shared(self.train_set)
+        return loader(train_set, self.batch_size, self.num_workers, self.seed, shuffle=True)
 
-    def val_dataloader(self) -> Batches[TripletBatch] | list[Batches[Any]]:
+    def val_dataloader(self) -> Batches[TripletBatch | SharedTripletBatch] | list[Batches[Any]]:
         """Validation batches of all subsets, in a fixed order; JND pairs come by a second loader."""
         if self.val_set is None:
             raise RuntimeError("call setup() before val_dataloader()")
-        return val_loaders(self.val_set, self.jnd_set, self.batch_size, self.num_workers)
+        return val_loaders(self._shared(self.val_set), self.jnd_set, self.batch_size, self.num_workers)
 
     def describe(self) -> str:
         """One line: how many triplets there are and what separates the two sides; call `setup` first."""
@@ -113,6 +123,9 @@ class TwoAFCDataModule(pl.LightningDataModule):
         if dataset is None:
             raise RuntimeError(f"call setup() before fingerprint({side!r})")
         return dataset.table.fingerprint()
+
+    def _shared(self, triplets: TripletDataset) -> TripletDataset | SharedTriplets:
+        return SharedTriplets(triplets) if triplets.recurs(self.batch_size) else triplets
 
     def _read_jnd(self) -> None:
         if self.jnd is not None:

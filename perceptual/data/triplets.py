@@ -1,16 +1,19 @@
 """2AFC triplets: the batch that models see, the table they are listed in, and the dataset between the two."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from perceptual.data.images import Images, read_batch
 from perceptual.data.tables import Table
+
+SMALLEST_CROP = 0.7  # of the side
 
 
 class TripletBatch(NamedTuple):
@@ -28,17 +31,95 @@ class TripletBatch(NamedTuple):
         d0, d1 = distance.triplet(self.ref, self.p0, self.p1)
         return d0, d1
 
-    def flip(self, chosen: Tensor) -> "TripletBatch":
-        """The batch with all three images mirrored, left to right, of the triplets that (N,) bool chooses."""
-        row = chosen.view(-1, 1, 1, 1)
-        ref, p0, p1 = (torch.where(row, images.flip(3), images) for images in self[:3])
+    def to(self, *args: Any, **kwargs: Any) -> "TripletBatch":
+        """The batch on another device, as `Tensor.to`."""
+        return TripletBatch(*(column.to(*args, **kwargs) for column in self))
+
+    def flip(self, draws: Tensor) -> "TripletBatch":
+        """The batch with all three images mirrored, left to right, of the triplets with draws (N, …) < ½."""
+        return self._changed(lambda images: mirror(images, draws))
+
+    def crop(self, draws: Tensor) -> "TripletBatch":
+        """The batch with each triplet's images cropped alike, to the boxes of draws (N, 3), see `crop`."""
+        return self._changed(lambda images: crop(images, draws))
+
+    def swap(self, draws: Tensor) -> "TripletBatch":
+        """The batch with p0 and p1 exchanged, and so the judgment, of the triplets with draws (N, …) < ½."""
+        p0, p1 = exchange(self.p0, self.p1, draws)
+        return self._replace(p0=p0, p1=p1, judgment=exchange(self.judgment, 1 - self.judgment, draws)[0])
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "TripletBatch":
+        ref, p0, p1 = map(change, self[:3])
         return self._replace(ref=ref, p0=p0, p1=p1)
 
-    def swap(self, chosen: Tensor) -> "TripletBatch":
-        """The batch with p0 and p1 exchanged, and so the judgment, of the triplets that (N,) bool chooses."""
-        row = chosen.view(-1, 1, 1, 1)
-        p0, p1 = torch.where(row, self.p1, self.p0), torch.where(row, self.p0, self.p1)
-        return self._replace(p0=p0, p1=p1, judgment=torch.where(chosen, 1 - self.judgment, self.judgment))
+
+class SharedTripletBatch(NamedTuple):
+    """N triplets of M distinct images, each of which goes through the backbone once."""
+
+    images: Tensor  # (M, 3, S, S) float32, RGB in [0, 1]
+    ref: Tensor  # (N,) int64, rows of `images`
+    p0: Tensor  # the same
+    p1: Tensor  # the same
+    judgment: Tensor  # as in TripletBatch
+    weight: Tensor
+    subset: Tensor
+
+    def distances(self, distance: Any) -> tuple[Tensor, Tensor]:
+        """(d0, d1), each (N,), by a distance with `among(images, first, second)`, as LPIPS has it."""
+        d0, d1 = distance.among(self.images, self.ref.repeat(2), torch.cat([self.p0, self.p1])).chunk(2)
+        return d0, d1
+
+    def to(self, *args: Any, **kwargs: Any) -> "SharedTripletBatch":
+        """The batch on another device, as `Tensor.to`."""
+        return SharedTripletBatch(*(column.to(*args, **kwargs) for column in self))
+
+    def apart(self) -> TripletBatch:
+        """The same triplets with images of their own."""
+        ref, p0, p1 = (self.images[rows] for rows in (self.ref, self.p0, self.p1))
+        return TripletBatch(ref, p0, p1, *self[4:])
+
+    def flip(self, draws: Tensor) -> "SharedTripletBatch":
+        """The batch with all images mirrored, left to right, if the first of draws (N, …) is < ½."""
+        return self._replace(images=mirror(self.images, draws[:1]))
+
+    def crop(self, draws: Tensor) -> "SharedTripletBatch":
+        """The batch with all images cropped alike, to the box of the first of draws (N, 3), see `crop`."""
+        return self._replace(images=crop(self.images, draws[:1]))
+
+    def swap(self, draws: Tensor) -> "SharedTripletBatch":
+        """The batch with p0 and p1 exchanged, and so the judgment, of the triplets with draws (N, …) < ½."""
+        p0, p1 = exchange(self.p0, self.p1, draws)
+        return self._replace(p0=p0, p1=p1, judgment=exchange(self.judgment, 1 - self.judgment, draws)[0])
+
+
+def mirror(images: Tensor, draws: Tensor) -> Tensor:
+    """Images (N, 3, S, S) mirrored, left to right, where draws, (N, …) or (1, …), are < ½."""
+    return torch.where(_rows(draws, images), images.flip(3), images)
+
+
+def crop(images: Tensor, draws: Tensor) -> Tensor:
+    """Squares of the images (N, 3, S, S), resized to S: 70 to 100 % of the side, placed at random.
+
+    Args:
+        images: what is cropped.
+        draws: (N, 3), or (1, 3) for one square for all, in [0, 1): side, and place from left and from top.
+    """
+    side = SMALLEST_CROP + (1 - SMALLEST_CROP) * draws[:, 0]
+    place = (1 - side).unsqueeze(1) * (2 * draws[:, 1:3] - 1)
+    box = torch.cat([torch.diag_embed(side.unsqueeze(1).expand(-1, 2)), place.unsqueeze(2)], dim=2)
+    grid = F.affine_grid(box, [len(box), *images.shape[1:]], align_corners=False)
+    return F.grid_sample(images, grid.expand(len(images), -1, -1, -1), "bilinear", "border", False)
+
+
+def exchange(a: Tensor, b: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """(b, a) in the rows where draws (N, …) are < ½, (a, b) in the others."""
+    row = _rows(draws, a)
+    return torch.where(row, b, a), torch.where(row, a, b)
+
+
+def _rows(draws: Tensor, of: Tensor) -> Tensor:
+    """Which rows are chosen, as a mask over their other axes."""
+    return (draws.flatten(1)[:, 0] < 0.5).view(-1, *[1] * (of.ndim - 1))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,7 +157,7 @@ class TripletDataset(Dataset[TripletBatch]):
             weight = table.votes / table.votes.mean()
         self.table = table.open(size)
         self.images: Images = self.table.images  # type: ignore[assignment]
-        self._items = torch.from_numpy(table.items())
+        self.items = torch.from_numpy(table.items())
         self._judgment = torch.from_numpy(table.judgment)
         self._weight = torch.from_numpy(weight)
         self._subset = torch.from_numpy(table.subset)
@@ -91,9 +172,36 @@ class TripletDataset(Dataset[TripletBatch]):
     def __getitems__(self, indices: Sequence[int]) -> TripletBatch:
         """A batch of triplets, in the order of the indices."""
         rows = torch.as_tensor(indices)
-        ref, p0, p1 = read_batch(self.images, self._items[:, rows].flatten()).chunk(3)
+        ref, p0, p1 = read_batch(self.images, self.items[:, rows].flatten()).chunk(3)
         return TripletBatch(ref, p0, p1, *self.judged(rows))
 
     def judged(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Judgment, weight and subset, (n,) each, of the triplets that an int64 tensor (n,) chooses."""
         return self._judgment[rows], self._weight[rows], self._subset[rows]
+
+    def recurs(self, batch_size: int) -> bool:
+        """Whether images recur so often that a batch has them at least twice each, on average."""
+        distinct = len(self.items.unique())
+        return 2 * distinct <= len(self.items) * min(batch_size, len(self))
+
+
+class SharedTriplets(Dataset[SharedTripletBatch]):
+    """The same triplets in batches that hold each image once, for judgments that cover a few images densely.
+
+    Args:
+        triplets: the dataset to read from.
+    """
+
+    def __init__(self, triplets: TripletDataset) -> None:
+        self.triplets = triplets
+        self.images = triplets.images
+
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+    def __getitems__(self, indices: Sequence[int]) -> SharedTripletBatch:
+        """A batch of triplets, in the order of the indices."""
+        rows = torch.as_tensor(indices)
+        distinct, place = self.triplets.items[:, rows].unique(return_inverse=True)
+        images = read_batch(self.images, distinct)
+        return SharedTripletBatch(images, *place.unbind(), *self.triplets.judged(rows))

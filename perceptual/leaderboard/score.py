@@ -65,11 +65,14 @@ def compare(distance: Distance, batch: Any) -> tuple[Tensor, ...]:
         return tuple(batch.distances(distance))
     if not hasattr(batch, "ref"):
         return (distance(batch.p0.to(device), batch.p1.to(device)),)
-    ref, p0, p1 = (images.to(device) for images in (batch.ref, batch.p0, batch.p1))
+    batch = batch.to(device)
+    if hasattr(batch, "images"):  # each once
+        if hasattr(distance, "among"):
+            return tuple(batch.distances(distance))
+        batch = batch.apart()
     if hasattr(distance, "triplet"):
-        d0, d1 = distance.triplet(ref, p0, p1)
-        return d0, d1
-    return distance(ref, p0), distance(ref, p1)
+        return tuple(batch.distances(distance))
+    return distance(batch.ref, batch.p0), distance(batch.ref, batch.p1)
 
 
 def score(
