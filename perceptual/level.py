@@ -58,8 +58,8 @@ def compare(lin: Tensor, x: Tensor, *others: Tensor) -> Tensor:
 def all_pairs(lin: Tensor, f: Tensor) -> Tensor:
     """Mean over positions of `level_map` for all pairs of maps f (M, C, H, W): (M, M), by one product.
 
-    |a − b|² = |a|² + |b|² − 2ab loses digits where a is near b: vectors are taken from their mean first, which
-    leaves distances exact to about 1e-6. Good for training; preferences between near-duplicates want `compare`.
+    |a − b|² = |a|² + |b|² − 2ab loses digits where a is near b, and fewer of them when both are taken from
+    the mean of all: about 1e-6 is lost, little for training; to order near-duplicates takes `compare`.
     """
     u = unit_normalize(f)
     u = u - u.mean(0)

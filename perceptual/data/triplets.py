@@ -204,4 +204,5 @@ class SharedTriplets(Dataset[SharedTripletBatch]):
         rows = torch.as_tensor(indices)
         distinct, place = self.triplets.items[:, rows].unique(return_inverse=True)
         images = read_batch(self.images, distinct)
-        return SharedTripletBatch(images, *place.unbind(), *self.triplets.judged(rows))
+        ref, p0, p1 = place
+        return SharedTripletBatch(images, ref, p0, p1, *self.triplets.judged(rows))
