@@ -66,7 +66,7 @@ def all_pairs(lin: Tensor, f: Tensor) -> Tensor:
     v = (u * lin.view(-1, 1, 1)).flatten(1)
     products = v @ u.flatten(1).T / math.prod(f.shape[2:])
     squares = products.diagonal()
-    return (squares.unsqueeze(1) + squares - products - products.T).clamp(min=0)
+    return squares.unsqueeze(1) + squares - products - products.T
 
 
 class _Compare(torch.autograd.Function):

@@ -216,6 +216,46 @@ def test_a_triplet_is_two_distances(small):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("form", ["per_position", "pooled"])
+def test_distances_among_images_are_those_of_their_pairs(small, form):
+    distance = deepcopy(small)
+    distance.form = form
+    (x,) = images(5, 3, 40, 40, count=1)
+    x[4] = x[1]
+    first, second = (
+        torch.tensor([0, 2, 3, 1] * 30),
+        torch.tensor([1, 1, 0, 4] * 30),
+    )  # more than are held at once
+    calls = []
+    handle = distance.backbone.register_forward_hook(lambda module, args, _: calls.append(len(args[0])))
+    eval_mode = distance.among(x, first, second)
+    handle.remove()
+    assert calls == [5]
+    torch.testing.assert_close(eval_mode, distance(x[first], x[second]), atol=1e-7, rtol=1e-5)
+    assert (eval_mode[3::4] == 0).all()
+    distance.training = True  # and not its batch normalisation
+    training_mode = distance.among(x, first, second)
+    torch.testing.assert_close(training_mode, eval_mode, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(training_mode[3::4], torch.zeros(30), atol=1e-6, rtol=0)
+
+
+def test_gradients_of_distances_among_images_are_those_of_their_pairs(small):
+    first, second, gradients = torch.tensor([0, 2, 1, 2]), torch.tensor([1, 1, 0, 0]), []
+    for among in (True, False):
+        distance = deepcopy(small).requires_grad_(True)
+        distance.training = True
+        (x,) = images(3, 3, 40, 40, count=1)
+        x.requires_grad_()
+        d = distance.among(x, first, second) if among else distance(x[first], x[second])
+        (d * torch.tensor([1.0, -2, 3, 4])).sum().backward()
+        weights = next(distance.backbone.parameters())
+        gradients.append([x.grad, weights.grad, *(vector.grad for vector in distance.lin)])
+    for ours, theirs in zip(*gradients, strict=True):
+        assert theirs.abs().max() > 0
+        torch.testing.assert_close(ours, theirs, atol=1e-5 * theirs.abs().max().item(), rtol=1e-4)
+
+
+@torch.no_grad()
 def test_levels_add_up_to_the_distance(small):
     x, y = images(2, 3, 40, 40)
     assert small.per_level(x, y).shape == (2, len(small.backbone.channels))
