@@ -94,7 +94,9 @@ def _predict(trainer: pl.Trainer, module: pl.LightningModule) -> list[np.ndarray
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     workers = source(trainer).num_workers or 0
     size = source(trainer).batch_size
-    batches: Batches[Any] = Batches(data.val_set, size, workers, shared=False)
+    loaders = data.val_dataloader()
+    triplets = (loaders[0] if isinstance(loaders, list) else loaders).dataset
+    batches: Batches[Any] = Batches(triplets, size, workers, shared=False)
     parts = []
     for batch in batches:
         d0, d1 = module.transfer_batch_to_device(batch, device, 0).distances(module.distance)

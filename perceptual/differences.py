@@ -25,11 +25,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from perceptual.data import TwoAFCDataModule
+from perceptual.data.augment import exchange
 from perceptual.data.distinct import DistinctPairs
 from perceptual.data.images import read_batch
 from perceptual.data.loading import Batches, loader, val_loaders
 from perceptual.data.pairs import PairDataset
-from perceptual.data.triplets import TripletDataset, exchange
+from perceptual.data.triplets import TripletDataset
 from perceptual.distance import LPIPS
 
 VERSION = 2  # of the numbers and of the files; another one makes old caches foreign

@@ -33,7 +33,7 @@ AUGMENTATIONS: dict[str, tuple[str, ...]] = {
     "flip": ("flip",),
     "swap": ("swap",),
     "flip_swap": ("flip", "swap"),
-    "flip_crop": ("flip", "crop"),
+    "flip_crop_light": ("flip", "crop", "light"),
 }
 
 
@@ -72,8 +72,9 @@ class PerceptualRanker(pl.LightningModule):
         lora_rank: rank of those matrices.
         augmentation: what befalls training triplets: `flip` (the three images mirrored, half of the time),
             `swap` (p0 and p1 exchanged, and the judgment with them, half of the time), `flip_swap`,
-            `flip_crop` (flips, and a random square of 70 to 100 % of the side, the same of all three), or
-            `none`. Batches that hold each image once flip and crop all of them alike.
+            `flip_crop_light` (flips, a random square of 70 to 100 % of the side and another light, the same
+            of all three, see `data/augment.py`), or `none`. Batches that hold each image once change all of
+            them alike.
         compile: have features compared by compiled code, see `LPIPS`. It is the machine's affair: checkpoints
             do not record it.
         seed: of the augmentation, which depends on it, the epoch and the batch only.
@@ -168,7 +169,7 @@ class PerceptualRanker(pl.LightningModule):
         seed = int(np.random.SeedSequence(place).generate_state(1)[0]) if changes else 0
         generator = torch.Generator().manual_seed(seed)
         for change in changes:
-            draws = torch.rand(len(batch.judgment), 3, generator=generator)
+            draws = torch.rand(len(batch.judgment), 4, generator=generator)
             batch = getattr(batch, change)(draws.to(batch.judgment.device))
         return batch
 

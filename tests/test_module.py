@@ -326,7 +326,7 @@ def augmented(ranker, batches, tmp_path):
     return seen
 
 
-@pytest.mark.parametrize("augmentation", set(AUGMENTATIONS) - {"flip_crop"})
+@pytest.mark.parametrize("augmentation", set(AUGMENTATIONS) - {"flip_crop_light"})
 def test_each_triplet_is_changed_whole_or_not_at_all_half_of_the_time(augmentation, tmp_path):
     batches = make_batches(8, items=6, side=16)
     seen = augmented(PerceptualRanker(RANDOM, augmentation=augmentation), batches, tmp_path)
@@ -347,10 +347,10 @@ def test_each_triplet_is_changed_whole_or_not_at_all_half_of_the_time(augmentati
     assert kinds[:48] != kinds[48:] or augmentation == "none"  # the epochs differ
 
 
-def test_the_images_of_a_triplet_are_cropped_alike_each_triplet_by_itself(tmp_path):
+def test_the_images_of_a_triplet_are_cropped_and_lit_alike_each_triplet_by_itself(tmp_path):
     images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)).expand(6, -1, -1, -1)
     batches = [TripletBatch(images, images, images, torch.ones(6), torch.ones(6), torch.zeros(6).long())]
-    for batch in augmented(PerceptualRanker(RANDOM, augmentation="flip_crop"), batches, tmp_path):
+    for batch in augmented(PerceptualRanker(RANDOM, augmentation="flip_crop_light"), batches, tmp_path):
         assert torch.equal(batch.ref, batch.p0)
         assert torch.equal(batch.ref, batch.p1)
         assert len(batch.ref.flatten(1).unique(dim=0)) == 6
@@ -451,7 +451,7 @@ def test_both_rankings_train(ranking, tmp_path):
         ({"lin_init": "zeros"}, "lin_init must be one of random, ones, v0.1, got 'zeros'"),
         (
             {"augmentation": "crop"},
-            "augmentation must be one of none, flip, swap, flip_swap, flip_crop, got 'crop'",
+            "augmentation must be one of none, flip, swap, flip_swap, flip_crop_light, got 'crop'",
         ),
         ({"lin_init": "v0.1"}, "no calibration 'v0.1' was published for 'test_resnet'"),
         ({"betas": (0.9,)}, "betas must be two numbers, at least 0 and less than 1, got"),

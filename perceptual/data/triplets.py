@@ -6,14 +6,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from perceptual.data.augment import crop, exchange, light, mirror
 from perceptual.data.images import Images, read_batch
 from perceptual.data.tables import Table
-
-SMALLEST_CROP = 0.7  # of the side
 
 
 class TripletBatch(NamedTuple):
@@ -40,8 +38,12 @@ class TripletBatch(NamedTuple):
         return self._changed(lambda images: mirror(images, draws))
 
     def crop(self, draws: Tensor) -> "TripletBatch":
-        """The batch with each triplet's images cropped alike, to the boxes of draws (N, 3), see `crop`."""
+        """The batch with each triplet's images cropped alike, by draws (N, 3), see `augment.crop`."""
         return self._changed(lambda images: crop(images, draws))
+
+    def light(self, draws: Tensor) -> "TripletBatch":
+        """The batch with each triplet's images under another light, by draws (N, 4), see `augment.light`."""
+        return self._changed(lambda images: light(images, draws))
 
     def swap(self, draws: Tensor) -> "TripletBatch":
         """The batch with p0 and p1 exchanged, and so the judgment, of the triplets with draws (N, …) < ½."""
@@ -83,43 +85,17 @@ class SharedTripletBatch(NamedTuple):
         return self._replace(images=mirror(self.images, draws[:1]))
 
     def crop(self, draws: Tensor) -> "SharedTripletBatch":
-        """The batch with all images cropped alike, to the box of the first of draws (N, 3), see `crop`."""
+        """The batch with all images cropped alike, by the first of draws (N, 3), see `augment.crop`."""
         return self._replace(images=crop(self.images, draws[:1]))
+
+    def light(self, draws: Tensor) -> "SharedTripletBatch":
+        """The batch with all images under another light, by the first of draws (N, 4), see `light`."""
+        return self._replace(images=light(self.images, draws[:1]))
 
     def swap(self, draws: Tensor) -> "SharedTripletBatch":
         """The batch with p0 and p1 exchanged, and so the judgment, of the triplets with draws (N, …) < ½."""
         p0, p1 = exchange(self.p0, self.p1, draws)
         return self._replace(p0=p0, p1=p1, judgment=exchange(self.judgment, 1 - self.judgment, draws)[0])
-
-
-def mirror(images: Tensor, draws: Tensor) -> Tensor:
-    """Images (N, 3, S, S) mirrored, left to right, where draws, (N, …) or (1, …), are < ½."""
-    return torch.where(_rows(draws, images), images.flip(3), images)
-
-
-def crop(images: Tensor, draws: Tensor) -> Tensor:
-    """Squares of the images (N, 3, S, S), resized to S: 70 to 100 % of the side, placed at random.
-
-    Args:
-        images: what is cropped.
-        draws: (N, 3), or (1, 3) for one square for all, in [0, 1): side, and place from left and from top.
-    """
-    side = SMALLEST_CROP + (1 - SMALLEST_CROP) * draws[:, 0]
-    place = (1 - side).unsqueeze(1) * (2 * draws[:, 1:3] - 1)
-    box = torch.cat([torch.diag_embed(side.unsqueeze(1).expand(-1, 2)), place.unsqueeze(2)], dim=2)
-    grid = F.affine_grid(box, [len(box), *images.shape[1:]], align_corners=False)
-    return F.grid_sample(images, grid.expand(len(images), -1, -1, -1), "bilinear", "border", False)
-
-
-def exchange(a: Tensor, b: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """(b, a) in the rows where draws (N, …) are < ½, (a, b) in the others."""
-    row = _rows(draws, a)
-    return torch.where(row, b, a), torch.where(row, a, b)
-
-
-def _rows(draws: Tensor, of: Tensor) -> Tensor:
-    """Which rows are chosen, as a mask over their other axes."""
-    return (draws.flatten(1)[:, 0] < 0.5).view(-1, *[1] * (of.ndim - 1))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,0 +1,47 @@
+"""What befalls the images of a batch in training, by numbers drawn at random from [0, 1)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SMALLEST_CROP = 0.7  # of the side
+GAIN, GAMMA = 0.25, 0.35  # largest logarithms, of either sign
+
+
+def exchange(a: Tensor, b: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """(b, a) in the rows where draws, (N, …) or (1, …) for all rows, begin with less than ½, else (a, b)."""
+    row = (draws.flatten(1)[:, 0] < 0.5).view(-1, *[1] * (a.ndim - 1))
+    return torch.where(row, b, a), torch.where(row, a, b)
+
+
+def mirror(images: Tensor, draws: Tensor) -> Tensor:
+    """Images (N, 3, S, S) mirrored, left to right, in the rows that `exchange` would exchange."""
+    return exchange(images, images.flip(3), draws)[0]
+
+
+def crop(images: Tensor, draws: Tensor) -> Tensor:
+    """Squares of images (N, 3, S, S), resized to S: 70 to 100 % of the side, placed at random.
+
+    Args:
+        images: what is cropped.
+        draws: (N, 3 or more), or one row for all images: side, place from the left and from the top.
+    """
+    side = SMALLEST_CROP + (1 - SMALLEST_CROP) * draws[:, 0]
+    place = (1 - side).unsqueeze(1) * (2 * draws[:, 1:3] - 1)
+    box = torch.cat([torch.diag_embed(side.unsqueeze(1).expand(-1, 2)), place.unsqueeze(2)], dim=2)
+    grid = F.affine_grid(box, [len(box), *images.shape[1:]], align_corners=False)
+    grid = grid.expand(len(images), -1, -1, -1)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def light(images: Tensor, draws: Tensor) -> Tensor:
+    """Images (N, 3, S, S) in [0, 1] as under another light: other contrast, brightness and colour.
+
+    gain · image^γ, clipped to 1, with gain = exp(±0.25) for each channel and γ = exp(±0.35).
+
+    Args:
+        images: what is lit.
+        draws: (N, 4), or one row for all images: gains of red, green and blue, and γ.
+    """
+    gain, gamma = (GAIN * (2 * draws[:, :3] - 1)).exp(), (GAMMA * (2 * draws[:, 3] - 1)).exp()
+    return (images ** gamma.view(-1, 1, 1, 1) * gain[..., None, None]).clamp(max=1)
