@@ -100,7 +100,10 @@ def check(cfg: DictConfig) -> None:
         raise ValueError(f"trainer.gradient_clip_val must be positive, got {clip:g}")
     cached = cfg.data.cache is Cache.on and cfg.model.variant.name == "lin"
     if cached and "flip" in cfg.model.augmentation.name:
-        raise ValueError("flips need images, and a frozen backbone's features are cached: add data.cache=off")
+        raise ValueError(
+            f"augmentation={cfg.model.augmentation.name} needs images, and a frozen backbone's features are "
+            "cached: add data.cache=off"
+        )
 
 
 def write_json(path: Path, content: object) -> None:
