@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -45,7 +46,7 @@ def train(cfg: DictConfig) -> Scores:
     """
     quiet_lightning()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    resume = find_checkpoint(cfg.ckpt, Path(cfg.runs))
+    resume = find_checkpoint(cfg.ckpt, Path(cfg.runs)) or begun(Path(cfg.run_dir))
 
     check(cfg)
     callbacks = [build(node) for node in cfg.callbacks.values()]
@@ -61,10 +62,13 @@ def train(cfg: DictConfig) -> Scores:
     about = {"description": data.describe(), "train": data.fingerprint("train"), "val": data.fingerprint()}
     if first:
         write_json(Path(cfg.run_dir, "data.json"), about)
+        keep_logs(Path(cfg.run_dir))
 
     model = build(cfg.model)
     backbone = model.distance.backbone
     console.print(f"Backbone  {backbone.name}, weights {backbone.source}", highlight=False, soft_wrap=True)
+    if resume:
+        console.print(f"Resumed   {resume}", highlight=False, soft_wrap=True)
     batches = data
     if cfg.data.cache is Cache.on and backbone.frozen:
         batches = CachedDataModule(data, model.distance)
@@ -187,6 +191,26 @@ def find_checkpoint(ckpt: str | None, runs: Path) -> str | None:
         return str(found[-1])
     read_checkpoint(ckpt)  # refuses what is no checkpoint before any image is read
     return ckpt
+
+
+def begun(run_dir: Path) -> str | None:
+    """The newest checkpoint in the folder of a run, if this is a SLURM job and there is one.
+
+    SLURM starts a job again after preemption and where a node has failed, with the number it had:
+    `hydra.run.dir=runs/$SLURM_JOB_ID` is the folder it had, too.
+    """
+    found = [*run_dir.glob("checkpoints/last.ckpt"), *run_dir.glob("hpc_ckpt_*.ckpt")]
+    if "SLURM_JOB_ID" not in os.environ or not found:
+        return None
+    # as it should be
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    return str(max(found, key=lambda path: path.stat().st_mtime))
+
+
+def keep_logs(run_dir: Path) -> None:
+    """Move the logs of an earlier start in the same folder aside, which the logger would delete."""
+    if (logs := run_dir / "logs").is_dir():
+        logs.rename(run_dir / f"logs-{len(list(run_dir.glob('logs-*'))) + 1}")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from tqdm import tqdm
 
 # SLURM sends one of the last two before it takes the machine away, where Lightning handles it
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
@@ -65,13 +66,13 @@ class LastCheckpoint(ModelCheckpoint):
         if due or told:
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
             self._saved_at = time.monotonic()
-        self._obey(told)
+        self._obey(trainer, told)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; do what a signal asked for."""
         super().on_train_epoch_end(trainer, pl_module)
         self._saved_at = time.monotonic()
-        self._obey(self._agree(trainer, False, self._told)[1])
+        self._obey(trainer, self._agree(trainer, False, self._told)[1])
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave signals to those who had them."""
@@ -107,14 +108,17 @@ class LastCheckpoint(ModelCheckpoint):
             # print() may be what was interrupted
             os.write(2, b"\nStopping after this step or validation; Ctrl-C again stops at once.\n")
 
-    def _obey(self, told: int) -> None:
+    def _obey(self, trainer: pl.Trainer, told: int) -> None:
+        if not told:  # a signal that has come since stays noted
+            return
         self._told = 0
         if told == signal.SIGINT:
             raise KeyboardInterrupt
         if told == signal.SIGTERM:
             raise SIGTERMException
-        if told:
-            self._handlers[told](told, None)  # Lightning's: it saves for SLURM, and has the job requeued
+        if trainer.is_global_zero:
+            tqdm.write(f"{signal.Signals(told).name}: saved, and asking SLURM to start the job again")
+        self._handlers[told](told, None)  # Lightning's: it saves for SLURM, and has the job requeued
 
     def _release(self) -> None:
         for number, handler in self._handlers.items():

@@ -75,6 +75,13 @@ def when_saved(pid: int, runs: str, times: int) -> None:
         time.sleep(0.0005)
 
 
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.005)
+
+
 def assert_same(one: Path, other: Path) -> None:
     one, other = read_checkpoint(one), read_checkpoint(other)
     assert one["global_step"] == other["global_step"]
@@ -132,6 +139,41 @@ def test_sigterm_leaves_a_checkpoint_to_go_on_from(folder):
     assert finish(pid) == 128 + signal.SIGTERM
     assert read_checkpoint(last("told"))["global_step"] > 0
     assert "ckpt=last goes on from" in Path("told.log").read_text()
+
+
+def test_slurm_preempts_a_job_and_starts_it_again(folder, monkeypatch):
+    arguments = ("model=lin", "trainer.max_epochs=30", "schedule=cosine", "callbacks.last.steps=10")
+    assert finish(start("whole", *arguments)) == 0
+    job = {"JOB_ID": "42", "JOB_NAME": "train", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    scontrol = folder / "bin/scontrol"  # stands in for the one that asks SLURM
+    scontrol.parent.mkdir()
+    scontrol.write_text('#!/bin/sh\necho "$@" >> asked\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(scontrol.parent), prepend=os.pathsep)
+
+    command = ("job", *arguments, "hydra.run.dir=job/42")
+    pid = start(*command)
+    when_saved(pid, "job", 2)
+    os.kill(pid, signal.SIGUSR1)
+    wait_for(folder / "asked")
+    os.kill(pid, signal.SIGTERM)  # as SLURM does when it was asked
+    assert finish(pid) == 128 + signal.SIGTERM
+    assert Path("asked").read_text() == "requeue 42\n"
+    assert 0 < read_checkpoint("job/42/hpc_ckpt_1.ckpt")["global_step"] < 270
+
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    pid = start(*command)
+    when_saved(pid, "job", 2)
+    os.kill(pid, signal.SIGKILL)  # a node that fails
+    finish(pid)
+    assert finish(start(*command)) == 0
+    assert_same(last("job"), last("whole"))
+    said = Path("job.log").read_text()
+    assert said.count("SIGUSR1: saved, and asking SLURM to start the job again") == 1
+    assert said.count("job/42/checkpoints/last.ckpt\nepoch") == said.count("Resumed") == 2
+    assert "Traceback" not in said
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(folder, monkeypatch, capsys):
