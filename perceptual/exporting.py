@@ -31,6 +31,8 @@ def program(metric: LPIPS, size: tuple[int, int] | None = None, uint8: bool = Fa
     dtype = torch.uint8 if uint8 else torch.float32
     x, y = torch.zeros(2, 2, 3, height, width, dtype=dtype)
     free: dict[int, Any] = {0: Dim.DYNAMIC} if size else {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    if size is None and not metric.backbone.input_size and _has_windows(metric):
+        raise _needs_size(metric)
     metric = deepcopy(metric).eval()
     for parameter in metric.parameters():  # torch.export.save warns of the backbone's channels last
         parameter.data = parameter.data.contiguous()
@@ -40,15 +42,24 @@ def program(metric: LPIPS, size: tuple[int, int] | None = None, uint8: bool = Fa
             return torch.export.export(metric, (x, y), dynamic_shapes={"x": free, "y": free})
     except Exception as error:  # of many types, and of many lines that speak of the network's inside
         if size is None:
-            raise ValueError(
-                f"{metric.backbone.name} cannot be exported for images of any size; "
-                "give one: size=(224, 224), --size 224"
-            ) from error
+            raise _needs_size(metric) from error
         metric(x, y)  # the size may be what is wrong
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(
             f"{metric.backbone.name} cannot be exported for images of {height}×{width} ({reason})"
         ) from error
+
+
+def _has_windows(metric: LPIPS) -> bool:
+    """Whether its backbone cuts maps into windows, as Swin: to trace any number of them takes over ten minutes."""
+    return any(hasattr(module, "window_size") for module in metric.backbone.modules())
+
+
+def _needs_size(metric: LPIPS) -> ValueError:
+    return ValueError(
+        f"{metric.backbone.name} cannot be exported for images of any size; "
+        "give one: size=(224, 224), --size 224"
+    )
 
 
 def same_padding(side: Any, kernel: int, stride: int, dilation: int) -> Any:

@@ -139,9 +139,9 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="images of 2×2 pixels are too small for squeezenet1_1"):
         program(a_metric("squeezenet1_1"), size=(2, 2))
     with pytest.raises(
-        ValueError, match=r"tf_efficientnet_lite0 cannot .* of any size; give one: .*--size 224"
+        ValueError, match=r"swin_tiny_patch4_window7_224 cannot .* of any size; give one: .*--size 224"
     ):
-        program(a_metric("tf_efficientnet_lite0"))
+        program(a_metric("swin_tiny_patch4_window7_224"))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ValueError, match=r"pip install 'perceptual\[onnx\]'"):
         to_onnx(a_metric("test_resnet"), tmp_path / "model.onnx")

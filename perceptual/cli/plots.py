@@ -61,13 +61,13 @@ def draw_heatmap(
     panels = rows[0].subplots(1, 3)
     for axes, image, name in zip(panels, images, names, strict=False):
         axes.imshow(image)
-        axes.set_title(name, fontsize=10)
+        axes.set_title(shortened(name), fontsize=10)
     total = maps.sum(0)
     # pale grey, so that neither black nor white takes the map's colours away
     panels[2].imshow(images[0].mean(2), cmap="gray", vmin=-120, vmax=375)
     heat = panels[2].imshow(total, cmap=_overlay(), vmin=0, vmax=_top(total))
     panels[2].set_title(title, fontsize=10)
-    rows[0].colorbar(heat, ax=panels[2], label="distance at each position", fraction=0.05)
+    rows[0].colorbar(heat, ax=panels[2], label="distance", fraction=0.05)
     if levels:
         _draw_levels(rows[1], maps, levels)
     for axes in figure.axes:
@@ -97,7 +97,7 @@ def draw_matrix(names: Sequence[str], matrix: np.ndarray, method: str, path: Pat
     order = drawn["leaves"]
     heat = right.imshow(matrix[np.ix_(order, order)], cmap=HEAT, aspect="auto")
     right.yaxis.tick_right()
-    places, labels = (range(len(names)), [names[i] for i in order]) if named else ([], [])
+    places, labels = (range(len(names)), [shortened(names[i]) for i in order]) if named else ([], [])
     right.set_xticks(places, labels, rotation=90, fontsize=7)
     right.set_yticks(places, labels, fontsize=7)
     figure.colorbar(heat, ax=right, label=f"distance ({method})", fraction=0.05)
@@ -124,6 +124,11 @@ def _draw_levels(figure: Any, maps: np.ndarray, levels: Sequence[float]) -> None
         heat = axes.imshow(level, cmap=HEAT, vmin=0, vmax=_top(maps))
         axes.set_title(f"level {number} adds {value:.3f}", fontsize=9)
     figure.colorbar(heat, ax=panels, fraction=0.02)
+
+
+def shortened(name: str) -> str:
+    """A name that fits above a panel: of a long one, the beginning and the end, where names differ."""
+    return name if len(name) <= 40 else f"{name[:16]}…{name[-23:]}"
 
 
 def _overlay() -> "Colormap":

@@ -68,9 +68,9 @@ def video(
         raise frames.problem or ValueError(f"{a} and {b} have no frames to compare")
     values = [value for _, _, value in rows]
     if plot:
-        from perceptual.cli.plots import draw_frames
+        from perceptual.cli.plots import draw_frames, shortened
 
-        title = f"{Path(a).name} against {Path(b).name} · {chosen.name}"
+        title = f"{shortened(Path(a).name)} against {shortened(Path(b).name)} · {chosen.name}"
         draw_frames([seconds for _, seconds, _ in rows], values, title, plot)
     mean = statistics.fmean(values)
     if json:
