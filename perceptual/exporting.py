@@ -51,7 +51,7 @@ def program(metric: LPIPS, size: tuple[int, int] | None = None, uint8: bool = Fa
 
 
 def _has_windows(metric: LPIPS) -> bool:
-    """Whether its backbone cuts maps into windows, as Swin: to trace any number of them takes over ten minutes."""
+    """Whether its backbone cuts maps into windows, as Swin: to trace any number of them takes too long."""
     return any(hasattr(module, "window_size") for module in metric.backbone.modules())
 
 
