@@ -172,7 +172,7 @@ def test_slurm_preempts_a_job_and_starts_it_again(folder, monkeypatch):
     assert_same(last("job"), last("whole"))
     said = Path("job.log").read_text()
     assert said.count("SIGUSR1: saved, and asking SLURM to start the job again") == 1
-    assert said.count("job/42/checkpoints/last.ckpt\nepoch") == said.count("Resumed") == 2
+    assert said.count("Resumed   ") == 2
     assert "Traceback" not in said
 
 
