@@ -21,6 +21,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from rich.console import Console
 from torch import distributed
 
+from perceptual import fsdp
 from perceptual.cli.errors import one_line_errors
 from perceptual.config import Cache, build, data_arguments, register
 from perceptual.data.loading import at_least
@@ -102,6 +103,10 @@ def check(cfg: DictConfig) -> None:
     clip = cfg.trainer.gradient_clip_val
     if clip is not None and not clip > 0:
         raise ValueError(f"trainer.gradient_clip_val must be positive, got {clip:g}")
+    if cfg.trainer.strategy == fsdp.NAME and clip is not None:
+        raise ValueError(f"strategy={fsdp.NAME} does not clip gradients: leave out trainer.gradient_clip_val")
+    if cfg.trainer.strategy == fsdp.NAME and "ema" in cfg.callbacks:
+        raise ValueError(f"strategy={fsdp.NAME} does not average weights: leave out averaging")
     cached = cfg.data.cache is Cache.on and cfg.model.variant.name == "lin"
     if cached and "flip" in cfg.model.augmentation.name:
         raise ValueError(

@@ -24,7 +24,9 @@ def leave_out_backbone(checkpoint: dict[str, Any], backbone: Backbone, built_on:
         built_on: fingerprint of its weights as they were before training.
     """
     trained = {f"{PREFIX}{name}" for name, p in backbone.named_parameters() if p.requires_grad}
-    sha256 = _base_fingerprint(backbone)
+    net = f"{PREFIX}net."  # of the checkpoint: the backbone itself may be spread over processes
+    held = {k.removeprefix(net): v for k, v in checkpoint["state_dict"].items() if k.startswith(net)}
+    sha256 = weight_files.fingerprint(lora.base_state(held))
     again = not backbone.trainable and backbone.source != "random" and sha256 == built_on
     checkpoint["backbone"] = describe_backbone(backbone, sha256 if again else None)
     if again:
