@@ -95,7 +95,7 @@ class ShardedBackbone(ModelParallelStrategy):
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The state as the optimiser itself numbers it without sharding; complete on the first process."""
         optimizer = getattr(optimizer, "_optimizer", optimizer)
-        state = get_optimizer_state_dict(self._ranker, optimizer, options=FULL)
+        state: dict[str, Any] = get_optimizer_state_dict(self._ranker, optimizer, options=FULL)
         if not state:
             return {}
         number = {name: i for i, name in enumerate(self._names(optimizer))}
@@ -111,7 +111,10 @@ class ShardedBackbone(ModelParallelStrategy):
             groups = [
                 {**group, "params": [names[i] for i in group["params"]]} for group in state["param_groups"]
             ]
-            named = {"state": {names[i]: one for i, one in state["state"].items()}, "param_groups": groups}
+            named: dict[str, Any] = {
+                "state": {names[i]: one for i, one in state["state"].items()},
+                "param_groups": groups,
+            }
             set_optimizer_state_dict(self._ranker, optimizer, named, options=FULL)
 
     @property

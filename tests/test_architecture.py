@@ -26,6 +26,7 @@ ARROWS = {
     "released": {"sharing", "weights"},
     "pairwise": set(),
     "resume": set(),
+    "fsdp": set(),
     "level": set(),
     "distance": {"backbone", "level", "pairwise", "released", "sharing"},
     "exporting": {"backbone", "distance"},

@@ -111,6 +111,8 @@ def check_python(words):
 @pytest.mark.parametrize("words", CALLS)
 def test_commands_exist_with_their_options(words):
     program, *rest = words
+    if program == "srun":  # runs what follows, once a task
+        program, *rest = rest
     program = program.removeprefix(".venv/bin/")
     checks = {"perceptual": check_perceptual, "python": check_python, "make": check_make}
     if program in checks:
