@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
 from contextlib import suppress
@@ -32,6 +33,8 @@ from perceptual.leaderboard.score import one_line
 from perceptual.module import PerceptualRanker, read_checkpoint
 from perceptual.resume import AtomicCheckpointIO
 
+# in which the first process may say what went wrong in all, and end the others
+SECONDS_TO_SPEAK = 5
 Scores = dict[str, dict[str, float]]
 
 
@@ -138,11 +141,19 @@ def fit(
     goes_on = f"ckpt=last goes on from {last}"
     try:
         trainer.fit(model, datamodule=data, ckpt_path=resume)
-    except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM, after the checkpoint is saved
-        if trainer.is_global_zero:
-            print("Interrupted:", goes_on if last.is_file() else "there was no checkpoint yet")
-        sys.exit(128 + (signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT))
+    except SystemExit as stop:  # Ctrl-C or SIGTERM, after the checkpoint is saved
+        if not trainer.is_global_zero:
+            sys.exit()
+        end_others(trainer)
+        print("Interrupted:", goes_on if last.is_file() else "there was no checkpoint yet")
+        status = 128 + (signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT)
+        # Lightning's own for what it does not wait for, or LastCheckpoint's
+        sys.exit(stop.code if isinstance(stop.code, int) and stop.code > 128 else status)
     except Exception as error:
+        if trainer.is_global_zero:
+            end_others(trainer)
+        else:
+            time.sleep(SECONDS_TO_SPEAK)
         with suppress(OSError):  # the disk may be what is wrong
             Path(run_dir, "error.txt").write_text(traceback.format_exc())
         known = isinstance(error, (ValueError, OSError, MisconfigurationException))
@@ -156,6 +167,15 @@ def fit(
         distributed.destroy_process_group()
     if not trainer.is_global_zero:
         sys.exit()
+
+
+def end_others(trainer: pl.Trainer) -> None:
+    """End the processes that Lightning started: they would only wait for this one, or fail as it did."""
+    processes = getattr(trainer.strategy.launcher, "procs", [])
+    for process in processes:
+        process.kill()
+        process.wait()
+    processes.clear()  # or Lightning, which watches them, ends this one
 
 
 def quiet_lightning() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
 # SLURM sends one of the last two before it takes the machine away, where Lightning handles it
@@ -104,7 +104,7 @@ class LastCheckpoint(ModelCheckpoint):
             self._release()
             raise KeyboardInterrupt
         self._told = number
-        if number == signal.SIGINT:
+        if number == signal.SIGINT and rank_zero_only.rank == 0:
             # print() may be what was interrupted
             os.write(2, b"\nStopping after this step or validation; Ctrl-C again stops at once.\n")
 
@@ -112,10 +112,8 @@ class LastCheckpoint(ModelCheckpoint):
         if not told:  # a signal that has come since stays noted
             return
         self._told = 0
-        if told == signal.SIGINT:
-            raise KeyboardInterrupt
-        if told == signal.SIGTERM:
-            raise SIGTERMException
+        if told in (signal.SIGINT, signal.SIGTERM):
+            raise SystemExit(128 + told)  # as shells have it
         if trainer.is_global_zero:
             tqdm.write(f"{signal.Signals(told).name}: saved, and asking SLURM to start the job again")
         self._handlers[told](told, None)  # Lightning's: it saves for SLURM, and has the job requeued
