@@ -23,11 +23,11 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def start(runs: str, *arguments: str, script: str = str(app.ROOT / "train.py")) -> subprocess.Popen:
-    """Run train.py as the first process of a group of its own."""
+def start(runs: str, *arguments: str, path: str = "") -> subprocess.Popen:
+    """Run train.py as the first process of a group of its own; `path` is looked for modules first."""
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", script, f"runs={runs}", *WORDS, *arguments],
-        env=os.environ | {"PYTHONPATH": str(app.ROOT), "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-W", "ignore", str(app.ROOT / "train.py"), f"runs={runs}", *WORDS, *arguments],
+        env=os.environ | {"PYTHONPATH": f"{path}:{app.ROOT}", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -108,9 +108,9 @@ def test_a_run_of_two_that_is_told_to_stop_stops_in_both(folder, number):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_fails_ends_both(folder, rank):
-    script = folder / "failing.py"
-    script.write_text(
-        "import os, runpy, sys\n"
+    patch = folder / "patch/sitecustomize.py"  # which every Python imports as it starts
+    patch.parent.mkdir()
+    patch.write_text(
         "from perceptual.module import PerceptualRanker\n"
         "step = PerceptualRanker.training_step\n"
         "def failing(self, batch, batch_idx):\n"
@@ -118,9 +118,8 @@ def test_a_process_that_fails_ends_both(folder, rank):
         "        raise RuntimeError('a device is gone')\n"
         "    return step(self, batch, batch_idx)\n"
         "PerceptualRanker.training_step = failing\n"
-        f"runpy.run_path({str(app.ROOT / 'train.py')!r}, run_name='__main__')\n"
     )
-    process = start("failed", "trainer.max_epochs=4", script=str(script))
+    process = start("failed", "trainer.max_epochs=4", path=str(patch.parent))
     said = finish(process)
     assert process.returncode != 0
     assert said.count("RuntimeError: a device is gone") == 1
