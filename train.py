@@ -24,13 +24,13 @@ from torch import distributed
 
 from perceptual import fsdp
 from perceptual.cli.errors import one_line_errors
-from perceptual.config import Cache, build, data_arguments, register
+from perceptual.config import Cache, build, data_arguments, plain, register
 from perceptual.data.loading import at_least
 from perceptual.differences import CachedDataModule
 from perceptual.distance import LPIPS
 from perceptual.leaderboard import runs, score, tables
 from perceptual.leaderboard.score import one_line
-from perceptual.module import PerceptualRanker, read_checkpoint
+from perceptual.module import PerceptualRanker, check_settings, read_checkpoint
 from perceptual.resume import AtomicCheckpointIO
 
 # in which the first process may say what went wrong in all, and end the others
@@ -102,6 +102,8 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ValueError: naming the setting.
     """
+    check_settings(plain(cfg.model))
+    at_least("trainer.max_epochs", cfg.trainer.max_epochs, -1)
     at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)
     clip = cfg.trainer.gradient_clip_val
     if clip is not None and not clip > 0:

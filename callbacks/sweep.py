@@ -1,6 +1,8 @@
 """The end of a sweep, told: which setting was best and why, and which runs gave no score."""
 
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,13 @@ from perceptual.leaderboard.tables import terminal
 
 class SweepReport(Callback):
     """Hydra's callback at the end of a multirun, whichever sweeper and launcher ran it."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Let a search in which every run failed end as other sweeps do; Optuna's asks for its best run."""
+        if "optuna" in config.hydra.sweeper._target_:
+            from hydra_plugins.hydra_optuna_sweeper import _impl
+
+            _impl.OptunaSweeperImpl.sweep = _lenient(_impl.OptunaSweeperImpl.sweep)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the best runs, write `leaderboard.md`, and name each run that failed.
@@ -37,3 +46,15 @@ class SweepReport(Callback):
             console.print(f"Failed    {row['method']}: {row['error']}", highlight=False, soft_wrap=True)
         if lost:
             sys.exit(f"error: {len(lost)} of the runs gave no score")
+
+
+def _lenient(sweep: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(sweep)
+    def search(*arguments: Any) -> None:
+        try:
+            sweep(*arguments)
+        except ValueError as error:
+            if str(error) != "No trials are completed yet.":
+                raise
+
+    return search

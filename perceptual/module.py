@@ -109,7 +109,7 @@ class PerceptualRanker(pl.LightningModule):
             spec["weights"] = None
         hparams = {key: value for key, value in locals().items() if key not in NO_HPARAMS}
         hparams |= {"backbone": spec, "betas": list(betas)}
-        _check(hparams)
+        check_settings(hparams)
         super().__init__()
         self.save_hyperparameters(hparams)
         built = Backbone(**spec, trainable=variant in ("tune", "scratch"))
@@ -261,8 +261,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return checkpoint
 
 
-def _check(hparams: Mapping[str, Any]) -> None:
-    """Refuse words that are not known and numbers out of range, before a network is built."""
+def check_settings(hparams: Mapping[str, Any]) -> None:
+    """Refuse words that are not known and numbers out of range, before a network is built.
+
+    Args:
+        hparams: arguments of `PerceptualRanker`, complete.
+
+    Raises:
+        ValueError: naming the argument and what is allowed.
+    """
     for argument, words in (
         ("variant", VARIANTS),
         ("ranking", RANKINGS),

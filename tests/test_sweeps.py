@@ -134,6 +134,12 @@ def test_optuna_goes_on_after_a_failure(sweep):
     assert code == f"error: {len(lost)} of the runs gave no score"
 
 
+def test_a_search_in_which_all_fail_ends_as_other_sweeps(sweep):
+    _, code, said = sweep("hydra/sweeper=search", "hydra.sweeper.n_trials=2", "model.dropout=2")
+    assert "No trials" not in said
+    assert code == "error: 2 of the runs gave no score"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["parallel", "processes"])
 def test_runs_side_by_side_give_what_one_after_the_other_gives(sweep, manifest, launcher):

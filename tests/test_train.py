@@ -252,6 +252,15 @@ def test_each_mistake_is_one_line(tmp_path, monkeypatch, capsys, arguments, says
     assert says in message
 
 
+@pytest.mark.parametrize("argument", ["model.lr=-1", "model.dropout=2", "trainer.max_epochs=-3"])
+def test_a_value_out_of_range_is_refused_before_data_are_read(tmp_path, monkeypatch, capsys, argument):
+    monkeypatch.chdir(tmp_path)
+    unread = ("data=manifest", "data.path=nowhere.csv", *SMALL, argument)
+    message = app.refusal("train.py", *unread, monkeypatch=monkeypatch, capsys=capsys)
+    assert argument.split("=")[0].rpartition(".")[2] in message
+    assert "nowhere" not in message
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
