@@ -1,6 +1,5 @@
-"""A long row of image pairs: read ahead by threads, batched by size, given back in order."""
+"""A long row of image pairs: read and measured by threads, batched by size, given back in order."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,10 +8,10 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-PIXELS = 16 * 256 * 256  # of one side of a batch: larger ones are no faster, and take memory
+PIXELS = 4 * 256 * 256  # of one side of a batch: larger ones are no faster, and take memory
 WAIT = 256  # pairs that come in before one of an odd size is measured in a smaller batch
-# more would take cores from the distance, which is most of the work
-WORKERS = max(1, min(8, (os.cpu_count() or 1) // 2))
+# A thread a core, each with batches of its own: all threads on one batch would wait for those that also read.
+WORKERS = max(2, min(8, torch.get_num_threads()))
 Item = TypeVar("Item")
 
 
@@ -35,21 +34,14 @@ def measure_all(
     Memory does not depend on how many items there are.
 
     Args:
-        measure: images (N, 3, H, W) uint8, twice, to N distances.
+        measure: images (N, 3, H, W) uint8, twice, to N distances; called in threads.
         items: what `read` takes, one after the other.
         read: an item to its images; called in threads.
     """
     done: dict[int, tuple[Item, float | ValueError]] = {}
     following = 0
-    for group in _by_size(_read_ahead(read, items)):
-        values: list[float | ValueError] = [pair for _, _, pair in group if isinstance(pair, ValueError)]
-        if not values:
-            x, y = (stack(side) for side in zip(*(pair for _, _, pair in group), strict=True))
-            try:
-                values = [*measure(x, y)]
-            except ValueError as error:  # such as images too small for the backbone
-                values = [error] * len(group)
-        done |= {number: (item, value) for (number, item, _), value in zip(group, values, strict=True)}
+    for measured in _in_threads(measure, read, items):
+        done |= {number: (item, value) for number, item, value in measured}
         while following in done:
             yield done.pop(following)
             following += 1
@@ -60,22 +52,54 @@ def stack(images: Sequence[Tensor]) -> Tensor:
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
-def _read_ahead(read: Callable[[Item], Pair], items: Iterable[Item]) -> Iterator[tuple[int, Item, Read]]:
-    """Numbered items with what was read of them, in order; two batches of them are read ahead."""
+def _in_threads(
+    measure: Measure, read: Callable[[Item], Pair], items: Iterable[Item]
+) -> Iterator[list[tuple[int, Item, float | ValueError]]]:
+    """Groups of numbered items with their distances; as many groups are under way as there are threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // WORKERS))
+    pool = ThreadPoolExecutor(WORKERS)  # neither Pillow nor PyTorch holds the GIL while it computes
+    running: deque[Future[list[tuple[int, Item, float | ValueError]]]] = deque()
+    try:
+        for group in _by_size(_read_ahead(pool, read, items)):
+            running.append(pool.submit(_measured, measure, group))
+            if len(running) >= WORKERS:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, do not first do what is left
+        torch.set_num_threads(threads)
+
+
+def _measured(
+    measure: Measure, group: Sequence[tuple[int, Item, Read]]
+) -> list[tuple[int, Item, float | ValueError]]:
+    """A group of `_by_size` with distances in place of images."""
+    values: list[float | ValueError] = [pair for _, _, pair in group if isinstance(pair, ValueError)]
+    if not values:
+        x, y = (stack(side) for side in zip(*(pair for _, _, pair in group), strict=True))
+        try:
+            values = [*measure(x, y)]
+        except ValueError as error:  # such as images too small for the backbone
+            values = [error] * len(group)
+    return [(number, item, value) for (number, item, _), value in zip(group, values, strict=True)]
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, read: Callable[[Item], Pair], items: Iterable[Item]
+) -> Iterator[tuple[int, Item, Read]]:
+    """Numbered items with what was read of them, in order; a batch for each thread is read ahead."""
     pending: deque[tuple[int, Item, Future[Pair]]] = deque()
     ahead = WORKERS
-    pool = ThreadPoolExecutor(WORKERS)  # Pillow decodes without holding the GIL
-    try:
-        for number, item in enumerate(items):
-            pending.append((number, item, pool.submit(read, item)))
-            while len(pending) > ahead:
-                yield (found := _result(*pending.popleft()))
-                if isinstance(found[2], Pair):
-                    ahead = max(WORKERS, min(2 * PIXELS // _area(found[2]), WAIT))
-        while pending:
-            yield _result(*pending.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C, do not first read what is left
+    for number, item in enumerate(items):
+        pending.append((number, item, pool.submit(read, item)))
+        while len(pending) > ahead:
+            yield (found := _result(*pending.popleft()))
+            if isinstance(found[2], Pair):
+                ahead = max(WORKERS, min(WORKERS * PIXELS // _area(found[2]), WAIT))
+    while pending:
+        yield _result(*pending.popleft())
 
 
 def _result(number: int, item: Item, future: "Future[Pair]") -> tuple[int, Item, Read]:

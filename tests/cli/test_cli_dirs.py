@@ -126,6 +126,7 @@ def test_ctrl_c_leaves_the_rows_so_far(shell, draw, monkeypatch):
 
     monkeypatch.setattr(Chosen, "measure", measure)
     monkeypatch.setattr(batches, "PIXELS", 2 * 40 * 48)  # batches of two
+    monkeypatch.setattr(batches, "WORKERS", 1)  # one after the other
     code, _, err = shell("dirs", "a", "b", "-m", "l2", "-o", "out.csv")
     assert code == 130
     assert err.splitlines() == ["6 rows so far are in out.csv.partial", "interrupted"]
@@ -133,7 +134,9 @@ def test_ctrl_c_leaves_the_rows_so_far(shell, draw, monkeypatch):
     assert Path("out.csv").read_text() == "of an earlier run"
 
 
-def test_batches_hold_one_size_come_in_order_and_are_read_only_a_little_ahead(monkeypatch):
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_batches_hold_one_size_come_in_order_and_are_read_only_a_little_ahead(monkeypatch, workers):
+    monkeypatch.setattr(batches, "WORKERS", workers)
     monkeypatch.setattr(batches, "PIXELS", 4 * 64)
     monkeypatch.setattr(batches, "WAIT", 20)
     sides = [8 if i % 7 else 16 for i in range(300)]
