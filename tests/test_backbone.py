@@ -156,6 +156,21 @@ def test_a_trainable_backbone_is_trained_to_its_first_layer(name):
     assert first in changed or first.replace("cls_token", "patch_embed.proj.weight") in changed
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_learned_statistics_of_batches_stay_while_their_weights_are_trained(learned, tmp_path, monkeypatch):
+    net = timm.create_model("test_resnet")
+    save_file(net.state_dict(), tmp_path / "test_resnet.safetensors")
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path))
+    module = Head(Backbone("test_resnet", "default" if learned else None, trainable=True))
+    before = snapshot(module.backbone)
+    fit(module)
+    after = module.backbone.state_dict()
+    statistics = [key for key in after if key.endswith(("running_mean", "running_var"))]
+    assert statistics
+    assert all(torch.equal(after[key], before[key]) is learned for key in statistics)
+    assert not torch.equal(after["net.bn1.weight"], before["net.bn1.weight"])
+
+
 # --- LPIPS's own networks ---
 
 
