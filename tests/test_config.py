@@ -108,7 +108,7 @@ def test_trainers_build(name):
 
 @pytest.mark.parametrize("name", options("experiment"))
 def test_experiments_compose_and_name_their_score(name):
-    cfg = compose("train", [f"experiment={name}", "data.root=somewhere"])
+    cfg = compose("train", [f"experiment={name}", "data=bapps", "data.root=somewhere"])
     assert cfg.data._target_.endswith("BAPPSDataModule")
     header = (CONF / "experiment" / f"{name}.yaml").read_text()
     assert f"experiment={name}" in header

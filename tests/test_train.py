@@ -210,7 +210,7 @@ def test_every_experiment_runs(name, tmp_path, monkeypatch):
     for network in NETS:
         write_weights(tmp_path, network)
     monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path))
-    small = ("data.root=bapps", "data.batch_size=6", "trainer=smoke", "data.cache=off")
+    small = ("data=bapps", "data.root=bapps", "data.batch_size=6", "trainer=smoke", "data.cache=off")
     app.run("train.py", f"experiment={name}", *small, monkeypatch=monkeypatch)
     (scored,) = tmp_path.glob("runs/*/*/scores.json")
     assert {"traditional", "frameinterp", "mean"} <= json.loads(scored.read_text())["trained"].keys()
