@@ -203,7 +203,7 @@ class LPIPS(nn.Module):
 
         In training the pairs are differences of one matrix product a level, which costs as much for few pairs
         as for all, and `dropout` drops channels, as `weigh` does; else each pair is compared as `forward`
-        does. `spatial` is without effect.
+        does. `spatial` and `compile` are without effect.
 
         Args:
             images: (M, 3, H, W), as `forward` takes them.
