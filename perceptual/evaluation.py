@@ -204,6 +204,9 @@ def _scores(columns: Sequence[np.ndarray], data: Judged) -> Row:
     row = {}
     for name, metric in metrics.items():
         by_subset = PerSubset(metric, table.subsets)
+        for part in by_subset.modules():
+            if isinstance(part, Metric):  # this process has all items, and others may be gone
+                part.distributed_available_fn = lambda: False
         by_subset.update(*tensors, answer, subset=torch.from_numpy(table.subset))
         row[name] = {subset: value.item() for subset, value in by_subset.compute().items()}
     return row
