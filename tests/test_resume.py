@@ -280,9 +280,12 @@ def scores(run: Path) -> list[float]:
         return [float(row["val/2afc/mean"]) for row in csv.DictReader(file) if row["val/2afc/mean"]]
 
 
-@pytest.mark.parametrize("epochs", [2, pytest.param(24, marks=pytest.mark.slow)])  # of 9 steps
+@pytest.mark.parametrize("epochs", [2, pytest.param(29, marks=pytest.mark.slow)])  # of 7 steps
 def test_two_processes_train_as_one(folder, epochs):
-    common = ("model=lin", "model.dropout=0", "data.batch_size=13", f"trainer.max_epochs={epochs}")
+    common = (
+        *("model=lin", "model.lin_init=ones", "model.dropout=0"),
+        *("data.batch_size=13", f"trainer.max_epochs={epochs}"),
+    )
     for runs, more in (("one", ()), ("two", ("trainer=ddp", "trainer.devices=2"))):
         command = [sys.executable, "-W", "ignore", str(app.ROOT / "train.py"), f"runs={runs}"]
         settings = [a for a in SETTINGS if a not in ("trainer.devices=1", "data.batch_size=10")]
@@ -299,4 +302,5 @@ def test_two_processes_train_as_one(folder, epochs):
     lin = [key for key in one["state_dict"] if ".lin." in key]
     for key in lin:
         torch.testing.assert_close(two["state_dict"][key], one["state_dict"][key], atol=1e-5, rtol=0)
+    assert max((one["state_dict"][key] - 1).abs().max() for key in lin) > 100 * 1e-5
     np.testing.assert_allclose(scores(last("two")), scores(last("one")), atol=1e-6)
