@@ -35,6 +35,7 @@ from perceptual.resume import AtomicCheckpointIO
 
 # in which the first process may say what went wrong in all, and end the others
 SECONDS_TO_SPEAK = 5
+RESUMED = "PERCEPTUAL_RESUMED"  # tells the processes of a run what ckpt=last is
 Scores = dict[str, dict[str, float]]
 
 
@@ -212,9 +213,14 @@ def find_checkpoint(ckpt: str | None, runs: Path) -> str | None:
     if ckpt is None:
         return None
     if ckpt == "last":
+        started = os.environ.get("LOCAL_RANK", "0") != "0"
+        if started and RESUMED in os.environ:
+            return os.environ[RESUMED]  # what the first process chose: there may be a newer one now
         found = sorted(runs.glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
         if not found:
             raise FileNotFoundError(f"ckpt=last, but there is no checkpoint below {str(runs)!r}")
+        if not started:
+            os.environ[RESUMED] = str(found[-1])
         return str(found[-1])
     read_checkpoint(ckpt)  # refuses what is no checkpoint before any image is read
     return ckpt

@@ -21,6 +21,7 @@ import evaluate
 from perceptual.config import register
 from perceptual.data import JNDDataModule
 from perceptual.module import PerceptualRanker, read_checkpoint
+from train import find_checkpoint
 
 SMALL = ("backbone.name=resnet10t", "backbone.weights=null", "trainer=smoke")
 
@@ -123,6 +124,18 @@ def test_ckpt_last_resumes_the_newest_run(train):
     )
     assert first["global_step"] == 2
     assert second["global_step"] == 4
+
+
+def test_all_processes_of_a_run_resume_what_the_first_chose(train, monkeypatch):
+    monkeypatch.setenv("PERCEPTUAL_RESUMED", "")
+    chosen = train() / "checkpoints/last.ckpt"
+    runs = Path("runs")
+    assert Path(find_checkpoint("last", runs)).samefile(chosen)
+    newer = train() / "checkpoints/last.ckpt"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert Path(find_checkpoint("last", runs)).samefile(chosen)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert Path(find_checkpoint("last", runs)).samefile(newer)
 
 
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(train, monkeypatch, capsys):
