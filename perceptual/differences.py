@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from perceptual.data import TwoAFCDataModule
-from perceptual.data.augment import exchange
+from perceptual.data.augment import replace_half
 from perceptual.data.distinct import DistinctPairs
 from perceptual.data.images import read_batch
 from perceptual.data.loading import Batches, loader, val_loaders
@@ -58,8 +58,8 @@ class DifferenceBatch(NamedTuple):
 
     def swap(self, draws: Tensor) -> "DifferenceBatch":
         """The batch with p0 and p1 exchanged, and so the judgment, of the triplets with draws (N, …) < ½."""
-        means, _ = exchange(self.means, self.means.flip(1), draws)
-        return self._replace(means=means, judgment=exchange(self.judgment, 1 - self.judgment, draws)[0])
+        means = replace_half(self.means, self.means.flip(1), draws)
+        return self._replace(means=means, judgment=replace_half(self.judgment, 1 - self.judgment, draws))
 
 
 class PairDifferenceBatch(NamedTuple):

@@ -8,15 +8,15 @@ SMALLEST_CROP = 0.7  # of the side
 GAIN, GAMMA = 0.25, 0.35  # largest logarithms, of either sign
 
 
-def exchange(a: Tensor, b: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """(b, a) in the rows where draws, (N, …) or (1, …) for all rows, begin with less than ½, else (a, b)."""
+def replace_half(a: Tensor, b: Tensor, draws: Tensor) -> Tensor:
+    """Rows of b where draws, (N, …) or (1, …) for all rows, begin with less than ½; rows of a elsewhere."""
     row = (draws.flatten(1)[:, 0] < 0.5).view(-1, *[1] * (a.ndim - 1))
-    return torch.where(row, b, a), torch.where(row, a, b)
+    return torch.where(row, b, a)
 
 
 def mirror(images: Tensor, draws: Tensor) -> Tensor:
-    """Images (N, 3, S, S) mirrored, left to right, in the rows that `exchange` would exchange."""
-    return exchange(images, images.flip(3), draws)[0]
+    """Images (N, 3, S, S) mirrored, left to right, in half of the rows, see `replace_half`."""
+    return replace_half(images, images.flip(3), draws)
 
 
 def crop(images: Tensor, draws: Tensor) -> Tensor:

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from perceptual.data.augment import crop, exchange, light, mirror
+from perceptual.data.augment import crop, light, mirror, replace_half
 from perceptual.data.images import Images, read_batch
 from perceptual.data.tables import Table
+
+Batch = TypeVar("Batch", "TripletBatch", "SharedTripletBatch")
 
 
 class TripletBatch(NamedTuple):
@@ -47,8 +49,7 @@ class TripletBatch(NamedTuple):
 
     def swap(self, draws: Tensor) -> "TripletBatch":
         """The batch with p0 and p1 exchanged, and so the judgment, of the triplets with draws (N, …) < ½."""
-        p0, p1 = exchange(self.p0, self.p1, draws)
-        return self._replace(p0=p0, p1=p1, judgment=exchange(self.judgment, 1 - self.judgment, draws)[0])
+        return _swapped(self, draws)
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> "TripletBatch":
         ref, p0, p1 = map(change, self[:3])
@@ -94,8 +95,15 @@ class SharedTripletBatch(NamedTuple):
 
     def swap(self, draws: Tensor) -> "SharedTripletBatch":
         """The batch with p0 and p1 exchanged, and so the judgment, of the triplets with draws (N, …) < ½."""
-        p0, p1 = exchange(self.p0, self.p1, draws)
-        return self._replace(p0=p0, p1=p1, judgment=exchange(self.judgment, 1 - self.judgment, draws)[0])
+        return _swapped(self, draws)
+
+
+def _swapped(batch: Batch, draws: Tensor) -> Batch:
+    return batch._replace(
+        p0=replace_half(batch.p0, batch.p1, draws),
+        p1=replace_half(batch.p1, batch.p0, draws),
+        judgment=replace_half(batch.judgment, 1 - batch.judgment, draws),
+    )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
