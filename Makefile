@@ -1,6 +1,8 @@
 # Every target sets up what it needs: a fresh clone and a Python 3.10 or newer are enough.
 PYTHON ?= python3
 BIN := .venv/bin
+# a worker a core, each with one thread of torch
+WORKERS := --numprocesses auto --dist worksteal
 
 .PHONY: train test test-all lint docs clean help
 help:
@@ -14,10 +16,10 @@ train: .venv/installed
 	$(BIN)/python train.py
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(WORKERS)
 
 test-all: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

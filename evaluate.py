@@ -12,14 +12,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from perceptual import evaluation, methods
 from perceptual.cli.errors import one_line_errors
 from perceptual.config import build, data_arguments, register
 from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
-from perceptual.leaderboard import score, table, tables
-from perceptual.leaderboard.score import one_line
-from perceptual.leaderboard.tables import NAMES
-from perceptual.module import read_checkpoint
+from perceptual.evaluation import evaluate as evaluation
+from perceptual.evaluation import methods
+from perceptual.evaluation.scoring import one_line, score
+from perceptual.evaluation.tables import NAMES, table, tables
+from perceptual.training.module import read_checkpoint
 
 RELEASED = ("alexnet-v0.1", "squeezenet1_1-v0.1", "vgg16-v0.1")
 Scores = dict[str, dict[str, float]]
@@ -51,7 +51,7 @@ def evaluate(cfg: DictConfig) -> Scores:
 def evaluate_methods(chosen: list[str], data: Data, results: str, **speed: Any) -> Scores:
     """Score methods that `results` does not have yet, and show all that were asked for.
 
-    `speed` is `precision` and `compile`, see `perceptual.methods.build`.
+    `speed` is `precision` and `compile`, see `perceptual.evaluation.methods.build`.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     place, names = evaluation.evaluate(chosen, data, results, device, **speed)

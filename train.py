@@ -22,16 +22,17 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from rich.console import Console
 from torch import distributed
 
-from perceptual import fsdp
 from perceptual.cli.errors import one_line_errors
 from perceptual.config import Cache, build, data_arguments, plain, register
 from perceptual.data.loading import at_least
-from perceptual.differences import CachedDataModule
-from perceptual.distance import LPIPS
-from perceptual.leaderboard import runs, score, tables
-from perceptual.leaderboard.score import one_line
-from perceptual.module import PerceptualRanker, check_settings, read_checkpoint
-from perceptual.resume import AtomicCheckpointIO
+from perceptual.distance.lpips import LPIPS
+from perceptual.evaluation import runs
+from perceptual.evaluation.scoring import one_line, score
+from perceptual.evaluation.tables import tables
+from perceptual.training import fsdp
+from perceptual.training.differences import CachedDataModule
+from perceptual.training.module import PerceptualRanker, check_settings, read_checkpoint
+from perceptual.training.resume import AtomicCheckpointIO
 
 # in which the first process may say what went wrong in all, and end the others
 SECONDS_TO_SPEAK = 5
@@ -44,7 +45,7 @@ def train(cfg: DictConfig) -> Scores:
 
     Returns:
         scores in [0, 1] by `uncalibrated` and `trained`, then 2AFC by subset, `mean` (macro) and `micro`, and
-        JND likewise where there are pairs, see `perceptual.leaderboard.score`.
+        JND likewise where there are pairs, see `perceptual.evaluation.scoring`.
 
     Raises:
         ValueError, OSError: what the user asked for cannot be done, before training starts.

@@ -32,14 +32,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.timing import NETS, arguments, report, same_weights
-from perceptual import differences
-from perceptual.data.distinct import DistinctPairs
-from perceptual.data.making import make_triplets
-from perceptual.data.packing import write_store
-from perceptual.data.photos import packaged
-from perceptual.data.store import read_store
-from perceptual.data.triplets import TripletDataset, TripletTable
-from perceptual.distance import LPIPS
+from perceptual.data.items.distinct import DistinctPairs
+from perceptual.data.items.triplets import TripletDataset, TripletTable
+from perceptual.data.modules.photos import packaged
+from perceptual.data.readers.stores import read_store
+from perceptual.data.synthetic.making import make_triplets
+from perceptual.data.writers.stores import write_store
+from perceptual.distance.lpips import LPIPS
+from perceptual.training import differences
 
 ROOT = Path(__file__).parents[1]
 COUNT, VALIDATION, BATCH, EPOCHS = 20_000, 200, 50, 10

@@ -25,8 +25,8 @@ import torch
 from rich.progress import track
 from torch.overrides import TorchFunctionMode
 
-from perceptual.backbone import PATCH, Backbone
-from perceptual.distance import LPIPS
+from perceptual.distance.lpips import LPIPS
+from perceptual.features.backbone import PATCH, Backbone
 
 Row = dict[str, Any]
 MILLION = 2**20

@@ -28,10 +28,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from perceptual.data import BAPPSDataModule, pack
-from perceptual.data.making import make_triplets
-from perceptual.data.origins import read_origin
-from perceptual.data.photos import packaged
-from perceptual.data.writing import write_folder
+from perceptual.data.modules.photos import packaged
+from perceptual.data.readers.detect import read_origin
+from perceptual.data.synthetic.making import make_triplets
+from perceptual.data.writers.folders import write_folder
 
 ROUNDS = 7
 BATCH = 50

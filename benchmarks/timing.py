@@ -18,9 +18,9 @@ from rich.table import Table
 from torch import nn
 from torchmetrics.functional.image.lpips import _LPIPS
 
-from perceptual.backbone import Backbone
-from perceptual.distance import LPIPS
-from perceptual.weights import find_local
+from perceptual.distance.lpips import LPIPS
+from perceptual.features.backbone import Backbone
+from perceptual.features.weights import find_local
 
 NETS = {"alexnet": "alex", "squeezenet1_1": "squeeze", "vgg16": "vgg"}
 ROUNDS = 7

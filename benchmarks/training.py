@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from perceptual.data import TripletBatch
-from perceptual.module import PerceptualRanker
+from perceptual.training.module import PerceptualRanker
 
 BATCH, SIDE = 50, 64
 WARMUP = 3  # steps of each that are not timed

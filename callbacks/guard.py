@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from perceptual.module import Diverged
+from perceptual.training.module import Diverged
 
 SCORE = "val/2afc/mean"
 

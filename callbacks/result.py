@@ -3,8 +3,8 @@
 import pytorch_lightning as pl
 
 from callbacks.report import Report, judge, source
-from perceptual import evaluation
-from perceptual.leaderboard import runs
+from perceptual.evaluation import evaluate as evaluation
+from perceptual.evaluation import runs
 
 
 class Result(Report):

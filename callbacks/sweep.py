@@ -10,9 +10,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from perceptual.leaderboard import best_setting, find, make, markdown
-from perceptual.leaderboard.runs import without_score
-from perceptual.leaderboard.tables import terminal
+from perceptual.evaluation.board import make
+from perceptual.evaluation.results import find
+from perceptual.evaluation.runs import without_score
+from perceptual.evaluation.tables import best_setting, markdown, terminal
 
 
 class SweepReport(Callback):

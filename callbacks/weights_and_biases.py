@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
 from callbacks.report import Report, source, wandb_runs
-from perceptual.leaderboard import provenance, runs
+from perceptual.evaluation import provenance, runs
 
 
 def csv_and_wandb(

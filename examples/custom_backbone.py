@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from perceptual import LPIPS, Backbone
 from perceptual.data import PhotosDataModule
-from perceptual.leaderboard import score, table
+from perceptual.evaluation.scoring import score
+from perceptual.evaluation.tables import table
 
 
 class GaborBackbone(nn.Module):

@@ -7,14 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perceptual.backbone import Backbone
-    from perceptual.distance import LPIPS
-    from perceptual.module import PerceptualRanker
+    from perceptual.distance.lpips import LPIPS
+    from perceptual.features.backbone import Backbone
+    from perceptual.training.module import PerceptualRanker
 
 __version__ = "0.1.0"
 __all__ = ["LPIPS", "Backbone", "PerceptualRanker", "__version__"]
 
-_HOMES = {"Backbone": "backbone", "LPIPS": "distance", "PerceptualRanker": "module"}
+_HOMES = {
+    "Backbone": "features.backbone",
+    "LPIPS": "distance.lpips",
+    "PerceptualRanker": "training.module",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -26,7 +26,7 @@ Precision = Enum("Precision", ["32-true", "bf16-mixed"])  # by Lightning's names
 
 @dataclass
 class BackboneConfig:
-    """Arguments of `perceptual.backbone.Backbone`."""
+    """Arguments of `perceptual.features.backbone.Backbone`."""
 
     name: str = MISSING
     weights: str | None = "default"
@@ -107,9 +107,9 @@ class OpinionConfig:
 
 @dataclass
 class ModelConfig:
-    """Arguments of `perceptual.module.PerceptualRanker`."""
+    """Arguments of `perceptual.training.module.PerceptualRanker`."""
 
-    _target_: str = "perceptual.module.PerceptualRanker"
+    _target_: str = "perceptual.training.module.PerceptualRanker"
     backbone: Any = "${backbone}"
     variant: Variant = MISSING
     ranking: Ranking = Ranking.paper

@@ -4,6 +4,8 @@ Zhang et al. 2018, section 3 and appendix: a small network on the two distances,
 ratios, trained with binary cross-entropy against the fraction of people who preferred p1.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +16,8 @@ class PaperRanking(nn.Module):
 
     It is neither antisymmetric nor monotone: nothing in it forbids a metric that is inverted.
     """
+
+    name = "paper"
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,6 +39,8 @@ class AntisymmetricRanking(nn.Module):
     The smaller distance is always the preferred one, so the metric cannot be learned inverted.
     """
 
+    name = "antisymmetric"
+
     def __init__(self) -> None:
         super().__init__()
         self.log_slope = nn.Parameter(torch.zeros(()))
@@ -44,7 +50,9 @@ class AntisymmetricRanking(nn.Module):
         return self.log_slope.exp() * (d0 - d1)
 
 
-RANKINGS: dict[str, type[nn.Module]] = {"paper": PaperRanking, "antisymmetric": AntisymmetricRanking}
+RANKINGS: dict[str, type[PaperRanking | AntisymmetricRanking]] = {
+    kind.name: kind for kind in (PaperRanking, AntisymmetricRanking)
+}
 
 
 def ranking_loss(logit: Tensor, judgment: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -56,3 +64,24 @@ def ranking_loss(logit: Tensor, judgment: Tensor, weight: Tensor | None = None) 
         weight: (N,) weight of each triplet; None counts all alike.
     """
     return F.binary_cross_entropy_with_logits(logit, judgment, weight)
+
+
+def restore(name: str, state: Mapping[str, Tensor], what: str) -> nn.Module:
+    """A trained ranking network, in eval mode and frozen.
+
+    Args:
+        name: its kind, of `RANKINGS`.
+        state: its weights.
+        what: where they are from, for the error.
+
+    Raises:
+        ValueError: an unknown kind, or weights that do not fit it.
+    """
+    if name not in RANKINGS:
+        raise ValueError(f"ranking of {what} must be one of {', '.join(RANKINGS)}, got {name!r}")
+    ranking = RANKINGS[name]()
+    try:
+        ranking.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"weights of {what} do not fit the ranking {name!r}") from error
+    return ranking.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from callbacks import EMA, InverseGuard, LastCheckpoint
 from perceptual.data import TripletBatch
-from perceptual.module import Diverged, PerceptualRanker
+from perceptual.training.module import Diverged, PerceptualRanker
 
 # checkpoints of one run after another in one folder
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
 from perceptual.config import build, data_arguments, register
-from perceptual.module import PerceptualRanker
+from perceptual.training.module import PerceptualRanker
 from train import close_wandb
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -92,7 +92,7 @@ def test_every_choice_is_documented_in_its_first_line(path):
 
 @pytest.mark.parametrize("name", options("backbone"))
 def test_backbones_are_known(name):
-    from perceptual.backbone import check_name
+    from perceptual.features.backbone import check_name
 
     cfg = compose("train", [f"backbone={name}"])
     check_name(cfg.backbone.name)

@@ -5,7 +5,7 @@ import timm
 import torch
 
 from benchmarks import coverage
-from perceptual.backbone import Backbone
+from perceptual.features.backbone import Backbone
 
 # the smallest of 40 families, chosen so that every rule on input sizes and every layout of maps occurs
 SAMPLE = [

@@ -16,8 +16,8 @@ from scipy.stats import binom
 from callbacks.disagreements import GAP, MARGIN, ROLES, TILE, most_contrary, vote_deviance
 from callbacks.preference import calibration_error, preference_curve
 from callbacks.report import Judged, Report
-from perceptual import methods
 from perceptual.data import ManifestDataModule
+from perceptual.evaluation import methods
 
 RUN = (
     "data=manifest",

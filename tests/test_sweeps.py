@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 
 from perceptual.cli import app as cli
 from perceptual.config import register
-from perceptual.leaderboard import best_setting, find, make
-from perceptual.leaderboard.runs import UNFINISHED, without_score
+from perceptual.evaluation.board import make
+from perceptual.evaluation.results import find
+from perceptual.evaluation.runs import UNFINISHED, without_score
+from perceptual.evaluation.tables import best_setting
 
 CONF = app.ROOT / "conf"
 SMALL = (
@@ -163,7 +165,7 @@ def test_two_processes_that_start_at_once_share_one_cache(manifest, monkeypatch)
     counting = Path("counting.py")
     counting.write_text(
         "import runpy, sys\n"
-        "from perceptual.backbone import Backbone\n"
+        "from perceptual.features.backbone import Backbone\n"
         "seen, forward = [0], Backbone.forward\n"
         "def counted(self, x):\n"
         "    seen[0] += len(x)\n"

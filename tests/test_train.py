@@ -20,7 +20,7 @@ from trees import write_pair_subset, write_subset
 import evaluate
 from perceptual.config import register
 from perceptual.data import JNDDataModule
-from perceptual.module import PerceptualRanker, read_checkpoint
+from perceptual.training.module import PerceptualRanker, read_checkpoint
 from train import find_checkpoint
 
 SMALL = ("backbone.name=resnet10t", "backbone.weights=null", "trainer=smoke")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from perceptual.data.tables import Table
+    from perceptual.data.items.table import Table
 
 app = typer.Typer(
     help="Download, pack, make and look at judged images.", no_args_is_help=True, rich_markup_mode="markdown"
@@ -42,7 +42,7 @@ def download(
 
     Example: `perceptual data download bapps --subsets val jnd train --root datasets/bapps`
     """
-    from perceptual.data.sources import download_bapps
+    from perceptual.data.download.bapps import download_bapps
 
     if source != "bapps":
         raise ValueError(f"no source {source!r}; there is bapps")
@@ -64,8 +64,8 @@ def pack(
 
     Example: `perceptual data pack datasets/bapps datasets/bapps64 --size 64`
     """
-    from perceptual.data.origins import read_origin
-    from perceptual.data.packing import pack as pack_table
+    from perceptual.data.readers.detect import read_origin
+    from perceptual.data.writers.stores import pack as pack_table
 
     for half, table in read_origin(src).items():
         info = pack_table(table, dst / half, str(src), size, skip_unusable, workers)
@@ -88,7 +88,7 @@ def make_triplets(
 
     Example: `perceptual data make-triplets packaged triplets --count 1000 --as store`
     """
-    from perceptual.data.making import make_triplets as make
+    from perceptual.data.synthetic.making import make_triplets as make
 
     _write(make(_find_photos(photos), count, seed, size, workers), dst, form, photos)
 
@@ -107,7 +107,7 @@ def make_pairs(
 
     Example: `perceptual data make-pairs photos pairs --count 1000`
     """
-    from perceptual.data.making import make_pairs as make
+    from perceptual.data.synthetic.making import make_pairs as make
 
     _write(make(_find_photos(photos), count, seed, size, workers), dst, form, photos)
 
@@ -127,7 +127,7 @@ def show(
 
     Example: `perceptual data show datasets/bapps64/2afc -o sheet.png`
     """
-    from perceptual.data.sheets import contact_sheet, gallery
+    from perceptual.data.contact_sheets import contact_sheet, gallery
 
     sheet = gallery(size) if src is None else contact_sheet(src, count, seed, size)
     sheet.save(output)
@@ -135,14 +135,14 @@ def show(
 
 
 def _find_photos(photos: str) -> list[str]:
-    from perceptual.data.photos import find_photos, packaged
+    from perceptual.data.modules.photos import find_photos, packaged
 
     return packaged() if photos == "packaged" else find_photos(photos)
 
 
 def _write(table: "Table", dst: Path, form: Form, photos: str) -> None:
-    from perceptual.data.packing import write_store
-    from perceptual.data.writing import write_folder, write_unjudged
+    from perceptual.data.writers.folders import write_folder, write_unjudged
+    from perceptual.data.writers.stores import write_store
 
     if form is Form.store:
         write_store(table, dst, f"made of photographs in {photos}, judged by a simulated observer")

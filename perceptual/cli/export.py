@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from perceptual.distance import LPIPS
+    from perceptual.distance.lpips import LPIPS
 
 
 def export(
@@ -40,7 +40,7 @@ def export(
 
     Example: `perceptual export runs/…/checkpoints/best.ckpt mine --onnx`
     """
-    from perceptual import sharing
+    from perceptual.distance import saved_folder
 
     if (size is not None or uint8) and not onnx:
         raise ValueError("--size and --uint8 are for --onnx")
@@ -49,7 +49,7 @@ def export(
     metric = _save(method, folder, results, measure)
     typer.echo(f"Saved     {folder}")
     if onnx:
-        from perceptual.exporting import to_onnx
+        from perceptual.publish.onnx import to_onnx
 
         try:
             to_onnx(metric, folder / "model.onnx", (size, size) if size else None, uint8)
@@ -57,12 +57,12 @@ def export(
             raise ValueError(f"no model.onnx in {folder}: {error}") from error
         typer.echo(f"ONNX      {folder / 'model.onnx'}")
     if push_to_hub:
-        typer.echo(f"Pushed    {sharing.push(folder, push_to_hub)}")
+        typer.echo(f"Pushed    {saved_folder.push(folder, push_to_hub)}")
 
 
 def _save(method: str, folder: Path, results: Path, measure: bool) -> "LPIPS":
-    from perceptual import methods
-    from perceptual.distance import LPIPS
+    from perceptual.distance.lpips import LPIPS
+    from perceptual.evaluation import methods
 
     if method.endswith(".ckpt"):
         return _publish(Path(method).expanduser(), folder, results, measure)
@@ -74,8 +74,8 @@ def _save(method: str, folder: Path, results: Path, measure: bool) -> "LPIPS":
 
 
 def _publish(ckpt: Path, folder: Path, results: Path, measure: bool) -> "LPIPS":
-    from perceptual import publishing
-    from perceptual.module import read_checkpoint
+    from perceptual.publish import record as publishing
+    from perceptual.training.module import read_checkpoint
 
     read_checkpoint(ckpt)  # refuses what is no checkpoint before anything is measured
     if measure:

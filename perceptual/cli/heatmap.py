@@ -66,7 +66,7 @@ def _levels(chosen: "Chosen", x: "Tensor", y: "Tensor") -> tuple[list[float], "T
     """What each level adds to the distance, and at which position (L, H, W)."""
     import torch
 
-    from perceptual.distance import LPIPS
+    from perceptual.distance.lpips import LPIPS
 
     distance = chosen.distance
     if not isinstance(distance, LPIPS) or distance.form != "per_position":

@@ -25,9 +25,9 @@ def info(
 
     Example: `perceptual info runs/…/checkpoints/last.ckpt --json`
     """
-    from perceptual import methods
     from perceptual.cli.output import print_json, print_table
-    from perceptual.leaderboard.provenance import describe
+    from perceptual.evaluation import methods
+    from perceptual.evaluation.provenance import describe
 
     loaded = methods.load(model)
     network = getattr(loaded.distance, "backbone", None)  # a path does not say its family
@@ -47,8 +47,8 @@ def info(
 
 def _calibration(model: str, distance: Any) -> dict[str, Any]:
     """Whether, how, and by whom the channels of the levels are weighted."""
-    from perceptual.methods import is_path, split_version
-    from perceptual.weights import fingerprint
+    from perceptual.evaluation.methods import is_path, split_version
+    from perceptual.features.weights import fingerprint
 
     lin = getattr(distance, "lin", None)
     if lin is None:
@@ -72,7 +72,7 @@ def _calibration(model: str, distance: Any) -> dict[str, Any]:
 
 def _training(path: str) -> dict[str, Any]:
     """How a checkpoint was trained, as it says."""
-    from perceptual.module import read_checkpoint
+    from perceptual.training.module import read_checkpoint
 
     checkpoint = read_checkpoint(path)
     facts = {key: checkpoint["hyper_parameters"].get(key) for key in ("variant", "form", "lr", "dropout")}

@@ -24,8 +24,10 @@ def leaderboard(
 
     Example: `perceptual leaderboard results -o leaderboard.md --plots pictures`
     """
-    from perceptual.leaderboard import best_setting, find, html_page, make, markdown
-    from perceptual.leaderboard.runs import without_score
+    from perceptual.evaluation.board import make
+    from perceptual.evaluation.results import find
+    from perceptual.evaluation.runs import without_score
+    from perceptual.evaluation.tables import best_setting, html_page, markdown
 
     if output.suffix not in FORMATS:
         raise ValueError(f"output must end in {' or '.join(FORMATS)}, got {str(output)!r}")
@@ -48,7 +50,7 @@ def leaderboard(
         typer.echo(f"{len(lost)} runs gave no score; the table says why.")
     typer.echo(f"Table     {output}")
     if plots:
-        from perceptual.leaderboard.plots import save
+        from perceptual.evaluation.plots import save
 
         for path in save(boards, plots):
             typer.echo(f"Picture   {path}")

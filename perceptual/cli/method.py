@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from perceptual import methods
-from perceptual.backbone import TORCHVISION, check_name
-from perceptual.distance import LPIPS
-from perceptual.released import versions
+from perceptual.distance.calibration import versions
+from perceptual.distance.lpips import LPIPS
+from perceptual.evaluation import methods
+from perceptual.features.backbone import TORCHVISION, check_name
 
 PUBLISHED = "v0.1"
 

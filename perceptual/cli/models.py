@@ -32,9 +32,9 @@ def models(
     """
     import timm
 
-    from perceptual.backbone import TORCHVISION
     from perceptual.cli.output import print_json, print_table, write_csv
-    from perceptual.released import versions
+    from perceptual.distance.calibration import versions
+    from perceptual.features.backbone import TORCHVISION
 
     known = [*TORCHVISION, *timm.list_pretrained()]
     rows = [(name, versions(name), _weights(name)) for name in known if _fits(name, pattern)]
@@ -64,7 +64,7 @@ def _fits(name: str, pattern: str | None) -> bool:
 
 
 def _weights(name: str) -> str:
-    from perceptual.weights import locate
+    from perceptual.features.weights import locate
 
     if found := locate(name):
         return found[1].partition(":")[0]
@@ -79,7 +79,7 @@ def _is_cached(name: str) -> bool:
     import torch
     from huggingface_hub import try_to_load_from_cache
 
-    from perceptual.backbone import TORCHVISION
+    from perceptual.features.backbone import TORCHVISION
 
     downloads = Path(torch.hub.get_dir(), "checkpoints")
     if name in TORCHVISION:

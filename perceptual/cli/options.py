@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-CALIBRATIONS = Path(__file__).parents[1] / "calibrations"
+CALIBRATIONS = Path(__file__).parents[1] / "distance/calibrations"
 
 
 def _backbones(incomplete: str) -> list[str]:

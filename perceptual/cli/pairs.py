@@ -108,7 +108,7 @@ def _matrix(chosen: "Chosen", images: "Tensor") -> "Tensor":
 
     from perceptual.cli.batches import Pair, measure_all
     from perceptual.cli.output import STDERR, progress
-    from perceptual.distance import LPIPS
+    from perceptual.distance.lpips import LPIPS
 
     if isinstance(chosen.distance, LPIPS):
         with STDERR.status("All pairs"):

@@ -7,8 +7,8 @@ from PIL import Image
 from trees import write_pair_subset, write_subset
 
 from perceptual.data import BAPPSDataModule, JNDDataModule, read_folder
-from perceptual.data.photos import packaged
-from perceptual.data.store import read_info
+from perceptual.data.modules.photos import packaged
+from perceptual.data.readers.stores import read_info
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_wrong_options_are_refused(run):
 def test_subsets_may_follow_the_option_as_a_list(run, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(
-        "perceptual.data.sources.download_bapps", lambda *given: asked.append(given) or ["done"]
+        "perceptual.data.download.bapps.download_bapps", lambda *given: asked.append(given) or ["done"]
     )
     run("download", "bapps", "--subsets", "val", "jnd", "train", "--root", tmp_path)
     run("download", "bapps", "--root", tmp_path)

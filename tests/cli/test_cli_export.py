@@ -5,7 +5,8 @@ import pytorch_lightning as pl
 import torch
 from app import run, write_manifest
 
-from perceptual import LPIPS, PerceptualRanker, cli, sharing
+from perceptual import LPIPS, PerceptualRanker, cli
+from perceptual.evaluation import methods
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_a_checkpoint_becomes_a_folder_with_all_that_is_known(checkpoint, tmp_pa
     loaded = LPIPS.from_pretrained("mine")
     assert torch.equal(loaded(x, y), ranker(x, y))
     d0, d1 = torch.rand(2, 4)
-    assert torch.equal(sharing.read(tmp_path / "mine").ranking()(d0, d1), ranker.ranking(d0, d1))
+    assert torch.equal(methods.load(str(tmp_path / "mine")).ranking(d0, d1), ranker.ranking(d0, d1))
 
     record = loaded.saved.config["record"]
     assert record["data"].startswith("set/triplets.csv: 30 training and 10 validation triplets")

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from perceptual.data.augment import crop, light
+from perceptual.data.items.augmentation import crop, light
 
 
 def test_a_crop_is_the_square_resized():

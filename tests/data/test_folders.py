@@ -6,7 +6,7 @@ import pytest
 from trees import write_pair_subset, write_subset
 
 from perceptual.data import PairTable, TripletTable, read_folder, read_pair_folder
-from perceptual.data.folders import find_subsets
+from perceptual.data.readers.folders import find_subsets
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import torch
 from trees import plain, write_pair_subset, write_subset
 
 from perceptual.data import JNDDataModule, PairDataset, pack, read_pair_folder
-from perceptual.data.origins import read_origin
+from perceptual.data.readers.detect import read_origin
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ import pytest
 from killing import run_and_kill, tree_bytes
 from trees import write_pair_subset, write_subset
 
-from perceptual.data import PairTable, TripletTable, fetching
-from perceptual.data.sources import BAPPS, Part, download_bapps
+from perceptual.data import PairTable, TripletTable
+from perceptual.data.download import http as fetching
+from perceptual.data.download.bapps import BAPPS, Part, download_bapps
 
 COUNTS = {"traditional": 6, "cnn": 5}
 PARTS = {

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from perceptual.data.splits import split_by_image, split_by_triplet
-from perceptual.data.triplets import TripletTable
+from perceptual.data.items.splits import split_by_image, split_by_triplet
+from perceptual.data.items.triplets import TripletTable
 
 
 def table_of(ref, p0, p1) -> TripletTable:

@@ -12,22 +12,16 @@ from killing import run_and_kill, tree_bytes
 from PIL import Image
 from trees import plain, write_manifest, write_subset
 
-from perceptual.data import (
-    BAPPSDataModule,
-    ManifestDataModule,
-    TripletDataset,
-    TripletTable,
-    packing,
-    read_folder,
-)
+from perceptual.data import BAPPSDataModule, ManifestDataModule, TripletDataset, TripletTable, read_folder
 from perceptual.data import pack as pack_table
 from perceptual.data.images import MappedImages
 from perceptual.data.loading import loader
-from perceptual.data.making import make_triplets
-from perceptual.data.origins import read_origin
-from perceptual.data.packing import UnusableImages, write_store
-from perceptual.data.photos import packaged
-from perceptual.data.store import read_info, read_store
+from perceptual.data.modules.photos import packaged
+from perceptual.data.readers.detect import read_origin
+from perceptual.data.readers.stores import read_info, read_store
+from perceptual.data.synthetic.making import make_triplets
+from perceptual.data.writers import stores as packing
+from perceptual.data.writers.stores import UnusableImages, write_store
 
 HEADER = "ref,p0,p1,judge,votes,subset,split"
 SUBSETS = ["train/mix", "val/cnn", "val/color"]

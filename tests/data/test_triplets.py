@@ -7,7 +7,7 @@ from PIL import Image
 from trees import plain, write_manifest, write_subset
 
 from perceptual.data import TripletDataset, decode, images, read_folder, read_manifest
-from perceptual.data.triplets import SharedTriplets, TripletBatch
+from perceptual.data.items.triplets import SharedTriplets, TripletBatch
 
 HEADER = "ref,p0,p1,judge"
 ROWS = [(0, 1, 2, 0.25, 4), (0, 2, 1, 0.75, 2), (3, 1, 2, 1, 6), (3, 0, 2, 0, 4)]

@@ -11,9 +11,9 @@ from torchmetrics import MetricCollection
 from torchmetrics.functional.image import lpips as torchmetrics_lpips
 from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 
-from perceptual.backbone import Backbone
-from perceptual.baselines import BASELINES
-from perceptual.distance import LPIPS
+from perceptual.distance.baselines import BASELINES
+from perceptual.distance.lpips import LPIPS
+from perceptual.features.backbone import Backbone
 from perceptual.metrics import PerceptualDistance
 
 

@@ -1,0 +1,108 @@
+"""Pictures to look at data with: a contact sheet of triplets or pairs, and a gallery of the distortions."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from perceptual.data.decode import read_pixels, read_rgb, resized
+from perceptual.data.images import Images
+from perceptual.data.items.table import Table
+from perceptual.data.modules.photos import packaged
+from perceptual.data.readers.detect import read_origin
+from perceptual.data.readers.stores import KINDS, is_store, read_info, read_store
+from perceptual.data.synthetic.distortions import FAMILIES, distort
+
+SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
+_TILE = 96  # pixels of a patch on the sheet
+_GAP, _TEXT, _MARGIN = 4, 18, 14
+_FONT = ImageFont.load_default(12)
+_INK, _PALE = (20, 20, 20), (120, 120, 120)
+
+
+def contact_sheet(src: str | Path, count: int, seed: int, size: int = 64) -> Image.Image:
+    """Draw some items of a data set: p0 · ref · p1 with the share that preferred either, or p0 · p1.
+
+    Args:
+        src: store, BAPPS folder, manifest or folder of NIGHTS; of a folder with two halves, the 2AFC one.
+        count: number of items; fewer if there are fewer.
+        seed: chooses them.
+        size: side of the patches; a store has its own.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_origin`, and for images that cannot be used.
+    """
+    table = _read(Path(src))
+    rows = np.sort(np.random.default_rng(seed).permutation(len(table))[:count])
+    roles = ("p0", "ref", "p1") if "ref" in table.roles else table.roles
+    width, height = len(roles) * (_TILE + _GAP) - _GAP, _TILE + _TEXT
+    columns = max(1, min(12 // len(roles), len(rows)))
+    lines = -(-len(rows) // columns)
+    size_of_sheet = (columns * (width + _MARGIN) + _MARGIN, lines * (height + _MARGIN) + _MARGIN)
+    sheet = Image.new("RGB", size_of_sheet, "white")
+    for place, row in enumerate(rows.tolist()):
+        left = _MARGIN + place % columns * (width + _MARGIN)
+        top = _MARGIN + place // columns * (height + _MARGIN)
+        _draw_item(sheet, left, top, table, roles, row, size)
+    return sheet
+
+
+def gallery(size: int = 64) -> Image.Image:
+    """Draw each family of distortion, a row each: the patch, then its severities from .2 to 1."""
+    photo = resized(read_rgb(packaged(["chelsea.png"])[0]).crop((110, 20, 310, 220)), size)
+    patch = torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
+    left = 160
+    sheet = Image.new(
+        "RGB",
+        (left + 6 * (_TILE + _GAP) + _GAP, _TEXT + _GAP + len(FAMILIES) * (_TILE + _GAP)),
+        "white",
+    )
+    draw = ImageDraw.Draw(sheet)
+    for column, severity in enumerate((0.0, *SEVERITIES)):
+        middle = left + column * (_TILE + _GAP) + _TILE // 2
+        draw.text((middle, _TEXT // 2), f"{severity:.1f}", _INK, _FONT, anchor="mm")
+    for row, name in enumerate(FAMILIES):
+        top = _TEXT + _GAP + row * (_TILE + _GAP)
+        draw.text((left - 10, top + _TILE // 2), name.replace("_", " "), _INK, _FONT, anchor="rm")
+        for column, severity in enumerate((0.0, *SEVERITIES)):
+            chance = torch.Generator().manual_seed(3)  # so that only the severity differs along a row
+            distorted = distort(patch[None], [(name, severity)], chance)[0]
+            pixels = distorted.clamp(0, 1).mul(255).round().byte().numpy()
+            sheet.paste(_tile(pixels), (left + column * (_TILE + _GAP), top))
+    return sheet
+
+
+def _read(src: Path) -> Table:
+    inside = next((src / half for half in ("2afc", "jnd") if is_store(src / half)), src)
+    if is_store(inside):
+        return read_store(KINDS[read_info(inside).kind], inside)
+    return next(iter(read_origin(src).values()))
+
+
+def _draw_item(
+    sheet: Image.Image, left: int, top: int, table: Table, roles: tuple[str, ...], row: int, size: int
+) -> None:
+    draw = ImageDraw.Draw(sheet)
+    answer = float(getattr(table, table.answer)[row])
+    captions = {"p0": f"{1 - answer:.0%}", "p1": f"{answer:.0%}", "ref": table.subsets[table.subset[row]]}
+    if table.answer == "same":
+        captions = {"p0": table.subsets[table.subset[row]], "p1": f"same {answer:.0%}"}
+    for place, role in enumerate(roles):
+        x = left + place * (_TILE + _GAP)
+        sheet.paste(_tile(_pixels(table.images, int(getattr(table, role)[row]), size)), (x, top))
+        ink = _PALE if role == "ref" or (role, table.answer) == ("p0", "same") else _INK
+        draw.text((x + _TILE // 2, top + _TILE + _TEXT // 2), captions[role], ink, _FONT, anchor="mm")
+
+
+def _pixels(images: list[str] | Images, index: int, size: int) -> np.ndarray:
+    """(3, S, S) uint8."""
+    if isinstance(images, list):
+        return read_pixels(images[index], size)
+    return images[torch.tensor([index])][0].numpy()
+
+
+def _tile(pixels: np.ndarray) -> Image.Image:
+    smooth = pixels.shape[-1] > _TILE
+    how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
+    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).resize((_TILE, _TILE), how)

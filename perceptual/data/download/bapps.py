@@ -1,0 +1,139 @@
+"""Download BAPPS (Zhang et al. 2018) and unpack it, so that it is there whole or not at all.
+
+Work in progress lies in `<root>/.download`; a folder is put in its place, by renaming, once it is complete
+and checked. Run again after any interruption, it goes on where it stopped.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from perceptual.data.download.archives import unpack
+from perceptual.data.download.http import fetch
+from perceptual.data.items.pairs import PairTable
+from perceptual.data.items.table import Table
+from perceptual.data.items.triplets import TripletTable
+from perceptual.data.readers.folders import read_tree
+
+BASE = "https://perceptual-similarity.s3.us-west-2.amazonaws.com/dataset/"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One archive of a data set."""
+
+    archive: str
+    top: str  # the folder in the archive
+    place: str  # that folder's place below the root
+    kind: type[Table]
+    counts: Mapping[str, int | None]  # items of each subset; None where the number is not published exactly
+
+
+BAPPS = {
+    "val": Part(
+        "twoafc_val.tar.gz",
+        "val",
+        "2afc/val",
+        TripletTable,
+        {
+            "traditional": 4720,
+            "cnn": 4720,
+            "superres": 10856,
+            "deblur": 9440,
+            "color": 4720,
+            "frameinterp": 1888,
+        },
+    ),
+    "jnd": Part("jnd.tar.gz", "jnd", "jnd", PairTable, {"val/traditional": None, "val/cnn": None}),
+    "train": Part(
+        "twoafc_train.tar.gz",
+        "train",
+        "2afc/train",
+        TripletTable,
+        {"traditional": None, "cnn": None, "mix": None},
+    ),
+}
+
+
+def download_bapps(
+    root: str | Path,
+    subsets: Sequence[str] = ("val", "jnd"),
+    base: str = BASE,
+    parts: Mapping[str, Part] = BAPPS,
+) -> list[str]:
+    """Bring parts of BAPPS to `<root>/2afc` and `<root>/jnd`; parts that are there are only checked.
+
+    Args:
+        root: folder for the data set. An archive that lies in it already is taken, and left there.
+        subsets: of "val", "jnd" and "train"; 1.1, 0.2 and 5.3 GB to download.
+        base: URL that the names of the archives are appended to.
+        parts: what the names of subsets mean.
+
+    Returns:
+        a line on each part, with its folder and the number of its items.
+
+    Raises:
+        ValueError: for an unknown subset, an archive that is damaged or has what it should not, or a folder
+            that is there and incomplete.
+        OSError: if something cannot be downloaded, with the URL to bring by other means and where to put it.
+    """
+    unknown = [subset for subset in subsets if subset not in parts]
+    if unknown or not subsets:
+        raise ValueError(f"subsets must be of {', '.join(parts)}, got {', '.join(unknown) or 'none'}")
+    root = Path(root)
+    with _workshop(root) as workshop:
+        return [_bring(root, workshop, parts[subset], base) for subset in dict.fromkeys(subsets)]
+
+
+@contextmanager
+def _workshop(root: Path) -> Iterator[Path]:
+    """`<root>/.download`, for one process at a time; removed when all is done."""
+    workshop = root / ".download"
+    workshop.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(workshop / "lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"another process is downloading to {root}") from None
+    try:
+        yield workshop
+    finally:
+        lock.release()
+    shutil.rmtree(workshop)
+
+
+def _bring(root: Path, workshop: Path, part: Part, base: str) -> str:
+    folder = root / part.place
+    if not folder.exists():
+        archive = root / part.archive
+        if not archive.exists():
+            archive = fetch(base + part.archive, workshop / part.archive, by_hand=archive)
+        extracted = workshop / f"{part.archive}.extracted"
+        shutil.rmtree(extracted, ignore_errors=True)
+        unpack(archive, extracted)
+        if not (extracted / part.top).is_dir():
+            raise ValueError(f"{archive} holds no folder {part.top}; remove it and run this again")
+        _check(extracted / part.top, part)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(extracted / part.top, folder)
+        (workshop / part.archive).unlink(missing_ok=True)
+    return f"{folder}: {_check(folder, part):,} {part.kind.plural}"
+
+
+def _check(folder: Path, part: Part) -> int:
+    """Number of items; raises ValueError or FileNotFoundError if some are missing."""
+    names = list(part.counts)
+    table = read_tree(part.kind, folder, names, names)
+    for number, (name, expected) in enumerate(part.counts.items()):
+        found = int((table.subset == number).sum())
+        if expected not in (None, found):
+            raise ValueError(
+                f"{folder / name} holds {found:,} of {expected:,} {part.kind.plural}; "
+                "remove the folder and run this again"
+            )
+    return len(table)

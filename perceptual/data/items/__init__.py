@@ -1,0 +1,1 @@
+"""Judged items: their tables, the batches that models see, and how both are split and augmented."""

@@ -1,0 +1,64 @@
+"""The distinct pairs of images among judged items: where images recur, far fewer than the items have."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from perceptual.data.images import Images, read_batch
+from perceptual.data.items.opinions import OpinionDataset
+from perceptual.data.items.pairs import PairDataset
+from perceptual.data.items.triplets import TripletDataset
+
+
+class ImagePair(NamedTuple):
+    """N pairs of images."""
+
+    p0: Tensor  # (N, 3, S, S) float32, RGB in [0, 1]
+    p1: Tensor  # the same
+
+
+class DistinctPairs(Dataset[ImagePair]):
+    """Every pair of images that judged items compare, once each, sorted by its first image.
+
+    Triplets compare (ref, p0) and (ref, p1); JND pairs and images with opinion scores are one pair each. A
+    DataLoader gets whole batches through `__getitems__`.
+
+    Args:
+        judged: N items.
+
+    Attributes:
+        pairs: (P, 2) int64, indices into `images`.
+        which: (K, N) int64, the rows of `pairs` that each item compares: two for triplets, else one.
+    """
+
+    def __init__(self, judged: TripletDataset | PairDataset | OpinionDataset) -> None:
+        first, *others = judged.table.items()
+        compared = np.stack([np.tile(first, len(others)), np.concatenate(others)], axis=1)
+        pairs, which = np.unique(compared, axis=0, return_inverse=True)
+        self.images: Images = judged.images
+        self.pairs = torch.from_numpy(pairs)
+        self.which = which.reshape(len(others), -1)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> ImagePair:
+        """One pair, without the batch axis."""
+        return ImagePair(*(images[0] for images in self.__getitems__([index])))
+
+    def __getitems__(self, indices: Sequence[int]) -> ImagePair:
+        """A batch of pairs, in the order of the indices."""
+        first, second = self.pairs[torch.as_tensor(indices)].T
+        return ImagePair(read_batch(self.images, first), read_batch(self.images, second))
+
+    def loader(self, batch_size: int) -> DataLoader[ImagePair]:
+        """Batches of pairs, in order."""
+        return DataLoader(self, batch_size, collate_fn=lambda batch: batch)
+
+    def to_items(self, distance: np.ndarray) -> list[np.ndarray]:
+        """(d0, d1) of triplets, else (distance,), (N,) each in the items' order, from that of each pair."""
+        return list(distance[self.which])

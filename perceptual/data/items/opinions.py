@@ -1,0 +1,68 @@
+"""Opinion scores: single distorted images, each rated beside its reference (DMOS)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from perceptual.data.images import Images, read_batch
+from perceptual.data.items.table import Table
+
+
+class OpinionBatch(NamedTuple):
+    """N distorted images with their references, and how bad people found them."""
+
+    p0: Tensor  # (N, 3, S, S) float32, RGB in [0, 1], the references
+    p1: Tensor  # the same, the distorted images
+    score: Tensor  # (N,) float32, larger = worse, on the scale of the study
+    subset: Tensor  # (N,) int64, index into the datamodule's `subsets`
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OpinionTable(Table):
+    """N rated images over M distinct images, see `Table`."""
+
+    roles: ClassVar = ("ref", "dist")
+    answer: ClassVar = "score"
+    plural: ClassVar = "rated images"
+    on_disk: ClassVar = "score"
+
+    ref: np.ndarray
+    dist: np.ndarray
+    score: np.ndarray  # (N,) float32, difference mean opinion score: larger = worse
+
+
+class OpinionDataset(Dataset[OpinionBatch]):
+    """Rated images of a table as float tensors; a DataLoader gets whole batches through `__getitems__`.
+
+    Args:
+        table: the rated images. Files are checked and decoded here, once for each distinct image.
+        size: side S of the square that images are resized to (PIL bilinear, antialiased).
+
+    Raises:
+        ValueError: if images cannot be used.
+    """
+
+    def __init__(self, table: OpinionTable, size: int) -> None:
+        self.table = table.open(size)
+        self.images: Images = self.table.images  # type: ignore[assignment]
+        self._items = torch.from_numpy(table.items())
+        self._score = torch.from_numpy(table.score)
+        self._subset = torch.from_numpy(table.subset)
+
+    def __len__(self) -> int:
+        return len(self._score)
+
+    def __getitem__(self, index: int) -> OpinionBatch:
+        """One rated image, without the batch axis."""
+        return OpinionBatch(*(column[0] for column in self.__getitems__([index])))
+
+    def __getitems__(self, indices: Sequence[int]) -> OpinionBatch:
+        """A batch of rated images, in the order of the indices."""
+        rows = torch.as_tensor(indices)
+        ref, dist = read_batch(self.images, self._items[:, rows].flatten()).chunk(2)
+        return OpinionBatch(ref, dist, self._score[rows], self._subset[rows])

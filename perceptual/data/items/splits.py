@@ -1,0 +1,61 @@
+"""Hold out triplets for validation, so that what was learnt by heart does not count as knowledge."""
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from perceptual.data.items.triplets import TripletTable
+
+
+def split_by_image(table: TripletTable, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Choose triplets so that no image is on both sides; those that straddle are on neither.
+
+    Images that occur together stay together where that is possible: images linked by triplets form groups,
+    and groups are held out whole. A group with more than `fraction` of all triplets is held out image by
+    image, which is where triplets come to straddle.
+
+    Args:
+        table: the triplets, N.
+        fraction: share of the images to hold out, in (0, 1).
+        seed: chooses the images.
+
+    Returns:
+        masks (N,) of the training and the validation triplets.
+
+    Raises:
+        ValueError: if one side would be empty.
+    """
+    image_count = int(max(table.ref.max(), table.p0.max(), table.p1.max())) + 1
+    start, end = np.concatenate([table.ref, table.ref]), np.concatenate([table.p0, table.p1])
+    links = coo_array((np.ones(len(start), bool), (start, end)), (image_count, image_count))
+    group_count, group = connected_components(links, directed=False)
+    too_large = np.bincount(group[table.ref], minlength=group_count) > fraction * len(table)
+    unit = np.where(too_large[group], group_count + np.arange(image_count), group)
+
+    _, unit = np.unique(unit, return_inverse=True)
+    rank = np.random.default_rng(seed).permutation(unit.max() + 1)[unit]
+    held_out = rank < np.sort(rank)[round(fraction * image_count)]
+    shown = held_out[np.stack([table.ref, table.p0, table.p1])]
+    return _both((~shown).all(axis=0), shown.all(axis=0), f"by image with fraction={fraction}")
+
+
+def split_by_triplet(table: TripletTable, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Choose triplets at random; their images are on both sides.
+
+    Repeats of a triplet, in either order of p0 and p1, stay on one side. Arguments, result and errors as in
+    `split_by_image`, with `fraction` a share of the distinct triplets.
+    """
+    low, high = np.minimum(table.p0, table.p1), np.maximum(table.p0, table.p1)
+    triplets, which = np.unique(np.stack([table.ref, low, high]), axis=1, return_inverse=True)
+    rank = np.random.default_rng(seed).permutation(triplets.shape[1])
+    held_out = (rank < round(fraction * len(rank)))[which.reshape(-1)]
+    return _both(~held_out, held_out, f"by triplet with fraction={fraction}")
+
+
+def _both(train: np.ndarray, val: np.ndarray, how: str) -> tuple[np.ndarray, np.ndarray]:
+    if not (train.any() and val.any()):
+        raise ValueError(
+            f"split {how} leaves {train.sum():,} training and {val.sum():,} validation triplets "
+            f"of {len(train):,}; both sides need some"
+        )
+    return train, val

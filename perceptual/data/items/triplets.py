@@ -1,0 +1,192 @@
+"""2AFC triplets: the batch that models see, the table they are listed in, and the dataset between the two."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from perceptual.data.images import Images, read_batch
+from perceptual.data.items.augmentation import crop, light, mirror, replace_half
+from perceptual.data.items.table import Table
+
+Batch = TypeVar("Batch", "TripletBatch", "SharedTripletBatch")
+
+
+class TripletBatch(NamedTuple):
+    """N triplets and how people judged them."""
+
+    ref: Tensor  # (N, 3, S, S) float32, RGB in [0, 1]
+    p0: Tensor  # the same
+    p1: Tensor  # the same
+    judgment: Tensor  # (N,) float32, fraction of people who preferred p1
+    weight: Tensor  # (N,) float32, weight in the loss: 1 unless votes weight it
+    subset: Tensor  # (N,) int64, index into the datamodule's `subsets`; -1 if it is none of them
+
+    def distances(self, distance: Any) -> tuple[Tensor, Tensor]:
+        """(d0, d1), each (N,), by a distance with `triplet(ref, p0, p1)`, as LPIPS is."""
+        d0, d1 = distance.triplet(self.ref, self.p0, self.p1)
+        return d0, d1
+
+    def to(self, *args: Any, **kwargs: Any) -> "TripletBatch":
+        """The batch on another device, as `Tensor.to`."""
+        return TripletBatch(*(column.to(*args, **kwargs) for column in self))
+
+    def flip(self, draws: Tensor) -> "TripletBatch":
+        """The batch with all three images mirrored, left to right, of the triplets with draws (N, …) < ½."""
+        return self._changed(lambda images: mirror(images, draws))
+
+    def crop(self, draws: Tensor) -> "TripletBatch":
+        """The batch with each triplet's images cropped alike, by draws (N, 3), see `augment.crop`."""
+        return self._changed(lambda images: crop(images, draws))
+
+    def light(self, draws: Tensor) -> "TripletBatch":
+        """The batch with each triplet's images under another light, by draws (N, 4), see `augment.light`."""
+        return self._changed(lambda images: light(images, draws))
+
+    def swap(self, draws: Tensor) -> "TripletBatch":
+        """The batch with p0 and p1 exchanged, and so the judgment, of the triplets with draws (N, …) < ½."""
+        return _swapped(self, draws)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "TripletBatch":
+        ref, p0, p1 = map(change, self[:3])
+        return self._replace(ref=ref, p0=p0, p1=p1)
+
+
+class SharedTripletBatch(NamedTuple):
+    """N triplets of M distinct images, each of which goes through the backbone once."""
+
+    images: Tensor  # (M, 3, S, S) float32, RGB in [0, 1]
+    ref: Tensor  # (N,) int64, rows of `images`
+    p0: Tensor  # the same
+    p1: Tensor  # the same
+    judgment: Tensor  # as in TripletBatch
+    weight: Tensor
+    subset: Tensor
+
+    def distances(self, distance: Any) -> tuple[Tensor, Tensor]:
+        """(d0, d1), each (N,), by a distance with `among(images, first, second)`, as LPIPS has it."""
+        d0, d1 = distance.among(self.images, self.ref.repeat(2), torch.cat([self.p0, self.p1])).chunk(2)
+        return d0, d1
+
+    def to(self, *args: Any, **kwargs: Any) -> "SharedTripletBatch":
+        """The batch on another device, as `Tensor.to`."""
+        return SharedTripletBatch(*(column.to(*args, **kwargs) for column in self))
+
+    def apart(self) -> TripletBatch:
+        """The same triplets with images of their own."""
+        ref, p0, p1 = (self.images[rows] for rows in (self.ref, self.p0, self.p1))
+        return TripletBatch(ref, p0, p1, *self[4:])
+
+    def flip(self, draws: Tensor) -> "SharedTripletBatch":
+        """The batch with all images mirrored, left to right, if the first of draws (N, …) is < ½."""
+        return self._replace(images=mirror(self.images, draws[:1]))
+
+    def crop(self, draws: Tensor) -> "SharedTripletBatch":
+        """The batch with all images cropped alike, by the first of draws (N, 3), see `augment.crop`."""
+        return self._replace(images=crop(self.images, draws[:1]))
+
+    def light(self, draws: Tensor) -> "SharedTripletBatch":
+        """The batch with all images under another light, by the first of draws (N, 4), see `light`."""
+        return self._replace(images=light(self.images, draws[:1]))
+
+    def swap(self, draws: Tensor) -> "SharedTripletBatch":
+        """The batch with p0 and p1 exchanged, and so the judgment, of the triplets with draws (N, …) < ½."""
+        return _swapped(self, draws)
+
+
+def _swapped(batch: Batch, draws: Tensor) -> Batch:
+    return batch._replace(
+        p0=replace_half(batch.p0, batch.p1, draws),
+        p1=replace_half(batch.p1, batch.p0, draws),
+        judgment=replace_half(batch.judgment, 1 - batch.judgment, draws),
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TripletTable(Table):
+    """N triplets over M distinct images, see `Table`."""
+
+    roles: ClassVar = ("ref", "p0", "p1")
+    answer: ClassVar = "judgment"
+    plural: ClassVar = "triplets"
+    on_disk: ClassVar = "judge"
+
+    ref: np.ndarray
+    p0: np.ndarray
+    p1: np.ndarray
+    judgment: np.ndarray  # (N,) float32 in [0, 1], fraction that preferred p1
+
+
+class TripletDataset(Dataset[TripletBatch]):
+    """Triplets of a table as float tensors; a DataLoader gets whole batches through `__getitems__`.
+
+    Args:
+        table: the triplets. Files are checked and decoded here, once for each distinct image.
+        size: side S of the square that images are resized to (PIL bilinear, antialiased).
+        weight_by_votes: weight each triplet by its votes over the table's mean votes, instead of 1.
+
+    Raises:
+        ValueError: if images cannot be used, or votes are asked for and the table has none.
+    """
+
+    def __init__(self, table: TripletTable, size: int = 64, weight_by_votes: bool = False) -> None:
+        weight = np.ones(len(table), np.float32)
+        if weight_by_votes:
+            if table.votes is None:
+                raise ValueError("weight_by_votes=True needs votes, and these triplets carry none")
+            weight = table.votes / table.votes.mean()
+        self.table = table.open(size)
+        self.images: Images = self.table.images  # type: ignore[assignment]
+        self.items = torch.from_numpy(table.items())
+        self._judgment = torch.from_numpy(table.judgment)
+        self._weight = torch.from_numpy(weight)
+        self._subset = torch.from_numpy(table.subset)
+
+    def __len__(self) -> int:
+        return len(self._judgment)
+
+    def __getitem__(self, index: int) -> TripletBatch:
+        """One triplet, without the batch axis."""
+        return TripletBatch(*(column[0] for column in self.__getitems__([index])))
+
+    def __getitems__(self, indices: Sequence[int]) -> TripletBatch:
+        """A batch of triplets, in the order of the indices."""
+        rows = torch.as_tensor(indices)
+        ref, p0, p1 = read_batch(self.images, self.items[:, rows].flatten()).chunk(3)
+        return TripletBatch(ref, p0, p1, *self.judged(rows))
+
+    def judged(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Judgment, weight and subset, (n,) each, of the triplets that an int64 tensor (n,) chooses."""
+        return self._judgment[rows], self._weight[rows], self._subset[rows]
+
+    def recurs(self, batch_size: int) -> bool:
+        """Whether images recur so often that a batch has them at least twice each, on average."""
+        distinct = len(self.items.unique())
+        return 2 * distinct <= len(self.items) * min(batch_size, len(self))
+
+
+class SharedTriplets(Dataset[SharedTripletBatch]):
+    """The same triplets in batches that hold each image once, for judgments that cover a few images densely.
+
+    Args:
+        triplets: the dataset to read from.
+    """
+
+    def __init__(self, triplets: TripletDataset) -> None:
+        self.triplets = triplets
+        self.images = triplets.images
+
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+    def __getitems__(self, indices: Sequence[int]) -> SharedTripletBatch:
+        """A batch of triplets, in the order of the indices."""
+        rows = torch.as_tensor(indices)
+        distinct, place = self.triplets.items[:, rows].unique(return_inverse=True)
+        images = read_batch(self.images, distinct)
+        ref, p0, p1 = place
+        return SharedTripletBatch(images, ref, p0, p1, *self.triplets.judged(rows))

@@ -1,0 +1,105 @@
+"""DataModule of triplets that one file lists."""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from perceptual.data.items.splits import split_by_image, split_by_triplet
+from perceptual.data.items.triplets import TripletTable
+from perceptual.data.loading import at_least
+from perceptual.data.modules.two_afc import TwoAFCDataModule
+from perceptual.data.readers.csv_files import read_manifest, read_nights
+from perceptual.data.readers.stores import is_store, read_store
+
+SPLIT_BY = {"image": split_by_image, "triplet": split_by_triplet}
+
+
+class ManifestDataModule(TwoAFCDataModule):
+    """Triplets listed in a CSV, see `read_manifest`, a store packed from one, or the folder of NIGHTS.
+
+    Its own `split` column is followed where there is one ("test" rows are left out); otherwise part of it is
+    held out for validation.
+
+    Args:
+        path: the CSV, the store, or the folder with NIGHTS's `data.csv`.
+        split_by: "image": no image on both sides, rows that straddle are left out; "triplet": rows at random.
+        val_fraction: share of the images, or of the triplets, to hold out, in (0, 1]; 1 leaves nothing to
+            train on, for scoring all of it.
+        split_seed: chooses them, apart from `seed`, so that runs with different seeds are scored alike.
+
+    The other arguments are those of `TwoAFCDataModule`. `setup` raises FileNotFoundError or ValueError for a
+    manifest with errors and for files that cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        split_by: str = "image",
+        val_fraction: float = 0.3,
+        split_seed: int = 0,
+        size: int = 64,
+        batch_size: int = 50,
+        num_workers: int | None = None,
+        weight_by_votes: bool = False,
+        seed: int = 0,
+        jnd: str | None = None,
+    ) -> None:
+        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd)
+        if split_by not in SPLIT_BY:
+            raise ValueError(f"split_by must be one of {', '.join(SPLIT_BY)}, got {split_by!r}")
+        if not 0 < val_fraction <= 1:
+            raise ValueError(f"val_fraction must be in (0, 1], got {val_fraction}")
+        at_least("split_seed", split_seed, 0)
+        self.path = Path(path)
+        self.split_by = split_by
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+
+    @cached_property
+    def _read(self) -> tuple[TripletTable, TripletTable, str]:
+        """Training rows, validation rows and how they were split; opened once, as they may share images."""
+        table = self._table()
+        if table.split is not None:
+            train, val = table.split == "train", table.split == "val"
+            if not (train.any() and val.any()):
+                raise ValueError(f"{self.path}: the split column needs rows of train and of val")
+        elif self.val_fraction == 1:
+            train, val = np.zeros(len(table), bool), np.ones(len(table), bool)
+        else:
+            train, val = SPLIT_BY[self.split_by](table, self.val_fraction, self.split_seed)
+        how = self._say(table, len(table) - train.sum() - val.sum())
+        table = table.open(self.size)
+        return table.take(train), table.take(val), how
+
+    def _table(self) -> TripletTable:
+        if is_store(self.path):
+            return read_store(TripletTable, self.path)
+        return read_nights(self.path) if self.path.is_dir() else read_manifest(self.path)
+
+    def _say(self, table: TripletTable, left_out: int) -> str:
+        if table.split is not None:
+            return f"split by the manifest's own column ({left_out:,} test rows left out)"
+        if self.val_fraction == 1:
+            return "which is all of it"
+        if self.split_by == "image":
+            return f"split by image (no image on both sides; {left_out:,} straddling rows left out)"
+        return "split by triplet (images are on both sides)"
+
+    def read_train(self) -> TripletTable:
+        """Training rows."""
+        if not len(self._read[0]):
+            raise ValueError("val_fraction=1 leaves nothing to train on")
+        return self._read[0]
+
+    def read_val(self) -> TripletTable:
+        """Validation rows."""
+        return self._read[1]
+
+    def source(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def how_split(self) -> str:
+        """By image, by triplet or by its own column, and how many rows were left out."""
+        return self._read[2]

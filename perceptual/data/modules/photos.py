@@ -1,0 +1,95 @@
+"""DataModule of triplets made out of the photographs that scikit-image ships.
+
+They let a first run show the whole path, from images to score, without any download; their judgments are a
+simulated observer's, not people's, see `perceptual.data.synthetic.making`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import skimage
+from PIL import Image
+
+from perceptual.data.items.triplets import TripletTable
+from perceptual.data.loading import at_least
+from perceptual.data.modules.two_afc import TwoAFCDataModule
+from perceptual.data.synthetic.making import make_triplets
+
+# Every photograph is on one side only, and the two views of the stereo pair are on the same
+TRAIN_PHOTOS = (
+    *("astronaut.png", "brick.png", "camera.png", "coffee.png", "gravel.png", "hubble_deep_field.jpg"),
+    *("ihc.png", "moon.png", "page.png", "rocket.jpg"),
+)
+VAL_PHOTOS = (
+    *("chelsea.png", "coins.png", "grass.png", "motorcycle_left.png", "motorcycle_right.png", "retina.jpg"),
+    *("text.png",),
+)
+
+
+def packaged(names: Sequence[str] = (*TRAIN_PHOTOS, *VAL_PHOTOS)) -> list[str]:
+    """Files of photographs in scikit-image's wheel."""
+    folder = Path(skimage.__file__).parent / "data"
+    return [str(folder / name) for name in names]
+
+
+def find_photos(folder: str | Path) -> list[str]:
+    """Files below a folder whose names say that Pillow reads them, sorted.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no such file in it.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"no folder {folder}")
+    suffixes = Image.registered_extensions()
+    files = (path for path in sorted(Path(folder).rglob("*")) if not path.name.startswith("."))
+    photos = [str(path) for path in files if path.suffix.lower() in suffixes and path.is_file()]
+    if not photos:
+        raise FileNotFoundError(f"no photographs in {folder}")
+    return photos
+
+
+class PhotosDataModule(TwoAFCDataModule):
+    """Triplets made of scikit-image's photographs and judged by a simulated observer, see `make_triplets`.
+
+    Training and validation triplets come from different photographs. They do not depend on `seed`, which only
+    orders them.
+
+    Args:
+        count_train: training triplets to make.
+        count_val: validation triplets to make.
+
+    The other arguments are those of `TwoAFCDataModule`.
+    """
+
+    def __init__(
+        self,
+        count_train: int = 4000,
+        count_val: int = 1000,
+        size: int = 64,
+        batch_size: int = 50,
+        num_workers: int | None = None,
+        weight_by_votes: bool = False,
+        seed: int = 0,
+        jnd: str | None = None,
+    ) -> None:
+        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd)
+        at_least("count_train", count_train, 1)
+        at_least("count_val", count_val, 1)
+        self.count_train = count_train
+        self.count_val = count_val
+
+    def read_train(self) -> TripletTable:
+        """Triplets of the training photographs."""
+        return make_triplets(packaged(TRAIN_PHOTOS), self.count_train, seed=0, size=self.size)
+
+    def read_val(self) -> TripletTable:
+        """Triplets of the held-out photographs."""
+        return make_triplets(packaged(VAL_PHOTOS), self.count_val, seed=1, size=self.size)
+
+    def source(self) -> str:
+        """Whose judgments these are."""
+        return "photographs of scikit-image, judged by a simulated observer, not people"
+
+    def how_split(self) -> str:
+        """By photograph."""
+        return "split by photograph"

@@ -1,0 +1,134 @@
+"""DataModule of 2AFC triplets, whatever they come from."""
+
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+
+from perceptual.data.items.pairs import PairDataset
+from perceptual.data.items.triplets import (
+    SharedTripletBatch,
+    SharedTriplets,
+    TripletBatch,
+    TripletDataset,
+    TripletTable,
+)
+from perceptual.data.loading import Batches, at_least, loader, val_loaders
+from perceptual.data.modules.jnd import JNDDataModule
+
+
+class TwoAFCDataModule(pl.LightningDataModule):
+    """Triplets for training and validation; a subclass says where they come from.
+
+    After `setup`, `subsets` names the validation subsets that `TripletBatch.subset` counts, and `jnd_subsets`
+    those of the JND pairs, where there are some to score in validation.
+
+    Where images recur so often that a batch would hold them twice and more, it holds each once, and rows that
+    say which are compared, see `SharedTripletBatch`.
+
+    Args:
+        size: side S of the square patches.
+        batch_size: triplets a batch.
+        num_workers: processes that read images; None: none where the images sit in memory, else up to four.
+        weight_by_votes: weight the training loss by the number of votes (mean 1 over the set).
+        seed: order of the training triplets.
+        jnd: JND pairs to score in validation, what `JNDDataModule` takes as its root; None: none.
+
+    Raises:
+        ValueError: for an argument that is out of range.
+    """
+
+    subsets: list[str]
+
+    def __init__(
+        self,
+        size: int = 64,
+        batch_size: int = 50,
+        num_workers: int | None = None,
+        weight_by_votes: bool = False,
+        seed: int = 0,
+        jnd: str | None = None,
+    ) -> None:
+        super().__init__()
+        at_least("size", size, 8)
+        at_least("batch_size", batch_size, 1)
+        at_least("num_workers", 0 if num_workers is None else num_workers, 0)
+        at_least("seed", seed, 0)
+        self.size = size
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.weight_by_votes = weight_by_votes
+        self.seed = seed
+        self.jnd = jnd
+        self.jnd_set: PairDataset | None = None
+        self.jnd_subsets: list[str] = []
+        self.train_set: TripletDataset | None = None
+        self.val_set: TripletDataset | None = None
+
+    def read_train(self) -> TripletTable:
+        """Training triplets."""
+        raise NotImplementedError
+
+    def read_val(self) -> TripletTable:
+        """Validation triplets."""
+        raise NotImplementedError
+
+    def source(self) -> str:
+        """Where the triplets come from, for `describe`."""
+        raise NotImplementedError
+
+    def how_split(self) -> str:
+        """What separates training from validation triplets, for `describe`."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and check what the stage needs: all for "fit" or None, else validation triplets."""
+        if self.val_set is None:
+            val = self.read_val()
+            self.subsets = [val.subsets[i] for i in np.unique(val.subset)]
+            self.val_set = TripletDataset(val.with_subsets(self.subsets), self.size)
+            self._read_jnd()
+        if self.train_set is None and stage in (None, "fit"):
+            train = self.read_train().with_subsets(self.subsets)
+            self.train_set = TripletDataset(train, self.size, self.weight_by_votes)
+
+    def train_dataloader(self) -> Batches[TripletBatch | SharedTripletBatch]:
+        """Training batches, shuffled anew each epoch."""
+        if self.train_set is None:
+            raise RuntimeError("call setup('fit') before train_dataloader()")
+        train_set = self._shared(self.train_set)
+        return loader(train_set, self.batch_size, self.num_workers, self.seed, shuffle=True)
+
+    def val_dataloader(self) -> Batches[TripletBatch | SharedTripletBatch] | list[Batches[Any]]:
+        """Validation batches of all subsets, in a fixed order; JND pairs come by a second loader."""
+        if self.val_set is None:
+            raise RuntimeError("call setup() before val_dataloader()")
+        return val_loaders(self._shared(self.val_set), self.jnd_set, self.batch_size, self.num_workers)
+
+    def describe(self) -> str:
+        """One line: how many triplets there are and what separates the two sides; call `setup` first."""
+        if self.val_set is None:
+            raise RuntimeError("call setup() before describe()")
+        train = f"{len(self.train_set):,} training and " if self.train_set is not None else ""
+        pairs = f"; {len(self.jnd_set):,} JND pairs" if self.jnd_set is not None else ""
+        return f"{self.source()}: {train}{len(self.val_set):,} validation triplets, {self.how_split()}{pairs}"
+
+    def fingerprint(self, side: Literal["train", "val"] = "val") -> str:
+        """SHA-256, in hex, of the triplets of one side, see `Table.fingerprint`; call `setup` first.
+
+        Two data sets with the same fingerprint give the same scores. A store and images too many for memory
+        have their images' hashes on record; others are hashed when asked, at about 1 GB/s.
+        """
+        dataset = self.val_set if side == "val" else self.train_set
+        if dataset is None:
+            raise RuntimeError(f"call setup() before fingerprint({side!r})")
+        return dataset.table.fingerprint()
+
+    def _shared(self, triplets: TripletDataset) -> TripletDataset | SharedTriplets:
+        return SharedTriplets(triplets) if triplets.recurs(self.batch_size) else triplets
+
+    def _read_jnd(self) -> None:
+        if self.jnd is not None:
+            data = JNDDataModule(self.jnd, size=self.size)
+            data.setup("validate")
+            self.jnd_set, self.jnd_subsets = data.val_set, data.subsets

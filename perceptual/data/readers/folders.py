@@ -1,0 +1,127 @@
+"""Triplets and pairs as BAPPS lays them out on disk: a folder for each role, joined by the files' stems."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from perceptual.data.decode import first_few
+from perceptual.data.items.pairs import PairTable
+from perceptual.data.items.table import AnyTable
+from perceptual.data.items.triplets import TripletTable
+
+
+def read_folder(root: str | Path, subsets: Sequence[str]) -> TripletTable:
+    """List `<root>/<subset>/{ref,p0,p1}/STEM.png` with `judge/STEM.npy`, joined by stem.
+
+    Args:
+        root: folder that holds the subsets.
+        subsets: their paths, such as "val/cnn"; a subset is named by the last part, "cnn".
+
+    Raises:
+        FileNotFoundError: if the root, a subset or one of its four folders is not there.
+        ValueError: if a folder is empty, a stem is not in all four, or a judgment not one number in [0, 1].
+    """
+    return read_tree(TripletTable, root, subsets, subset_names(subsets))
+
+
+def read_pair_folder(root: str | Path, subsets: Sequence[str]) -> PairTable:
+    """List `<root>/<subset>/{p0,p1}/STEM.png` with `same/STEM.npy`; all else as in `read_folder`."""
+    return read_tree(PairTable, root, subsets, subset_names(subsets))
+
+
+def read_tree(kind: type[AnyTable], root: str | Path, subsets: Sequence[str], names: list[str]) -> AnyTable:
+    """Table of the items of several subsets, under the names given; raises what `read_folder` does."""
+    parts = [_read_subset(kind, Path(root) / subset) for subset in subsets]
+    counts = [len(answers) for _, answers in parts]
+    images = [path for role in range(len(kind.roles)) for files, _ in parts for path in files[role]]
+    rows = np.arange(sum(counts))
+    return kind(
+        images=images,
+        **{role: rows + i * len(rows) for i, role in enumerate(kind.roles)},
+        **{kind.answer: np.concatenate([answers for _, answers in parts])},
+        subset=np.repeat(np.arange(len(names)), counts),
+        subsets=names,
+    )
+
+
+def find_subsets(kind: type[AnyTable], root: str | Path) -> list[str]:
+    """Paths, below the root, of the folders that hold one of the answers of such items, sorted.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    found = []
+    for folder, below, _ in os.walk(root):
+        if kind.on_disk in below:
+            found.append(Path(folder).relative_to(root).as_posix())
+            below.clear()  # not into the folders of the images
+    if not found:
+        folders = ", ".join((*kind.roles, kind.on_disk))
+        raise FileNotFoundError(f"no folder with {folders} in {root}; {_around(Path(root))}")
+    return sorted(found)
+
+
+def subset_names(subsets: Sequence[str]) -> list[str]:
+    """The last parts of the subsets' paths; raises ValueError unless there are some and they differ."""
+    names = [] if isinstance(subsets, str) else [Path(subset).name for subset in subsets]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"subsets must be a list of folders whose names differ, got {subsets!r}")
+    return names
+
+
+def _read_subset(kind: type[AnyTable], folder: Path) -> tuple[list[list[str]], np.ndarray]:
+    """Files of each role in the order of the stems, and the answers."""
+    folders = (*kind.roles, kind.on_disk)
+    by_stem = {role: _files_by_stem(folder, role) for role in folders}
+    stems = sorted(set().union(*by_stem.values()))
+    if not stems:
+        raise ValueError(f"{folder} is empty: no file in any of {', '.join(folders)}")
+    gaps = [
+        f"{stem} (not in {', '.join(absent)})"
+        for stem in stems
+        if (absent := [role for role in folders if stem not in by_stem[role]])
+    ]
+    if gaps:
+        counts = ", ".join(f"{len(files):,} in {role}" for role, files in by_stem.items())
+        raise ValueError(
+            f"{folder}: {len(gaps):,} of {len(stems):,} stems are incomplete ({counts}): {first_few(gaps)}"
+        )
+    *images, answers = ([by_stem[role][stem] for stem in stems] for role in folders)
+    return images, _read_answers(kind.answer, answers)
+
+
+def _files_by_stem(folder: Path, role: str) -> dict[str, str]:
+    if not (folder / role).is_dir():
+        raise FileNotFoundError(f"no folder {folder / role}; {_around(folder)}")
+    with os.scandir(folder / role) as entries:
+        paths = sorted(entry.path for entry in entries if not entry.name.startswith("."))
+    files = {Path(path).stem: path for path in paths}
+    if len(files) < len(paths):
+        repeated = sorted(set(paths) - set(files.values()))
+        raise ValueError(f"{folder / role}: {len(repeated):,} stems occur twice: {first_few(repeated)}")
+    return files
+
+
+def _around(folder: Path) -> str:
+    """What there is instead of something that is missing in a folder."""
+    around = next(path for path in (folder, *folder.parents) if path.is_dir())
+    there = first_few(sorted(entry.name for entry in around.iterdir())) or "nothing"
+    return f"{around} holds {there}"
+
+
+def _read_answers(name: str, paths: list[str]) -> np.ndarray:
+    answers = np.full(len(paths), np.nan, np.float32)
+    for row, path in enumerate(paths):
+        try:
+            answers[row] = np.load(path, allow_pickle=False).astype(np.float32).item()
+        except (ValueError, EOFError, OSError, AttributeError):  # text, pickles, empty files, arrays, .npz
+            continue
+    wrong = ~((answers >= 0) & (answers <= 1))
+    if wrong.any():
+        raise ValueError(
+            f"{wrong.sum():,} of {len(paths):,} {name} files are not one number in [0, 1]: "
+            + first_few(f"{paths[row]} ({answers[row]:g})" for row in np.flatnonzero(wrong))
+        )
+    return answers

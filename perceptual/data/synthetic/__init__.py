@@ -1,0 +1,1 @@
+"""Judged items without people: distortions, photographs and a simulated observer."""

@@ -1,0 +1,205 @@
+"""Make triplets and pairs out of photographs, judged by a simulated observer, not people.
+
+The observer knows the severity of each distortion. Of two he prefers the weaker one, the less surely the
+closer they are; of a patch and its distortion he says "same" the more rarely the stronger it is. In triplets
+he does not mind a small shift of the picture or a change of overall lightness, as people hardly do, and both
+sides carry some of each: a network minds them, so there is something for calibration to learn.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import pad
+
+from perceptual.data.decode import read_rgb, resized
+from perceptual.data.items.pairs import PairTable
+from perceptual.data.items.table import AnyTable
+from perceptual.data.items.triplets import TripletTable
+from perceptual.data.synthetic.distortions import GROUPS, distort
+from perceptual.data.workers import worker_pool
+
+TRIPLET_VOTES, PAIR_VOTES = 5, 3  # as in BAPPS
+PREFERENCE_WIDTH = 0.1  # difference of severities at which the observer is 73 % sure: 1 / (1 + e^-1)
+JUST_NOTICEABLE, NOTICING_WIDTH = 0.2, 0.05  # severity at which half say "same", and how sharp that is
+SMALLEST_CROP, LARGEST_CROP = 64, 256  # sides, in pixels of the photograph
+
+
+class Item(NamedTuple):
+    """One triplet or pair."""
+
+    patches: Tensor  # (roles, 3, S, S) uint8
+    answer: float
+    group: int  # number of the group of distortions
+
+
+def make_triplets(
+    photos: Sequence[str], count: int, seed: int, size: int = 64, workers: int = 1
+) -> TripletTable:
+    """Make triplets of one distortion at two severities, with a simulated observer's judgments.
+
+    Triplet i depends on the photographs, the seed, the size and i only: not on the count nor the workers. Its
+    photograph, place and family are drawn at random; its judgment is the fraction of five simulated votes.
+
+    Args:
+        photos: image files, at least `size` on the smaller side.
+        count: number of triplets.
+        seed: chooses all of them.
+        size: side S of the patches.
+        workers: processes to make them in; see `pack` for what more than one need.
+
+    Returns:
+        a table over 3 × count images in memory, its subsets the groups of distortions.
+
+    Raises:
+        ValueError: if there are no photographs or they are too small, naming them.
+        OSError: if a photograph cannot be read.
+    """
+    return _make(TripletTable, _make_triplet, TRIPLET_VOTES, photos, count, seed, size, workers)
+
+
+def make_pairs(photos: Sequence[str], count: int, seed: int, size: int = 64, workers: int = 1) -> PairTable:
+    """Make pairs of a patch and its distortion; `same` is the fraction of three simulated votes.
+
+    Arguments, result and errors as in `make_triplets`.
+    """
+    return _make(PairTable, _make_pair, PAIR_VOTES, photos, count, seed, size, workers)
+
+
+MakeItem = Callable[[Image.Image, int, np.random.Generator], Item]
+
+
+def _make(
+    kind: type[AnyTable],
+    make_item: MakeItem,
+    votes: int,
+    photos: Sequence[str],
+    count: int,
+    seed: int,
+    size: int,
+    workers: int,
+) -> AnyTable:
+    if not photos:
+        raise ValueError("no photographs to make patches of")
+    photo = np.array([_chance(seed, row, 0).integers(len(photos)) for row in range(count)])
+    tasks = [(photos[i], np.flatnonzero(photo == i)) for i in np.unique(photo)]
+    work = partial(_make_of_photo, make_item, seed, size)
+    images = torch.empty(len(kind.roles), count, 3, size, size, dtype=torch.uint8)
+    answers, groups = np.empty(count, np.float32), np.empty(count, np.int64)
+
+    def keep(rows: np.ndarray, items: list[Item]) -> None:
+        images[:, torch.from_numpy(rows)] = torch.stack([item.patches for item in items], dim=1)
+        answers[rows] = [item.answer for item in items]
+        groups[rows] = [item.group for item in items]
+
+    if workers == 1:
+        for path, rows in tasks:
+            keep(rows, work(path, rows))
+    else:
+        with worker_pool(workers) as pool:
+            for (_, rows), items in zip(tasks, pool.map(work, *zip(*tasks, strict=True)), strict=True):
+                keep(rows, items)
+    rows = np.arange(count)
+    return kind(
+        images=images.flatten(0, 1),
+        **{role: rows + i * count for i, role in enumerate(kind.roles)},
+        **{kind.answer: answers},
+        subset=groups,
+        subsets=list(GROUPS),
+        votes=np.full(count, votes, np.float32),
+    )
+
+
+def _chance(seed: int, row: int, use: int) -> np.random.Generator:
+    return np.random.default_rng([seed, row, use])
+
+
+def _make_of_photo(make_item: MakeItem, seed: int, size: int, path: str, rows: np.ndarray) -> list[Item]:
+    photo = _read_photo(path, size)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # patches are too small to share out; on busy cores that is ten times slower
+    try:
+        return [make_item(photo, size, _chance(seed, row, 1)) for row in rows.tolist()]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _read_photo(path: str, size: int) -> Image.Image:
+    try:
+        photo = read_rgb(path)
+    except Exception as error:  # decoders raise whatever they stumble over
+        raise OSError(f"cannot read the photograph {path}: {error}") from None
+    if min(photo.size) < max(size, SMALLEST_CROP):
+        width, height = photo.size
+        raise ValueError(
+            f"{path} is {width}×{height}, patches need {max(size, SMALLEST_CROP)} on the smaller side"
+        )
+    return photo
+
+
+def _make_triplet(photo: Image.Image, size: int, rng: np.random.Generator) -> Item:
+    ref, severities = _crop(photo, size, rng), _two_severities(rng)
+    for _ in range(20):  # again where a family changes nothing, as the saturation of grey
+        group, distorted = _distort(ref, severities, rng)
+        if not torch.equal(*distorted):
+            break
+    p0, p1 = (_quantised(_nuisance(patch, rng)) for patch in distorted)
+    prefers_p1 = 1 / (1 + np.exp((severities[1] - severities[0]) / PREFERENCE_WIDTH))
+    judgment = rng.binomial(TRIPLET_VOTES, prefers_p1) / TRIPLET_VOTES
+    return Item(torch.stack([_quantised(ref), p0, p1]), judgment, group)
+
+
+def _make_pair(photo: Image.Image, size: int, rng: np.random.Generator) -> Item:
+    p0, severity = _crop(photo, size, rng), rng.uniform(0, 2.5 * JUST_NOTICEABLE)
+    group, (p1,) = _distort(p0, [severity], rng)
+    says_same = 1 / (1 + np.exp((severity - JUST_NOTICEABLE) / NOTICING_WIDTH))
+    same = rng.binomial(PAIR_VOTES, says_same) / PAIR_VOTES
+    return Item(torch.stack([_quantised(p0), _quantised(p1)]), same, group)
+
+
+def _crop(photo: Image.Image, size: int, rng: np.random.Generator) -> Tensor:
+    """A square of 64 to 256 pixels at size × size, (3, S, S) in [0, 1]; again while flat like a night sky."""
+    for _ in range(20):
+        largest = min(LARGEST_CROP, *photo.size)
+        side = int(np.exp(rng.uniform(np.log(SMALLEST_CROP), np.log(largest))))
+        left, top = (int(rng.integers(extent - side + 1)) for extent in photo.size)
+        pixels = np.array(resized(photo.crop((left, top, left + side, top + side)), size))
+        if pixels.std() > 12:
+            break
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def _two_severities(rng: np.random.Generator) -> list[float]:
+    """Two severities in [.05, 1], often close: their difference is what the observer judges."""
+    middle = rng.uniform(0.25, 0.8)
+    half = np.clip(rng.normal(0, 0.12), -0.2, 0.2)
+    return [middle - half, middle + half]
+
+
+def _distort(
+    patch: Tensor, severities: Sequence[float], rng: np.random.Generator
+) -> tuple[int, list[Tensor]]:
+    """A group of distortions, and the patch by one of its families at each of the severities."""
+    group = int(rng.integers(len(GROUPS)))
+    families = list(GROUPS.values())[group]
+    name = families[int(rng.integers(len(families)))].__name__
+    seed = int(rng.integers(2**63))  # of both: the same direction or noise, so that only the severity differs
+    chances = (torch.Generator().manual_seed(seed) for _ in severities)
+    steps = ([(name, severity)] for severity in severities)
+    return group, [distort(patch[None], *each)[0] for each in zip(steps, chances, strict=True)]
+
+
+def _nuisance(patch: Tensor, rng: np.random.Generator) -> Tensor:
+    """What the observer does not mind: a shift of up to 2 pixels, and lightness changed by up to 3 %."""
+    top, left = rng.integers(0, 5, 2)
+    padded = pad(patch[None], (2, 2, 2, 2), mode="reflect")[0]
+    height, width = patch.shape[-2:]
+    return padded[:, top : top + height, left : left + width] * rng.uniform(0.97, 1.03)
+
+
+def _quantised(patch: Tensor) -> Tensor:
+    return patch.clamp(0, 1).mul(255).round().byte()

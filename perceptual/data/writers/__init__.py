@@ -1,0 +1,1 @@
+"""Judged items to disk: packed stores, folders and manifests."""

@@ -1,0 +1,1 @@
+"""Feature maps → distance: LPIPS, its fast form and calibrations, and the classic distances."""

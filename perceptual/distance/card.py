@@ -1,0 +1,126 @@
+"""Model card: what a saved distance is, what it was trained on and how it scores, for people to read.
+
+Sections and fields are those of the Hugging Face hub, https://huggingface.co/docs/hub/model-cards.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+TEXT = """---
+{header}
+---
+
+# Perceptual distance on {name}
+
+How different two images look: [LPIPS](https://arxiv.org/abs/1801.03924) (Zhang et al. 2018) on the features
+of `{name}`. Made with `perceptual` {version}.
+
+## Use
+
+```python
+from perceptual import LPIPS
+
+metric = LPIPS.from_pretrained("path/to/this/folder")  # or owner/name on the hub
+metric(x, y)  # (N,) distances of images (N, 3, H, W) in [0, 1]; larger = more different
+```
+
+## What it is
+
+| | |
+|---|---|
+{facts}
+
+## Training
+
+{training}
+
+## Scores
+
+{scores}
+"""
+
+KINDS = {
+    "2afc": "2AFC (agreement with people's choices, in %)",
+    "jnd": "JND mAP (in %)",
+    "dmos": "Spearman's correlation with opinion scores (× 100)",
+}
+
+
+def card(config: Mapping[str, Any]) -> str:
+    """The card, in Markdown, of the config.json that `saved_folder.save` writes."""
+    name = config["backbone"]["name"]
+    tags = ["lpips", "perceptual-metric", "image-quality-assessment", "pytorch"]
+    header = ModelCardData(library_name="perceptual", tags=tags).to_yaml()
+    record = config["record"]
+    return TEXT.format(
+        header=header,
+        name=name,
+        version=config["versions"]["perceptual"],
+        facts="\n".join(f"| {key} | {value} |" for key, value in _facts(config).items()),
+        training=_training(record),
+        scores=_scores(record.get("scores", [])),
+    )
+
+
+def _facts(config: Mapping[str, Any]) -> dict[str, str]:
+    backbone, ranking = config["backbone"], config["ranking"]
+    kept = (
+        "in `model.safetensors`" if backbone["saved"] else f"not stored; SHA-256 `{backbone['sha256'][:16]}…`"
+    )
+    levels = zip(backbone["out_indices"], config["channels"], strict=True)
+    side = backbone["input_size"]
+    versions = config["versions"].items()
+    return {
+        "backbone": f"`{backbone['name']}`, weights from `{backbone['source']}` ({kept})",
+        "levels (channels)": ", ".join(f"{level} ({channels})" for level, channels in levels),
+        "images are resized to": f"{side}×{side}" if side else "nothing: seen as they are",
+        "form": f"`{config['form']}`",
+        "ranking network": f"`{ranking['name']}`" if ranking else "none",
+        "SHA-256 of the tensors": f"`{config['sha256']}`",
+        "versions": ", ".join(f"{library} {number}" for library, number in versions),
+    }
+
+
+def _training(record: Mapping[str, Any]) -> str:
+    if not record:
+        return "Nothing is recorded."
+    titles = {
+        "data": "data",
+        "fingerprint": "SHA-256 of the training data",
+        "epochs": "epochs",
+        "steps": "steps",
+    }
+    lines = [f"* {title}: {record[key]}" for key, title in titles.items() if record.get(key) is not None]
+    if settings := record.get("settings"):
+        lines.append("* settings: " + ", ".join(f"`{key}={value}`" for key, value in settings.items()))
+    if command := record.get("command"):
+        lines += ["", "```bash", command, "```"]
+    return "\n".join(lines)
+
+
+def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
+    if not scores:
+        return "None are recorded."
+    lines = []
+    for score in scores:
+        lines += [
+            f"{KINDS[score['kind']]}, on `{score['data']}`: {score['description']} "
+            f"(fingerprint `{score['fingerprint'][:16]}…`).",
+            "",
+            "| subset | items | score | 95 % interval |",
+            "|---|--:|--:|---|",
+            *(
+                f"| {row['subset']} | {row['items']:,} | {100 * row['score']:.1f} "
+                f"| {100 * row['low']:.1f} – {100 * row['high']:.1f} |"
+                for row in score["rows"]
+            ),
+            "",
+        ]
+    return "\n".join(
+        [
+            *lines,
+            "`mean` is the plain mean of the subsets, `micro` that of all items; intervals are bootstrapped.",
+        ]
+    )

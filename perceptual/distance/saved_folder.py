@@ -1,0 +1,262 @@
+"""Folders that a distance is saved in and shared as, here or on the Hugging Face hub.
+
+model.safetensors     lin.0, lin.1, …, and the backbone where its name alone does not give it again
+ranking.safetensors   the ranking network, where there is one
+config.json           how to build them, the SHA-256 of both, and what is known of their training
+README.md             the model card, made of config.json
+"""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import HfApi, snapshot_download
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from perceptual.distance.card import card
+from perceptual.features import weights as weight_files
+from perceptual.features.backbone import Backbone
+
+FORMAT = 1
+CONFIG, MODEL, RANKING, CARD = "config.json", "model.safetensors", "ranking.safetensors", "README.md"
+OURS = "backbone.net."
+LIBRARIES = ("perceptual", "torch", "torchvision", "timm")
+
+
+class Saved(NamedTuple):
+    """A folder that was read and checked."""
+
+    folder: Path
+    config: dict[str, Any]
+    state: dict[str, Tensor]
+    ranking_state: dict[str, Tensor] | None
+
+    @property
+    def lin(self) -> list[Tensor]:
+        """Channel weights, (C,) a level."""
+        return [self.state[f"lin.{level}"] for level in range(len(self.config["channels"]))]
+
+    def backbone(self) -> Backbone:
+        """The backbone: from the folder, or by its name if it has the weights that were saved with.
+
+        Raises:
+            ValueError: there are other weights under the name, or the folder's do not fit the network.
+            FileNotFoundError: weights that are neither here nor on the hub.
+        """
+        record = self.config["backbone"]
+        arguments = {key: record[key] for key in ("name", "out_indices", "input_size", "mean", "std")}
+        if not record["saved"]:
+            backbone = Backbone(**arguments)
+            check_backbone(record, backbone, backbone.fingerprint(), str(self.folder))
+            return backbone
+        backbone = Backbone(weights=None, **arguments)
+        state = {key.removeprefix(OURS): value for key, value in self.state.items() if key.startswith(OURS)}
+        weight_files.check_names(backbone.net, state, f"{record['name']} in {self.folder / MODEL}")
+        weight_files.check_shapes(backbone.net, state, f"{record['name']} in {self.folder / MODEL}")
+        backbone.net.load_state_dict(state)
+        backbone.source = record["source"]
+        return backbone
+
+
+def describe_backbone(backbone: Backbone, left_out: str | None) -> dict[str, Any]:
+    """What a file says of its backbone; of one that is left out, the SHA-256 of its weights, `left_out`."""
+    record = {"name": backbone.name, "source": backbone.source, "saved": left_out is None}
+    return record | ({"sha256": left_out} if left_out else {})
+
+
+def check_backbone(record: Mapping[str, Any], backbone: Backbone, found: str, what: str) -> None:
+    """Refuse a backbone whose weights, of SHA-256 `found`, are not those of the file that left them out.
+
+    Raises:
+        ValueError: naming the file, and where both weights are from.
+    """
+    if record["sha256"] != found:
+        raise ValueError(
+            f"{what} was calibrated on weights of {record['name']} from {record['source']} "
+            f"(sha256 {record['sha256'][:12]}…), but {backbone.source} holds others ({found[:12]}…)"
+        )
+
+
+def save(
+    folder: str | os.PathLike[str],
+    backbone: Backbone,
+    lin: Iterable[Tensor],
+    form: str,
+    ranking: nn.Module | None = None,
+    record: Mapping[str, Any] | None = None,
+    origin: Saved | None = None,
+) -> None:
+    """Write the folder; files of an earlier save in it are replaced.
+
+    Args:
+        folder: made if it does not exist.
+        backbone: its weights are saved unless `Backbone(name)` gives the same again.
+        lin: channel weights, (C,) a level.
+        form: of the distance, see `LPIPS`.
+        ranking: a network with a `name`, as those of `perceptual.ranking` have.
+        record: what is known of the training and the scores, see `perceptual.publish.record`.
+        origin: the folder that the distance was read from. Its ranking network and its record are kept, if
+            the weights still are those.
+    """
+    stored = not _obtainable(backbone)
+    described = describe_backbone(backbone, None if stored else backbone.fingerprint())
+    described["source"] = re.sub(r"^file:.*/", "file:", described["source"])  # folders here say nothing
+    described |= {
+        "out_indices": list(backbone.out_indices),
+        "input_size": backbone.spec["input_size"],
+        "mean": backbone.mean.flatten().tolist(),
+        "std": backbone.std.flatten().tolist(),
+    }
+    network = {f"{OURS}{key}": value for key, value in backbone.net.state_dict().items()} if stored else {}
+    state = _portable({f"lin.{level}": vector for level, vector in enumerate(lin)} | network)
+    config = {
+        "format": FORMAT,
+        "backbone": described,
+        "channels": list(backbone.channels),
+        "form": form,
+        "sha256": weight_files.fingerprint(state),
+        "ranking": None,
+        "versions": {name: version(name) for name in LIBRARIES},
+        "record": dict(record or {}),
+    }
+    ranking_state = _portable(ranking.state_dict()) if ranking is not None else None
+    if ranking is not None and ranking_state is not None:
+        config["ranking"] = {"name": ranking.name, "sha256": weight_files.fingerprint(ranking_state)}
+    elif origin is not None and origin.config["sha256"] == config["sha256"]:
+        config["ranking"], ranking_state = origin.config["ranking"], origin.ranking_state
+        config["record"] = config["record"] or origin.config["record"]
+    _write(Path(folder), config, state, ranking_state)
+
+
+def find(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder `source`, or that of the hub's repository `owner/name`, which is downloaded.
+
+    Raises:
+        FileNotFoundError: there is no such folder, and the hub gave none.
+        NotADirectoryError: a file.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise NotADirectoryError(
+            f"{str(path)!r} is a file; a distance is saved as a folder, which `perceptual export` makes of a "
+            "checkpoint"
+        )
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
+        raise FileNotFoundError(f"folder {str(path)!r} does not exist, and owner/name on the hub it is not")
+    try:
+        found = snapshot_download(
+            str(source),
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            allow_patterns=[CONFIG, MODEL, RANKING, CARD],
+        )
+    except Exception as error:  # the hub's own, httpx's, and those of the operating system
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FileNotFoundError(
+            f"folder {str(source)!r} does not exist, and the hub did not give it ({reason})"
+        ) from error
+    return Path(found)
+
+
+def read(folder: Path) -> Saved:
+    """A saved folder, checked: config.json is whole, and the files are those that it describes.
+
+    Raises:
+        FileNotFoundError: a file of it is missing.
+        ValueError: naming the file that is damaged, was changed, or was written by a later version.
+    """
+    config = _read_config(folder / CONFIG)
+    state = _read_state(folder / MODEL, config["sha256"])
+    ranking = config["ranking"]
+    ranking_state = _read_state(folder / RANKING, ranking["sha256"]) if ranking else None
+    given = {key: value.shape[0] for key, value in state.items() if not key.startswith(OURS)}
+    if given != {f"lin.{level}": channels for level, channels in enumerate(config["channels"])}:
+        raise ValueError(f"{folder / MODEL} holds {given}, but {CONFIG} says levels of {config['channels']}")
+    return Saved(folder, config, state, ranking_state)
+
+
+def push(folder: Path, repo_id: str, private: bool | None = None, token: str | bool | None = None) -> str:
+    """Upload a saved folder to `owner/name` on the Hugging Face hub, which is made if need be; its URL."""
+    api = HfApi(token=token)
+    repo = api.create_repo(repo_id, private=private, exist_ok=True)
+    api.upload_folder(repo_id=repo.repo_id, folder_path=folder, commit_message="Upload a perceptual distance")
+    return str(repo)
+
+
+def _obtainable(backbone: Backbone) -> bool:
+    """Whether the name of a backbone alone gives the same weights again, on any machine."""
+    if backbone.trainable or backbone.spec["weights"] != "default":
+        return False
+    return Backbone(**backbone.spec).fingerprint() == backbone.fingerprint()
+
+
+def _portable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
+
+
+def _write(
+    folder: Path, config: dict[str, Any], state: dict[str, Tensor], ranking: dict[str, Tensor] | None
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as temporary:
+        save_file(state, Path(temporary, MODEL))
+        if ranking is not None:
+            save_file(ranking, Path(temporary, RANKING))
+        else:
+            (folder / RANKING).unlink(missing_ok=True)
+        Path(temporary, CARD).write_text(card(config), "utf-8")
+        Path(temporary, CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        for path in sorted(Path(temporary).iterdir()):
+            path.replace(folder / path.name)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(path.parent)!r} holds no saved distance: {CONFIG} is missing")
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is no JSON: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
+        raise ValueError(f"{str(path)!r} does not describe a saved distance: it names no format")
+    if config["format"] > FORMAT:
+        raise ValueError(
+            f"{str(path)!r} was written by a later version of perceptual (format {config['format']}, this "
+            f"one reads {FORMAT})"
+        )
+    needed = ("backbone", "channels", "form", "sha256", "ranking", "record")
+    of_backbone = ("name", "source", "saved", "out_indices", "input_size", "mean", "std")
+    missing = [key for key in needed if key not in config]
+    if isinstance(config.get("backbone"), dict):
+        missing += [f"backbone.{key}" for key in of_backbone if key not in config["backbone"]]
+    if missing:
+        raise ValueError(f"{str(path)!r} lacks {', '.join(missing)}")
+    return config
+
+
+def _read_state(path: Path, sha256: str) -> dict[str, Tensor]:
+    state = weight_files.read(path)
+    found = weight_files.fingerprint(state)
+    if found != sha256:
+        raise ValueError(
+            f"{str(path)!r} is not the file that {CONFIG} describes: the SHA-256 of its tensors is "
+            f"{found[:12]}…, not {sha256[:12]}…; it was damaged or changed"
+        )
+    return state

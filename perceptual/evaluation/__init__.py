@@ -1,0 +1,1 @@
+"""Preference → score: many distances on the same judgments, side by side."""

@@ -1,0 +1,282 @@
+"""Score many methods on the same judged items, each into a result folder of its own."""
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from perceptual.data import JNDDataModule, OpinionDataModule, TwoAFCDataModule
+from perceptual.data.images import ImageFiles
+from perceptual.data.items.distinct import DistinctPairs
+from perceptual.data.items.opinions import OpinionDataset
+from perceptual.data.items.pairs import PairDataset
+from perceptual.data.items.triplets import TripletDataset
+from perceptual.data.loading import Batches, loader
+from perceptual.distance.lpips import LPIPS, check_compiler
+from perceptual.distance.saved_folder import CONFIG
+from perceptual.evaluation import methods as grammar
+from perceptual.evaluation import provenance
+from perceptual.evaluation.results import Arrays, DataResults, Row
+from perceptual.evaluation.scoring import Measured, measure, one_line
+from perceptual.features.backbone import check_precision
+from perceptual.metrics import (
+    JNDAveragePrecision,
+    MajorityAccuracy,
+    PerSubset,
+    TwoAFCScore,
+    opinion_correlations,
+)
+from perceptual.training.differences import mean_differences
+
+GROUP = 8  # networks held at once where images have to be decoded for every reading
+RECURRING = 2  # how often pairs, or images, must recur on average to be computed by themselves
+SHOWN = 64  # pairs that the shares of the levels are averaged over
+
+Judged = TripletDataset | PairDataset | OpinionDataset
+KINDS = {TripletDataset: "2afc", PairDataset: "jnd", OpinionDataset: "dmos"}
+
+
+def evaluate(
+    methods: Iterable[str],
+    data: TwoAFCDataModule | JNDDataModule | OpinionDataModule,
+    results: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+    precision: str = "32-true",
+    compile: bool = False,
+) -> tuple[DataResults, list[str]]:
+    """Score methods on validation items; what `results` has already is not computed again.
+
+    A method that fails leaves its reason there and does not stop the others. Images are read once for all
+    methods where they fit in memory, else once for `GROUP` of them. Where the same pairs of images occur in
+    many triplets, each distance is computed once; where images occur in many pairs, each goes through the
+    backbone of an LPIPS once.
+
+    Args:
+        methods: names, see `perceptual.evaluation.methods`.
+        data: triplets, JND pairs or images with opinion scores, set up.
+        results: folder of all results.
+        device: where distances are computed.
+        precision, compile: of deep features, see `methods.build`. Results of another precision are kept
+            apart; compiled code changes no digit that counts.
+
+    Returns:
+        the results on these items, and what the methods are called there (a path with a hash, a precision
+        other than the default after `+`).
+
+    Raises:
+        ValueError: no such precision, or `compile` without a compiler.
+    """
+    check_precision(precision)
+    if compile:
+        check_compiler()
+    judged = data.val_set
+    assert judged is not None  # or it would have no fingerprint
+    batches = loader(judged, data.batch_size, data.num_workers, seed=0)
+    place = place_of(data, results)
+    place.write_items(*_items(judged, data.fingerprint(), data.describe()))
+    names = [identity(method, precision) for method in grammar.expand(methods)]
+    missing = [name for name in names if not place.has(name)]
+    group = GROUP if isinstance(judged.images, ImageFiles) else 1
+    for start in range(0, len(missing), group):
+        build = partial(grammar.build, precision=precision, compile=compile)
+        _evaluate_group(missing[start : start + group], build, judged, batches, place, torch.device(device))
+    return place, names
+
+
+def place_of(
+    data: TwoAFCDataModule | JNDDataModule | OpinionDataModule, results: str | os.PathLike[str]
+) -> DataResults:
+    """The results on the validation items of `data`, in the folder of all results."""
+    return DataResults(Path(results, data.fingerprint()[:12]))
+
+
+def keep(
+    results: str | os.PathLike[str],
+    method: str,
+    distance: nn.Module,
+    data: TwoAFCDataModule,
+    columns: tuple[np.ndarray, np.ndarray],
+    known: Row,
+) -> None:
+    """Keep the result of a method whose distances are at hand, such as those at the end of a training run.
+
+    Args:
+        results: folder of results.
+        method: its name there.
+        distance: what was trained.
+        data: triplets, set up.
+        columns: d0 and d1, (N,) each, of the validation triplets in their order.
+        known: what else the row shall say.
+    """
+    judged, fingerprint = data.val_set, data.fingerprint()
+    assert judged is not None  # or it would have no fingerprint
+    place = place_of(data, results)
+    place.write_items(*_items(judged, fingerprint, data.describe()))
+    device = next(distance.parameters()).device
+    row = _row(method, judged, device) | _scores(columns, judged) | provenance.describe(distance) | known
+    place.write(row, dict(zip(("d0", "d1"), columns, strict=True)))
+
+
+def _evaluate_group(
+    methods: Sequence[str],
+    build: Callable[[str], nn.Module],
+    data: Judged,
+    batches: Batches[Any],
+    place: DataResults,
+    device: torch.device,
+) -> None:
+    distances: dict[str, nn.Module] = {}
+    for method in methods:
+        try:
+            distances[method] = build(_path(method)).to(device)
+        except Exception as error:  # whatever it is, the others go on
+            place.write_failure(_row(method, data, device) | {"error": one_line(error)})
+    for method, measured in _measure(distances, data, batches).items():
+        row = _row(method, data, device)
+        try:
+            if measured.error:
+                raise RuntimeError(measured.error)
+            row |= {"family": grammar.family(_path(method)), **_scores(measured.columns, data)}
+            row |= provenance.describe(distances[method]) | _cost(
+                distances[method], measured, batches, device
+            )
+        except Exception as error:  # such as a distance that is not a number
+            place.write_failure(row | {"error": one_line(error)})
+        else:
+            names = ("d0", "d1") if isinstance(data, TripletDataset) else ("distance",)
+            place.write(row, dict(zip(names, measured.columns, strict=True)))
+
+
+def _measure(distances: dict[str, nn.Module], data: Judged, batches: Batches[Any]) -> dict[str, Measured]:
+    pairs = DistinctPairs(data)
+    images_recur = len(pairs.pairs.unique()) * RECURRING <= pairs.pairs.numel()
+    in_memory = not isinstance(data.images, ImageFiles)
+    by_pair = {
+        name: _measure_by_image(distance, pairs)
+        for name, distance in distances.items()
+        if isinstance(distance, LPIPS) and images_recur and in_memory
+    }
+    others = {name: distance for name, distance in distances.items() if name not in by_pair}
+    by_item: dict[str, Measured] = {}
+    pairs_recur = len(pairs) * RECURRING <= pairs.which.size
+    if others and pairs_recur:
+        by_pair |= measure(others, pairs.loader(batches.batch_size or 1))
+    elif others:  # without any, the images need not be read
+        by_item = measure(others, batches)
+    for result in by_pair.values():
+        if not result.error:
+            result.columns = pairs.to_items(result.columns[0])
+    return by_pair | by_item
+
+
+def _measure_by_image(distance: LPIPS, pairs: DistinctPairs) -> Measured:
+    """Distances of the pairs, with the features of each image computed once."""
+    measured, start = Measured(), time.perf_counter()
+    try:
+        device = distance.lin[0].device
+        means = (chunk.to(device) for chunk in mean_differences(distance, pairs))
+        measured.columns = [torch.cat([distance.weigh(chunk).cpu() for chunk in means]).numpy()]
+    except Exception as error:  # as in `measure`: it must not stop the others
+        measured.error = one_line(error)
+    measured.seconds = time.perf_counter() - start
+    return measured
+
+
+def _scores(columns: Sequence[np.ndarray], data: Judged) -> Row:
+    """Scores by subset with their means, by the metrics that training uses: in [0, 1], or correlations."""
+    tensors = [torch.from_numpy(column) for column in columns]
+    table = data.table
+    answer = torch.from_numpy(getattr(table, table.answer))
+    if isinstance(data, OpinionDataset):
+        return _correlations(tensors[0], answer, torch.from_numpy(table.subset), table.subsets)
+    metrics: dict[str, Metric] = {"scores": TwoAFCScore(), "majority": MajorityAccuracy()}
+    if isinstance(data, PairDataset):
+        metrics = {"scores": JNDAveragePrecision()}
+    row = {}
+    for name, metric in metrics.items():
+        by_subset = PerSubset(metric, table.subsets)
+        for part in by_subset.modules():
+            if isinstance(part, Metric):  # this process has all items, and others may be gone
+                part.distributed_available_fn = lambda: False
+        by_subset.update(*tensors, answer, subset=torch.from_numpy(table.subset))
+        row[name] = {subset: value.item() for subset, value in by_subset.compute().items()}
+    return row
+
+
+def _correlations(distance: Tensor, score: Tensor, subset: Tensor, subsets: Sequence[str]) -> Row:
+    """SRCC as `scores`, then `krcc` and `plcc`: each by subset, with `mean` (macro) and `micro`."""
+    parts = [opinion_correlations(distance[subset == i], score[subset == i]) for i in range(len(subsets))]
+    whole = opinion_correlations(distance, score)
+    return {
+        "scores" if name == "srcc" else name: {
+            **dict(zip(subsets, column, strict=True)),
+            "mean": float(np.mean(column)),
+            "micro": getattr(whole, name),
+        }
+        for name, column in zip(whole._fields, zip(*parts, strict=True), strict=True)
+    }
+
+
+def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device: torch.device) -> Row:
+    batch = next(iter(batches))
+    x = getattr(batch, "ref", batch.p0)[:SHOWN].to(device)
+    y = batch.p1[:SHOWN].to(device)
+    return {
+        "seconds": round(measured.seconds, 3),
+        **provenance.inspect(distance, x, y),
+        # apart, on the same pairs for all: features once an image, or three images a triplet, favour LPIPS
+        "images_per_second": round(provenance.throughput(distance, x, y), 1),
+    }
+
+
+def _row(method: str, data: Judged, device: torch.device) -> Row:
+    return {"method": method, "size": data.images.shape[-1], **provenance.surroundings(device)}
+
+
+def _items(data: Judged, fingerprint: str, description: str) -> tuple[Row, Arrays]:
+    table = data.table
+    kind = KINDS[type(data)]
+    row = {
+        "kind": kind,
+        "name": f"{kind}-{fingerprint[:8]}",
+        "fingerprint": fingerprint,
+        "description": description,
+        "size": data.images.shape[-1],
+        "subsets": list(table.subsets),
+        "counts": np.bincount(table.subset, minlength=len(table.subsets)).tolist(),
+    }
+    arrays = {
+        table.answer: getattr(table, table.answer),
+        "subset": table.subset,
+        "cluster": getattr(table, table.roles[0]),
+    }
+    if table.votes is not None:
+        arrays["votes"] = table.votes
+    return row, arrays
+
+
+def identity(method: str, precision: str = "32-true") -> str:
+    """A method's name in the results: the path of a checkpoint or a saved folder with `@` and its SHA-256.
+
+    Deep features of another precision than float32 are another method, with `+` and the precision.
+    """
+    deep = grammar.family(method) != "classic"
+    suffix = f"+{precision}" if deep and precision != "32-true" else ""
+    path = Path(method, CONFIG) if Path(method).is_dir() else Path(method)
+    if not grammar.is_path(method) or not path.is_file():
+        return method + suffix
+    return f"{method}@{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}{suffix}"
+
+
+def _path(name: str) -> str:
+    """The method that `identity` was given."""
+    return re.sub(r"(@[0-9a-f]{8})?(\+bf16-mixed)?$", "", name)

@@ -1,0 +1,227 @@
+"""Pictures of a leaderboard, one colour a family."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.ticker import EngFormatter, NullFormatter
+from matplotlib.transforms import Bbox
+
+from perceptual.evaluation.board import Board, Entry
+from perceptual.evaluation.tables import NAMES, called
+
+GREY = "#888888"
+_AROUND = [(1, 0), (-1, 0), (0, 1.2), (0, -1.2), (0.8, 0.9), (0.8, -0.9), (-0.8, 0.9), (-0.8, -0.9)]
+_RING = [(r * x, r * y) for r in (7, 13, 20, 28) for x, y in _AROUND]  # offsets of a name, in points
+Point = tuple[float, float, str]
+STYLES = (":", "--", "-.")  # of the lines that show how people agree
+
+
+def save(boards: Sequence[Board], folder: Path) -> list[Path]:
+    """Write every picture that the boards have the numbers for, as PNG, and return their paths.
+
+    Args:
+        boards: of one or several sets of judged items.
+        folder: where to; made if need be.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for board in boards:
+        pictures: dict[str, Callable[[Board], Figure | None]] = {
+            "scores": scores,
+            "cost": cost,
+            "levels": levels,
+        }
+        for name, draw in pictures.items():
+            if figure := draw(board):
+                written.append(_write(figure, folder / f"{name}-{board.data['name']}.png"))
+    triplets = [board for board in boards if board.data["kind"] == "2afc"]
+    pairs = [board for board in boards if board.data["kind"] == "jnd"]
+    if triplets and pairs and (figure := two_afc_against_jnd(triplets[-1], pairs[-1])):
+        written.append(_write(figure, folder / "2afc-jnd.png"))
+    return written
+
+
+def scores(board: Board) -> Figure:
+    """Score of each method with its interval: a panel a column, methods by their macro mean."""
+    columns = board.columns[:1] if len(board.data["subsets"]) == 1 else board.columns[:-1]
+    figure, panels = _figure(len(columns), max(7, 3.6 + 2.0 * len(columns)), _height(len(board.entries)))
+    colors = _colors(board.entries)
+    rows = np.arange(len(board.entries))
+    for i, (panel, column) in enumerate(zip(panels, columns, strict=True)):
+        for row, entry in zip(rows, board.entries, strict=True):
+            color = colors[entry.row["family"]]
+            panel.plot([100 * entry.low[i], 100 * entry.high[i]], [row, row], color=color, lw=2, alpha=0.5)
+            panel.plot(100 * entry.score[i], row, "o", color=color, ms=5)
+        for reference, style in zip(board.references.values(), STYLES, strict=False):
+            panel.axvline(100 * reference[i], color=GREY, lw=0.9, ls=style)
+        panel.set(title=column, yticks=rows, ylim=(len(rows) - 0.5, -0.5))
+        panel.set_yticklabels([called(board, entry.row) for entry in board.entries])
+        panel.grid(axis="x", color="#eeeeee")
+    figure.supxlabel(NAMES[board.data["kind"]], fontsize=10)
+    lines = [
+        mpl.lines.Line2D([], [], color=GREY, lw=0.9, ls=style, label=name)
+        for name, style in zip(board.references, STYLES, strict=False)
+    ]
+    _legend(figure, colors, lines)
+    return figure
+
+
+def cost(board: Board) -> Figure | None:
+    """Score against throughput and against parameters; None for training runs, whose speed is not known."""
+    if not all("images_per_second" in entry.row for entry in board.entries):
+        return None
+    entries = [entry for entry in board.entries if entry.row["parameters"]]
+    figure, panels = _figure(2, 12, 5.5)
+    points = [
+        _scatter(panels[0], board, board.entries, lambda entry: entry.row["images_per_second"]),
+        _scatter(panels[1], board, entries, lambda entry: entry.row["parameters"]),
+    ]
+    device = board.entries[0].row["device"].split(" ")[0]
+    panels[0].set(xlabel=f"images a second ({device})", ylabel=_axis(board))
+    panels[1].set(xlabel="parameters")
+    _legend(figure, _colors(board.entries))
+    _label(figure, panels, points)
+    return figure
+
+
+def levels(board: Board) -> Figure | None:
+    """Mean share of each level in the distance, shallow to deep; None without such methods."""
+    entries = [entry for entry in board.entries if entry.row.get("level_shares")]
+    if not entries:
+        return None
+    figure, (panel,) = _figure(1, 8, _height(len(entries)))
+    depth = max(len(entry.row["level_shares"]) for entry in entries)
+    shades = mpl.colormaps["viridis"](np.linspace(0.95, 0.1, depth))
+    for row, entry in enumerate(entries):
+        shares = 100 * np.array(entry.row["level_shares"])
+        lefts = np.cumsum(shares) - shares
+        panel.barh(row, shares, left=lefts, color=shades[: len(shares)], edgecolor="white", height=0.75)
+        for level, (left, share) in enumerate(zip(lefts, shares, strict=True)):
+            if share >= 5:
+                dark = level > depth / 2
+                panel.text(
+                    left + share / 2,
+                    row,
+                    f"{level + 1}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="white" if dark else "black",
+                )
+    panel.set(yticks=range(len(entries)), ylim=(len(entries) - 0.5, -0.5), xlim=(0, 100))
+    panel.set_yticklabels([called(board, entry.row) for entry in entries])
+    panel.set_xlabel("share of the distance in %, levels from shallow (1) to deep")
+    return figure
+
+
+def two_afc_against_jnd(triplets: Board, pairs: Board) -> Figure | None:
+    """2AFC against JND of the methods that both boards have; None if there are none."""
+    precision = {entry.row["method"]: entry.score[-2] for entry in pairs.entries}
+    entries = [entry for entry in triplets.entries if entry.row["method"] in precision]
+    if not entries:
+        return None
+    figure, (panel,) = _figure(1, 7.5, 5.5)
+    points = _scatter(panel, triplets, entries, lambda entry: 100 * precision[entry.row["method"]], log=False)
+    panel.set(xlabel="JND mAP in %, mean", ylabel=_axis(triplets))
+    _legend(figure, _colors(entries))
+    _label(figure, [panel], [points])
+    return figure
+
+
+def _scatter(
+    panel: Axes, board: Board, entries: Sequence[Entry], x_of: Callable[[Entry], float], log: bool = True
+) -> list[Point]:
+    colors, macro = _colors(board.entries), board.columns.index("mean")
+    points = [(x_of(entry), 100 * entry.score[macro], called(board, entry.row)) for entry in entries]
+    for entry, (x, y, _) in zip(entries, points, strict=True):
+        color = colors[entry.row["family"]]
+        panel.plot([x, x], [100 * entry.low[macro], 100 * entry.high[macro]], color=color, lw=1, alpha=0.4)
+        panel.plot(x, y, "o", color=color, ms=6)
+    if log:
+        panel.set_xscale("log")
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.grid(color="#eeeeee")
+    panel.margins(x=0.12)
+    return points
+
+
+def _label(figure: Figure, panels: Sequence[Axes], points: Sequence[Sequence[Point]]) -> None:
+    """Name each point at the first place around it where the name covers nothing; without one, not at all."""
+    figure.draw_without_rendering()
+    for panel, named in zip(panels, points, strict=True):
+        dots = [panel.transData.transform((x, y)) for x, y, _ in named]
+        taken = [Bbox([dot - 5, dot + 5]) for dot in dots]
+        for x, y, name in named:
+            for dx, dy in _RING:
+                text = _name(panel, x, y, name, dx, dy)
+                box = text.get_window_extent().padded(3)  # or two names read as one
+                inside = panel.bbox.x0 < box.x0 and box.x1 < panel.bbox.x1
+                if inside and not any(box.overlaps(other) for other in taken):
+                    taken.append(box)
+                    break
+                text.remove()
+
+
+def _name(panel: Axes, x: float, y: float, name: str, dx: float, dy: float) -> Annotation:
+    far = abs(dx) + abs(dy) > 15
+    return panel.annotate(
+        name,
+        (x, y),
+        (dx, dy),
+        textcoords="offset points",
+        fontsize=7,
+        va="center",
+        ha="left" if dx > 0 else "right" if dx < 0 else "center",
+        arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.4} if far else None,
+    )
+
+
+def _figure(columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure((width, height), dpi=150, layout="constrained")
+    panels = figure.subplots(1, columns, squeeze=False, sharey=True)[0]
+    for panel in panels:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(which="both", labelsize=8)
+        panel.title.set_fontsize(10)
+    return figure, list(panels)
+
+
+def _height(rows: int) -> float:
+    return max(2.4, 1.2 + 0.24 * rows)
+
+
+def _axis(board: Board) -> str:
+    return NAMES[board.data["kind"]] + (", mean over subsets" if len(board.data["subsets"]) > 1 else "")
+
+
+def _colors(entries: Sequence[Entry]) -> dict[str, Any]:
+    families = sorted({entry.row["family"] for entry in entries})
+    if len(families) <= 20:
+        palette = mpl.colormaps["tab10" if len(families) <= 10 else "tab20"]
+        return {family: palette(i) for i, family in enumerate(families)}
+    hues = np.linspace(0, 1, len(families), endpoint=False)
+    return {
+        family: mpl.colors.hsv_to_rgb((hue, 1 if i % 2 else 0.6, 0.6 if i % 3 else 0.9))
+        for i, (family, hue) in enumerate(zip(families, hues, strict=True))
+    }
+
+
+def _legend(figure: Figure, colors: Mapping[str, Any], lines: Sequence[Artist] = ()) -> None:
+    handles: list[Artist] = [
+        mpl.lines.Line2D([], [], marker="o", ls="", color=color, label=family)
+        for family, color in colors.items()
+    ]
+    figure.legend(handles=[*handles, *lines], loc="outside right upper", fontsize=8, frameon=False)
+
+
+def _write(figure: Figure, path: Path) -> Path:
+    figure.savefig(path)
+    return path

@@ -1,0 +1,83 @@
+"""Runs of train.py as rows of a leaderboard: the settings of a run's folder, and why a run gave no score.
+
+<run>/.hydra/config.yaml        the settings, before interpolation; Hydra writes it
+<run>/results/<data>/…          what `keep` of `evaluate.py` here wrote, see `results.py`
+<run>/failed/row.json           the reason of a run that gave no score
+"""
+
+import os
+import shlex
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from perceptual.evaluation.results import Row, publish, read
+
+RESULTS = "results"
+ELSEWHERE = ("ckpt", "runs", "run_dir", "logger")  # where a run reads and writes, not what it trains
+UNFINISHED = "not finished: still running, stopped or killed"
+
+
+def settings(run: str | os.PathLike[str]) -> Row:
+    """What a run was asked to do, as plain values by their dotted keys; empty if the folder does not say."""
+    path = Path(run, ".hydra/config.yaml")
+    if not path.is_file():
+        return {}
+    # interpolations stay: a value that only follows another is no setting of its own
+    chosen = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    assert isinstance(chosen, dict)
+    return dict(_flat({key: value for key, value in chosen.items() if key not in ELSEWHERE}))
+
+
+def command(run: str | os.PathLike[str]) -> str | None:
+    """The command line that repeats a run, if the folder says."""
+    path = Path(run, ".hydra/overrides.yaml")
+    if not path.is_file():
+        return None
+    overrides = OmegaConf.to_container(OmegaConf.load(path))
+    return shlex.join(["python", "train.py", *map(str, overrides)])  # type: ignore[arg-type]
+
+
+def keep_failure(run: str | os.PathLike[str], reason: str) -> None:
+    """Keep why a run gave no score."""
+    folder = Path(run, "failed")
+    shutil.rmtree(folder, ignore_errors=True)
+    publish(folder, {"method": str(run), "settings": settings(run), "error": reason}, {})
+
+
+def without_score(folder: str | os.PathLike[str]) -> list[Row]:
+    """Rows of the runs in a folder and below that gave no score, each with its `error`."""
+    rows = []
+    for path in sorted(Path(folder).rglob(".hydra/config.yaml")):
+        run = path.parents[1]
+        if (run / "failed/row.json").is_file():
+            rows.append(read(run / "failed").row)
+        elif not any(run.glob(f"{RESULTS}/*/scored/*/row.json")):
+            rows.append({"method": str(run), "settings": settings(run), "error": UNFINISHED})
+    return rows
+
+
+def varied(rows: Iterable[Row]) -> list[str]:
+    """Keys of the settings that differ between rows, in the order of the configuration."""
+    chosen = [row["settings"] for row in rows if row.get("settings")]
+    keys = dict.fromkeys(key for one in chosen for key in one)
+    return [key for key in keys if len({repr(one.get(key)) for one in chosen}) > 1]
+
+
+def common_folder(rows: Iterable[Row]) -> Path | None:
+    """The folder that holds all runs among the rows; None if there are none."""
+    runs = [row["method"] for row in rows if "settings" in row]
+    if not runs:
+        return None
+    return Path(os.path.commonpath(runs) if len(runs) > 1 else os.path.dirname(runs[0]))
+
+
+def _flat(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

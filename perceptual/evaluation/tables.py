@@ -1,0 +1,229 @@
+"""Scores as tables: in the terminal, in Markdown and in HTML."""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+
+from perceptual.evaluation import published
+from perceptual.evaluation.board import Board, Entry
+from perceptual.evaluation.results import Row
+from perceptual.evaluation.scoring import JND
+
+NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %", "dmos": "SRCC × 100"}
+STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
+    "th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}"
+    "th:nth-child(2),td:nth-child(2){text-align:left}"
+)
+
+
+def table(
+    scores: Mapping[str, Mapping[str, float]], title: str | None = None, header: str = "2AFC in %"
+) -> Table:
+    """Scores in percent: a row a method, a column a subset, then the macro mean and the micro mean.
+
+    Args:
+        scores: by method and subset, fractions in [0, 1], all with the same subsets (see `score`).
+        title: shown above.
+        header: of the column of names: what the scores are.
+    """
+    columns = list(next(iter(scores.values()), {}))
+    result = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    # in a narrow terminal headings and paths fold, numbers stay whole
+    result.add_column(header, overflow="fold", min_width=12)
+    for column in columns:
+        result.add_column(column, justify="right", overflow="fold", min_width=4)
+    for name, values in scores.items():
+        result.add_row(name, *(f"{100 * values[column]:.1f}" for column in columns))
+    return result
+
+
+def tables(scores: Mapping[str, Mapping[str, float]], title: str | None = None) -> Group:
+    """What `score` gives, as a `table` of 2AFC scores and, where there are some, one of JND below it."""
+    kinds: dict[str, dict[str, dict[str, float]]] = {"2afc": {}, "jnd": {}}
+    for name, values in scores.items():
+        for column, value in values.items():
+            kind = "jnd" if column.startswith(JND) else "2afc"
+            kinds[kind].setdefault(name, {})[column.removeprefix(JND)] = value
+    titles = {"2afc": title, "jnd": None}
+    return Group(*(table(part, titles[kind], NAMES[kind]) for kind, part in kinds.items() if part))
+
+
+def markdown(board: Board) -> str:
+    """The leaderboard in Markdown, with what its columns mean below it."""
+    rows = [_header(board), *_body(board)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|--:|:--" + "|--:" * (len(rows[0]) - 2) + "|")
+    return "\n".join([f"### {_title(board)}", "", *lines, "", *_notes(board)]) + "\n"
+
+
+def terminal(board: Board, rows: int = 20) -> Table:
+    """The first rows of a leaderboard of runs, in 80 columns, for the end of a sweep."""
+    result = Table(title=_title(board), box=box.SIMPLE_HEAD, pad_edge=False)
+    result.add_column("run")
+    for key in board.settings:
+        result.add_column(key.rpartition(".")[2], overflow="fold", min_width=4)
+    for column in (*_scores(board), "95 %", "behind"):
+        result.add_column(column, justify="right", no_wrap=True)
+    for entry in board.entries[:rows]:
+        row = _entry(board, entry)
+        result.add_row(*row[1 : len(result.columns) + 1])
+    return result
+
+
+def html_page(boards: Sequence[Board]) -> str:
+    """A page with every leaderboard."""
+    parts = []
+    for board in boards:
+        header = "".join(f"<th>{html.escape(cell)}</th>" for cell in _header(board))
+        body = [
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in _body(board)
+        ]
+        notes = [f"<p>{html.escape(note)}</p>" for note in _notes(board) if note]
+        title = html.escape(_title(board))
+        parts += [f"<h2>{title}</h2>\n<table>\n<tr>{header}</tr>", *body, "</table>", *notes]
+    head = f'<meta charset="utf-8"><title>Perceptual distances</title><style>{STYLE}</style>'
+    return f"<!doctype html>\n{head}\n" + "\n".join(parts) + "\n"
+
+
+def _title(board: Board) -> str:
+    return f"{NAMES[board.data['kind']]}, {board.data['name']}"
+
+
+def _header(board: Board) -> list[str]:
+    return [
+        "group",
+        "method",
+        *board.settings,
+        *_scores(board),
+        "95 % of the mean",
+        "behind the best",
+        *(["images/s"] if _timed(board) else []),
+        "parameters",
+    ]
+
+
+def _scores(board: Board) -> list[str]:
+    """Names of the score columns: a mean over one subset says nothing new."""
+    return board.data["subsets"] if len(board.data["subsets"]) == 1 else board.columns
+
+
+def _timed(board: Board) -> bool:
+    return any("images_per_second" in entry.row for entry in board.entries)
+
+
+def _body(board: Board) -> list[list[str]]:
+    body = [_entry(board, entry) for entry in board.entries]
+    scores = [("–", name, score) for name, score in board.references.items()]
+    scores += [("published", name, score) for name, score in published.rows(board.data).items()]
+    before = [""] * len(board.settings)
+    for group, name, score in scores:
+        shown = [f"{100 * value:.1f}" for value in score[: len(_scores(board))]]
+        row = [group, name, *before, *shown]
+        body.append(row + [""] * (len(_header(board)) - len(row)))
+    return body
+
+
+def _entry(board: Board, entry: Entry) -> list[str]:
+    macro = board.columns.index("mean")
+    low, high = (100 * bound for bound in entry.gap)
+    return [
+        str(entry.group),
+        called(board, entry.row),
+        *(setting(entry.row.get("settings", {}), key) for key in board.settings),
+        *(f"{100 * value:.1f}" for value in entry.score[: len(_scores(board))]),
+        f"{100 * entry.low[macro]:.1f} – {100 * entry.high[macro]:.1f}",
+        "" if entry is board.entries[0] else f"{low:.1f} – {high:.1f}",
+        *([_speed(entry.row.get("images_per_second"))] if _timed(board) else []),
+        _count(entry.row["parameters"]),
+    ]
+
+
+def called(board: Board, row: Row) -> str:
+    """What a row is called: a method by its name, a run by its place in the folder of all."""
+    if board.folder is None or "settings" not in row:
+        return str(row["method"])
+    return str(Path(row["method"]).relative_to(board.folder))
+
+
+def setting(settings: Mapping[str, Any], key: str) -> str:
+    """A setting as it is written on the command line; empty where a run has no such setting."""
+    if key not in settings:
+        return ""
+    value = settings[key]
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else f"{value}"
+
+
+def best_setting(board: Board) -> str | None:
+    """In one sentence, which training run was best, by how much, and whether that is more than chance.
+
+    None where the rows are no runs, or there is but one.
+    """
+    entries = [entry for entry in board.entries if "settings" in entry.row]
+    if len(entries) < 2 or len(entries) < len(board.entries):
+        return None
+    macro = board.columns.index("mean")
+    best, second = entries[:2]
+    low, high = (100 * bound for bound in second.gap)
+    top, ahead = 100 * best.score[macro], 100 * (best.score[macro] - second.score[macro])
+    words = (
+        f"Best of {len(entries)} runs in {_here(board.folder)}: {_named(board, best)}, {top:.1f} %. "
+        f"The runner-up, {_named(board, second)}, is {ahead:.2f} behind "
+        f"(95 % interval {low:.2f} to {high:.2f})"
+    )
+    tied = sum(entry.group == best.group for entry in entries) - 1
+    if not tied:
+        return f"{words}: the best is better than every other run on these items."
+    others = "1 other run" if tied == 1 else f"{tied} other runs"
+    return f"{words}: {others} cannot be told from the best on these items."
+
+
+def _named(board: Board, entry: Entry) -> str:
+    chosen = [f"{key}={setting(entry.row['settings'], key)}" for key in board.settings]
+    return f"{called(board, entry.row)} ({' '.join(chosen) or 'the same settings'})"
+
+
+def _here(folder: Path | None) -> str:
+    """A folder as the user would write it."""
+    here = Path.cwd()
+    return f"{folder.relative_to(here) if folder and folder.is_relative_to(here) else folder}"
+
+
+def _speed(images_per_second: float | None) -> str:
+    return "" if images_per_second is None else f"{images_per_second:,.0f}"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number:,}"
+
+
+def _notes(board: Board) -> list[str]:
+    drawn = "references, each with all its items (references recur)" if board.recurring else "items"
+    notes = [
+        f"{board.data['description']}; images {board.data['size']}×{board.data['size']}. "
+        f"Intervals: 95 %, paired bootstrap over {drawn}. "
+        "Methods of one group cannot be told from the group's best; “behind the best” is the interval of the "
+        "difference to the first row. Mean is over subsets, micro over items.",
+    ]
+    if best := best_setting(board):
+        notes = [
+            best,
+            "",
+            "The best of many runs is an optimistic number: score its checkpoint on others.",
+            "",
+            *notes,
+        ]
+    if published.rows(board.data):
+        notes += ["", "Published rows are from Zhang et al. 2018, Table 5; they were not measured here."]
+    if board.failed:
+        notes += [
+            "",
+            "Not scored: " + "; ".join(f"{called(board, row)} ({row['error']})" for row in board.failed),
+        ]
+    return notes

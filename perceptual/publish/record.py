@@ -1,0 +1,118 @@
+"""What is known of a checkpoint, for its model card: the data, the command, and scores with intervals."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from perceptual.config import build
+from perceptual.distance.lpips import LPIPS
+from perceptual.evaluation import evaluate as evaluation
+from perceptual.evaluation.board import make
+from perceptual.evaluation.results import DataResults, find
+from perceptual.training.module import PerceptualRanker, read_checkpoint
+
+
+def publish(ckpt: Path, folder: Path, results: Path) -> LPIPS:
+    """Save a checkpoint of training as a folder, with its ranking network and its record.
+
+    Args:
+        ckpt: checkpoint of a `PerceptualRanker`.
+        folder: what `LPIPS.save_pretrained` writes.
+        results: where `evaluate.py` keeps results; the card shows all that it has of this checkpoint.
+
+    Returns:
+        the distance that was saved.
+
+    Raises:
+        ValueError, OSError: not such a checkpoint, or a folder that cannot be written.
+    """
+    record = describe(ckpt) | {"scores": scores(ckpt, results)}
+    model = PerceptualRanker.load_from_checkpoint(ckpt, map_location="cpu", weights_only=True).eval()
+    distance = model.merged()
+    distance.save_pretrained(folder, ranking=model.ranking, record=record)
+    return distance
+
+
+def measure(ckpt: Path, results: Path) -> None:
+    """Score a checkpoint on the data that it was validated on in training, unless `results` has that already.
+
+    Raises:
+        ValueError, OSError: the checkpoint does not say which data those are, or they cannot be read.
+    """
+    described = read_checkpoint(ckpt).get("datamodule_hyper_parameters")
+    if not described:
+        raise ValueError(f"{str(ckpt)!r} does not say which data it was trained on")
+    data = build(described)
+    data.setup("validate")
+    if not _methods(evaluation.place_of(data, results), ckpt):
+        evaluation.evaluate([str(ckpt)], data, results)
+
+
+def describe(ckpt: Path) -> dict[str, Any]:
+    """Data, settings, length and command of the training of a checkpoint."""
+    checkpoint = read_checkpoint(ckpt)
+    data = dict(checkpoint.get("datamodule_hyper_parameters") or {})
+    record = {
+        "data": shorten(" ".join([data.pop("_target_", "").rpartition(".")[2], *_pairs(data)])) or None,
+        "settings": {k: v for k, v in checkpoint["hyper_parameters"].items() if k != "backbone"},
+        "epochs": checkpoint["epoch"] + 1,
+        "steps": checkpoint["global_step"],
+        "command": _command(ckpt),
+    }
+    if (described := _run(ckpt) / "data.json").is_file():
+        said = json.loads(described.read_text("utf-8"))
+        record |= {"data": shorten(said["description"]), "fingerprint": said["train"]}
+    return record
+
+
+def scores(ckpt: Path, results: Path) -> list[dict[str, Any]]:
+    """Scores of a checkpoint on all data that `results` has it on, by subset, with 95 % intervals."""
+    places = find(results) if any(results.glob("*/items/row.json")) else []
+    return [_score(place, _methods(place, ckpt)[0]) for place in places if _methods(place, ckpt)]
+
+
+def shorten(text: str) -> str:
+    """The text with folders of this machine left out of its paths: `/home/me/set.csv` → `…/set.csv`."""
+    return re.sub(r"(?<![\w.…:])[/~](?:[^\s,=/]+/)+", "…/", text)
+
+
+def _methods(place: DataResults, ckpt: Path) -> list[str]:
+    """Names of the checkpoint in results: whatever its path was, its SHA-256 is behind the `@`."""
+    ending = "@" + evaluation.identity(str(ckpt)).rpartition("@")[2]
+    names = [result.row["method"] for result in place.scored()]
+    return [name for name in names if name.endswith(ending)]
+
+
+def _score(place: DataResults, method: str) -> dict[str, Any]:
+    board = make(place)
+    (entry,) = (entry for entry in board.entries if entry.row["method"] == method)
+    items = [*board.data["counts"], sum(board.data["counts"]), sum(board.data["counts"])]
+    columns = zip(board.columns, items, entry.score, entry.low, entry.high, strict=True)
+    rows = [dict(zip(("subset", "items", "score", "low", "high"), column, strict=True)) for column in columns]
+    kept = {key: board.data[key] for key in ("kind", "fingerprint")}
+    return {
+        "data": board.data["name"],
+        "description": shorten(board.data["description"]),
+        **kept,
+        "rows": rows,
+    }
+
+
+def _pairs(arguments: dict[str, Any]) -> list[str]:
+    return [f"{key}={value}" for key, value in arguments.items() if value is not None]
+
+
+def _run(ckpt: Path) -> Path:
+    """The folder of the run that `train.py` wrote the checkpoint in: `<run>/checkpoints/last.ckpt`."""
+    return ckpt.absolute().parent.parent
+
+
+def _command(ckpt: Path) -> str | None:
+    """The command of the run, as Hydra wrote it down."""
+    overrides = _run(ckpt) / ".hydra" / "overrides.yaml"
+    if not overrides.is_file():
+        return None
+    return shorten(" ".join(["python train.py", *map(str, OmegaConf.load(overrides))]))

@@ -1,0 +1,304 @@
+"""PerceptualRanker: trains a distance and its ranking network on human judgments, with Lightning."""
+
+import copy
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+
+from perceptual.distance.lpips import FORMS, LPIPS
+from perceptual.features.backbone import Backbone
+from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore, two_afc_score
+from perceptual.ranking import RANKINGS, ranking_loss
+from perceptual.training import checkpoints, lora
+from perceptual.training.optimization import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
+from perceptual.training.resume import Position, RandomState
+
+if TYPE_CHECKING:
+    from perceptual.data import SharedTripletBatch, TripletBatch
+    from perceptual.training.differences import DifferenceBatch
+
+VARIANTS = ("lin", "tune", "scratch", "lora")
+LIN_INITS = ("random", "ones", "v0.1")
+NO_HPARAMS = ("self", "spec", "compile", "__class__")  # among the names in `PerceptualRanker.__init__`
+AUGMENTATIONS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "flip": ("flip",),
+    "swap": ("swap",),
+    "flip_swap": ("flip", "swap"),
+    "flip_crop_light": ("flip", "crop", "light"),
+}
+
+
+class Diverged(ValueError):
+    """Training has gone wrong and cannot go on: its weights are not worth a checkpoint."""
+
+
+class PerceptualRanker(pl.LightningModule):
+    """LPIPS and a ranking network, trained to predict which of two patches people find nearer to a third.
+
+    The defaults are the protocol of Zhang et al. 2018 as their code runs it: Adam at 1e-4 with betas
+    (0.5, 0.999), the rate constant for the first epochs, then falling, dropout of ½ on the squared
+    differences, lin projected to ≥ 0 after every step.
+
+    Logs `train/loss`, `train/2afc`, `val/2afc/<subset>` and `val/2afc/mean` (macro), scores in [0, 1]; with
+    JND pairs in the data module also `val/jnd/<subset>` and `val/jnd/mean`.
+
+    Args:
+        backbone: name, or arguments of `Backbone` as a dictionary (`name`, `weights`, `out_indices`,
+            `input_size`).
+        variant: what is trained besides the ranking network. `lin`: the channel weights, the backbone frozen;
+            `tune`: the backbone too, from its weights; `scratch`: the backbone too, from random weights;
+            `lora`: small matrices beside the attention of a transformer too, see `lora.py`.
+        ranking: `paper` or `antisymmetric`.
+        form: of the distance, `per_position` or `pooled`, see `LPIPS`.
+        lin_init: `random` as the reference, U(−1/√C, 1/√C); `ones`, the uncalibrated distance; or `v0.1`, the
+            published calibration of the backbone.
+        optimizer: `adam`, `adamw` or `sgd`, of PyTorch.
+        lr: largest learning rate.
+        backbone_lr_factor: what `lr` is multiplied by for the backbone, where it is trained.
+        betas: coefficients of Adam; the first is SGD's momentum.
+        weight_decay: decay of what is trained, decoupled from the gradient with `adamw`.
+        schedule: `paper` by epochs, `constant`, or `cosine` to 0 at the end of the run.
+        warmup: fraction of the run in which the rate rises from 0, with `constant` and `cosine`.
+        dropout: probability of dropping an element of the squared differences in training.
+        lora_rank: rank of those matrices.
+        augmentation: what befalls training triplets: `flip` (the three images mirrored, half of the time),
+            `swap` (p0 and p1 exchanged, and the judgment with them, half of the time), `flip_swap`,
+            `flip_crop_light` (flips, a random square of 70 to 100 % of the side and another light, the same
+            of all three, see `data/augment.py`), or `none`. Batches that hold each image once change all of
+            them alike.
+        compile: have features compared by compiled code, see `LPIPS`. It is the machine's affair: checkpoints
+            do not record it.
+        seed: of the augmentation, which depends on it, the epoch and the batch only.
+
+    Raises:
+        ValueError: unknown variant, ranking, form, … or backbone, or a number out of range.
+        FileNotFoundError: weights of the backbone that cannot be found.
+    """
+
+    def __init__(
+        self,
+        backbone: str | Mapping[str, Any] = "alexnet",
+        variant: str = "lin",
+        ranking: str = "paper",
+        form: str = "per_position",
+        lin_init: str = "random",
+        optimizer: str = "adam",
+        lr: float = 1e-4,
+        backbone_lr_factor: float = 1.0,
+        betas: Sequence[float] = (0.5, 0.999),
+        weight_decay: float = 0.0,
+        schedule: str = "paper",
+        warmup: float = 0.0,
+        dropout: float = 0.5,
+        lora_rank: int = 8,
+        augmentation: str = "none",
+        compile: bool = False,
+        seed: int = 0,
+    ) -> None:
+        spec: dict[str, Any] = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
+        if variant == "scratch":
+            spec["weights"] = None
+        hparams = {key: value for key, value in locals().items() if key not in NO_HPARAMS}
+        hparams |= {"backbone": spec, "betas": list(betas)}
+        check_settings(hparams)
+        super().__init__()
+        self.save_hyperparameters(hparams)
+        built = Backbone(**spec, trainable=variant in ("tune", "scratch"))
+        self._built_on = built.fingerprint()
+        if variant == "lora":
+            lora.add(built.net, built.name, lora_rank)
+        lin = "v0.1" if lin_init == "v0.1" else None
+        self.distance = LPIPS(built, lin, dropout=dropout, form=form, compile=compile)
+        for vector in self.distance.lin.requires_grad_(True):
+            if lin_init == "random":
+                # a 1×1 convolution's, as in the reference
+                nn.init.uniform_(vector, -(len(vector) ** -0.5), len(vector) ** -0.5)
+        self.ranking = RANKINGS[ranking]()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Distance (N,) of images x and y, (N, 3, H, W) in [0, 1]."""
+        distance: Tensor = self.distance(x, y)
+        return distance
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """What exact resumption needs beside the weights."""
+        return [RandomState(), Position()]
+
+    def on_fit_start(self) -> None:
+        """Switch to training mode, which LPIPS is built without and which Lightning leaves as it finds it."""
+        self.train()
+
+    def training_step(
+        self, batch: "TripletBatch | SharedTripletBatch | DifferenceBatch", batch_idx: int
+    ) -> Tensor:
+        """Loss of a batch of triplets, a scalar.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
+        batch = self._augment(batch, batch_idx)
+        d0, d1 = batch.distances(self.distance)
+        loss = ranking_loss(self.ranking(d0, d1), batch.judgment, batch.weight)
+        if not loss.isfinite():
+            raise Diverged(
+                f"the loss is {loss.item()} in step {self.global_step + 1}, epoch {self.current_epoch + 1}; "
+                f"a lower lr than {self.hparams['lr']:g} or trainer.gradient_clip_val=1 may help"
+            )
+        if self._is_logged():
+            self.log("train/loss", loss, prog_bar=True)
+            self.log("train/2afc", two_afc_score(d0, d1, batch.judgment))
+        return loss
+
+    def _is_logged(self) -> bool:
+        """Whether the logger takes this step, or an epoch ends; logging doubles the time of a step."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return self.trainer.is_last_batch or bool(every and (self.trainer.global_step + 1) % every == 0)
+
+    def _augment(self, batch: Any, batch_idx: int) -> Any:
+        changes = AUGMENTATIONS[self.hparams["augmentation"]]
+        place = [self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank]
+        seed = int(np.random.SeedSequence(place).generate_state(1)[0]) if changes else 0
+        generator = torch.Generator().manual_seed(seed)
+        for change in changes:
+            draws = torch.rand(len(batch.judgment), 4, generator=generator)
+            batch = getattr(batch, change)(draws.to(batch.judgment.device))
+        return batch
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take the step and project lin, before any callback can save it."""
+        super().optimizer_step(*args, **kwargs)
+        self.distance.project()
+
+    def setup(self, stage: str) -> None:
+        """Make the validation scores, with the subsets of the data module."""
+        data = getattr(self.trainer, "datamodule", None)
+        self.val_score = PerSubset(TwoAFCScore(), getattr(data, "subsets", ["val"])).to(self.device)
+        pairs = getattr(data, "jnd_subsets", [])
+        self.val_jnd = PerSubset(JNDAveragePrecision(), pairs).to(self.device) if pairs else None
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add a batch of triplets, or of JND pairs from a second loader, to its score."""
+        distances = batch.distances(self.distance)
+        if self.val_jnd is not None and hasattr(batch, "same"):
+            self.val_jnd.update(*distances, batch.same, subset=batch.subset)
+        else:
+            self.val_score.update(*distances, batch.judgment, subset=batch.subset)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of each subset and their plain mean."""
+        for name, metric in (("2afc", self.val_score), ("jnd", self.val_jnd)):
+            if metric is not None:
+                scores = metric.compute()
+                metric.reset()
+                scores.pop("micro")
+                self.log_dict({f"val/{name}/{subset}": score for subset, score in scores.items()})
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """The optimiser over what is trained, the backbone at its own rate, and the schedule of the run."""
+        h, backbone = self.hparams, list(self.distance.backbone.parameters())
+        head = [*self.distance.lin, *self.ranking.parameters()]
+        groups = [{"params": head, "lr": h["lr"]}]
+        if trained := [p for p in backbone if p.requires_grad]:
+            groups.append({"params": trained, "lr": h["lr"] * h["backbone_lr_factor"]})
+        optimizer = make_optimizer(h["optimizer"], groups, h["betas"], h["weight_decay"])
+        # by Lightning's own count of steps, which asks for the data, only where it is needed
+        steps = self.trainer.estimated_stepping_batches if h["schedule"] != "paper" else math.inf
+        epochs = self.trainer.max_epochs or 0
+        schedule = make_schedule(h["schedule"], optimizer, epochs, steps, h["warmup"])
+        return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[typeddict-item]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out a frozen backbone that can be had again, and record which it was.
+
+        Raises:
+            Diverged: there is nothing worth saving.
+        """
+        for name, parameter in self.named_parameters():
+            if not parameter.isfinite().all():
+                raise Diverged(f"{name} has values that are not finite: no checkpoint is made of them")
+        checkpoints.leave_out_backbone(checkpoint, self.distance.backbone, self._built_on)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model, and put back the backbone that was left out.
+
+        Raises:
+            ValueError: naming what differs.
+        """
+        checkpoints.put_back_backbone(checkpoint, self.distance.backbone)
+        checkpoints.check_fits(checkpoint, self.hparams, self.state_dict())
+
+    def merged(self) -> LPIPS:
+        """The distance alone, in eval mode, adapters of `lora` added to the weights: it needs no `peft`."""
+        distance = copy.deepcopy(self.distance).requires_grad_(False).eval()
+        lora.merge(distance.backbone.net)
+        return distance
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A checkpoint of training, read without running code from it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not a checkpoint of a PerceptualRanker.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint {str(path)!r} does not exist")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the reader raises whatever a foreign file makes it stumble on
+        raise ValueError(f"{str(path)!r} cannot be read as a checkpoint of training") from error
+    if not isinstance(checkpoint, dict) or "backbone" not in checkpoint:
+        raise ValueError(f"{str(path)!r} is no checkpoint of a PerceptualRanker: it names no backbone")
+    return checkpoint
+
+
+def check_settings(hparams: Mapping[str, Any]) -> None:
+    """Refuse words that are not known and numbers out of range, before a network is built.
+
+    Args:
+        hparams: arguments of `PerceptualRanker`, complete.
+
+    Raises:
+        ValueError: naming the argument and what is allowed.
+    """
+    for argument, words in (
+        ("variant", VARIANTS),
+        ("ranking", RANKINGS),
+        ("form", FORMS),
+        ("lin_init", LIN_INITS),
+        ("optimizer", OPTIMIZERS),
+        ("schedule", SCHEDULES),
+        ("augmentation", AUGMENTATIONS),
+    ):
+        if hparams[argument] not in words:
+            raise ValueError(f"{argument} must be one of {', '.join(words)}, got {hparams[argument]!r}")
+    betas = hparams["betas"]
+    for argument, fits, range_ in (
+        ("lr", 0 < hparams["lr"] < math.inf, "positive"),
+        ("backbone_lr_factor", 0 < hparams["backbone_lr_factor"] < math.inf, "positive"),
+        (
+            "betas",
+            len(betas) == 2 and all(0 <= b < 1 for b in betas),
+            "two numbers, at least 0 and less than 1",
+        ),
+        ("weight_decay", 0 <= hparams["weight_decay"] < math.inf, "at least 0"),
+        ("warmup", 0 <= hparams["warmup"] < 1, "at least 0 and less than 1"),
+        ("dropout", 0 <= hparams["dropout"] < 1, "at least 0 and less than 1"),
+        ("lora_rank", hparams["lora_rank"] >= 1, "at least 1"),
+        ("seed", hparams["seed"] >= 0, "at least 0"),
+    ):
+        if not fits:
+            raise ValueError(f"{argument} must be {range_}, got {hparams[argument]}")
+    if hparams["schedule"] == "paper" and hparams["warmup"]:
+        raise ValueError(
+            "warmup is for schedule=constant and schedule=cosine, got warmup with schedule=paper"
+        )

@@ -1,0 +1,362 @@
+import json
+import re
+from importlib.metadata import version
+
+import lpips
+import pytest
+import torch
+from hub import hub
+from networks import torchvision_state, trunk, write_weights
+from safetensors.torch import load_file, save_file
+
+from perceptual import LPIPS, Backbone
+from perceptual.distance import saved_folder
+from perceptual.evaluation import methods
+from perceptual.ranking import RANKINGS, PaperRanking, restore
+
+RECORD = {
+    "data": "twelve photographs",
+    "fingerprint": "ab12",
+    "epochs": 3,
+    "settings": {"variant": "lin", "lr": 1e-4},
+    "command": "python train.py seed=7",
+    "scores": [
+        {
+            "data": "2afc-1234",
+            "kind": "2afc",
+            "description": "500 triplets",
+            "fingerprint": "f" * 64,
+            "rows": [{"subset": "mean", "items": 1500, "score": 0.7123, "low": 0.694, "high": 0.731}],
+        }
+    ],
+}
+
+
+def ranking_of(saved):
+    """The ranking network of a saved folder, or None."""
+    return saved.ranking_state and restore(saved.config["ranking"]["name"], saved.ranking_state, "the folder")
+
+
+def images(seed=0, side=40):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(2, 3, 3, side, side, generator=generator)
+
+
+def calibrate(metric, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    for vector in metric.lin:
+        vector.data = torch.rand(len(vector), generator=generator)
+    return metric
+
+
+def a_metric(seed=0, **arguments):
+    """A calibrated distance on a small backbone with random weights."""
+    torch.manual_seed(seed)
+    return calibrate(LPIPS(Backbone("test_resnet", weights=None), lin=None, **arguments), seed)
+
+
+@pytest.fixture
+def alexnet(tmp_path, monkeypatch):
+    """PERCEPTUAL_WEIGHTS with random weights of AlexNet; the folder."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    write_weights(folder, "alexnet")
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(folder))
+    return folder
+
+
+def change_json(path, **changes):
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, **changes}))
+
+
+# --- there and back ---
+
+
+@pytest.mark.parametrize("form", ["per_position", "pooled"])
+def test_a_distance_comes_back_bit_for_bit(tmp_path, form):
+    metric = a_metric(form=form)
+    metric.save_pretrained(tmp_path / "mine")
+    loaded = LPIPS.from_pretrained(tmp_path / "mine")
+    x, y = images()
+    assert torch.equal(loaded(x, y), metric(x, y))
+    assert loaded.form == form
+    assert loaded.backbone.source == "random"
+    assert loaded.saved.config["record"] == {}
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_arguments_of_the_backbone_and_of_use_come_back_or_are_given(tmp_path):
+    torch.manual_seed(0)
+    backbone = Backbone(
+        "test_convnext", None, out_indices=(0, 2), input_size=48, mean=(0, 0, 0), std=(1, 1, 2)
+    )
+    metric = calibrate(LPIPS(backbone, lin=None))
+    metric.save_pretrained(tmp_path)
+    loaded = LPIPS.from_pretrained(tmp_path, value_range=(-1, 1), spatial=True)
+    x, y = images()
+    assert loaded.backbone.out_indices == (0, 2)
+    assert loaded.backbone.input_size == (48, 48)
+    maps = loaded(2 * x - 1, 2 * y - 1)
+    assert maps.shape == (3, 1, 40, 40)
+    metric.spatial = True
+    torch.testing.assert_close(maps, metric(x, y), atol=1e-6, rtol=1e-5)
+
+
+def test_a_frozen_backbone_that_can_be_had_again_is_recorded_not_stored(tmp_path, alexnet):
+    metric = calibrate(LPIPS("alexnet", lin=None))
+    metric.save_pretrained(tmp_path / "mine")
+    assert {key.split(".")[0] for key in load_file(tmp_path / "mine/model.safetensors")} == {"lin"}
+    record = json.loads((tmp_path / "mine/config.json").read_text())["backbone"]
+    assert (record["name"], record["source"], record["saved"]) == (
+        "alexnet",
+        "file:alexnet.safetensors",
+        False,
+    )
+    assert record["sha256"] == metric.backbone.fingerprint()
+    x, y = images()
+    assert torch.equal(LPIPS.from_pretrained(tmp_path / "mine")(x, y), metric(x, y))
+
+
+def test_other_weights_of_the_backbone_are_refused_and_missing_ones_named(tmp_path, alexnet, monkeypatch):
+    LPIPS("alexnet").save_pretrained(tmp_path / "mine")
+    state = torchvision_state(trunk("alexnet"))
+    state["features.0.bias"][0] += 1e-3
+    write_weights(alexnet, "alexnet", state)
+    for load in (LPIPS.from_pretrained, lambda folder: LPIPS("alexnet", lin=folder)):
+        with pytest.raises(
+            ValueError, match=r"mine.* was calibrated on weights of alexnet from .* holds others"
+        ):
+            load(tmp_path / "mine")
+    monkeypatch.delenv("PERCEPTUAL_WEIGHTS")
+    with pytest.raises(FileNotFoundError, match="no weights for alexnet"):
+        LPIPS.from_pretrained(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("how", ["tuned", "changed", "from a file"])
+def test_a_backbone_that_its_name_does_not_give_again_is_stored(tmp_path, alexnet, monkeypatch, how):
+    other = alexnet / "alexnet.safetensors"
+    if how == "from a file":
+        other = write_weights(alexnet.parent, "alexnet")
+    backbone = Backbone(
+        "alexnet", str(other) if how == "from a file" else "default", trainable=how == "tuned"
+    )
+    metric = LPIPS(backbone)
+    if how == "changed":
+        with torch.no_grad():
+            next(metric.backbone.parameters()).mul_(1.5)
+    metric.save_pretrained(tmp_path / "mine")
+    monkeypatch.delenv("PERCEPTUAL_WEIGHTS")
+    loaded = LPIPS.from_pretrained(tmp_path / "mine")
+    x, y = images()
+    assert torch.equal(loaded(x, y), metric(x, y))
+    assert loaded.backbone.source == "file:alexnet.safetensors"
+    loaded.save_pretrained(tmp_path / "again")
+    assert torch.equal(LPIPS.from_pretrained(tmp_path / "again")(x, y), metric(x, y))
+
+
+def test_published_calibrations_by_name_equal_the_lpips_package(alexnet, monkeypatch):
+    from networks import reference_lpips
+
+    x, y = images(side=64)
+    ours = LPIPS.from_pretrained("alexnet-v0.1", value_range=(-1, 1))
+    expected = reference_lpips("alexnet", monkeypatch, version="0.1")
+    with torch.no_grad():
+        theirs = expected(2 * x - 1, 2 * y - 1).flatten()
+    torch.testing.assert_close(ours(2 * x - 1, 2 * y - 1), theirs, atol=1e-6, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"no calibration 'v0\.1' was published for 'resnet18'"):
+        LPIPS.from_pretrained("resnet18-v0.1")
+
+
+def test_the_official_files_of_the_lpips_package_are_calibrations(alexnet):
+    path = f"{lpips.__path__[0]}/weights/v0.1/alex.pth"
+    x, y = images()
+    assert torch.equal(LPIPS("alexnet", lin=path)(x, y), LPIPS("alexnet", lin="v0.1")(x, y))
+
+
+def test_a_saved_folder_is_a_method_and_a_calibration(tmp_path, alexnet):
+    metric = calibrate(LPIPS("alexnet", lin=None))
+    metric.save_pretrained(tmp_path / "mine")
+    x, y = images()
+    assert torch.equal(methods.build(str(tmp_path / "mine"))(x, y), metric(x, y))
+    assert methods.family(str(tmp_path / "mine")) == "trained"
+    assert torch.equal(LPIPS("alexnet", lin=tmp_path / "mine")(x, y), metric(x, y))
+    with pytest.raises(ValueError, match=r"calibrated on alexnet, not vgg16; LPIPS\.from_pretrained"):
+        LPIPS("vgg16", lin=tmp_path / "mine")
+    with pytest.raises(ValueError, match="was made in the form per_position, not pooled"):
+        LPIPS("alexnet", lin=tmp_path / "mine", form="pooled")
+    a_metric().save_pretrained(tmp_path / "own")
+    with pytest.raises(ValueError, match="calibrated on a backbone of its own"):
+        LPIPS("test_resnet", lin=tmp_path / "own")
+
+
+@pytest.mark.parametrize("kind", RANKINGS)
+def test_the_ranking_network_is_saved_with_it(tmp_path, kind):
+    torch.manual_seed(0)
+    ranking = RANKINGS[kind]()
+    for parameter in ranking.parameters():
+        parameter.data.add_(0.1)
+    a_metric().save_pretrained(tmp_path, ranking=ranking)
+    loaded = ranking_of(saved_folder.read(tmp_path))
+    d0, d1 = torch.rand(2, 5)
+    assert torch.equal(loaded(d0, d1), ranking(d0, d1))
+    a_metric().save_pretrained(tmp_path)
+    assert ranking_of(saved_folder.read(tmp_path)) is None
+
+
+# --- the card ---
+
+
+def test_the_card_says_what_is_known(tmp_path):
+    a_metric().save_pretrained(tmp_path, record=RECORD)
+    card = (tmp_path / "README.md").read_text()
+    config = json.loads((tmp_path / "config.json").read_text())
+    for said in (
+        "library_name: perceptual",
+        "twelve photographs",
+        "python train.py seed=7",
+        "`variant=lin`",
+        "| mean | 1,500 | 71.2 | 69.4 – 73.1 |",
+        config["sha256"],
+        f"torch {version('torch')}",
+        "weights from `random` (in `model.safetensors`)",
+    ):
+        assert said in card
+    a_metric().save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "Nothing is recorded." in card
+    assert "None are recorded." in card
+
+
+def test_the_code_of_the_card_runs(tmp_path, monkeypatch):
+    a_metric().save_pretrained(tmp_path / "mine")
+    code = re.search(r"```python\n(.*?)```", (tmp_path / "mine/README.md").read_text(), re.DOTALL)[1]
+    x, y = images()
+    exec(code.replace("path/to/this/folder", str(tmp_path / "mine")), {"x": x, "y": y})
+
+
+def test_what_is_known_is_kept_while_the_weights_are_the_same(tmp_path):
+    ranking = PaperRanking()
+    a_metric().save_pretrained(tmp_path / "first", ranking=ranking, record=RECORD)
+    loaded = LPIPS.from_pretrained(tmp_path / "first")
+    assert loaded.saved.config["record"] == RECORD
+    loaded.save_pretrained(tmp_path / "second")
+    again = saved_folder.read(tmp_path / "second")
+    assert again.config["record"] == RECORD
+    assert torch.equal(ranking_of(again).layers[0].weight, ranking.layers[0].weight)
+    loaded.lin[0].data.mul_(2)
+    loaded.save_pretrained(tmp_path / "third")
+    third = saved_folder.read(tmp_path / "third")
+    assert third.config["record"] == {}
+    assert ranking_of(third) is None
+
+
+# --- refused by name ---
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "ranking.safetensors"])
+def test_a_changed_or_damaged_file_is_refused_by_name(tmp_path, name):
+    a_metric().save_pretrained(tmp_path, ranking=PaperRanking())
+    good = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(ValueError, match=rf"{name}' is not the file that config\.json describes"):
+        LPIPS.from_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(good[:-8])
+    with pytest.raises(ValueError, match=rf"{name}' cannot be read"):
+        LPIPS.from_pretrained(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        LPIPS.from_pretrained(tmp_path)
+
+
+def resign(folder):
+    """Have config.json name the SHA-256 of what the model file holds now."""
+    from perceptual.features.weights import fingerprint
+
+    change_json(folder / "config.json", sha256=fingerprint(load_file(folder / "model.safetensors")))
+
+
+def a_kernel(state):
+    """Name of a kernel of the backbone."""
+    return next(key for key, value in state.items() if key.startswith("backbone.net.") and value.ndim == 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("lin.1"), r"model\.safetensors holds .* says levels of"),
+        (lambda state: state.update({"lin.0": torch.ones(3)}), r"model\.safetensors holds"),
+        (lambda state: state.pop(a_kernel(state)), "weights of test_resnet in .* lack 1 of the"),
+        (
+            lambda state: state.update({a_kernel(state): torch.ones(2, 3)}),
+            "test_resnet in .* have other shapes",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_by_name(tmp_path, change, message):
+    a_metric().save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    change(state)
+    save_file(state, tmp_path / "model.safetensors")
+    resign(tmp_path)
+    with pytest.raises(ValueError, match=message) as raised:
+        LPIPS.from_pretrained(tmp_path)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"config\.json' is no JSON"),
+        ("[]", r"config\.json' does not describe a saved distance"),
+        ('{"model_type": "bert"}', r"config\.json' does not describe a saved distance"),
+        ('{"format": 99}', r"config\.json' was written by a later version"),
+        (
+            '{"format": 1, "channels": [], "backbone": {"name": "x"}}',
+            r"config\.json' lacks .*backbone\.saved",
+        ),
+    ],
+)
+def test_another_config_is_refused_by_name(tmp_path, text, message):
+    a_metric().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        LPIPS.from_pretrained(tmp_path)
+
+
+def test_what_is_no_saved_distance_is_refused_by_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no saved distance: config\.json is missing"):
+        LPIPS.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"folder '.*nowhere' does not exist"):
+        LPIPS.from_pretrained(tmp_path / "nowhere")
+    (tmp_path / "last.ckpt").write_bytes(b"")
+    with pytest.raises(NotADirectoryError, match="`perceptual export`"):
+        LPIPS.from_pretrained(tmp_path / "last.ckpt")
+    with pytest.raises(FileNotFoundError, match="'some/thing' does not exist, and the hub did not give it"):
+        LPIPS.from_pretrained("some/thing")
+
+
+# --- the hub ---
+
+
+def test_pushed_and_pulled(tmp_path, monkeypatch):
+    metric = a_metric()
+    with hub(monkeypatch, tmp_path / "cache") as server:
+        url = metric.push_to_hub("me/mine", token="secret", ranking=PaperRanking(), record=RECORD)
+        assert url.endswith("me/mine")
+        assert set(server.repositories["me/mine"]) == {
+            "README.md",
+            "config.json",
+            "model.safetensors",
+            "ranking.safetensors",
+        }
+        loaded = LPIPS.from_pretrained("me/mine")
+        with pytest.raises(FileNotFoundError, match="'me/other' does not exist, and the hub did not give it"):
+            LPIPS.from_pretrained("me/other")
+    x, y = images()
+    assert torch.equal(loaded(x, y), metric(x, y))
+    assert loaded.saved.config["record"] == RECORD
+    # the hub is gone; what was downloaded stays
+    again = LPIPS.from_pretrained("me/mine", local_files_only=True)
+    assert torch.equal(again(x, y), metric(x, y))
+    assert torch.equal(methods.build("me/mine")(x, y), metric(x, y))

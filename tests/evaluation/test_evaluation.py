@@ -1,0 +1,337 @@
+"""Many methods on the same items: scores, what is kept, what is skipped, what fails; and the command."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import reference
+import torch
+from app import ROOT, run, write_manifest
+from networks import write_weights
+from PIL import Image
+from scipy.stats import kendalltau, spearmanr
+from typer.testing import CliRunner
+
+from perceptual.cli import app
+from perceptual.cli.leaderboard import leaderboard
+from perceptual.data import JNDDataModule, ManifestDataModule, OpinionDataModule, PhotosDataModule
+from perceptual.data.items.distinct import DistinctPairs
+from perceptual.distance.baselines import BASELINES
+from perceptual.distance.lpips import LPIPS
+from perceptual.evaluation import evaluate as evaluation
+from perceptual.evaluation.board import make
+from perceptual.evaluation.results import find
+from perceptual.evaluation.scoring import score
+from perceptual.evaluation.tables import markdown
+from perceptual.features.backbone import Backbone
+
+METHODS = ["l2", "gmsd", "squeezenet1_1", "squeezenet1_1-v0.1"]
+
+
+@pytest.fixture(autouse=True)
+def _weights(tmp_path, monkeypatch):
+    (tmp_path / "weights").mkdir()
+    write_weights(tmp_path / "weights", "squeezenet1_1")
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Triplets of few images, so that pairs recur; all of them are scored."""
+    path = write_manifest(tmp_path / "grain", rows=300, images=7)
+    lines = [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+    path.write_text("\n".join(lines) + "\n")
+    data = ManifestDataModule(str(path), val_fraction=1, size=32)
+    data.setup("validate")
+    return data
+
+
+@pytest.fixture
+def photos():
+    data = PhotosDataModule(count_val=60, size=32)
+    data.setup("validate")
+    return data
+
+
+def scored(place):
+    return {result.row["method"]: result for result in place.scored()}
+
+
+@pytest.mark.parametrize("name", ["manifest", "photos"])
+def test_scores_are_those_of_one_triplet_at_a_time(name, request):
+    data = request.getfixturevalue(name)
+    place, _ = evaluation.evaluate(METHODS, data, "results")
+    assert (len(DistinctPairs(data.val_set)) * 2 <= 2 * len(data.val_set)) == (name == "manifest")
+    results, items = scored(place), place.items()
+    distances = {
+        "l2": BASELINES["l2"](),
+        "gmsd": BASELINES["gmsd"](),
+        "squeezenet1_1": LPIPS("squeezenet1_1", None),
+    }
+    for method, distance in distances.items():
+        kept = results[method]
+        for row in range(0, 60, 7):
+            item = data.val_set[row]
+            for part, column in ((item.p0, "d0"), (item.p1, "d1")):
+                expected = distance(item.ref[None], part[None]).item()
+                assert kept.arrays[column][row] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+        judgment = items.arrays["judgment"].astype(float)
+        whole = reference.two_afc_score(kept.arrays["d0"], kept.arrays["d1"], judgment)
+        assert kept.row["scores"]["micro"] == pytest.approx(whole, abs=1e-9)
+        assert score({"it": distance}, data.val_dataloader(), data.subsets)["it"]["mean"] == pytest.approx(
+            kept.row["scores"]["mean"], abs=0.01
+        )
+
+
+@pytest.mark.parametrize("kind", ["2afc", "dmos"])
+def test_where_images_recur_each_goes_through_the_backbone_once(manifest, tmp_path, monkeypatch, kind):
+    data = manifest
+    if kind == "dmos":
+        # each pair one way round: d(a, b) = d(b, a) are ties, which rounding may break and so move a rank
+        rows = [f"grain/{a}.png,grain/{b}.png,{a * b % 5}" for b in range(7) for a in range(b)]
+        (tmp_path / "dmos.csv").write_text("\n".join(["ref,dist,score", *rows]) + "\n")
+        data = OpinionDataModule(str(tmp_path / "dmos.csv"), size=32)
+        data.setup("validate")
+    lpips, passes = LPIPS("squeezenet1_1", None), []
+    lpips.backbone.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+    evaluation._measure({"it": lpips}, data.val_set, None)
+    assert sum(passes) == 7
+
+    methods = ["squeezenet1_1", "squeezenet1_1-v0.1", "l2"]
+    once = scored(evaluation.evaluate(methods, data, "once")[0])
+    monkeypatch.setattr(evaluation, "RECURRING", 1000)
+    again = scored(evaluation.evaluate(methods, data, "again")[0])
+    for method, result in once.items():
+        for name, column in result.arrays.items():
+            np.testing.assert_allclose(column, again[method].arrays[name], rtol=1e-5, atol=1e-6)
+        assert result.row["scores"] == pytest.approx(again[method].row["scores"], abs=1e-6)
+        assert result.row["images_per_second"] > 0
+
+
+def test_a_row_says_what_made_it(photos):
+    place, _ = evaluation.evaluate(["squeezenet1_1-v0.1", "l2"], photos, "results")
+    row = scored(place)["squeezenet1_1-v0.1"].row
+    assert row["weights"].startswith("file:")
+    assert len(row["weights_sha256"]) == 64
+    assert (row["levels"], row["size"], row["value_range"]) == (list(range(7)), 32, [0, 1])
+    assert row["family"] == "squeezenet"
+    assert row["parameters"] == 722_496 + 2_240
+    assert row["flops"] > 1e6
+    assert sum(row["level_shares"]) == pytest.approx(1)
+    assert torch.__version__.startswith(row["versions"]["torch"])
+    assert row["images_per_second"] > 0
+    assert scored(place)["l2"].row["family"] == "classic"
+    assert place.items().row["fingerprint"] == photos.fingerprint()
+
+
+def test_what_is_scored_is_skipped_and_failures_are_tried_again(photos, tmp_path):
+    place, _ = evaluation.evaluate(["l2", "vgg16", "ms_ssim", "nonsense"], photos, "results")
+    assert set(scored(place)) == {"l2"}
+    reasons = {row["method"]: row["error"] for row in place.failed()}
+    assert set(reasons) == {"vgg16", "ms_ssim", "nonsense"}
+    assert "no weights for vgg16" in reasons["vgg16"]
+    assert "at least 161×161" in reasons["ms_ssim"]
+    assert "unknown method 'nonsense'" in reasons["nonsense"]
+    row = place.folder / "scored/l2/row.json"
+    before = row.stat().st_mtime_ns
+    write_weights(tmp_path / "weights", "vgg16")
+    again, names = evaluation.evaluate(["l2", "vgg16"], photos, "results")
+    assert row.stat().st_mtime_ns == before
+    assert names == ["l2", "vgg16"]
+    assert set(scored(again)) == {"l2", "vgg16"}
+    assert {row["method"] for row in again.failed()} == {"ms_ssim", "nonsense"}
+
+
+def test_a_method_that_gives_no_number_is_a_failure(photos, monkeypatch):
+    monkeypatch.setitem(BASELINES, "nan", lambda: torch.nn.Module())
+    monkeypatch.setattr(torch.nn.Module, "forward", lambda self, x, y: x.mean((1, 2, 3)) / 0 * 0)
+    place, _ = evaluation.evaluate(["nan", "l2"], photos, "results")
+    assert set(scored(place)) == {"l2"}
+    assert "must not be NaN" in place.failed()[0]["error"]
+
+
+def test_another_checkpoint_of_one_path_is_another_method(photos, tmp_path):
+    for text in ("first", "second"):
+        (tmp_path / "last.ckpt").write_text(text)
+        place, names = evaluation.evaluate(["last.ckpt"], photos, "results")
+        assert names[0].startswith("last.ckpt@")
+    assert len(place.failed()) == 2
+
+
+def test_deep_features_of_another_precision_are_another_method(photos):
+    place, _ = evaluation.evaluate(["squeezenet1_1", "l2"], photos, "results")
+    place, names = evaluation.evaluate(["squeezenet1_1", "l2"], photos, "results", precision="bf16-mixed")
+    assert names == ["squeezenet1_1+bf16-mixed", "l2"]
+    kept = scored(place)
+    full, half = kept["squeezenet1_1"], kept["squeezenet1_1+bf16-mixed"]
+    assert len(kept) == 3
+    assert (full.row["precision"], half.row["precision"]) == ("32-true", "bf16-mixed")
+    assert full.row["family"] == half.row["family"] == "squeezenet"
+    expected = LPIPS(Backbone("squeezenet1_1", precision="bf16-mixed"), None)
+    d0, _ = expected.triplet(*(image[None] for image in photos.val_set[3][:3]))
+    assert half.arrays["d0"][3] == pytest.approx(d0.item(), rel=0.02)
+    assert (full.arrays["d0"] != half.arrays["d0"]).any()
+    with pytest.raises(ValueError, match="precision must be one of 32-true, bf16-mixed, got 'half'"):
+        evaluation.evaluate(["l2"], photos, "results", precision="half")
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = ["p0,p1,same,subset"]
+    for number in range(80):
+        image = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / f"{number}-0.png")
+        Image.fromarray(image // 2 + rng.integers(0, 99, image.shape, np.uint8)).save(
+            tmp_path / f"{number}-1.png"
+        )
+        lines.append(
+            f"{number}-0.png,{number}-1.png,{number % 4 / 3},{'cnn' if number < 30 else 'traditional'}"
+        )
+    (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
+    data = JNDDataModule(str(tmp_path / "pairs.csv"), size=24)
+    data.setup("validate")
+    return data
+
+
+def test_jnd_pairs_are_scored_alike(pairs):
+    place, _ = evaluation.evaluate(["l2", "squeezenet1_1"], pairs, "results")
+    same, subset = (place.items().arrays[name] for name in ("same", "subset"))
+    for result in place.scored():
+        distance = result.arrays["distance"]
+        for number, name in enumerate(pairs.subsets):
+            expected = reference.jnd_average_precision(distance[subset == number], same[subset == number])
+            assert result.row["scores"][name] == pytest.approx(expected, abs=1e-9)
+    board = make(place)
+    assert board.entries[0].score[-1] == pytest.approx(board.entries[0].row["scores"]["micro"], abs=1e-9)
+
+
+def test_the_command_writes_tables_and_pictures(photos, pairs, tmp_path):
+    for data in (photos, pairs):
+        evaluation.evaluate(["l2", "gmsd", "squeezenet1_1", "nonsense"], data, "results")
+    for suffix in ("md", "html"):
+        outcome = CliRunner().invoke(
+            app, ["leaderboard", "results", "-o", f"out/board.{suffix}", "--plots", "pictures"]
+        )
+        assert outcome.exit_code == 0, outcome.output
+        text = (tmp_path / f"out/board.{suffix}").read_text()
+        assert all(method in text for method in ("l2", "gmsd", "squeezenet1_1", "JND mAP", "nonsense"))
+        assert "simulated observer" in text
+    pictures = sorted(
+        path.name.partition("-2afc")[0].partition("-jnd-")[0] for path in tmp_path.glob("pictures/*")
+    )
+    assert pictures == ["2afc-jnd.png", "cost", "cost", "levels", "levels", "scores", "scores"]
+    with pytest.raises(ValueError, match="output must end in"):
+        leaderboard(tmp_path / "results", tmp_path / "x.txt")
+
+
+def test_published_rows_are_shown_for_bapps_only(photos):
+    place, _ = evaluation.evaluate(["l2"], photos, "results")
+    board = make(place)
+    assert "published" not in markdown(board)
+    from perceptual.evaluation.published import BAPPS_VAL
+
+    bapps = dict(board.data, subsets=list(BAPPS_VAL), counts=list(BAPPS_VAL.values()))
+    values = [0.5] * 8
+    entries = [entry._replace(score=values, low=values, high=values) for entry in board.entries]
+    text = markdown(
+        board._replace(data=bapps, columns=[*BAPPS_VAL, "mean", "micro"], entries=entries, references={})
+    )
+    row = "| published | AlexNet, lin | 73.9 | 83.4 | 71.5 | 61.2 | 65.3 | 63.2 | 69.8 |"
+    assert row in text
+
+
+def test_evaluate_py_scores_methods_and_refuses_when_none_can_be(capsys, monkeypatch, tmp_path):
+    arguments = ["data=photos", "data.count_val=40", "data.size=32"]
+    run("evaluate.py", *arguments, "methods=[l2,nonsense]", monkeypatch=monkeypatch)
+    output = capsys.readouterr().out
+    assert "l2" in output
+    assert "Failed    nonsense: unknown method" in output
+    (results,) = find("results")
+    assert json.loads((results.folder / "scored/l2/row.json").read_text())["method"] == "l2"
+    with pytest.raises(SystemExit, match="nonsense"):
+        run("evaluate.py", *arguments, "methods=[nonsense]", monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("parallel", marks=pytest.mark.slow)])
+def test_a_multirun_fills_one_folder_of_results_and_goes_on_after_a_failure(manifest, tmp_path, launcher):
+    words = ["-m", "data=manifest", f"data.path={manifest.path}", "data.val_fraction=1", "data.size=32"]
+    words += [f"hydra/launcher={launcher}", "methods=[nonsense],[squeezenet1_1-random],[l2,squeezenet1_1]"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "evaluate.py"), *words],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 1
+    assert "unknown method 'nonsense'" in done.stderr
+    assert "Traceback" not in done.stderr
+    (place,) = find(tmp_path / "results")
+    assert set(scored(place)) == {"l2", "squeezenet1_1", "squeezenet1_1-random"}
+    assert [row["method"] for row in place.failed()] == ["nonsense"]
+    assert all(len(result.arrays["d0"]) == 300 for result in place.scored())
+    assert {path.name for path in tmp_path.iterdir()} <= {"grain", "results", "weights", "evaluate.log"}
+
+
+def test_all_of_a_manifest_can_be_scored_but_not_trained_on(manifest):
+    assert len(manifest.val_set) == 300
+    assert "all of it" in manifest.describe()
+    with pytest.raises(ValueError, match="nothing to train on"):
+        manifest.setup("fit")
+
+
+def test_people_are_shown_beside_methods(manifest):
+    place, _ = evaluation.evaluate(["l2"], manifest, "results")
+    board = make(place)
+    assert board.recurring
+    judgment = place.items().arrays["judgment"]
+    assert board.references["best possible distance"][-1] == pytest.approx(
+        np.maximum(judgment, 1 - judgment).mean()
+    )
+    assert "references recur" in markdown(board)
+
+
+@pytest.fixture
+def opinions(tmp_path):
+    """Three references, each blurred ever more; the score is how much, on another scale."""
+    rng = np.random.default_rng(0)
+    lines = ["ref,dist,score,subset"]
+    for number in range(3):
+        noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        for strength in range(8):
+            image = Image.fromarray(noise).resize((64 - 4 * strength,) * 2).resize((64, 64))
+            image.save(tmp_path / f"{number}-{strength}.png")
+            lines.append(f"{number}-0.png,{number}-{strength}.png,{40 * strength - 70},{'ab'[strength % 2]}")
+    (tmp_path / "dmos.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "dmos.csv"
+
+
+def test_opinion_scores_are_correlated_by_the_same_command(opinions, monkeypatch, capsys):
+    methods = "methods=[l2,ssim,squeezenet1_1]"
+    run("evaluate.py", "data=dmos", f"data.path={opinions}", "data.size=64", methods, monkeypatch=monkeypatch)
+    assert "SRCC × 100" in capsys.readouterr().out
+    (place,) = find("results")
+    items = place.items()
+    assert items.row["kind"] == "dmos"
+    for result in place.scored():
+        distance, score = result.arrays["distance"], items.arrays["score"]
+        assert result.row["scores"]["micro"] == pytest.approx(spearmanr(distance, score).statistic, abs=1e-9)
+        assert result.row["krcc"]["micro"] == pytest.approx(kendalltau(distance, score).statistic, abs=1e-9)
+        assert 0 < result.row["plcc"]["mean"] <= 1
+        assert set(result.row["scores"]) == {"a", "b", "mean", "micro"}
+    board = make(place)
+    assert board.recurring
+    assert board.entries[0].score[2] == pytest.approx(board.entries[0].row["scores"]["mean"], abs=1e-9)
+    assert "SRCC" in markdown(board)
+
+
+def test_a_manifest_of_opinions_needs_finite_scores(opinions):
+    opinions.write_text(opinions.read_text().replace(",210,", ",inf,"))
+    data = OpinionDataModule(str(opinions))
+    with pytest.raises(ValueError, match=r"score must be a number that is finite; 3 of 24 are not"):
+        data.setup()

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from perceptual.evaluation.intervals import (
+    bootstrap,
+    bootstrap_correlation,
+    bootstrap_precision,
+    clusters,
+    rank_groups,
+)
+from perceptual.metrics import jnd_average_precision
+
+SIMULATIONS, ITEMS = 1000, 500
+
+
+def simulated_judgments(rng, shape):
+    """Agreement as 2AFC has it: right with probability .7 or .65, of five votes."""
+    judgment = rng.binomial(5, 0.7, shape) / 5
+    return np.where(rng.random(shape) < 0.85, judgment, 1 - judgment)
+
+
+def covered(intervals, truth):
+    return np.mean((intervals.low[:, -1] <= truth) & (truth <= intervals.high[:, -1]))
+
+
+def test_coverage_of_the_interval_of_a_score():
+    rng = np.random.default_rng(0)
+    agreement = simulated_judgments(rng, (SIMULATIONS, ITEMS))
+    one = np.zeros(ITEMS, int)
+    intervals = bootstrap(agreement, one, np.arange(ITEMS))
+    assert 0.93 <= covered(intervals, 0.85 * 0.7 + 0.15 * 0.3) <= 0.97
+
+
+def test_coverage_of_the_interval_of_a_paired_difference():
+    rng = np.random.default_rng(1)
+    judgment = rng.binomial(5, 0.7, (SIMULATIONS, ITEMS)) / 5
+    difficulty = rng.random((SIMULATIONS, ITEMS))
+    first = np.where(difficulty < 0.85, judgment, 1 - judgment)
+    second = np.where(difficulty * 0.7 + 0.3 * rng.random((SIMULATIONS, ITEMS)) < 0.8, judgment, 1 - judgment)
+    # P(0.7 u + 0.3 v < 0.8) = 1 − P(u' + v' small corner): 1 − (0.2)² / (2 · 0.7 · 0.3)
+    truth = (0.85 - (1 - 0.2**2 / (2 * 0.7 * 0.3))) * (0.7 - 0.3)
+    one, each = np.zeros(ITEMS, int), np.arange(ITEMS)
+    both = bootstrap(np.concatenate([first, second]), one, each)
+    draws = both.draws[:, :SIMULATIONS, -1] - both.draws[:, SIMULATIONS:, -1]
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    assert 0.93 <= np.mean((low <= truth) & (truth <= high)) <= 0.97
+    assert np.mean(high - low) < 0.8 * np.mean(both.high[:SIMULATIONS, -1] - both.low[:SIMULATIONS, -1])
+
+
+def test_items_that_share_a_reference_are_drawn_together():
+    rng = np.random.default_rng(2)
+    references, each = 200, 10
+    effect = rng.normal(0, 0.15, (SIMULATIONS, references, 1))
+    agreement = np.clip(0.6 + effect + rng.normal(0, 0.1, (SIMULATIONS, references, each)), 0, 1)
+    agreement = agreement.reshape(SIMULATIONS, -1)
+    one = np.zeros(references * each, int)
+    by_reference, recur = clusters(np.repeat(np.arange(references) + 7, each))
+    assert recur
+    clustered = bootstrap(agreement, one, by_reference)
+    naive = bootstrap(agreement, one, np.arange(references * each))
+    assert 0.93 <= covered(clustered, 0.6) <= 0.97
+    assert covered(naive, 0.6) < 0.8
+
+
+def test_scores_are_means_by_subset_macro_and_micro():
+    rng = np.random.default_rng(3)
+    agreement, subset = rng.random((3, 60)), rng.permutation(np.repeat([0, 1], [20, 40]))
+    result = bootstrap(agreement, subset, rng.integers(0, 15, 60), draws=7)
+    by_subset = np.stack([agreement[:, subset == s].mean(1) for s in (0, 1)], axis=1)
+    expected = np.column_stack([by_subset, by_subset.mean(1), agreement.mean(1)])
+    np.testing.assert_allclose(result.score, expected, atol=1e-12)
+    assert result.draws.shape == (7, 3, 4)
+
+
+def test_a_draw_is_the_mean_over_resampled_clusters():
+    agreement, subset = np.arange(12.0)[None], np.zeros(12, int)
+    cluster = np.repeat(np.arange(4), 3)
+    draws = bootstrap(agreement, subset, cluster, draws=200, seed=5).draws[:, 0, -1]
+    # each cluster's mean is 1, 4, 7 or 10, so a mean of four of them is 1 + 3k/4
+    steps = (draws - 1) * 4 / 3
+    np.testing.assert_allclose(steps, steps.round(), atol=1e-9)
+    assert 1 < draws.min() < 5.5 < draws.max() < 10
+
+
+def test_rank_groups_put_together_what_cannot_be_told_apart():
+    rng = np.random.default_rng(4)
+    noise = rng.normal(0, 0.01, (1000, 1))
+    own = rng.normal(0, 0.002, (1000, 4))
+    score = np.array([0.60, 0.70, 0.699, 0.601])
+    assert rank_groups(score, score + noise + own) == [2, 1, 1, 2]
+
+
+@pytest.mark.parametrize("draws", [1, 999])
+def test_the_same_seed_draws_the_same_items(draws):
+    agreement, subset = np.random.default_rng(5).random((2, 30)), np.repeat([0, 1], 15)
+    first, second = (bootstrap(agreement, subset, np.arange(30), draws, seed=9) for _ in range(2))
+    np.testing.assert_array_equal(first.draws, second.draws)
+
+
+def test_weighted_average_precision_is_that_of_repeated_pairs():
+    rng = np.random.default_rng(6)
+    distance, same = rng.integers(0, 9, (2, 40)).astype(float), rng.integers(0, 4, 40) / 3
+    subset, cluster = np.repeat([0, 1], 20), np.arange(40)
+    result = bootstrap_precision(distance, same, subset, cluster, draws=3, seed=7)
+    drawn = np.random.default_rng(7).integers(40, size=(3, 40))
+    for method in range(2):
+        whole = jnd_average_precision(torch.tensor(distance[method]), torch.tensor(same)).item()
+        assert result.score[method, -1] == pytest.approx(whole, abs=1e-12)
+        for draw in range(3):
+            rows = np.concatenate([[i] * np.sum(drawn[draw] == i) for i in range(40)]).astype(int)
+            expected = jnd_average_precision(torch.tensor(distance[method][rows]), torch.tensor(same[rows]))
+            assert result.draws[draw, method, -1] == pytest.approx(expected.item(), abs=1e-12)
+    np.testing.assert_allclose(result.score[:, 2], result.score[:, :2].mean(1))
+
+
+def test_resampled_correlations_are_those_of_repeated_images():
+    rng = np.random.default_rng(8)
+    distance, score = rng.integers(0, 9, (2, 40)).astype(float), rng.normal(size=40)
+    subset, cluster = np.repeat([0, 1], 20), np.tile(np.arange(10), 4)
+    result = bootstrap_correlation(distance, score, subset, cluster, draws=3, seed=9)
+    drawn = np.random.default_rng(9)
+    for draw in range(3):
+        references = drawn.integers(10, size=10)
+        rows = np.concatenate([np.flatnonzero(cluster == reference) for reference in references])
+        for method in range(2):
+            expected = spearmanr(distance[method][rows], score[rows]).statistic
+            assert result.draws[draw, method, -1] == pytest.approx(expected, abs=1e-12)
+            first = rows[subset[rows] == 0]
+            expected = spearmanr(distance[method][first], score[first]).statistic
+            assert result.draws[draw, method, 0] == pytest.approx(expected, abs=1e-12)
+    assert bootstrap_correlation(np.ones((1, 40)), score, subset, cluster, draws=1).score[0, -1] == 0

@@ -1,0 +1,127 @@
+import json
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from perceptual.evaluation.results import DataResults, find, folder_name, publish, read
+
+METHODS = [f"method{i}" for i in range(30)]
+
+
+def arrays(method, size=1000):
+    rng = np.random.default_rng(int(method.removeprefix("method")))
+    return {"d0": rng.random(size), "d1": rng.random(size)}
+
+
+def write_all(folder, size=1000):
+    results = DataResults(folder)
+    for method in METHODS:
+        results.write({"method": method, "writer": os.getpid()}, arrays(method, size))
+
+
+def in_process(work):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return pid
+
+
+def check(folder):
+    """Every result is whole and there once."""
+    scored = DataResults(folder).scored()
+    names = [result.row["method"] for result in scored]
+    assert len(set(names)) == len(names)
+    for result in scored:
+        expected = arrays(result.row["method"], len(result.arrays["d0"]))
+        np.testing.assert_array_equal(result.arrays["d0"], expected["d0"])
+        np.testing.assert_array_equal(result.arrays["d1"], expected["d1"])
+    return set(names)
+
+
+def test_two_writers_at_once_lose_and_double_nothing(tmp_path):
+    pids = [in_process(lambda: write_all(tmp_path)) for _ in range(3)]
+    for pid in pids:
+        os.waitpid(pid, 0)
+    assert check(tmp_path) == set(METHODS)
+    assert not list(tmp_path.rglob(".writing-*"))
+
+
+@pytest.mark.parametrize("milliseconds", [0, 3, 10, 30, 60, 100])
+def test_a_killed_writer_leaves_whole_results_or_none(tmp_path, milliseconds):
+    pid = in_process(lambda: write_all(tmp_path, size=200_000))
+    time.sleep(milliseconds / 1000)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    before = check(tmp_path)
+    write_all(tmp_path)
+    assert check(tmp_path) == set(METHODS) >= before
+
+
+def test_what_a_killed_writer_left_behind_is_no_result(tmp_path):
+    results = DataResults(tmp_path)
+    results.write({"method": "l2"}, {"d0": np.zeros(3)})
+    half = tmp_path / "scored" / ".writing-abc" / "whole"
+    half.mkdir(parents=True)
+    (half / "row.json").write_text('{"method": "l')
+    assert [result.row["method"] for result in results.scored()] == ["l2"]
+    assert not results.has("whole")
+
+
+def test_threads_publish_one_folder_once(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda i: publish(tmp_path / "x", {"i": i}, {"a": np.full(9, i)}), range(40)))
+    assert sum(won) == 1
+    result = read(tmp_path / "x")
+    assert result.row["i"] == won.index(True) == result.arrays["a"][0]
+
+
+def test_a_failure_is_replaced_by_the_next_and_by_a_score(tmp_path):
+    results = DataResults(tmp_path)
+    results.write_failure({"method": "vgg16", "error": "no weights"})
+    results.write_failure({"method": "vgg16", "error": "no hub"})
+    assert [row["error"] for row in results.failed()] == ["no hub"]
+    assert not results.has("vgg16")
+    results.write({"method": "vgg16"}, {})
+    assert results.has("vgg16")
+    assert results.failed() == []
+    results.write_failure({"method": "vgg16", "error": "too late"})
+    assert results.failed() == []
+
+
+def test_failures_written_at_once_disturb_neither_writers_nor_readers(tmp_path):
+    results = DataResults(tmp_path)
+
+    def write_and_read(i):
+        results.write_failure({"method": "vgg16", "error": f"reason {i}"})
+        return [row["method"] for row in results.failed()]
+
+    with ThreadPoolExecutor(6) as pool:
+        seen = list(pool.map(write_and_read, range(300)))
+    assert all(methods in ([], ["vgg16"]) for methods in seen)  # none while one replaces it
+    assert [row["method"] for row in results.failed()] == ["vgg16"]
+
+
+@pytest.mark.parametrize("method", ["alexnet-v0.1", "vgg16.tv_in1k", "runs/a b/last.ckpt@12ab", "..", "../x"])
+def test_folders_of_methods_are_distinct_names_in_place(method, tmp_path):
+    name = folder_name(method)
+    assert (tmp_path / name).resolve().parent == tmp_path.resolve()
+    assert not name.startswith(".")
+    assert name != folder_name(method + "x")
+    DataResults(tmp_path).write({"method": method}, {})
+    assert [result.row["method"] for result in DataResults(tmp_path).scored()] == [method]
+
+
+def test_all_sets_of_results_in_a_folder_are_found(tmp_path):
+    for name in ("one", "two"):
+        DataResults(tmp_path / name).write_items({"kind": "2afc", "name": name, "fingerprint": name}, {})
+    assert sorted(results.items().row["name"] for results in find(tmp_path)) == ["one", "two"]
+    assert json.loads((tmp_path / "one/items/row.json").read_text())["kind"] == "2afc"
+    with pytest.raises(FileNotFoundError, match="no results in"):
+        find(tmp_path / "three")

@@ -1,0 +1,144 @@
+"""LoRA: few weights are trained, the others stay bit-identical, and merging changes no distance."""
+
+import sys
+
+import app
+import pytest
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import save_file
+from test_callbacks import Data, flat, last_checkpoint, trainer
+
+from callbacks import EMA
+from perceptual.distance.lpips import LPIPS
+from perceptual.evaluation.methods import build
+from perceptual.features.backbone import Backbone
+from perceptual.training import lora
+from perceptual.training.differences import CachedDataModule
+from perceptual.training.module import PerceptualRanker
+
+pytest.importorskip("peft")
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """PERCEPTUAL_WEIGHTS with random weights of a tiny transformer."""
+    torch.manual_seed(0)
+    backbone = Backbone("test_vit", None)
+    state = {key.removeprefix("model."): value for key, value in backbone.net.state_dict().items()}
+    save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "test_vit.safetensors")
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path))
+    return tmp_path
+
+
+def fitted(tmp_path, backbone="test_vit"):
+    torch.manual_seed(1)
+    ranker = PerceptualRanker(backbone, "lora", lr=0.01, lora_rank=2)
+    made = trainer(tmp_path)
+    made.fit(ranker, datamodule=Data())
+    return ranker.eval(), made
+
+
+@torch.no_grad()
+def distances(metric):
+    batch = Data.batch(7, 6)
+    return metric(batch.ref, batch.p1)
+
+
+def test_only_the_adapters_are_trained_and_the_rest_is_bit_identical(weights, tmp_path):
+    ranker, _ = fitted(tmp_path)
+    state = ranker.distance.backbone.net.state_dict()
+    before = Backbone("test_vit").net.state_dict()
+    after = lora.base_state(state)
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    adapters = {key: value for key, value in state.items() if "lora_" in key}
+    assert len(adapters) == 2 * 6
+    assert all(value.abs().max() > 0 for value in adapters.values())  # B began at zero
+    trained = {name for name, p in ranker.distance.backbone.net.named_parameters() if p.requires_grad}
+    assert trained == set(adapters)
+
+
+def test_a_small_vit_trains_less_than_two_percent_of_its_parameters():
+    ranker = PerceptualRanker({"name": "vit_tiny_patch16_224", "weights": None}, "lora")
+    trained = sum(p.numel() for p in ranker.parameters() if p.requires_grad)
+    assert 0 < trained < 0.02 * sum(p.numel() for p in ranker.parameters())
+
+
+def test_it_begins_as_the_backbone_is(weights):
+    ranker = PerceptualRanker("test_vit", "lora", lin_init="ones")
+    assert torch.equal(distances(ranker), distances(LPIPS("test_vit", lin=None)))
+
+
+def test_merged_it_gives_the_same_distances_and_is_a_plain_network(weights, tmp_path):
+    ranker, _ = fitted(tmp_path)
+    for name, parameter in ranker.distance.backbone.net.named_parameters():
+        if "lora_B" in name:  # as after a long run
+            parameter.data.normal_(0, 0.3)
+    ours, merged = distances(ranker), ranker.merged()
+    torch.testing.assert_close(distances(merged), ours, atol=1e-5, rtol=0)
+    untouched = LPIPS(Backbone("test_vit"), lin=None)
+    untouched.lin.load_state_dict(ranker.distance.lin.state_dict())
+    assert (distances(untouched) - ours).abs().max() > 1e-3
+    assert merged.backbone.net.state_dict().keys() == untouched.backbone.net.state_dict().keys()
+    assert not any(p.requires_grad for p in merged.parameters())
+    assert torch.equal(distances(ranker), ours)  # merging worked on a copy
+
+
+def test_a_checkpoint_is_small_and_comes_back(weights, tmp_path):
+    ranker, made = fitted(tmp_path)
+    path = tmp_path / "model.ckpt"
+    made.save_checkpoint(path)
+    saved = torch.load(path, weights_only=True)
+    assert not [key for key in saved["state_dict"] if "backbone" in key and "lora_" not in key]
+    assert path.stat().st_size < (weights / "test_vit.safetensors").stat().st_size / 4
+    assert torch.equal(distances(PerceptualRanker.load_from_checkpoint(path).eval()), distances(ranker))
+    assert torch.equal(distances(build(str(path))), distances(ranker))
+
+
+def test_on_random_weights_the_checkpoint_holds_them(tmp_path):
+    ranker, made = fitted(tmp_path, {"name": "test_vit", "weights": None})
+    made.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = PerceptualRanker.load_from_checkpoint(tmp_path / "model.ckpt").eval()
+    assert torch.equal(distances(loaded), distances(ranker))
+
+
+@pytest.mark.parametrize("callbacks", [[], [EMA]], ids=["plain", "ema"])
+def test_resumed_it_is_one_run(weights, tmp_path, callbacks):
+    def run(epochs, path=None):
+        torch.manual_seed(1)
+        ranker = PerceptualRanker("test_vit", "lora", lr=0.01, dropout=0, schedule="constant")
+        averaging = [callback() for callback in callbacks]
+        made = trainer(tmp_path, *averaging, last_checkpoint(tmp_path), epochs=epochs)
+        made.fit(ranker, datamodule=Data(), ckpt_path=path)
+        return ranker
+
+    run(1)
+    (tmp_path / "last.ckpt").rename(tmp_path / "one.ckpt")
+    assert torch.equal(flat(run(2, tmp_path / "one.ckpt")), flat(run(2)))
+
+
+def test_its_features_do_not_stay_so_they_are_not_cached(weights, tmp_path):
+    ranker = PerceptualRanker("test_vit", "lora")
+    assert not ranker.distance.backbone.frozen
+    with pytest.raises(ValueError, match="test_vit cannot be cached"):
+        CachedDataModule(pl.LightningDataModule(), ranker.distance, tmp_path)
+
+
+def test_without_peft_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ValueError, match=r"needs the package peft: pip install 'perceptual\[lora\]'"):
+        PerceptualRanker({"name": "test_vit", "weights": None}, "lora")
+
+
+def test_train_py_tunes_a_vit_and_evaluate_py_repeats_its_score(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = app.write_manifest(tmp_path / "set", rows=40, size=64)
+    network = ("backbone.name=vit_tiny_patch16_224", "backbone.weights=null", "model=lora")
+    data = ("data=manifest", f"data.path={path}", "data.batch_size=4")
+    app.run("train.py", *data, *network, "trainer=smoke", monkeypatch=monkeypatch)
+    trained = [line for line in capsys.readouterr().out.splitlines() if "trained" in line]
+    (ckpt,) = tmp_path.glob("runs/*/*/checkpoints/last.ckpt")
+    app.run("evaluate.py", f"ckpt={ckpt}", monkeypatch=monkeypatch)
+    assert trained[0].split()[-1] in capsys.readouterr().out
