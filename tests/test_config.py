@@ -92,7 +92,7 @@ def test_every_choice_is_documented_in_its_first_line(path):
 
 @pytest.mark.parametrize("name", options("backbone"))
 def test_backbones_are_known(name):
-    from perceptual.features.backbone import check_name
+    from perceptual.features.networks import check_name
 
     cfg = compose("train", [f"backbone={name}"])
     check_name(cfg.backbone.name)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from perceptual.distance.calibration import versions
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import methods
-from perceptual.features.backbone import TORCHVISION, check_name
+from perceptual.features.networks import TORCHVISION, check_name
 
 PUBLISHED = "v0.1"
 

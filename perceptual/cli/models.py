@@ -34,7 +34,7 @@ def models(
 
     from perceptual.cli.output import print_json, print_table, write_csv
     from perceptual.distance.calibration import versions
-    from perceptual.features.backbone import TORCHVISION
+    from perceptual.features.networks import TORCHVISION
 
     known = [*TORCHVISION, *timm.list_pretrained()]
     rows = [(name, versions(name), _weights(name)) for name in known if _fits(name, pattern)]
@@ -79,7 +79,7 @@ def _is_cached(name: str) -> bool:
     import torch
     from huggingface_hub import try_to_load_from_cache
 
-    from perceptual.features.backbone import TORCHVISION
+    from perceptual.features.networks import TORCHVISION
 
     downloads = Path(torch.hub.get_dir(), "checkpoints")
     if name in TORCHVISION:

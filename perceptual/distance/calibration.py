@@ -1,4 +1,9 @@
-"""Calibrations of LPIPS: the published ones, which ship with this package, and files of one's own."""
+"""What weighs the channels of a distance: published calibrations, which ship with the package, and files.
+
+One rule for names holds everywhere: `alexnet` is the published calibration v0.1 where there is one for that
+network, else uncalibrated; `alexnet-uncalibrated`, `alexnet-v0.1`, `alexnet-v0.0` and `alexnet-random` say
+which.
+"""
 
 import json
 import os
@@ -7,29 +12,107 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from perceptual.distance import saved_folder
+from perceptual.features import networks
 from perceptual.features import weights as weight_files
+from perceptual.features.backbone import Backbone
 
 FOLDER = Path(__file__).parent / "calibrations"
+DEFAULT, UNCALIBRATED, RANDOM = "default", "uncalibrated", "random"
+PUBLISHED = "v0.1"  # what `default` means where it exists
+SEED = 0  # of the weights of `NAME-random`
 
 
 class Calibration(NamedTuple):
-    """Channel weights, one (C,) vector a level, and the normalisation of the images they were made with."""
+    """Channel weights, and the normalisation of the images they were made with."""
 
-    lin: list[Tensor]
+    name: str | None = None
+    """`v0.1`, `v0.0` or a path; None: uncalibrated."""
+    lin: list[Tensor] | None = None
+    """One (C,) vector per level; None: ones."""
     mean: list[float] | None = None
     std: list[float] | None = None
     saved: saved_folder.Saved | None = None
     """The saved folder that it is from."""
 
+    def vectors(self, backbone: Backbone) -> list[Tensor]:
+        """The channel weights for the levels of a backbone.
 
-def split_version(name: str) -> tuple[str, str | None]:
-    """`alexnet-v0.1` → (`alexnet`, `v0.1`); without a version → (name, None)."""
-    match = re.fullmatch(r"([^/]+)-(v\d+\.\d+)", name)
-    return (match[1], match[2]) if match else (name, None)
+        Raises:
+            ValueError: they are of other channels, or made with another normalisation of images.
+        """
+        vectors = [torch.ones(c) for c in backbone.channels] if self.lin is None else self.lin
+        check_fits(vectors, backbone.channels, backbone.name)
+        for key in ("mean", "std"):
+            if not self._normalizes_as(backbone, key):
+                raise ValueError(
+                    f"the calibration was made with {key}={getattr(self, key)}, but the backbone normalises "
+                    f"with {getattr(backbone, key).flatten().tolist()}; "
+                    f"build it as Backbone({backbone.name!r}, mean={self.mean}, std={self.std})"
+                )
+        return vectors
+
+    def fits(self, backbone: Backbone) -> bool:
+        """Whether `vectors` accepts the backbone."""
+        channels = [len(vector) for vector in self.lin or []]
+        return channels == list(backbone.channels) and all(
+            self._normalizes_as(backbone, key) for key in ("mean", "std")
+        )
+
+    def _normalizes_as(self, backbone: Backbone, key: str) -> bool:
+        wanted, has = getattr(self, key), getattr(backbone, key).flatten()
+        return wanted is None or torch.allclose(has, has.new_tensor(wanted))
+
+
+def split(name: str) -> tuple[str, str]:
+    """`vgg-v0.0` → (`vgg16`, `v0.0`), and likewise `uncalibrated` and `random`; else (name, `default`)."""
+    match = re.fullmatch(rf"([^/]+)-(v\d+\.\d+|{UNCALIBRATED}|{RANDOM})", name)
+    return (networks.resolve(match[1]), match[2]) if match else (networks.resolve(name), DEFAULT)
+
+
+def build(backbone: str | Backbone, lin: str | os.PathLike[str] | None) -> tuple[Backbone, Calibration]:
+    """The backbone and the calibration that the arguments of `LPIPS` name; raises what that does."""
+    if isinstance(backbone, Backbone):
+        return backbone, _default(backbone) if lin == DEFAULT else load(backbone.name, lin)
+    name, said = split(backbone)
+    networks.check_name(name)
+    if said != DEFAULT and lin != DEFAULT:
+        raise ValueError(f"{backbone!r} says its calibration: leave out lin, got lin={str(lin)!r}")
+    if said == RANDOM:
+        return random_backbone(name), Calibration()
+    if said == UNCALIBRATED:
+        lin = None
+    elif said != DEFAULT:
+        lin = said
+    elif lin == DEFAULT:
+        lin = default(name)
+    calibration = load(name, lin)
+    return Backbone(name, mean=calibration.mean, std=calibration.std), calibration
+
+
+def default(backbone: str) -> str | None:
+    """The calibration that a network's bare name means: `v0.1` if that was published for it, else None."""
+    return PUBLISHED if PUBLISHED in versions(backbone) else None
+
+
+def random_backbone(name: str) -> Backbone:
+    """A backbone with random weights, the same each time, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        backbone = Backbone(name, weights=None)
+    backbone.source = f"random (seed {SEED})"
+    return backbone
+
+
+def _default(backbone: Backbone) -> Calibration:
+    """The published calibration if it is of this network: these levels, this input, no random weights."""
+    version = None if backbone.source.startswith("random") else default(backbone.name)
+    calibration = load(backbone.name, version)
+    return calibration if calibration.fits(backbone) else Calibration()
 
 
 def versions(backbone: str) -> list[str]:
@@ -40,8 +123,8 @@ def versions(backbone: str) -> list[str]:
     return sorted(path.stem.removeprefix(f"{architecture}-") for path in FOLDER.glob(f"{architecture}-v*"))
 
 
-def load(backbone: str, lin: str | os.PathLike[str]) -> Calibration:
-    """The calibration `lin` of a backbone: a published version (`v0.1`, `v0.0`) or a file.
+def load(backbone: str, lin: str | os.PathLike[str] | None) -> Calibration:
+    """The calibration `lin` of a backbone: a published version (`v0.1`, `v0.0`), a file, or None for ones.
 
     A file is a safetensors file of vectors `lin.0`, `lin.1`, …, or a `.pth` file of the `lpips` package; a
     folder that `LPIPS.save_pretrained` wrote has such vectors too.
@@ -51,14 +134,17 @@ def load(backbone: str, lin: str | os.PathLike[str]) -> Calibration:
             or a folder that brings another backbone.
         FileNotFoundError: no such file.
     """
+    if lin is None:
+        return Calibration()
     if re.fullmatch(r"v\d+\.\d+", str(lin)):
         if lin not in versions(backbone):
-            published = ", ".join(sorted(path.stem for path in FOLDER.glob("*.safetensors")))
+            there = ", ".join(sorted(path.stem for path in FOLDER.glob("*.safetensors")))
             raise ValueError(
-                f"no calibration {lin!r} was published for {backbone!r}; published are {published}; "
+                f"no calibration {lin!r} was published for {backbone!r}; published are {there}; "
                 "lin=None gives the uncalibrated distance"
             )
-        return read(FOLDER / f"{backbone.partition('.')[0]}-{lin}.safetensors")
+        published = read(FOLDER / f"{backbone.partition('.')[0]}-{lin}.safetensors")
+        return published._replace(name=str(lin))
     path = Path(lin).expanduser()
     return _read_folder(path, backbone) if path.is_dir() else read(path)
 
@@ -79,7 +165,7 @@ def read(path: Path) -> Calibration:
         )
     metadata = _metadata(path)
     mean, std = (json.loads(metadata[key]) if key in metadata else None for key in ("mean", "std"))
-    return Calibration([vectors[level].float() for level in sorted(vectors)], mean, std)
+    return Calibration(str(path), [vectors[level].float() for level in sorted(vectors)], mean, std)
 
 
 def check_fits(lin: Sequence[Tensor], channels: Sequence[int], backbone: str) -> None:
@@ -101,10 +187,10 @@ def _read_folder(folder: Path, backbone: str) -> Calibration:
     if record["saved"] or record["name"] != backbone:
         raise ValueError(
             f"lin={str(folder)!r} was calibrated on "
-            + ("a backbone of its own" if record["saved"] else f"{record['name']}, not {backbone}")
+            + ("a backbone that it holds itself" if record["saved"] else f"{record['name']}, not {backbone}")
             + f"; LPIPS.from_pretrained({str(folder)!r}) takes both"
         )
-    return Calibration(saved.lin, record["mean"], record["std"], saved)
+    return Calibration(str(folder), saved.lin, record["mean"], record["std"], saved)
 
 
 def _level(key: str) -> int:

@@ -1,11 +1,10 @@
-"""One level of LPIPS: Σ_c lin_c (x̂_c − ŷ_c)² at each position of two feature maps.
+"""The fast form of one level of LPIPS: Σ_c lin_c (x̂_c − ŷ_c)² at each position of two feature maps.
 
-`level_map` is the formula, the form that torch.compile and export see. `compare` gives its numbers without
-copies of whole maps: it works through pieces that stay in the processor's cache, and where a gradient is
-asked for it keeps the maps alone, which the backbone holds anyway, and computes the rest again.
+It gives the numbers of the formula in `lpips.py` without copies of whole maps: it works through pieces that
+stay in the processor's cache, and for a gradient it keeps the maps alone, which the backbone holds anyway,
+and computes the rest again.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,48 +24,18 @@ def unit_normalize(f: Tensor) -> Tensor:
     return f * _inverse(torch.linalg.vector_norm(f, dim=1, keepdim=True))
 
 
-def squared_differences(x: Tensor, y: Tensor) -> Tensor:
-    """(x̂ − ŷ)² of maps (N, C, H, W): what lin weighs."""
-    return (unit_normalize(x) - unit_normalize(y)).square()
-
-
-def weigh(differences: Tensor, lin: Tensor) -> Tensor:
-    """Σ_c lin_c · differences_c, (N, H, W), from (N, C, H, W) and (C,)."""
-    return (differences * lin.view(-1, 1, 1)).sum(1)
-
-
-def level_map(lin: Tensor, x: Tensor, *others: Tensor) -> Tensor:
-    """The distance of x from each of K others at each position, (K, N, H, W), in the precision of lin.
+def compare(lin: Tensor, x: Tensor, *others: Tensor) -> Tensor:
+    """Σ_c lin_c (x̂_c − ŷ_c)² at each position, for each of K others y, with first and second gradients.
 
     Args:
         lin: (C,) weights.
-        x, others: (N, C, H, W) feature maps, of any precision: that of bfloat16 is no fit for distances, it
-            would make ties of preferences.
+        x, others: (N, C, H, W) feature maps of any precision; what is computed of them has that of lin.
+
+    Returns:
+        (K, N, H, W).
     """
-    x = x.to(lin.dtype)
-    return torch.stack([weigh(squared_differences(x, y.to(lin.dtype)), lin) for y in others])
-
-
-def compare(lin: Tensor, x: Tensor, *others: Tensor) -> Tensor:
-    """What `level_map` gives, with its gradient and the gradient of that, in little memory."""
-    if torch.compiler.is_compiling():  # it and export read the formula
-        return level_map(lin, x, *others)
     out: Tensor = _Compare.apply(lin, x, *others)
     return out
-
-
-def all_pairs(lin: Tensor, f: Tensor) -> Tensor:
-    """Mean over positions of `level_map` for all pairs of maps f (M, C, H, W): (M, M), by one product.
-
-    |a − b|² = |a|² + |b|² − 2ab loses digits where a is near b, and fewer of them when both are taken from
-    the mean of all: about 1e-6 is lost, little for training; to order near-duplicates takes `compare`.
-    """
-    u = unit_normalize(f)
-    u = u - u.mean(0)
-    v = (u * lin.view(-1, 1, 1)).flatten(1)
-    products = v @ u.flatten(1).T / math.prod(f.shape[2:])
-    squares = products.diagonal()
-    return squares.unsqueeze(1) + squares - products - products.T
 
 
 class _Compare(torch.autograd.Function):
@@ -88,7 +57,7 @@ class _Compare(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         lin, *maps = ctx.saved_tensors
         needed = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # a gradient of the gradient is asked for: a graph of whole maps
+        if torch.is_grad_enabled():  # for a gradient of the gradient, a graph of whole maps
             return _gradients(grad, lin, maps, needed)
         of_lin = torch.zeros_like(lin) if needed[0] else None
         of_maps = [torch.empty_like(m) if need else None for m, need in zip(maps, needed[1:], strict=True)]
@@ -106,7 +75,7 @@ class _Compare(torch.autograd.Function):
 def _gradients(
     grad: Tensor, lin: Tensor, maps: list[Tensor], needed: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    """Gradients to lin, to x and to the others, those that are needed, from that to `level_map`."""
+    """Gradients to lin, to x and to the others, those that are needed, from that to `compare`."""
     weight = lin.view(-1, 1, 1)
     norms = [torch.linalg.vector_norm(m.to(lin.dtype), dim=1, keepdim=True) for m in maps]
     u, *others = (m.to(lin.dtype) * _inverse(norm) for m, norm in zip(maps, norms, strict=True))
@@ -133,7 +102,7 @@ def _through_norm(grad: Tensor, unit: Tensor, norm: Tensor) -> Tensor:
 
 
 def _unit(f: Tensor) -> Tensor:
-    """`unit_normalize` by fewer operations, for whom no gradient is taken."""
+    """`unit_normalize` by fewer operations, where no gradient is taken."""
     inverse = torch.linalg.vector_norm(f, dim=1, keepdim=True).add_(EPS).reciprocal_()
     return f * inverse.clamp_(max=torch.finfo(f.dtype).max)  # 0 + ε is 0 in half precision
 

@@ -8,12 +8,14 @@ and exactly 0 for equal vectors.
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from perceptual.distance.level import unit_normalize
 
 CLOSE = 0.02
 BATCH = 64  # images embedded at once, at most
@@ -58,6 +60,44 @@ def squared_distances(a: Tensor, b: Tensor, memory: int, device: torch.device) -
                 same = b is a and columns == rows
                 result[rows, columns] = _block(block_a, b[columns].to(device), sums, same)
     return result
+
+
+def vectors(maps: Sequence[Tensor], lin: Iterable[Tensor]) -> Tensor:
+    """Vectors (N, D) whose squared Euclidean distance is LPIPS: √(lin_c / HW) · x̂ of all levels.
+
+    Args:
+        maps: for each level (N, C, h, w).
+        lin: for each level (C,), none of them negative.
+
+    Raises:
+        ValueError: lin has negative weights, so that no such vectors exist.
+    """
+    parts = []
+    with torch.autocast(maps[0].device.type, enabled=False):
+        for f, weights in zip(maps, lin, strict=True):
+            if (weights < 0).any():
+                raise ValueError(
+                    "lin has negative weights: no vectors have such distances; project() makes them 0"
+                )
+            scale = (weights.detach() / math.prod(f.shape[2:])).sqrt()
+            parts.append((unit_normalize(f.to(weights.dtype)) * scale.view(-1, 1, 1)).flatten(1))
+    return torch.cat(parts, dim=1)
+
+
+def products(lin: Tensor, f: Tensor) -> Tensor:
+    """Distances (M, M) at one level of all pairs of maps f (M, C, H, W), by one product, with a gradient.
+
+    For training on images that recur: |a − b|² = |a|² + |b|² − 2ab loses digits where a is near b, and fewer
+    when both are taken from the mean of all; about 1e-6 is lost. lin (C,) may be negative, as it is before
+    the first step of training.
+    """
+    with torch.autocast(f.device.type, enabled=False):
+        u = unit_normalize(f.to(lin.dtype))
+        u = u - u.mean(0)
+        v = (u * lin.view(-1, 1, 1)).flatten(1)
+        ab = v @ u.flatten(1).T / math.prod(f.shape[2:])
+        squares = ab.diagonal()
+        return squares.unsqueeze(1) + squares - ab - ab.T
 
 
 def _embed_all(embed: Callable[[Tensor], Tensor], images: Tensor, memory: int) -> Tensor:

@@ -21,13 +21,14 @@ from perceptual.data.items.opinions import OpinionDataset
 from perceptual.data.items.pairs import PairDataset
 from perceptual.data.items.triplets import TripletDataset
 from perceptual.data.loading import Batches, loader
-from perceptual.distance.lpips import LPIPS, check_compiler
+from perceptual.distance.compiled import check_compiler
+from perceptual.distance.lpips import LPIPS
 from perceptual.distance.saved_folder import CONFIG
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance
 from perceptual.evaluation.results import Arrays, DataResults, Row
 from perceptual.evaluation.scoring import Measured, measure, one_line
-from perceptual.features.backbone import check_precision
+from perceptual.features.backbone import Precision, check_precision
 from perceptual.metrics import (
     JNDAveragePrecision,
     MajorityAccuracy,
@@ -35,7 +36,7 @@ from perceptual.metrics import (
     TwoAFCScore,
     opinion_correlations,
 )
-from perceptual.training.differences import mean_differences
+from perceptual.training.differences import mean_differences, weigh
 
 GROUP = 8  # networks held at once where images have to be decoded for every reading
 RECURRING = 2  # how often pairs, or images, must recur on average to be computed by themselves
@@ -50,7 +51,7 @@ def evaluate(
     data: TwoAFCDataModule | JNDDataModule | OpinionDataModule,
     results: str | os.PathLike[str],
     device: torch.device | str = "cpu",
-    precision: str = "32-true",
+    precision: Precision = "32-true",
     compile: bool = False,
 ) -> tuple[DataResults, list[str]]:
     """Score methods on validation items; what `results` has already is not computed again.
@@ -184,7 +185,7 @@ def _measure_by_image(distance: LPIPS, pairs: DistinctPairs) -> Measured:
     try:
         device = distance.lin[0].device
         means = (chunk.to(device) for chunk in mean_differences(distance, pairs))
-        measured.columns = [torch.cat([distance.weigh(chunk).cpu() for chunk in means]).numpy()]
+        measured.columns = [torch.cat([weigh(distance, chunk).cpu() for chunk in means]).numpy()]
     except Exception as error:  # as in `measure`: it must not stop the others
         measured.error = one_line(error)
     measured.seconds = time.perf_counter() - start

@@ -25,8 +25,10 @@ from torch import nn
 
 from perceptual.distance import calibration as calibrations
 from perceptual.distance import saved_folder
-from perceptual.distance.lpips import LPIPS, check_compiler
-from perceptual.features.backbone import TORCHVISION, Backbone, check_precision
+from perceptual.distance.compiled import check_compiler
+from perceptual.distance.lpips import LPIPS
+from perceptual.features.backbone import Backbone, Precision, check_precision
+from perceptual.features.networks import TORCHVISION
 from perceptual.ranking import restore
 
 WILDCARD = "timm:"
@@ -41,7 +43,7 @@ class Method(NamedTuple):
     ranking: nn.Module | None = None
 
 
-def build(method: str, precision: str = "32-true", compile: bool = False) -> nn.Module:
+def build(method: str, precision: Precision = "32-true", compile: bool = False) -> nn.Module:
     """The distance that a method name stands for, in eval mode: (x, y) → (N,), images in [0, 1].
 
     Args:
@@ -130,7 +132,12 @@ def is_path(method: str) -> bool:
 def split_version(method: str) -> tuple[str, str | None]:
     """`alexnet-v0.1` → (`alexnet`, `v0.1`), `alexnet-random` → (`alexnet`, `random`), else (name, None)."""
     name = method.removesuffix(f"-{RANDOM}")
-    return (name, RANDOM) if name != method else calibrations.split_version(method)
+    return (name, RANDOM) if name != method else _split(method)
+
+
+def _split(method: str) -> tuple[str, str | None]:
+    name, said = calibrations.split(method)
+    return name, None if said == calibrations.DEFAULT else said
 
 
 def _random(name: str) -> LPIPS:

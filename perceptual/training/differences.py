@@ -31,12 +31,25 @@ from perceptual.data.items.distinct import DistinctPairs
 from perceptual.data.items.pairs import PairDataset
 from perceptual.data.items.triplets import TripletDataset
 from perceptual.data.loading import Batches, loader, val_loaders
+from perceptual.distance.level import unit_normalize
 from perceptual.distance.lpips import LPIPS
 
 VERSION = 2  # of the numbers and of the files; another one makes old caches foreign
 CHUNK = 64  # pairs compared at once
 PART = 1024  # pairs that a process computes alone, checksums together, and loses at most when it is killed
 FEATURE_BUDGET = 1 << 30  # bytes of feature maps held for images that recur
+
+
+def weigh(lpips: LPIPS, means: Tensor) -> Tensor:
+    """Distances (…) from mean squared differences (…, C) of unit-normalised features.
+
+    C counts the channels of all levels. `lpips.dropout` drops channels here, the same for all of `means`,
+    where `LPIPS.forward` drops elements of the maps before their mean is taken. The scores are the same: on
+    people's choices of materials (AlexNet, split by image, seeds 0, 1, 2) channels gained 1.30 points on
+    average, elements 1.35, and no dropout 1.32.
+    """
+    # not a matrix product, which autocast would take in half precision and may sum equal rows unequally
+    return (means * lpips.dropout(torch.cat(list(lpips.lin)))).sum(-1)
 
 
 class DifferenceBatch(NamedTuple):
@@ -49,7 +62,7 @@ class DifferenceBatch(NamedTuple):
 
     def distances(self, lpips: LPIPS) -> tuple[Tensor, Tensor]:
         """(d0, d1), each (N,)."""
-        d0, d1 = lpips.weigh(self.means).unbind(1)
+        d0, d1 = weigh(lpips, self.means).unbind(1)
         return d0, d1
 
     def to(self, *args: Any, **kwargs: Any) -> "DifferenceBatch":
@@ -71,7 +84,7 @@ class PairDifferenceBatch(NamedTuple):
 
     def distances(self, lpips: LPIPS) -> tuple[Tensor]:
         """The distance of each pair, (N,), alone in a tuple."""
-        return (lpips.weigh(self.means),)
+        return (weigh(lpips, self.means),)
 
 
 class DifferenceDataset(Dataset[DifferenceBatch | PairDifferenceBatch]):
@@ -214,7 +227,10 @@ def mean_differences(
         images, place = chunk.unique(return_inverse=True)
         new = torch.tensor([i for i in images.tolist() if i not in held], dtype=torch.long)
         if len(new):
-            maps = [lpips.unit(m) for m in lpips.backbone(read_batch(pairs.images, new).to(device))]
+            maps = [
+                unit_normalize(f.to(lpips.lin[0].dtype))  # bfloat16 would make ties of preferences
+                for f in lpips.maps(read_batch(pairs.images, new).to(device))
+            ]
             held.update((i, [m[n] for m in maps]) for n, i in enumerate(new.tolist()))
         levels = zip(*(held[i] for i in images.tolist()), strict=True)
         first, second = place.T.to(device)

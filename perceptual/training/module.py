@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from perceptual.distance.lpips import FORMS, LPIPS
+from perceptual.distance.lpips import FORMS, LPIPS, Form
 from perceptual.features.backbone import Backbone
 from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore, two_afc_score
 from perceptual.ranking import RANKINGS, ranking_loss
@@ -89,7 +89,7 @@ class PerceptualRanker(pl.LightningModule):
         backbone: str | Mapping[str, Any] = "alexnet",
         variant: str = "lin",
         ranking: str = "paper",
-        form: str = "per_position",
+        form: Form = "per_position",
         lin_init: str = "random",
         optimizer: str = "adam",
         lr: float = 1e-4,

@@ -186,7 +186,7 @@ def test_a_saved_folder_is_a_method_and_a_calibration(tmp_path, alexnet):
     with pytest.raises(ValueError, match="was made in the form per_position, not pooled"):
         LPIPS("alexnet", lin=tmp_path / "mine", form="pooled")
     a_metric().save_pretrained(tmp_path / "own")
-    with pytest.raises(ValueError, match="calibrated on a backbone of its own"):
+    with pytest.raises(ValueError, match="calibrated on a backbone that it holds itself"):
         LPIPS("test_resnet", lin=tmp_path / "own")
 
 

@@ -1,3 +1,5 @@
+import sys
+import warnings
 from copy import deepcopy
 
 import pytest
@@ -7,9 +9,14 @@ import torch
 import torch.nn.functional as F
 from networks import NETS, torchvision_state, trunk, write_weights
 from safetensors.torch import save_file
+from timm.models import ResNet, register_model
+from timm.models import _registry as registry
+from timm.models._builder import build_model_with_cfg
+from timm.models.resnet import BasicBlock
 from torch import nn
 
-from perceptual.features.backbone import TORCHVISION, Backbone, default_levels
+from perceptual.features.backbone import Backbone
+from perceptual.features.networks import ALIASES, TORCHVISION, default_levels
 
 # of every kind the smallest at hand: convolutions, pyramids without a first level at stride 2, BatchNorm and
 # LayerNorm, patches of 16 and 14, windows, maps with channels last, fixed sizes
@@ -228,10 +235,11 @@ def test_out_indices_choose_levels(name):
         torch.testing.assert_close(ours, expected)
 
 
-@pytest.mark.parametrize("levels", [[], [1, 0], [0, 0], [-1], [0, 99]])
+@pytest.mark.parametrize("levels", [[], [1, 0], [0, 0], [-6], [-1, 0], [-1, 4], [0, 99]])
 @pytest.mark.parametrize("name", ["alexnet", "test_resnet"])
 def test_levels_that_are_not_there_are_refused(name, levels):
-    with pytest.raises(ValueError, match=rf"out_indices of {name} must be rising numbers from 0 to 4, got"):
+    refusal = rf"out_indices of {name} must be rising numbers from 0 to 4, or negative"
+    with pytest.raises(ValueError, match=refusal):
         Backbone(name, None, out_indices=levels)
 
 
@@ -309,8 +317,46 @@ def test_a_misspelt_name_is_answered_with_near_ones(name, near):
         Backbone(name)
 
 
+@pytest.mark.parametrize("name", ["alexnet", "test_resnet", "test_vit"])
+def test_negative_levels_count_from_the_last_as_in_timm(name):
+    every = Backbone(name, None).channels
+    tapped = Backbone(name, None, out_indices=[0, -2, -1])
+    assert tapped.channels == [every[0], *Backbone(name, None, out_indices=[-2, -1]).channels]
+    if name == "test_resnet":
+        theirs = timm.create_model(name, features_only=True, out_indices=[0, -2, -1])
+        assert tapped.channels == theirs.feature_info.channels()
+    assert all(level >= 0 for level in tapped.out_indices)
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_the_names_of_lpips_and_torchmetrics_are_known(alias):
+    assert Backbone(alias, None).name == ALIASES[alias] == Backbone(ALIASES[alias], None).name
+
+
+def test_a_network_without_a_pretrained_configuration_is_built_as_timm_builds_it():
+    def net_without_cfg(pretrained=False, **arguments):
+        blocks = {"block": BasicBlock, "layers": [1, 1, 1, 1], "channels": (8, 8, 8, 8)}
+        return build_model_with_cfg(ResNet, "net_without_cfg", pretrained, **blocks, **arguments)
+
+    net_without_cfg.__module__ = ResNet.__module__  # where timm keeps its lists of names
+    module = sys.modules[ResNet.__module__]
+    names = list(module.__all__)
+    try:
+        register_model(net_without_cfg)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert Backbone("net_without_cfg", None).channels == [64, 8, 8, 8, 8]
+            with pytest.raises(FileNotFoundError, match="no weights for net_without_cfg"):
+                Backbone("net_without_cfg")
+    finally:
+        module.__all__[:] = names
+        registry._model_entrypoints.pop("net_without_cfg", None)
+        for names in registry._module_to_models.values():
+            names.discard("net_without_cfg")
+
+
 def test_a_name_near_to_nothing_is_answered_with_the_list():
-    with pytest.raises(ValueError, match=r"unknown backbone '%%%'; timm\.list_models\(\) lists the names"):
+    with pytest.raises(ValueError, match=r"unknown backbone '%%%'; list_metrics.*list the names"):
         Backbone("%%%", None)
 
 

@@ -1,0 +1,99 @@
+"""Saved distances: read from a folder or the Hugging Face hub, and written to them."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from perceptual.distance import calibration as calibrations
+from perceptual.distance import saved_folder
+from perceptual.features.backbone import Backbone
+
+T = TypeVar("T", bound="HubMixin")
+
+
+class HubMixin:
+    """Loading, saving and sharing, for `LPIPS`."""
+
+    backbone: Backbone
+    lin: nn.ParameterList
+    form: str
+    calibration: str | None
+    saved: saved_folder.Saved | None
+
+    @classmethod
+    def from_pretrained(
+        cls: type[T],
+        source: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        spatial: bool = False,
+        value_range: tuple[float, float] = (0, 1),
+        check_range: bool = True,
+    ) -> T:
+        """A saved distance: published (`alexnet-v0.1`), a folder, or the hub's (`owner/name`, Hugging Face).
+
+        Args:
+            source: name or folder; a folder is looked for before the hub.
+            revision, token, cache_dir, local_files_only: as `huggingface_hub.snapshot_download` takes them.
+            spatial, value_range, check_range: as `LPIPS` takes them; a folder does not hold them.
+
+        Raises:
+            FileNotFoundError: no such folder, or the hub did not give it or its weights.
+            ValueError: naming the file that was damaged or changed, or does not fit the backbone.
+        """
+        build: Any = cls
+        _, suffix = calibrations.split(str(source))
+        how = {"spatial": spatial, "value_range": value_range, "check_range": check_range}
+        if suffix != calibrations.DEFAULT and not Path(source).is_dir():
+            named: T = build(str(source), **how)
+            return named
+        folder = saved_folder.find(
+            source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        saved = saved_folder.read(folder)
+        metric = build(saved.backbone(), None, form=saved.config["form"], **how)
+        calibrations.check_fits(saved.lin, metric.backbone.channels, metric.backbone.name)
+        for vector, value in zip(metric.lin, saved.lin, strict=True):
+            vector.data = value
+        metric.calibration, metric.saved = str(source), saved
+        restored: T = metric
+        return restored
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        ranking: nn.Module | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Save the distance as a folder: safetensors, config.json and a model card; see `saved_folder.save`.
+
+        A backbone that its name alone gives again is not stored, but recorded with its weights' SHA-256.
+
+        Args:
+            folder: made if it does not exist; an earlier save in it is replaced.
+            ranking: the ranking network that was trained with it, to be saved beside it.
+            record: what the card says of the training and the scores, see `perceptual.publish.record`.
+        """
+        saved_folder.save(folder, self.backbone, self.lin, self.form, ranking, record, self.saved)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        ranking: nn.Module | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Save to `owner/name` on the Hugging Face hub, as `save_pretrained` does to a folder; its URL."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, ranking=ranking, record=record)
+            return saved_folder.push(Path(folder), repo_id, private, token)

@@ -1,0 +1,80 @@
+"""Images as people give them → RGB in [0, 1], or one line that says what is wrong with them."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from perceptual.distance.lpips import LPIPS
+
+SLACK = 0.01  # of the range: resampling overshoots a little
+
+
+def check_value_range(value_range: tuple[float, float]) -> None:
+    """Refuse a range whose black is not below its white."""
+    if not value_range[0] < value_range[1]:
+        raise ValueError(f"value_range must be (black, white) with black < white, got {value_range}")
+
+
+def to_rgb(metric: "LPIPS", **images: Tensor) -> list[Tensor]:
+    """Check images that are compared with each other, and bring them to RGB in [0, 1].
+
+    Args:
+        metric: whose `value_range`, `check_range` and precision of weights hold.
+        images: (N, 3, H, W) or grey (N, 1, H, W), by the name to call them in an error. All have one size and
+            number of channels; a single image is compared with each of the others.
+
+    Returns:
+        for each of them (N, 3, H, W).
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: another shape, type or range; sizes or numbers that do not fit.
+    """
+    first, *_ = images
+    rgb = []
+    for name, image in images.items():
+        check(metric, name, image)
+        alike = len(image) == len(images[first]) or 1 in (len(image), len(images[first]))
+        if image.shape[1:] != images[first].shape[1:] or not alike:
+            raise ValueError(
+                f"{first} and {name} must have one shape (or one of them a single image), got "
+                f"{tuple(images[first].shape)} and {tuple(image.shape)}"
+            )
+        black, white = metric.value_range if image.is_floating_point() else (0, 255)
+        image = image.to(metric.backbone.mean.dtype)
+        unit = image if (black, white) == (0, 1) else (image - black) / (white - black)
+        rgb.append(unit.expand(-1, 3, -1, -1))
+    return rgb
+
+
+def check(metric: "LPIPS", name: str, image: Tensor) -> None:
+    """Refuse what is no image; by its values too, unless they are being optimised and may leave the range.
+
+    Raises:
+        TypeError, ValueError: as `to_rgb`.
+    """
+    if not isinstance(image, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(image).__name__}")
+    if image.ndim != 4 or image.shape[1] not in (1, 3):
+        raise ValueError(
+            f"{name} must be images of shape (N, 3, H, W) or (N, 1, H, W), got {tuple(image.shape)}"
+        )
+    if not (image.is_floating_point() or image.dtype == torch.uint8):
+        raise ValueError(f"{name} must be float or uint8, got {image.dtype}")
+    if not (metric.check_range and image.is_floating_point()) or torch.compiler.is_compiling():
+        return
+    if image.requires_grad or not image.numel():
+        return
+    black, white = metric.value_range
+    slack = SLACK * (white - black)
+    low, high = (bound.item() for bound in image.detach().aminmax())
+    if low >= black - slack and high <= white + slack:
+        return
+    if missing := int(image.isnan().sum()):
+        raise ValueError(f"{name} has {missing:,} NaN among its {image.numel():,} values")
+    raise ValueError(
+        f"{name} has values from {low:.4g} to {high:.4g}, outside value_range=({black}, {white}); "
+        "give the range of your images as value_range, or check_range=False to allow this"
+    )

@@ -1,0 +1,45 @@
+"""Many images against one: the distance from a target whose features are held."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from perceptual.distance.inputs import to_rgb
+
+if TYPE_CHECKING:
+    from perceptual.distance.lpips import LPIPS
+
+
+class Reference:
+    """Distance of images from one target whose features are held: what `LPIPS.reference` returns."""
+
+    def __init__(self, lpips: "LPIPS", y: Tensor) -> None:
+        # features made in inference mode could not take part in a gradient later
+        with torch.inference_mode(False), torch.no_grad():
+            (rgb,) = to_rgb(lpips, y=y.clone() if y.is_inference() else y)
+            self._maps = lpips.maps(rgb)
+        self._lpips = lpips
+        self._shape = rgb.shape
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What `LPIPS(x, y)` gives, with a gradient to x only.
+
+        Args:
+            x: images (N, 3, H, W) of the size of y. y has N images too, or one, for all of x.
+
+        Raises:
+            ValueError: what `LPIPS.forward` raises.
+        """
+        lpips, count = self._lpips, len(self._maps[0])
+        (rgb,) = to_rgb(lpips, x=x)
+        if rgb.shape[1:] != self._shape[1:] or count not in (1, len(rgb)):
+            raise ValueError(
+                f"x must have the shape of the reference, {tuple(self._shape)}"
+                f"{', with any number of images' if count == 1 else ''}, got {tuple(x.shape)}"
+            )
+        levels = [
+            (f, held.expand(len(rgb), -1, -1, -1))
+            for f, held in zip(lpips.maps(rgb), self._maps, strict=True)
+        ]
+        return lpips._compare(levels, rgb.shape[2:], lpips.spatial).sum(1, keepdim=lpips.spatial)
