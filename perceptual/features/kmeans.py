@@ -120,7 +120,7 @@ def _centroids(patches: Tensor, count: int, rng: np.random.Generator) -> Tensor:
         torch.manual_seed(int(rng.integers(2**31)))
         _, spread, axes = torch.pca_lowrank(patches, min(COMPONENTS, *patches.shape))
     variance = spread.square() / len(patches)
-    whitening = axes / (variance + REGULARIZER * variance.mean()).sqrt()  # (D, components)
+    whitening = axes / (variance + REGULARIZER * variance.mean() + 1e-12).sqrt()  # (D, components)
     whitened = ((patches - patches.mean(0)) @ whitening).numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a cluster that lost its patches keeps its centroid
