@@ -237,9 +237,7 @@ class LPIPS(HubMixin, nn.Module):
         Raises:
             ValueError: what `embed` raises; sizes that differ; `memory` not positive.
         """
-        for name, batch in (("images", images), ("other", other)):
-            if batch is not None:
-                check(self, name, batch)
+        check(self, {"images": images} | ({} if other is None else {"other": other}))
 
         def embed(batch: Tensor) -> Tensor:
             (rgb,) = to_rgb(self, images=batch)
