@@ -124,11 +124,19 @@ class Backbone(nn.Module):
             self.input_size = network.fallback_size
 
     @classmethod
-    def of(cls, network: nn.Module, *, trainable: bool = False, learned: bool = True) -> "Backbone":
+    def of(
+        cls,
+        network: nn.Module,
+        *,
+        name: str | None = None,
+        trainable: bool = False,
+        learned: bool = True,
+    ) -> "Backbone":
         """The backbone that a built network is, see `FeatureNetwork`; it is held, not copied.
 
         Args:
             network: the network; a `Backbone` is returned as it is.
+            name: what to call it; by default its `name`, else that of its class.
             trainable: as `Backbone` takes it; its weights are frozen or not in place.
             learned: whether its weights are of earlier training, whose batch statistics are kept.
 
@@ -139,7 +147,7 @@ class Backbone(nn.Module):
             return network
         backbone = cls.__new__(cls)
         nn.Module.__init__(backbone)
-        backbone.name = str(getattr(network, "name", None) or type(network).__name__)
+        backbone.name = str(name or getattr(network, "name", None) or type(network).__name__)
         backbone.spec = {"name": backbone.name, "weights": "given" if learned else None}
         backbone.precision = "32-true"
         mean, std = (
