@@ -30,9 +30,11 @@ from perceptual.evaluation import runs
 from perceptual.evaluation.scoring import one_line, score
 from perceptual.evaluation.tables import tables
 from perceptual.training import fsdp
-from perceptual.training.differences import CachedDataModule
-from perceptual.training.module import PerceptualRanker, check_settings, read_checkpoint
+from perceptual.training.cache import CachedDataModule
+from perceptual.training.checkpoints import read_checkpoint
+from perceptual.training.module import PerceptualRanker
 from perceptual.training.resume import AtomicCheckpointIO
+from perceptual.training.settings import check_settings
 
 # in which the first process may say what went wrong in all, and end the others
 SECONDS_TO_SPEAK = 5
@@ -115,9 +117,9 @@ def check(cfg: DictConfig) -> None:
     if cfg.trainer.strategy == fsdp.NAME and "ema" in cfg.callbacks:
         raise ValueError(f"strategy={fsdp.NAME} does not average weights: leave out averaging")
     cached = cfg.data.cache is Cache.on and cfg.model.variant.name == "lin"
-    if cached and "flip" in cfg.model.augmentation.name:
+    if cached and set(cfg.model.augmentation) - {"swap"}:
         raise ValueError(
-            f"augmentation={cfg.model.augmentation.name} needs images, and a frozen backbone's features are "
+            f"augmentation={list(cfg.model.augmentation)} needs images, and a frozen backbone's features are "
             "cached: add data.cache=off"
         )
 

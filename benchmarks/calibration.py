@@ -39,7 +39,7 @@ from perceptual.data.readers.stores import read_store
 from perceptual.data.synthetic.making import make_triplets
 from perceptual.data.writers.stores import write_store
 from perceptual.distance.lpips import LPIPS
-from perceptual.training import differences
+from perceptual.training import cache
 
 ROOT = Path(__file__).parents[1]
 COUNT, VALIDATION, BATCH, EPOCHS = 20_000, 200, 50, 10
@@ -49,7 +49,7 @@ EXTRACTED = ("alexnet",)  # the others take many minutes
 
 def store(count: int = COUNT) -> Path:
     """A packed store of `count` training triplets and some for validation, made once."""
-    folder = differences.default_folder() / f"benchmark-{count}"
+    folder = cache.default_folder() / f"benchmark-{count}"
     if not folder.exists():
         table = make_triplets(packaged(), count + VALIDATION, seed=0)
         subset = (np.arange(len(table)) >= count).astype(np.int64)
@@ -120,7 +120,7 @@ def train(*choices: str) -> tuple[float, float]:
 
 
 def made_up(lpips: LPIPS, pairs: DistinctPairs, start: int, stop: int, *_: Any) -> Iterator[Tensor]:
-    """Random numbers in place of what `differences.mean_differences` computes."""
+    """Random numbers in place of what `cache.mean_differences` computes."""
     yield torch.rand(len(pairs.pairs[start:stop]), sum(lpips.backbone.channels)) / 100
 
 
@@ -139,7 +139,7 @@ def measure(name: str) -> dict[str, Any]:
         if name in EXTRACTED:
             first = train(*choices)[0]
         else:
-            with patch.object(differences, "mean_differences", made_up):
+            with patch.object(cache, "mean_differences", made_up):
                 train(*choices, "trainer=smoke")
         second = train(*choices, "model.lr=2e-4")[1]
     step = statistics.median(taken + steps(trainer, data))

@@ -18,7 +18,6 @@ Ranking = Enum("Ranking", ["paper", "antisymmetric"])
 Form = Enum("Form", ["per_position", "pooled"])
 Optimizer = Enum("Optimizer", ["adam", "adamw", "sgd"])
 Schedule = Enum("Schedule", ["paper", "constant", "cosine"])
-Augmentation = Enum("Augmentation", ["none", "flip", "swap", "flip_swap", "flip_crop_light"])
 SplitBy = Enum("SplitBy", ["image", "triplet"])
 Cache = Enum("Cache", ["on", "off"])
 Precision = Enum("Precision", ["32-true", "bf16-mixed"])  # by Lightning's names
@@ -124,7 +123,7 @@ class ModelConfig:
     warmup: float = 0.0
     dropout: float = 0.5
     lora_rank: int = 8
-    augmentation: Augmentation = Augmentation.none
+    augmentation: list[str] = field(default_factory=list)
     compile: bool = False  # compare features by compiled code; needs a C++ compiler
     seed: int = "${seed}"  # type: ignore[assignment]
 

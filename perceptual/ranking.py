@@ -5,19 +5,22 @@ ratios, trained with binary cross-entropy against the fraction of people who pre
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Ranking = Literal["paper", "antisymmetric"]
+
 
 class PaperRanking(nn.Module):
     """The paper's 5→32→32→1 network of 1,281 parameters.
 
-    It is neither antisymmetric nor monotone: nothing in it forbids a metric that is inverted.
+    It is neither antisymmetric nor monotone, so a metric may be learned inverted.
     """
 
-    name = "paper"
+    name: Ranking = "paper"
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +42,7 @@ class AntisymmetricRanking(nn.Module):
     The smaller distance is always the preferred one, so the metric cannot be learned inverted.
     """
 
-    name = "antisymmetric"
+    name: Ranking = "antisymmetric"
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +64,7 @@ def ranking_loss(logit: Tensor, judgment: Tensor, weight: Tensor | None = None) 
     Args:
         logit: (N,) logit that p1 is preferred.
         judgment: (N,) fraction of people who preferred p1, in [0, 1].
-        weight: (N,) weight of each triplet; None counts all alike.
+        weight: (N,) weight of each triplet; None: all 1.
     """
     return F.binary_cross_entropy_with_logits(logit, judgment, weight)
 
@@ -70,9 +73,9 @@ def restore(name: str, state: Mapping[str, Tensor], what: str) -> nn.Module:
     """A trained ranking network, in eval mode and frozen.
 
     Args:
-        name: its kind, of `RANKINGS`.
+        name: `paper` or `antisymmetric`.
         state: its weights.
-        what: where they are from, for the error.
+        what: the file that they are from, for the error.
 
     Raises:
         ValueError: an unknown kind, or weights that do not fit it.

@@ -1,8 +1,11 @@
-"""What a checkpoint of `PerceptualRanker` holds: not the frozen weights that can be had again, only which."""
+"""Checkpoints of `PerceptualRanker`: reading, older versions, and weights that are left out."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from perceptual.distance.saved_folder import check_backbone, describe_backbone
@@ -13,15 +16,50 @@ from perceptual.training import lora
 PREFIX = "distance.backbone."
 # where a checkpoint holds weights: the second where the first is an average of them
 STATES = {"state_dict", "current_model_state"}
+# words of version 0.1.0 for what is a list of changes now
+OLD_AUGMENTATIONS = {
+    "none": [],
+    "flip": ["flip"],
+    "swap": ["swap"],
+    "flip_swap": ["flip", "swap"],
+    "flip_crop_light": ["flip", "crop", "light"],
+}
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A checkpoint of training, of this or an older version, read without running code from it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not a checkpoint of a PerceptualRanker.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint {str(path)!r} does not exist")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign file may raise anything
+        raise ValueError(f"{str(path)!r} cannot be read as a checkpoint of training") from error
+    if not isinstance(checkpoint, dict) or "backbone" not in checkpoint:
+        raise ValueError(f"{str(path)!r} is not a checkpoint of a PerceptualRanker: it names no backbone")
+    migrate(checkpoint)
+    return checkpoint
+
+
+def migrate(checkpoint: dict[str, Any]) -> None:
+    """Change a checkpoint of an older version, in place, to one of this version."""
+    hparams = checkpoint["hyper_parameters"]
+    if isinstance(hparams.get("augmentation"), str):
+        changes = OLD_AUGMENTATIONS[hparams["augmentation"]]
+        checkpoint["hyper_parameters"] = {**hparams, "augmentation": changes}
 
 
 def leave_out_backbone(checkpoint: dict[str, Any], backbone: Backbone, built_on: str) -> None:
-    """Take the frozen weights of a backbone out of a checkpoint, if they can be had again, and note which.
+    """Take frozen weights that its name gives again out of a checkpoint, and record their fingerprint.
 
     Args:
         checkpoint: as Lightning made it, with all weights; changed in place.
-        backbone: the backbone as it is.
-        built_on: fingerprint of its weights as they were before training.
+        backbone: the backbone of the model.
+        built_on: fingerprint of its weights before training.
     """
     trained = {f"{PREFIX}{name}" for name, p in backbone.named_parameters() if p.requires_grad}
     net = f"{PREFIX}net."  # of the checkpoint: the backbone itself may be spread over processes
@@ -40,14 +78,14 @@ def leave_out_backbone(checkpoint: dict[str, Any], backbone: Backbone, built_on:
 
 
 def put_back_backbone(checkpoint: dict[str, Any], backbone: Backbone) -> None:
-    """Give a checkpoint, in place, the weights that were left out, from a backbone that has the same.
+    """Put the weights that were left out into a checkpoint, in place, from a backbone that has the same.
 
     Raises:
-        ValueError: it is of another backbone or other weights, or no checkpoint of ours.
+        ValueError: the checkpoint is of another backbone or other weights, or not of a PerceptualRanker.
     """
     saved = checkpoint.get("backbone")
     if saved is None:
-        raise ValueError("this is no checkpoint of a PerceptualRanker: it names no backbone")
+        raise ValueError("this is not a checkpoint of a PerceptualRanker: it names no backbone")
     if saved["name"] != backbone.name:
         raise ValueError(f"the checkpoint is of backbone {saved['name']}, the model has {backbone.name}")
     if saved["saved"]:
@@ -60,7 +98,7 @@ def put_back_backbone(checkpoint: dict[str, Any], backbone: Backbone) -> None:
 
 
 def check_fits(checkpoint: Mapping[str, Any], hparams: Mapping[str, Any], own: Mapping[str, Tensor]) -> None:
-    """Refuse a checkpoint of a model with other settings, or other shapes of weights.
+    """Refuse a checkpoint of a model with other settings or other shapes of weights.
 
     Raises:
         ValueError: naming both settings.
@@ -76,7 +114,7 @@ def _base_fingerprint(backbone: Backbone) -> str:
 
 
 def _settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint and the model that takes it must have in common."""
+    """The settings that a checkpoint and the model that loads it must share."""
     shared = {key: hparams.get(key) for key in ("variant", "ranking")}
     levels = {key: hparams["backbone"].get(key) for key in ("out_indices", "input_size")}
     return {**shared, "form": hparams.get("form", "per_position"), **levels}

@@ -2,9 +2,7 @@
 
 import copy
 import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,28 +11,26 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from perceptual.distance.lpips import FORMS, LPIPS, Form
+from perceptual.distance.lpips import LPIPS, Form
 from perceptual.features.backbone import Backbone
 from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore, two_afc_score
-from perceptual.ranking import RANKINGS, ranking_loss
+from perceptual.ranking import RANKINGS, Ranking, ranking_loss
 from perceptual.training import checkpoints, lora
-from perceptual.training.optimization import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
+from perceptual.training.checkpoints import read_checkpoint
+from perceptual.training.optimization import make_optimizer, make_schedule
 from perceptual.training.resume import Position, RandomState
+from perceptual.training.settings import (
+    Augmentation,
+    LinInit,
+    Optimizer,
+    Schedule,
+    Variant,
+    check_settings,
+)
 
 if TYPE_CHECKING:
     from perceptual.data import SharedTripletBatch, TripletBatch
     from perceptual.training.differences import DifferenceBatch
-
-VARIANTS = ("lin", "tune", "scratch", "lora")
-LIN_INITS = ("random", "ones", "v0.1")
-NO_HPARAMS = ("self", "spec", "compile", "__class__")  # among the names in `PerceptualRanker.__init__`
-AUGMENTATIONS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "flip": ("flip",),
-    "swap": ("swap",),
-    "flip_swap": ("flip", "swap"),
-    "flip_crop_light": ("flip", "crop", "light"),
-}
 
 
 class Diverged(ValueError):
@@ -87,32 +83,34 @@ class PerceptualRanker(pl.LightningModule):
     def __init__(
         self,
         backbone: str | Mapping[str, Any] = "alexnet",
-        variant: str = "lin",
-        ranking: str = "paper",
+        variant: Variant = "lin",
+        ranking: Ranking = "paper",
         form: Form = "per_position",
-        lin_init: str = "random",
-        optimizer: str = "adam",
+        lin_init: LinInit = "random",
+        optimizer: Optimizer = "adam",
         lr: float = 1e-4,
         backbone_lr_factor: float = 1.0,
         betas: Sequence[float] = (0.5, 0.999),
         weight_decay: float = 0.0,
-        schedule: str = "paper",
+        schedule: Schedule = "paper",
         warmup: float = 0.0,
         dropout: float = 0.5,
         lora_rank: int = 8,
-        augmentation: str = "none",
+        augmentation: Sequence[Augmentation] = (),
         compile: bool = False,
         seed: int = 0,
     ) -> None:
-        spec: dict[str, Any] = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
-        if variant == "scratch":
-            spec["weights"] = None
-        hparams = {key: value for key, value in locals().items() if key not in NO_HPARAMS}
-        hparams |= {"backbone": spec, "betas": list(betas)}
-        check_settings(hparams)
         super().__init__()
-        self.save_hyperparameters(hparams)
-        built = Backbone(**spec, trainable=variant in ("tune", "scratch"))
+        backbone = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
+        if variant == "scratch":
+            backbone["weights"] = None
+        # `save_hyperparameters` reads these names: a checkpoint holds plain values
+        betas = list(betas)
+        if not isinstance(augmentation, str):  # one word is refused below
+            augmentation = list(augmentation)
+        self.save_hyperparameters(ignore="compile")
+        check_settings(self.hparams)
+        built = Backbone(**backbone, trainable=variant in ("tune", "scratch"))
         self._built_on = built.fingerprint()
         if variant == "lora":
             lora.add(built.net, built.name, lora_rank)
@@ -123,6 +121,18 @@ class PerceptualRanker(pl.LightningModule):
                 # a 1×1 convolution's, as in the reference
                 nn.init.uniform_(vector, -(len(vector) ** -0.5), len(vector) ** -0.5)
         self.ranking = RANKINGS[ranking]()
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> "PerceptualRanker":
+        """As Lightning's, and for files of older versions too; keyword arguments replace hyperparameters.
+
+        Raises:
+            FileNotFoundError: no such file, or weights of the backbone that cannot be found.
+            ValueError: not a checkpoint of a PerceptualRanker, or other weights under the backbone's name.
+        """
+        hparams = read_checkpoint(checkpoint_path)["hyper_parameters"]
+        ranker: PerceptualRanker = super().load_from_checkpoint(checkpoint_path, *args, **hparams | kwargs)
+        return ranker
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Distance (N,) of images x and y, (N, 3, H, W) in [0, 1]."""
@@ -164,7 +174,7 @@ class PerceptualRanker(pl.LightningModule):
         return self.trainer.is_last_batch or bool(every and (self.trainer.global_step + 1) % every == 0)
 
     def _augment(self, batch: Any, batch_idx: int) -> Any:
-        changes = AUGMENTATIONS[self.hparams["augmentation"]]
+        changes = self.hparams["augmentation"]
         place = [self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank]
         seed = int(np.random.SeedSequence(place).generate_state(1)[0]) if changes else 0
         generator = torch.Generator().manual_seed(seed)
@@ -233,6 +243,7 @@ class PerceptualRanker(pl.LightningModule):
         Raises:
             ValueError: naming what differs.
         """
+        checkpoints.migrate(checkpoint)
         checkpoints.put_back_backbone(checkpoint, self.distance.backbone)
         checkpoints.check_fits(checkpoint, self.hparams, self.state_dict())
 
@@ -241,64 +252,3 @@ class PerceptualRanker(pl.LightningModule):
         distance = copy.deepcopy(self.distance).requires_grad_(False).eval()
         lora.merge(distance.backbone.net)
         return distance
-
-
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A checkpoint of training, read without running code from it.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is not a checkpoint of a PerceptualRanker.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint {str(path)!r} does not exist")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader raises whatever a foreign file makes it stumble on
-        raise ValueError(f"{str(path)!r} cannot be read as a checkpoint of training") from error
-    if not isinstance(checkpoint, dict) or "backbone" not in checkpoint:
-        raise ValueError(f"{str(path)!r} is no checkpoint of a PerceptualRanker: it names no backbone")
-    return checkpoint
-
-
-def check_settings(hparams: Mapping[str, Any]) -> None:
-    """Refuse words that are not known and numbers out of range, before a network is built.
-
-    Args:
-        hparams: arguments of `PerceptualRanker`, complete.
-
-    Raises:
-        ValueError: naming the argument and what is allowed.
-    """
-    for argument, words in (
-        ("variant", VARIANTS),
-        ("ranking", RANKINGS),
-        ("form", FORMS),
-        ("lin_init", LIN_INITS),
-        ("optimizer", OPTIMIZERS),
-        ("schedule", SCHEDULES),
-        ("augmentation", AUGMENTATIONS),
-    ):
-        if hparams[argument] not in words:
-            raise ValueError(f"{argument} must be one of {', '.join(words)}, got {hparams[argument]!r}")
-    betas = hparams["betas"]
-    for argument, fits, range_ in (
-        ("lr", 0 < hparams["lr"] < math.inf, "positive"),
-        ("backbone_lr_factor", 0 < hparams["backbone_lr_factor"] < math.inf, "positive"),
-        (
-            "betas",
-            len(betas) == 2 and all(0 <= b < 1 for b in betas),
-            "two numbers, at least 0 and less than 1",
-        ),
-        ("weight_decay", 0 <= hparams["weight_decay"] < math.inf, "at least 0"),
-        ("warmup", 0 <= hparams["warmup"] < 1, "at least 0 and less than 1"),
-        ("dropout", 0 <= hparams["dropout"] < 1, "at least 0 and less than 1"),
-        ("lora_rank", hparams["lora_rank"] >= 1, "at least 1"),
-        ("seed", hparams["seed"] >= 0, "at least 0"),
-    ):
-        if not fits:
-            raise ValueError(f"{argument} must be {range_}, got {hparams[argument]}")
-    if hparams["schedule"] == "paper" and hparams["warmup"]:
-        raise ValueError(
-            "warmup is for schedule=constant and schedule=cosine, got warmup with schedule=paper"
-        )

@@ -1,4 +1,4 @@
-"""How what is trained is changed: optimisers by name, and the learning rate over a run as factors of `lr`."""
+"""Optimisers by name, and schedules: the learning rate over a run as factors of `lr`."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,14 +7,13 @@ from typing import Any
 from torch import optim
 from torch.optim.lr_scheduler import LambdaLR
 
-OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("paper", "constant", "cosine")
+from perceptual.training.settings import Optimizer, Schedule
 
 
 def make_optimizer(
-    name: str, groups: Sequence[dict[str, Any]], betas: Sequence[float], weight_decay: float
+    name: Optimizer, groups: Sequence[dict[str, Any]], betas: Sequence[float], weight_decay: float
 ) -> optim.Optimizer:
-    """One of PyTorch's optimisers over parameter groups that carry their `lr`.
+    """One of PyTorch's optimisers over parameter groups, each with its `lr`.
 
     Args:
         name: `adam` (weight decay through the gradient), `adamw` (decoupled from it) or `sgd`.
@@ -22,7 +21,7 @@ def make_optimizer(
         betas: of Adam; of SGD the first is the momentum.
         weight_decay: factor of the decay.
     """
-    # all parameters in one call, which on small ones is faster than one by one
+    # `foreach`: all parameters in one call, which is faster for many small ones
     if name == "sgd":
         return optim.SGD(groups, momentum=betas[0], weight_decay=weight_decay, foreach=True)
     build = optim.AdamW if name == "adamw" else optim.Adam
@@ -30,17 +29,17 @@ def make_optimizer(
 
 
 def make_schedule(
-    name: str, optimizer: optim.Optimizer, epochs: int, steps: float, warmup: float
+    name: Schedule, optimizer: optim.Optimizer, epochs: int, steps: float, warmup: float
 ) -> dict[str, Any]:
     """The schedule of a run as Lightning takes it: `paper` changes the rate by epoch, the others by step.
 
     Args:
-        name: one of `SCHEDULES`.
+        name: `paper`, `constant` or `cosine`.
         epochs, steps: length of the run; `epochs` is at most 0, `steps` infinite where it is not known.
-        warmup: fraction of the steps in which the rate rises from 0; none in the paper's.
+        warmup: fraction of the steps in which the rate rises from 0; not used by `paper`.
 
     Raises:
-        ValueError: a schedule that needs the length of the run, and it has none.
+        ValueError: the schedule needs the length of the run, which is not known.
     """
     if name == "paper":
         scheduler = LambdaLR(optimizer, lambda epoch: paper_factor(epoch, epochs))
@@ -56,7 +55,7 @@ def paper_factor(epoch: int, epochs: int) -> float:
     """Factor of the learning rate in an epoch, counted from 0: 1, then falling in the second half.
 
     Of ten epochs, six at 1 and then .8, .6, .4, .2, as the reference code runs (the paper says 5 + 5). A run
-    that is resumed for longer goes on at the last rate.
+    that is resumed for more epochs continues at the last rate.
     """
     decay = epochs // 2
     start = epochs - decay

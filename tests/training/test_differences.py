@@ -17,8 +17,9 @@ import torch
 from perceptual.data import ManifestDataModule
 from perceptual.distance.lpips import FORMS, LPIPS
 from perceptual.features.backbone import Backbone
-from perceptual.training import differences
-from perceptual.training.differences import CachedDataModule, DifferenceDataset, cached
+from perceptual.training import cache, differences
+from perceptual.training.cache import CachedDataModule, DifferenceDataset, cached
+from perceptual.training.differences import weigh
 from perceptual.training.module import PerceptualRanker
 
 NETWORK = {"name": "test_resnet", "weights": None}
@@ -120,9 +121,9 @@ def means_of(dataset: DifferenceDataset) -> torch.Tensor:
 
 
 def test_an_interrupted_computation_goes_on_where_it_was(data, lpips, tmp_path, monkeypatch):
-    monkeypatch.setattr(differences, "PART", 12)
+    monkeypatch.setattr(cache, "PART", 12)
     whole = cached(lpips, data.train_set, tmp_path / "whole")
-    real = differences.mean_differences
+    real = cache.mean_differences
     starts = []
 
     def interrupted(lpips, pairs, start, *others):
@@ -131,7 +132,7 @@ def test_an_interrupted_computation_goes_on_where_it_was(data, lpips, tmp_path, 
             raise KeyboardInterrupt
         return real(lpips, pairs, start, *others)
 
-    monkeypatch.setattr(differences, "mean_differences", interrupted)
+    monkeypatch.setattr(cache, "mean_differences", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cached(lpips, data.train_set, tmp_path / "cache")
     again = cached(lpips, data.train_set, tmp_path / "cache")
@@ -174,14 +175,44 @@ def test_a_full_disk_is_one_line(data, lpips, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match=r"cannot keep .* MB of features in .*No space left on device"):
+    with pytest.raises(
+        OSError, match=r"cannot keep .* MB of features of test_resnet .*No space left on device"
+    ):
         cached(lpips, data.train_set, tmp_path / "cache")
     assert not list(tmp_path.glob("cache/*/"))
 
 
+@pytest.mark.parametrize("variable", ["PERCEPTUAL_CACHE", "HOME"])
+@pytest.mark.parametrize("parent", ["/proc", "file"])
+def test_a_folder_that_cannot_be_written_is_one_line_that_says_what_to_do(
+    data, lpips, tmp_path, monkeypatch, variable, parent
+):
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("PERCEPTUAL_CACHE")
+    monkeypatch.setenv(variable, str(tmp_path / parent / "x"))
+    batches = CachedDataModule(data, lpips)
+    with pytest.raises(OSError, match=r"^cannot keep .* MB of features of test_resnet") as raised:
+        batches.setup("fit")
+    message = str(raised.value)
+    assert f"the cache folder {str(cache.default_folder())!r}: " in message
+    assert message.endswith("PERCEPTUAL_CACHE=… names another folder, data.cache=off does without")
+    assert len(message.splitlines()) == 1
+
+
+def test_train_py_says_it_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = app.write_manifest(tmp_path / "set")
+    monkeypatch.setenv("PERCEPTUAL_CACHE", "/proc/x")
+    small = ("data=manifest", f"data.path={path}", "data.size=32", "backbone.name=test_resnet")
+    small = (*small, "backbone.weights=null", "trainer=smoke")
+    message = app.refusal("train.py", *small, monkeypatch=monkeypatch, capsys=capsys)
+    assert "the cache folder '/proc/x': " in message
+    assert len(message.splitlines()) == 1
+
+
 def test_the_key_tells_apart_all_that_matters(data, lpips, tmp_path):
     def key(metric: LPIPS, triplets=data.train_set) -> str:
-        return json.dumps(differences.describe(metric, triplets))
+        return json.dumps(cache.describe(metric, triplets))
 
     torch.manual_seed(1)
     others = [
@@ -210,10 +241,10 @@ def test_dropout_drops_channels_for_the_whole_batch_and_keeps_the_mean(lpips):
     metric = LPIPS(lpips.backbone, lin=None, dropout=0.5).train()
     means = torch.eye(sum(lpips.backbone.channels)).unsqueeze(1)  # each pair differs in a channel of its own
     torch.manual_seed(0)
-    drawn = torch.stack([metric.weigh(means) for _ in range(400)])
+    drawn = torch.stack([weigh(metric, means) for _ in range(400)])
     assert set(drawn.unique().tolist()) == {0, 2}
     assert drawn.mean() == pytest.approx(1, abs=0.02)
-    assert torch.equal(metric.weigh(means.expand(-1, 2, -1)).diff(dim=1), torch.zeros(len(means), 1))
+    assert torch.equal(weigh(metric, means.expand(-1, 2, -1)).diff(dim=1), torch.zeros(len(means), 1))
 
 
 def test_train_py_uses_the_cache_and_can_do_without(tmp_path, monkeypatch):
@@ -234,17 +265,17 @@ import sys
 import torch
 import torch.distributed as dist
 import app
-from perceptual.training import differences
+from perceptual.training import cache, differences
 from perceptual.features.backbone import Backbone
 from perceptual.data import ManifestDataModule
-from perceptual.training.differences import CachedDataModule
+from perceptual.training.cache import CachedDataModule
 from perceptual.distance.lpips import LPIPS
 from perceptual.training.module import PerceptualRanker
 import pytorch_lightning as pl
 
 torch.set_num_threads(1)
-differences.PART = 4
-real = differences.mean_differences
+cache.PART = 4
+real = cache.mean_differences
 
 
 def told(lpips, pairs, start, *others):
@@ -252,7 +283,7 @@ def told(lpips, pairs, start, *others):
     return real(lpips, pairs, start, *others)
 
 
-differences.mean_differences = told
+cache.mean_differences = told
 data = ManifestDataModule(sys.argv[1], size=32, batch_size=8)
 data.setup("fit")
 torch.manual_seed(0)
@@ -282,7 +313,7 @@ def test_the_processes_of_a_run_share_the_work(data, tmp_path, monkeypatch):
     sizes = {int(size) for _, size in computed}
     parts = sorted((int(size), int(start)) for start, size in computed)
     assert parts == sorted((size, start) for size in sizes for start in range(0, size, 4))
-    monkeypatch.setattr(differences, "PART", 4)
+    monkeypatch.setattr(cache, "PART", 4)
     torch.manual_seed(0)
     metric = PerceptualRanker(NETWORK).distance  # with the backbone of the run
     seen = forwards(metric)
@@ -296,11 +327,11 @@ def test_train_py_killed_while_it_extracts_goes_on_part_by_part(tmp_path, monkey
     """By SIGKILL with a part written but not yet on record: the next run begins with that part."""
     monkeypatch.chdir(tmp_path)
     path = app.write_manifest(tmp_path / "set")
-    monkeypatch.setattr(differences, "PART", 8)
-    real = differences.mean_differences
+    monkeypatch.setattr(cache, "PART", 8)
+    real = cache.mean_differences
 
-    def run(cache: str, kill_in: int = 0) -> list[str]:
-        log = Path(f"{cache}{kill_in}.log")
+    def run(place: str, kill_in: int = 0) -> list[str]:
+        log = Path(f"{place}{kill_in}.log")
 
         def told(lpips, pairs, start, *others):
             with log.open("a") as file:
@@ -313,8 +344,8 @@ def test_train_py_killed_while_it_extracts_goes_on_part_by_part(tmp_path, monkey
             os.waitpid(pid, 0)
             return log.read_text().splitlines()
         try:
-            monkeypatch.setenv("PERCEPTUAL_CACHE", str(tmp_path / cache))
-            monkeypatch.setattr(differences, "mean_differences", told)
+            monkeypatch.setenv("PERCEPTUAL_CACHE", str(tmp_path / place))
+            monkeypatch.setattr(cache, "mean_differences", told)
             small = ("data.size=32", "backbone.name=test_resnet", "backbone.weights=null", "trainer=smoke")
             app.run("train.py", "data=manifest", f"data.path={path}", *small, monkeypatch=monkeypatch)
         finally:

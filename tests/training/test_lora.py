@@ -14,7 +14,7 @@ from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation.methods import build
 from perceptual.features.backbone import Backbone
 from perceptual.training import lora
-from perceptual.training.differences import CachedDataModule
+from perceptual.training.cache import CachedDataModule
 from perceptual.training.module import PerceptualRanker
 
 pytest.importorskip("peft")

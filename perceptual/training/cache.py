@@ -1,0 +1,276 @@
+"""The means of `differences`, computed once per backbone and data set and kept on disk.
+
+A folder per backbone, weights, data, …: `means.npy`; `about.json`, what they are of; and a checksum per part.
+"""
+
+import json
+import math
+import os
+import shutil
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from perceptual.data import TwoAFCDataModule
+from perceptual.data.items.distinct import DistinctPairs
+from perceptual.data.items.pairs import PairDataset
+from perceptual.data.items.triplets import TripletDataset
+from perceptual.data.loading import Batches, loader, val_loaders
+from perceptual.distance.lpips import LPIPS
+from perceptual.training.differences import DifferenceBatch, PairDifferenceBatch, mean_differences
+
+VERSION = 2  # of the numbers and of the files; caches of another version are not read
+PART = 1024  # pairs that a process computes alone, checksums together, and loses at most when it is killed
+ELSEWHERE = "PERCEPTUAL_CACHE=… names another folder, data.cache=off does without"
+
+
+class DifferenceDataset(Dataset[DifferenceBatch | PairDifferenceBatch]):
+    """The items of a dataset, triplets or JND pairs, with cached means in place of images.
+
+    Args:
+        judged: N items.
+        pairs: their distinct pairs.
+        means: (P, C) float32, one row for each of `pairs`.
+    """
+
+    def __init__(self, judged: TripletDataset | PairDataset, pairs: DistinctPairs, means: Tensor) -> None:
+        self._judged, self._means = judged, means
+        self._which = torch.from_numpy(pairs.which.T.copy()).squeeze(1)  # (N, 2) of triplets, (N,) of pairs
+        self._batch: Any = DifferenceBatch if isinstance(judged, TripletDataset) else PairDifferenceBatch
+
+    def __len__(self) -> int:
+        return len(self._judged)
+
+    def __getitem__(self, index: int) -> DifferenceBatch | PairDifferenceBatch:
+        """One item, without the batch axis."""
+        return self._batch(*(column[0] for column in self.__getitems__([index])))
+
+    def __getitems__(self, indices: Sequence[int]) -> DifferenceBatch | PairDifferenceBatch:
+        """A batch of items, in the order of the indices."""
+        rows = torch.as_tensor(indices)
+        which = self._which[rows]
+        means = self._means.index_select(0, which.flatten())
+        return self._batch(means.view(*which.shape, -1), *self._judged.judged(rows))
+
+
+class CachedDataModule(pl.LightningDataModule):
+    """The batches of another data module with cached means in place of images.
+
+    `setup`, which Lightning calls in every process, computes what is missing; the processes share the work.
+
+    Args:
+        data: the data module of images, set up for fit.
+        lpips: the distance, with a frozen backbone.
+        folder: the folder of all caches; `default_folder()` if None.
+
+    Raises:
+        ValueError: the backbone is trained, so its features change.
+    """
+
+    def __init__(
+        self, data: TwoAFCDataModule, lpips: LPIPS, folder: str | os.PathLike[str] | None = None
+    ) -> None:
+        super().__init__()
+        if not lpips.backbone.frozen:
+            raise ValueError(f"the features of {lpips.backbone.name} cannot be cached: it is trained")
+        self.data = data
+        self.subsets, self.jnd_subsets = data.subsets, data.jnd_subsets
+        self.folder = Path(folder) if folder else default_folder()
+        self._lpips = lpips
+        self.train_set: DifferenceDataset | None = None
+        self.val_set: DifferenceDataset | None = None
+        self.jnd_set: DifferenceDataset | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the means, or compute them on the trainer's device.
+
+        Raises:
+            OSError: the folder cannot be written, or the disk is full.
+        """
+        if self.train_set is not None:
+            return
+        data, backbone = self.data, self._lpips.backbone
+        assert data.train_set is not None
+        assert data.val_set is not None
+        before = backbone.mean.device
+        backbone.to(self.trainer.strategy.root_device if self.trainer else before)
+        self.val_set = cached(self._lpips, data.val_set, self.folder)
+        self.jnd_set = None if data.jnd_set is None else cached(self._lpips, data.jnd_set, self.folder)
+        self.train_set = cached(self._lpips, data.train_set, self.folder)
+        backbone.to(before)
+
+    def train_dataloader(self) -> Batches[DifferenceBatch]:
+        """Training batches, in the order of the data module of images."""
+        return loader(self.train_set, self.data.batch_size, 0, self.data.seed, shuffle=True)
+
+    def val_dataloader(self) -> Batches[DifferenceBatch] | list[Batches[Any]]:
+        """Validation batches of all subsets, in a fixed order; a second loader gives JND pairs."""
+        return val_loaders(self.val_set, self.jnd_set, self.data.batch_size, 0)
+
+
+def default_folder() -> Path:
+    """`$PERCEPTUAL_CACHE`, or `~/.cache/perceptual`; it may be deleted between runs."""
+    return Path(os.environ.get("PERCEPTUAL_CACHE") or Path.home() / ".cache/perceptual")
+
+
+def cached(lpips: LPIPS, judged: TripletDataset | PairDataset, folder: Path) -> DifferenceDataset:
+    """The items with their means, from `folder` if it has them, else computed and kept there.
+
+    Processes that call it at once, ranks of one run or runs of a sweep, share the work part by part. An
+    interrupted computation continues where it stopped; parts with a wrong checksum are computed again.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    pairs = DistinctPairs(judged)
+    about = describe(lpips, judged)
+    cache = _Cache(folder, about, (len(pairs), sum(lpips.backbone.channels)))
+    cache.open()
+    cache.complete(lpips, pairs)
+    return DifferenceDataset(judged, pairs, torch.from_numpy(cache.means()))
+
+
+def describe(lpips: LPIPS, judged: TripletDataset | PairDataset) -> dict[str, Any]:
+    """Everything the means depend on, for JSON; pixels enter as they are after resizing."""
+    backbone = lpips.backbone
+    return {
+        "version": VERSION,
+        "backbone": backbone.name,
+        "weights": backbone.fingerprint(),
+        "levels": list(backbone.out_indices),
+        "input_size": list(backbone.input_size) if backbone.input_size else None,
+        "mean": backbone.mean.flatten().tolist(),
+        "std": backbone.std.flatten().tolist(),
+        "precision": backbone.precision,
+        "form": lpips.form,
+        "data": judged.table.fingerprint(),
+    }
+
+
+class _Cache:
+    """One folder of means: `means.npy`, `about.json`, and a checksum of each part that is complete."""
+
+    def __init__(self, folder: Path, about: dict[str, Any], shape: tuple[int, int]) -> None:
+        self.about, self.name = json.dumps(about, indent=1), about["backbone"]
+        self.folder = folder / f"{self.name}-{sha256(self.about.encode()).hexdigest()[:16]}"
+        self.shape = shape
+        self.parts = range(0, shape[0], PART)
+
+    def open(self) -> None:
+        """Make the folder, or check its contents: what is damaged is forgotten.
+
+        Raises:
+            OSError: the folder cannot be written, or the disk is full.
+        """
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{self.folder}.lock"):
+                if self._fits():
+                    self._forget_damaged_parts()
+                else:
+                    self._begin()
+        except OSError as error:
+            size = 4 * math.prod(self.shape) / 1e6
+            raise OSError(
+                f"cannot keep {size:,.0f} MB of features of {self.name} in the cache folder "
+                f"{str(self.folder.parent)!r}: {error.strerror}; {ELSEWHERE}"
+            ) from error
+
+    def complete(self, lpips: LPIPS, pairs: DistinctPairs) -> None:
+        """Compute the parts that are missing and that no other process computes; then wait for those."""
+        missing = [part for part in self.parts if not self._is_there(part)]
+        if not missing:
+            return
+        console = Console(stderr=True)
+        held: OrderedDict[int, list[Tensor]] = OrderedDict()
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            label = f"Features of {self.name}"
+            bar = progress.add_task(label, total=self.shape[0], completed=self.shape[0] - len(missing) * PART)
+            # first what no process works on, then what one did that may have been killed
+            for timeout in (0, -1):
+                for part in missing:
+                    if self._is_there(part):
+                        progress.advance(bar, PART if timeout == 0 else 0)
+                        continue
+                    try:
+                        with FileLock(f"{self._record(part)}.lock", timeout=timeout):
+                            if not self._is_there(part):
+                                for count in self._compute(lpips, pairs, part, held):
+                                    progress.advance(bar, count)
+                    except Timeout:
+                        continue
+
+    def means(self) -> np.ndarray:
+        """The array, memory-mapped; copy on write, so that the file does not change."""
+        means: np.ndarray = np.load(self.folder / "means.npy", mmap_mode="c")
+        return means
+
+    def _compute(
+        self, lpips: LPIPS, pairs: DistinctPairs, part: int, held: "OrderedDict[int, list[Tensor]]"
+    ) -> Iterator[int]:
+        means = np.lib.format.open_memmap(self.folder / "means.npy", "r+")
+        row = part
+        for chunk in mean_differences(lpips, pairs, part, part + PART, held):
+            means[row : row + len(chunk)] = chunk.numpy()
+            row += len(chunk)
+            yield len(chunk)
+        means.flush()
+        fresh = self.folder / f"{part}.new"
+        fresh.write_text(str(_checksum(means, part)))
+        os.replace(fresh, self._record(part))
+
+    def _fits(self) -> bool:
+        """Whether the folder is of these means and the array is complete."""
+        try:
+            means = self.means()
+            about = (self.folder / "about.json").read_text()
+        except (OSError, ValueError, EOFError):
+            return False
+        return about == self.about and means.shape == self.shape and means.dtype == np.float32
+
+    def _begin(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        try:
+            path = self.folder / "means.npy"
+            np.lib.format.open_memmap(path, "w+", np.float32, self.shape)
+            with path.open("r+b") as file:
+                # a full disk is an error here; while the map is written it would be a signal
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            (self.folder / "about.json").write_text(self.about)
+        except OSError:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
+    def _forget_damaged_parts(self) -> None:
+        means = self.means()
+        for part in self.parts:
+            if self._is_there(part) and self._recorded_sum(part) != _checksum(means, part):
+                self._record(part).unlink()
+
+    def _record(self, part: int) -> Path:
+        return self.folder / f"{part}.crc32"
+
+    def _is_there(self, part: int) -> bool:
+        return self._record(part).is_file()
+
+    def _recorded_sum(self, part: int) -> int | None:
+        text = self._record(part).read_text()
+        return int(text) if text.isdecimal() else None
+
+
+def _checksum(means: np.ndarray, part: int) -> int:
+    return zlib.crc32(np.ascontiguousarray(means[part : part + PART]).data)
