@@ -88,9 +88,9 @@ def make_triplets(
 
     Example: `perceptual data make-triplets packaged triplets --count 1000 --as store`
     """
-    from perceptual.data.synthetic.making import make_triplets as make
+    from perceptual.data.items.triplets import TripletTable
 
-    _write(make(_find_photos(photos), count, seed, size, workers), dst, form, photos)
+    _make(TripletTable, photos, dst, count, seed, size, form, workers)
 
 
 @app.command("make-pairs")
@@ -107,9 +107,9 @@ def make_pairs(
 
     Example: `perceptual data make-pairs photos pairs --count 1000`
     """
-    from perceptual.data.synthetic.making import make_pairs as make
+    from perceptual.data.items.pairs import PairTable
 
-    _write(make(_find_photos(photos), count, seed, size, workers), dst, form, photos)
+    _make(PairTable, photos, dst, count, seed, size, form, workers)
 
 
 @app.command()
@@ -140,12 +140,18 @@ def _find_photos(photos: str) -> list[str]:
     return packaged() if photos == "packaged" else find_photos(photos)
 
 
-def _write(table: "Table", dst: Path, form: Form, photos: str) -> None:
-    from perceptual.data.writers.folders import write_folder, write_unjudged
-    from perceptual.data.writers.stores import write_store
+def _make(
+    kind: "type[Table]", photos: str, dst: Path, count: int, seed: int, size: int, form: Form, workers: int
+) -> None:
+    from perceptual.data.synthetic.making import Making, make
+    from perceptual.data.synthetic.storing import make_store
+    from perceptual.data.writers.folders import refuse_existing, write_folder, write_unjudged
 
+    making = Making(kind, _find_photos(photos), count, seed, size)
     if form is Form.store:
-        write_store(table, dst, f"made of photographs in {photos}, judged by a simulated observer")
+        source = f"made of photographs in {photos}, judged by a simulated observer"
+        make_store(making, dst, source, workers)
     else:
-        (write_folder if form is Form.folder else write_unjudged)(table, dst)
-    typer.echo(f"{dst}: {len(table):,} {table.plural}")
+        refuse_existing(dst)  # before all is made
+        (write_folder if form is Form.folder else write_unjudged)(make(making, workers), dst)
+    typer.echo(f"{dst}: {count:,} {kind.plural}")

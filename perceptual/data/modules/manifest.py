@@ -9,7 +9,8 @@ from perceptual.data.items.splits import split_by_image, split_by_triplet
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.loading import at_least
 from perceptual.data.modules.two_afc import TwoAFCDataModule
-from perceptual.data.readers.csv_files import read_manifest, read_nights
+from perceptual.data.readers.csv_files import read_manifest
+from perceptual.data.readers.nights import read_nights
 from perceptual.data.readers.stores import is_store, read_store
 
 SPLIT_BY = {"image": split_by_image, "triplet": split_by_triplet}

@@ -60,11 +60,16 @@ def _write_images(table: Table, role: str, rows: np.ndarray, folder: Path) -> No
         Image.fromarray(pixels[image].transpose(1, 2, 0)).save(folder / f"{number:06}.png")
 
 
+def refuse_existing(dst: str | Path) -> None:
+    """Raise ValueError if there is such a file or folder."""
+    if Path(dst).exists():
+        raise ValueError(f"{dst} exists already; remove it or choose another place")
+
+
 @contextmanager
 def _new_folder(dst: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `dst` at the end."""
-    if dst.exists():
-        raise ValueError(f"{dst} exists already; remove it or choose another place")
+    """A folder to fill, which is renamed to `dst` at the end."""
+    refuse_existing(dst)
     partial = dst.with_name(dst.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
