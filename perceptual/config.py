@@ -1,17 +1,28 @@
 """Typed schemas of `conf/`: a misspelt key or a value of the wrong type is refused before an image is read.
 
-Each config group has one here, stored as `schema/<group>`; its YAML files begin with it. Default values stand
-here, once; the YAML files say only what differs.
+Each config group has one here, stored as `schema/<group>`; its YAML files begin with it. Choices and defaults
+of data modules are taken from their signatures; the YAML files say only what differs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from inspect import signature
+from typing import Any, get_args
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
+
+from perceptual.data import (
+    JNDDataModule,
+    ManifestDataModule,
+    OpinionDataModule,
+    PhotosDataModule,
+    TwoAFCDataModule,
+)
+from perceptual.data.items import splits
+from perceptual.data.modules.bapps import BAPPS_TRAIN, BAPPS_VAL
 
 Variant = Enum("Variant", ["lin", "tune", "scratch", "lora"])
 Ranking = Enum("Ranking", ["paper", "antisymmetric"])
@@ -19,7 +30,7 @@ Form = Enum("Form", ["per_position", "pooled"])
 Optimizer = Enum("Optimizer", ["adam", "adamw", "sgd"])
 Schedule = Enum("Schedule", ["paper", "constant", "cosine"])
 Augmentation = Enum("Augmentation", ["none", "flip", "swap", "flip_swap", "flip_crop_light"])
-SplitBy = Enum("SplitBy", ["image", "triplet"])
+SplitBy = Enum("SplitBy", get_args(splits.SplitBy))  # type: ignore[misc]
 Cache = Enum("Cache", ["on", "off"])
 Precision = Enum("Precision", ["32-true", "bf16-mixed"])  # by Lightning's names
 
@@ -34,18 +45,23 @@ class BackboneConfig:
     input_size: int | None = None
 
 
+def default_of(function: Callable[..., Any], name: str) -> Any:
+    """The default value of a function's argument."""
+    return signature(function).parameters[name].default
+
+
 @dataclass
 class DataConfig:
     """What the data modules of triplets have in common."""
 
     _target_: str = MISSING
-    size: int = 64
-    batch_size: int = 50
-    num_workers: int | None = None
-    weight_by_votes: bool = False
+    size: int = default_of(TwoAFCDataModule, "size")
+    batch_size: int = default_of(TwoAFCDataModule, "batch_size")
+    num_workers: int | None = default_of(TwoAFCDataModule, "num_workers")
+    weight_by_votes: bool = default_of(TwoAFCDataModule, "weight_by_votes")
     seed: int = "${seed}"  # type: ignore[assignment]  # OmegaConf resolves and checks it
-    jnd: str | None = None  # JND pairs to score in validation; by default BAPPS's own, where they are
-    cache: Cache = Cache.on  # train.py: compute what a frozen backbone says once, and keep it
+    jnd: str | None = default_of(TwoAFCDataModule, "jnd")
+    cache: Cache = Cache.on  # train.py: compute the features of a frozen backbone once, and keep them
 
 
 @dataclass
@@ -53,8 +69,8 @@ class PhotosConfig(DataConfig):
     """Packaged photographs and a simulated observer."""
 
     _target_: str = "perceptual.data.PhotosDataModule"
-    count_train: int = 4000
-    count_val: int = 1000
+    count_train: int = default_of(PhotosDataModule, "count_train")
+    count_val: int = default_of(PhotosDataModule, "count_val")
 
 
 @dataclass
@@ -63,12 +79,8 @@ class BAPPSConfig(DataConfig):
 
     _target_: str = "perceptual.data.BAPPSDataModule"
     root: str = MISSING
-    train_subsets: list[str] = field(default_factory=lambda: ["train/traditional", "train/cnn", "train/mix"])
-    val_subsets: list[str] = field(
-        default_factory=lambda: [
-            f"val/{subset}" for subset in ("traditional", "cnn", "superres", "deblur", "color", "frameinterp")
-        ]
-    )
+    train_subsets: list[str] = field(default_factory=lambda: list(BAPPS_TRAIN))
+    val_subsets: list[str] = field(default_factory=lambda: list(BAPPS_VAL))
 
 
 @dataclass
@@ -77,8 +89,8 @@ class ManifestConfig(DataConfig):
 
     _target_: str = "perceptual.data.ManifestDataModule"
     path: str = MISSING
-    split_by: SplitBy = SplitBy.image
-    val_fraction: float = 0.3
+    split_by: SplitBy = SplitBy[default_of(ManifestDataModule, "split_by")]
+    val_fraction: float = default_of(ManifestDataModule, "val_fraction")
     split_seed: int = "${seed}"  # type: ignore[assignment]
 
 
@@ -89,20 +101,20 @@ class JNDConfig:
     _target_: str = "perceptual.data.JNDDataModule"
     root: str = MISSING
     subsets: list[str] | None = None
-    size: int = 64
-    batch_size: int = 50
-    num_workers: int | None = None
+    size: int = default_of(JNDDataModule, "size")
+    batch_size: int = default_of(JNDDataModule, "batch_size")
+    num_workers: int | None = default_of(JNDDataModule, "num_workers")
 
 
 @dataclass
 class OpinionConfig:
-    """Images that people rated beside a reference, for `evaluate.py`."""
+    """Images that people rated against a reference, for `evaluate.py`."""
 
     _target_: str = "perceptual.data.OpinionDataModule"
     path: str = MISSING
-    size: int = 256
-    batch_size: int = 20
-    num_workers: int | None = None
+    size: int = default_of(OpinionDataModule, "size")
+    batch_size: int = default_of(OpinionDataModule, "batch_size")
+    num_workers: int | None = default_of(OpinionDataModule, "num_workers")
 
 
 @dataclass
@@ -193,7 +205,7 @@ def register() -> None:
         ("bapps", BAPPSConfig),
         ("manifest", ManifestConfig),
         ("jnd", JNDConfig),
-        ("dmos", OpinionConfig),
+        ("opinions", OpinionConfig),
     ):
         store(group="schema/data", name=name, node=node)
 
