@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from perceptual.data import BAPPSDataModule, pack
-from perceptual.data.modules.photos import packaged
 from perceptual.data.readers.detect import read_origin
 from perceptual.data.synthetic.making import make_triplets
+from perceptual.data.synthetic.photographs import packaged
 from perceptual.data.writers.folders import write_folder
 
 ROUNDS = 7

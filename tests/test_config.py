@@ -17,6 +17,7 @@ REQUIRED = {
     "dmos": ["data.path=some.csv"],
     "jnd": ["data.root=somewhere"],
     "manifest": ["data.path=some.csv"],
+    "opinions": ["data.path=some.csv"],
 }
 
 

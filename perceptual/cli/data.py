@@ -46,7 +46,8 @@ def download(
 
     if source != "bapps":
         raise ValueError(f"no source {source!r}; there is bapps")
-    for line in download_bapps(root, [*(subsets or []), *(more or [])] or ["val", "jnd"]):
+    chosen = [*(subsets or []), *(more or [])] or ["val", "jnd"]
+    for line in download_bapps(root, chosen):  # type: ignore[arg-type]  # which checks the words
         typer.echo(line)
 
 
@@ -135,7 +136,7 @@ def show(
 
 
 def _find_photos(photos: str) -> list[str]:
-    from perceptual.data.modules.photos import find_photos, packaged
+    from perceptual.data.synthetic.photographs import find_photos, packaged
 
     return packaged() if photos == "packaged" else find_photos(photos)
 

@@ -9,10 +9,10 @@ from PIL import Image, ImageDraw, ImageFont
 from perceptual.data.decode import read_pixels, read_rgb, resized
 from perceptual.data.images import Images
 from perceptual.data.items.table import Table
-from perceptual.data.modules.photos import packaged
 from perceptual.data.readers.detect import read_origin
 from perceptual.data.readers.stores import KINDS, is_store, read_info, read_store
 from perceptual.data.synthetic.distortions import FAMILIES, distort
+from perceptual.data.synthetic.photographs import packaged
 
 SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
 _TILE = 96  # pixels of a patch on the sheet

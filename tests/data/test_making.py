@@ -4,9 +4,9 @@ import torch
 from PIL import Image
 
 from perceptual.data.decode import read_rgb
-from perceptual.data.modules.photos import TRAIN_PHOTOS, VAL_PHOTOS, packaged
 from perceptual.data.synthetic.distortions import GROUPS
 from perceptual.data.synthetic.making import make_pairs, make_triplets
+from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, VAL_PHOTOS, packaged
 
 
 def test_photographs_are_on_one_side_only():

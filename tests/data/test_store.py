@@ -16,10 +16,10 @@ from perceptual.data import BAPPSDataModule, ManifestDataModule, TripletDataset,
 from perceptual.data import pack as pack_table
 from perceptual.data.images import MappedImages
 from perceptual.data.loading import loader
-from perceptual.data.modules.photos import packaged
 from perceptual.data.readers.detect import read_origin
 from perceptual.data.readers.stores import read_info, read_store
 from perceptual.data.synthetic.making import make_triplets
+from perceptual.data.synthetic.photographs import packaged
 from perceptual.data.writers import stores as packing
 from perceptual.data.writers.partial import state_of, working_on
 from perceptual.data.writers.stores import UnusableImages, write_store

@@ -9,10 +9,10 @@ from killing import run_and_kill_when, tree_bytes
 from PIL import Image
 
 from perceptual.data import PairTable, TripletTable, read_store
-from perceptual.data.modules.photos import packaged
 from perceptual.data.readers.stores import read_info
 from perceptual.data.synthetic import making as makes
 from perceptual.data.synthetic.making import Item, Making, make_pairs, make_triplets
+from perceptual.data.synthetic.photographs import packaged
 from perceptual.data.synthetic.storing import make_store
 from perceptual.data.writers.stores import write_store
 

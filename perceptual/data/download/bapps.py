@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from perceptual.data import bapps_subsets
 from perceptual.data.download.archives import unpack
 from perceptual.data.download.http import fetch
 from perceptual.data.items.pairs import PairTable
@@ -34,37 +36,19 @@ class Part:
     counts: Mapping[str, int | None]  # items of each subset; None where the number is not published exactly
 
 
-BAPPS = {
-    "val": Part(
-        "twoafc_val.tar.gz",
-        "val",
-        "2afc/val",
-        TripletTable,
-        {
-            "traditional": 4720,
-            "cnn": 4720,
-            "superres": 10856,
-            "deblur": 9440,
-            "color": 4720,
-            "frameinterp": 1888,
-        },
-    ),
-    "jnd": Part("jnd.tar.gz", "jnd", "jnd", PairTable, {"val/traditional": None, "val/cnn": None}),
-    "train": Part(
-        "twoafc_train.tar.gz",
-        "train",
-        "2afc/train",
-        TripletTable,
-        {"traditional": None, "cnn": None, "mix": None},
-    ),
+Name = Literal["val", "jnd", "train"]
+BAPPS: dict[Name, Part] = {
+    "val": Part("twoafc_val.tar.gz", "val", "2afc/val", TripletTable, bapps_subsets.VAL),
+    "jnd": Part("jnd.tar.gz", "jnd", "jnd", PairTable, bapps_subsets.JND),
+    "train": Part("twoafc_train.tar.gz", "train", "2afc/train", TripletTable, bapps_subsets.TRAIN),
 }
 
 
 def download_bapps(
     root: str | Path,
-    subsets: Sequence[str] = ("val", "jnd"),
+    subsets: Sequence[Name] = ("val", "jnd"),
     base: str = BASE,
-    parts: Mapping[str, Part] = BAPPS,
+    parts: Mapping[Name, Part] = BAPPS,
 ) -> list[str]:
     """Bring parts of BAPPS to `<root>/2afc` and `<root>/jnd`; parts that are there are only checked.
 

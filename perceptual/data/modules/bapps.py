@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from perceptual.data import bapps_subsets
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.modules.two_afc import TwoAFCDataModule
 from perceptual.data.readers.folders import read_folder, subset_names
 from perceptual.data.readers.stores import is_store, read_store
 
-BAPPS_TRAIN = ("train/traditional", "train/cnn", "train/mix")
-BAPPS_VAL = ("val/traditional", "val/cnn", "val/superres", "val/deblur", "val/color", "val/frameinterp")
+BAPPS_TRAIN = tuple(f"train/{subset}" for subset in bapps_subsets.TRAIN)
+BAPPS_VAL = tuple(f"val/{subset}" for subset in bapps_subsets.VAL)
 
 
 class BAPPSDataModule(TwoAFCDataModule):
