@@ -3,9 +3,9 @@
     python -m benchmarks.training [--steps 12] [--output training.json]
 
 Both train the same AlexNet from the same random weights on the same batches of 50 (noise; the content of the
-images costs nothing), all weights, by Adam: what `model=tune` and `model=scratch` do. Ours runs under Lightning
-as train.py runs it, its loop and loader in the time. They take turns step by step, and the median step counts.
-First the numbers are compared: both give the same distances. Then ours tunes a SqueezeNet with
+images does not matter), all weights, by Adam: what `model=tune` and `model=scratch` do. Ours runs under
+Lightning as train.py runs it, its loop and loader in the time. They take turns step by step, and the median
+step counts. First the numbers are compared: both give the same distances. Then ours tunes a SqueezeNet with
 `trainer.precision=32-true` and with `bf16-mixed`, in short runs by turns.
 """
 

@@ -188,7 +188,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(folder, monkeypatch, capsys):
     monkeypatch.setattr(resume.os, "fsync", full)
     message = refused(monkeypatch, capsys)
     assert "cannot write checkpoint" in message
-    assert "No space left on device; the one before is whole; ckpt=last goes on from" in message
+    assert "No space left on device; the one before is complete; ckpt=last goes on from" in message
     assert read_checkpoint(last("runs"))["global_step"] == 2
     assert not list(Path("runs").glob("**/*.part"))
 
@@ -204,7 +204,7 @@ def test_a_file_that_may_not_grow_is_named_and_the_old_one_stays(tmp_path):
         try:
             AtomicCheckpointIO().save_checkpoint({"step": torch.zeros(10**6)}, path)
         except OSError as error:
-            os._exit(42 if "File too large; the one before is whole" in str(error) else 43)
+            os._exit(42 if "File too large; the one before is complete" in str(error) else 43)
         os._exit(44)
     assert finish(pid) == 42
     assert torch.load(path) == {"step": 1}
