@@ -63,7 +63,7 @@ def test_killed_in_the_middle_it_goes_on(tmp_path, monkeypatch):
     assert not partial.exists()
 
 
-def test_other_photographs_begin_anew(tmp_path, monkeypatch):
+def test_other_photographs_start_over(tmp_path, monkeypatch):
     monkeypatch.setattr(makes, "_CHUNK", 2)
     rng = np.random.default_rng(0)
     photo, bad = tmp_path / "photos/a.png", tmp_path / "photos/b.png"
