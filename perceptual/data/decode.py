@@ -1,4 +1,4 @@
-"""Decode image files to RGB pixels as a viewer shows them; by Pillow and NumPy only, so workers start fast."""
+"""Decode image files to RGB pixels as a viewer shows them; by Pillow and NumPy, so workers start fast."""
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
