@@ -80,7 +80,9 @@ def test_a_complete_store_is_left_and_others_are_refused(tmp_path):
     before = tree_bytes(tmp_path)
     assert make_store(triplets(4), tmp_path / "store", "photographs") == first
     for other in (triplets(5), triplets(4, seed=4), Making(PairTable, packaged(), 4, 3, 16)):
-        with pytest.raises(ValueError, match=r"is another store \(4 triplets at size 16, source: photographs"):
+        with pytest.raises(
+            ValueError, match=r"is another store \(4 triplets at size 16, source: photographs"
+        ):
             make_store(other, tmp_path / "store", "photographs")
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="exists already and is no store"):
