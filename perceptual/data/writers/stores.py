@@ -100,8 +100,8 @@ def already_there(dst: Path, request: str) -> StoreInfo:
     info = read_info(dst)
     if info.request != request:
         raise ValueError(
-            f"{dst} is another store ({info.items:,} {info.kind} at size {info.size}, source: {info.source}); "
-            "remove it or choose another place"
+            f"{dst} is another store ({info.items:,} {info.kind} at size {info.size}, source: "
+            f"{info.source}); remove it or choose another place"
         )
     return info
 
