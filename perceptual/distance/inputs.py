@@ -37,7 +37,9 @@ def to_rgb(metric: "LPIPS", **images: Tensor) -> list[Tensor]:
     first, *_ = images
     rgb = []
     for name, image in images.items():
-        alike = len(image) == len(images[first]) or 1 in (len(image), len(images[first]))
+        # neither len() nor `1 in (…)`, which fix the number of images in an exported program
+        count, others = image.shape[0], images[first].shape[0]
+        alike = count == others or count == 1 or others == 1
         if image.shape[1:] != images[first].shape[1:] or not alike:
             raise ValueError(
                 f"{first} and {name} must have one shape (or one of them a single image), got "

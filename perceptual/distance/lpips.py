@@ -172,10 +172,11 @@ class LPIPS(HubMixin, nn.Module):
         if len({batch.requires_grad for batch in batches}) > 1:  # one pass would give some a needless graph
             levels = list(zip(*(self.maps(batch) for batch in batches), strict=True))
         else:
-            sizes = [len(batch) for batch in batches]
+            sizes = [batch.shape[0] for batch in batches]  # len() would fix that of an exported program
             levels = [m.split(sizes) for m in self.maps(torch.cat(batches))]
-        if len({len(f) for f in levels[0]}) > 1:
-            count = max(len(f) for f in levels[0])
+        counts = [f.shape[0] for f in levels[0]]
+        if any(count != counts[0] for count in counts):
+            count = max(counts)
             levels = [tuple(f.expand(count, -1, -1, -1) for f in level) for level in levels]
         return levels
 
