@@ -1,6 +1,7 @@
 """Score perceptual distances on judgments: `python evaluate.py ckpt=runs/…/last.ckpt`, or `methods=[…]`."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import hydra
@@ -12,16 +13,16 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from perceptual.cli.errors import one_line_errors
-from perceptual.config import build, data_arguments, register
+from perceptual.cli.errors import one_line_errors, start
+from perceptual.config import build, data_arguments
 from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods
 from perceptual.evaluation.scoring import one_line, score
 from perceptual.evaluation.tables import NAMES, table, tables
-from perceptual.training.module import read_checkpoint
+from perceptual.training.checkpoints import read_checkpoint
 
-RELEASED = ("alexnet-v0.1", "squeezenet1_1-v0.1", "vgg16-v0.1")
+PUBLISHED = ("alexnet-v0.1", "squeezenet1_1-v0.1", "vgg16-v0.1")
 Scores = dict[str, dict[str, float]]
 Data = TwoAFCDataModule | JNDDataModule | OpinionDataModule
 
@@ -40,7 +41,7 @@ def evaluate(cfg: DictConfig) -> Scores:
     data = data_of(cfg)
     data.setup("validate")
     if distance is None:
-        return evaluate_methods(list(cfg.methods or RELEASED), data, cfg.results, **speed)
+        return evaluate_methods(listed(cfg.methods) or list(PUBLISHED), data, cfg.results, **speed)
     if not isinstance(data, TwoAFCDataModule):
         raise ValueError(f"ckpt= repeats the scores of training; on other data, methods=[{cfg.ckpt}]")
     scores = score({cfg.ckpt: distance}, data.val_dataloader(), data.subsets, data.jnd_subsets)
@@ -69,6 +70,11 @@ def evaluate_methods(chosen: list[str], data: Data, results: str, **speed: Any) 
     return scores
 
 
+def listed(methods: str | Sequence[str] | None) -> list[str]:
+    """The methods that were asked for; one alone is a list of one."""
+    return [methods] if isinstance(methods, str) else list(methods or [])
+
+
 def data_of(cfg: DictConfig) -> Data:
     """The data that `data=` chose, else those that the checkpoint was scored on in training."""
     if cfg.data is not None:
@@ -83,10 +89,10 @@ def data_of(cfg: DictConfig) -> Data:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    """Entry point: errors of the user are one line.
+    """Score.
 
     Raises:
-        CompactHydraException: in a multirun, nothing could be scored; Hydra reports it when all are done.
+        CompactHydraException: in a multirun, nothing could be scored; it is reported when all are done.
     """
     with one_line_errors(OmegaConfBaseException):
         try:
@@ -95,9 +101,8 @@ def main(cfg: DictConfig) -> None:
             if HydraConfig.get().mode is not RunMode.MULTIRUN:
                 raise
             print(f"error: {one_line(error)}", file=sys.stderr)
-            raise CompactHydraException("error: a run of the multirun gave no score") from None
+            raise CompactHydraException("a run of the multirun gave no score") from None
 
 
 if __name__ == "__main__":
-    register()
-    main()
+    start(main)

@@ -34,9 +34,9 @@ from torch import Tensor
 from benchmarks.timing import NETS, arguments, report, same_weights
 from perceptual.data.items.distinct import DistinctPairs
 from perceptual.data.items.triplets import TripletDataset, TripletTable
-from perceptual.data.modules.photos import packaged
 from perceptual.data.readers.stores import read_store
 from perceptual.data.synthetic.making import make_triplets
+from perceptual.data.synthetic.photographs import packaged
 from perceptual.data.writers.stores import write_store
 from perceptual.distance.lpips import LPIPS
 from perceptual.training import cache

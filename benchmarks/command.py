@@ -24,7 +24,7 @@ from perceptual.cli.batches import Pair, measure_all, stack
 from perceptual.cli.images import list_images, read_pair
 from perceptual.cli.method import choose
 from perceptual.data.decode import read_rgb
-from perceptual.data.modules.photos import packaged
+from perceptual.data.synthetic.photographs import packaged
 
 COUNT, SIDE, ROUNDS = 1000, 256, 3
 BATCH = 16  # of the bare loop, which larger ones make no faster

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.distance import TOLERANCE
 from benchmarks.timing import ROUNDS, arguments, medians, report, same_weights
 
 COUNT, SIDE = 4, 256
@@ -24,11 +25,12 @@ KINDS = ("lpips", "ours", "held")
 Step = Callable[[], tuple[Tensor, Tensor]]
 
 
-def steps(name: str) -> dict[str, Step]:
+def steps(name: str, device: str = "cpu") -> dict[str, Step]:
     """Each gives the loss and its gradient to the first images."""
-    theirs, ours = same_weights(name)
+    theirs, ours = same_weights(name, device)
     theirs.requires_grad_(False)
-    x, y = torch.rand(2, COUNT, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, COUNT, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    x, y = images.to(device)
     losses: dict[str, Callable[[Tensor], Tensor]] = {
         "lpips": lambda x: theirs(x, y, normalize=True),
         "ours": lambda x: ours(x, y),
@@ -45,19 +47,21 @@ def steps(name: str) -> dict[str, Step]:
     return {kind: partial(step, loss) for kind, loss in losses.items()}
 
 
-def measure(name: str) -> dict[str, Any]:
-    """Time and memory of each, and ratios to the package's."""
-    calls = steps(name)
+def measure(name: str, device: str) -> dict[str, Any]:
+    """Time of each and, on the CPU, memory, and ratios to the package's."""
+    calls = steps(name, device)
     expected, gradient = calls["lpips"]()
     for kind in ("ours", "held"):
         value, grad = calls[kind]()
-        torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(value, expected, **TOLERANCE[device])
         # as vectors: where a feature is within rounding of a ReLU's 0, single pixels differ by more
         assert (grad - gradient).norm() < 0.02 * gradient.norm(), f"the gradient of {kind} is another"
     seconds = medians(calls)
     row: dict[str, Any] = {"net": name}
     row |= {f"{kind} ms": 1000 * taken for kind, taken in seconds.items()}
     row |= {f"{kind} time": seconds[kind] / seconds["lpips"] for kind in ("ours", "held")}
+    if device != "cpu":
+        return row
     found = {kind: memory(name, kind) for kind in KINDS}
     for part in ("peak", "grown"):
         row |= {f"{kind} {part} MiB": found[kind][part] for kind in KINDS}
@@ -97,4 +101,10 @@ if __name__ == "__main__":
         print(json.dumps(grow(*sys.argv[2:4])))
         sys.exit()
     options = arguments(__doc__, "loss.json")
-    report([measure(net) for net in options.nets], options.output, count=COUNT, side=SIDE, rounds=ROUNDS)
+    report(
+        [measure(net, options.device) for net in options.nets],
+        options.output,
+        count=COUNT,
+        side=SIDE,
+        rounds=ROUNDS,
+    )

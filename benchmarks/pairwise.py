@@ -14,16 +14,17 @@ from typing import Any
 
 import torch
 
+from benchmarks.distance import TOLERANCE
 from benchmarks.timing import ROUNDS, arguments, medians, report, same_weights
 
 COUNT, SLICE, SIDE = 200, 40, 64
 MANY, BUDGET = 2000, 256 << 20
 
 
-def measure(name: str) -> dict[str, Any]:
-    """Time of both for `COUNT` images, and memory of ours for `MANY`."""
-    theirs, ours = same_weights(name)
-    images = torch.rand(COUNT, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+def measure(name: str, device: str) -> dict[str, Any]:
+    """Time of both for `COUNT` images, and on the CPU memory of ours for `MANY`."""
+    theirs, ours = same_weights(name, device)
+    images = torch.rand(COUNT, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(device)
     pairs = list(itertools.combinations(range(COUNT), 2))
     timed = pairs[:: len(pairs) // SLICE][:SLICE]
 
@@ -32,7 +33,7 @@ def measure(name: str) -> dict[str, Any]:
         return torch.cat(calls).flatten()
 
     rows, columns = torch.tensor(timed).T
-    torch.testing.assert_close(ours.pairwise(images)[rows, columns], loop(), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(ours.pairwise(images)[rows, columns], loop(), **TOLERANCE[device])
     seconds = medians({"lpips": loop, "ours": lambda: ours.pairwise(images)})
     whole = seconds["lpips"] * len(pairs) / len(timed)
     return {
@@ -40,7 +41,7 @@ def measure(name: str) -> dict[str, Any]:
         f"lpips s ({len(pairs)} calls)": whole,
         "ours s": seconds["ours"],
         "faster": whole / seconds["ours"],
-        **memory(name),
+        **(memory(name) if device == "cpu" else {}),
     }
 
 
@@ -78,5 +79,5 @@ if __name__ == "__main__":
         sys.exit()
     options = arguments(__doc__, "pairwise.json")
     with torch.no_grad():
-        rows = [measure(net) for net in options.nets]
+        rows = [measure(net, options.device) for net in options.nets]
     report(rows, options.output, images=COUNT, side=SIDE, rounds=ROUNDS, many=MANY)

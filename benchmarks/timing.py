@@ -26,8 +26,8 @@ NETS = {"alexnet": "alex", "squeezenet1_1": "squeeze", "vgg16": "vgg"}
 ROUNDS = 7
 
 
-def same_weights(name: str) -> tuple[lpips.LPIPS, LPIPS]:
-    """`lpips.LPIPS` and ours, calibration v0.1, on one network.
+def same_weights(name: str, device: str = "cpu") -> tuple[lpips.LPIPS, LPIPS]:
+    """`lpips.LPIPS` and ours, calibration v0.1, with one network's weights, on a device.
 
     Its weights are the real ones where `PERCEPTUAL_WEIGHTS` has them, else random, as fast as any others.
     """
@@ -37,14 +37,14 @@ def same_weights(name: str) -> tuple[lpips.LPIPS, LPIPS]:
     if find_local(name, "default"):
         backbone = Backbone(name)
         _copy(backbone.net, theirs.net)
-        return theirs, LPIPS(backbone, "v0.1")
+        return theirs.to(device), LPIPS(backbone, "v0.1").to(device)
     generator = torch.Generator().manual_seed(0)
     for parameter in theirs.net.parameters():
         if parameter.ndim > 1:  # features keep their size from level to level, as those of trained networks
             nn.init.kaiming_normal_(parameter, generator=generator)
     backbone = Backbone(name, weights=None)
     _copy(theirs.net, backbone.net)
-    return theirs, LPIPS(backbone, "v0.1")
+    return theirs.to(device), LPIPS(backbone, "v0.1").to(device)
 
 
 def of_torchmetrics(name: str, theirs: lpips.LPIPS) -> nn.Module:
@@ -53,7 +53,7 @@ def of_torchmetrics(name: str, theirs: lpips.LPIPS) -> nn.Module:
         warnings.simplefilter("ignore")
         distance = _LPIPS(net=NETS[name], pnet_rand=True)
     _copy(theirs.net, distance.net)
-    return distance
+    return distance.to(next(theirs.parameters()).device)
 
 
 def _copy(source: nn.Module, target: nn.Module) -> None:
@@ -66,20 +66,29 @@ def medians(calls: Mapping[str, Callable[[], Any]], rounds: int = ROUNDS) -> dic
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(-2, rounds):
         for name, call in calls.items():
+            finish_device()
             start = time.perf_counter()
             call()
+            finish_device()
             if turn >= 0:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
+def finish_device() -> None:
+    """Wait for the GPU, if it is in use: calls return before it has done their work."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def machine() -> dict[str, Any]:
-    """Processor, threads and libraries: ratios are of these."""
+    """Processor, graphics card, threads and libraries: ratios are of these."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "processor": models[0] if models else platform.processor(),
         "cores": os.cpu_count(),
+        "card": torch.cuda.get_device_name() if torch.cuda.is_initialized() else None,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
@@ -102,8 +111,11 @@ def arguments(description: str | None, output: str) -> argparse.Namespace:
     )
     parser.add_argument("nets", nargs="*", metavar="NET", help=f"of {', '.join(NETS)} (default: all)")
     parser.add_argument("--output", type=Path, default=Path(output), help="where the JSON goes")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda, where it takes one")
     options = parser.parse_args()
     if unknown := set(options.nets) - set(NETS):
         parser.error(f"NET must be of {', '.join(NETS)}, got {', '.join(sorted(unknown))}")
     options.nets = options.nets or list(NETS)
+    if options.device != "cpu":
+        torch.zeros(1, device=options.device)  # one line of PyTorch's if there is none
     return options

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from perceptual.features.backbone import Backbone
     from perceptual.training.module import PerceptualRanker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["LPIPS", "Backbone", "PerceptualRanker", "__version__"]
 
 _HOMES = {

@@ -1,26 +1,45 @@
 """Typed schemas of `conf/`: a misspelt key or a value of the wrong type is refused before an image is read.
 
-Each config group has one here, stored as `schema/<group>`; its YAML files begin with it. Default values stand
-here, once; the YAML files say only what differs.
+Each config group has one here, stored as `schema/<group>`; its YAML files begin with it. Choices and defaults
+of data modules are taken from their signatures; the YAML files say only what differs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from inspect import signature
+from typing import Any, get_args
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-Variant = Enum("Variant", ["lin", "tune", "scratch", "lora"])
-Ranking = Enum("Ranking", ["paper", "antisymmetric"])
-Form = Enum("Form", ["per_position", "pooled"])
-Optimizer = Enum("Optimizer", ["adam", "adamw", "sgd"])
-Schedule = Enum("Schedule", ["paper", "constant", "cosine"])
-SplitBy = Enum("SplitBy", ["image", "triplet"])
+from perceptual.data import (
+    JNDDataModule,
+    ManifestDataModule,
+    OpinionDataModule,
+    PhotosDataModule,
+    TwoAFCDataModule,
+)
+from perceptual.data.items import splits
+from perceptual.data.modules.bapps import BAPPS_TRAIN, BAPPS_VAL
+from perceptual.distance.lpips import FORMS
+from perceptual.features.backbone import PRECISIONS
+from perceptual.ranking import RANKINGS
+from perceptual.training import settings
+from perceptual.training.module import PerceptualRanker
+
+# mypy cannot read the members of these enums, which stand in the library
+Variant = Enum("Variant", settings.VARIANTS)  # type: ignore[misc]
+Ranking = Enum("Ranking", list(RANKINGS))  # type: ignore[misc]
+Form = Enum("Form", FORMS)  # type: ignore[misc]
+LinInit = Enum("LinInit", settings.LIN_INITS)  # type: ignore[misc]
+Optimizer = Enum("Optimizer", settings.OPTIMIZERS)  # type: ignore[misc]
+Schedule = Enum("Schedule", settings.SCHEDULES)  # type: ignore[misc]
+Augmentation = Enum("Augmentation", settings.AUGMENTATIONS)  # type: ignore[misc]
+Precision = Enum("Precision", PRECISIONS)  # type: ignore[misc]
+SplitBy = Enum("SplitBy", get_args(splits.SplitBy))  # type: ignore[misc]
 Cache = Enum("Cache", ["on", "off"])
-Precision = Enum("Precision", ["32-true", "bf16-mixed"])  # by Lightning's names
 
 
 @dataclass
@@ -33,18 +52,23 @@ class BackboneConfig:
     input_size: int | None = None
 
 
+def default_of(function: Callable[..., Any], name: str) -> Any:
+    """The default value of a function's argument."""
+    return signature(function).parameters[name].default
+
+
 @dataclass
 class DataConfig:
     """What the data modules of triplets have in common."""
 
     _target_: str = MISSING
-    size: int = 64
-    batch_size: int = 50
-    num_workers: int | None = None
-    weight_by_votes: bool = False
+    size: int = default_of(TwoAFCDataModule, "size")
+    batch_size: int = default_of(TwoAFCDataModule, "batch_size")
+    num_workers: int | None = default_of(TwoAFCDataModule, "num_workers")
+    weight_by_votes: bool = default_of(TwoAFCDataModule, "weight_by_votes")
     seed: int = "${seed}"  # type: ignore[assignment]  # OmegaConf resolves and checks it
-    jnd: str | None = None  # JND pairs to score in validation; by default BAPPS's own, where they are
-    cache: Cache = Cache.on  # train.py: compute what a frozen backbone says once, and keep it
+    jnd: str | None = default_of(TwoAFCDataModule, "jnd")
+    cache: Cache = Cache.on  # train.py: compute the features of a frozen backbone once, and keep them
 
 
 @dataclass
@@ -52,8 +76,8 @@ class PhotosConfig(DataConfig):
     """Packaged photographs and a simulated observer."""
 
     _target_: str = "perceptual.data.PhotosDataModule"
-    count_train: int = 4000
-    count_val: int = 1000
+    count_train: int = default_of(PhotosDataModule, "count_train")
+    count_val: int = default_of(PhotosDataModule, "count_val")
 
 
 @dataclass
@@ -62,12 +86,8 @@ class BAPPSConfig(DataConfig):
 
     _target_: str = "perceptual.data.BAPPSDataModule"
     root: str = MISSING
-    train_subsets: list[str] = field(default_factory=lambda: ["train/traditional", "train/cnn", "train/mix"])
-    val_subsets: list[str] = field(
-        default_factory=lambda: [
-            f"val/{subset}" for subset in ("traditional", "cnn", "superres", "deblur", "color", "frameinterp")
-        ]
-    )
+    train_subsets: list[str] = field(default_factory=lambda: list(BAPPS_TRAIN))
+    val_subsets: list[str] = field(default_factory=lambda: list(BAPPS_VAL))
 
 
 @dataclass
@@ -76,8 +96,8 @@ class ManifestConfig(DataConfig):
 
     _target_: str = "perceptual.data.ManifestDataModule"
     path: str = MISSING
-    split_by: SplitBy = SplitBy.image
-    val_fraction: float = 0.3
+    split_by: SplitBy = SplitBy[default_of(ManifestDataModule, "split_by")]
+    val_fraction: float = default_of(ManifestDataModule, "val_fraction")
     split_seed: int = "${seed}"  # type: ignore[assignment]
 
 
@@ -88,20 +108,20 @@ class JNDConfig:
     _target_: str = "perceptual.data.JNDDataModule"
     root: str = MISSING
     subsets: list[str] | None = None
-    size: int = 64
-    batch_size: int = 50
-    num_workers: int | None = None
+    size: int = default_of(JNDDataModule, "size")
+    batch_size: int = default_of(JNDDataModule, "batch_size")
+    num_workers: int | None = default_of(JNDDataModule, "num_workers")
 
 
 @dataclass
 class OpinionConfig:
-    """Images that people rated beside a reference, for `evaluate.py`."""
+    """Images that people rated against a reference, for `evaluate.py`."""
 
     _target_: str = "perceptual.data.OpinionDataModule"
     path: str = MISSING
-    size: int = 256
-    batch_size: int = 20
-    num_workers: int | None = None
+    size: int = default_of(OpinionDataModule, "size")
+    batch_size: int = default_of(OpinionDataModule, "batch_size")
+    num_workers: int | None = default_of(OpinionDataModule, "num_workers")
 
 
 @dataclass
@@ -111,20 +131,21 @@ class ModelConfig:
     _target_: str = "perceptual.training.module.PerceptualRanker"
     backbone: Any = "${backbone}"
     variant: Variant = MISSING
-    ranking: Ranking = Ranking.paper
-    form: Form = Form.per_position
-    lin_init: str = "random"
-    optimizer: Optimizer = Optimizer.adam
-    lr: float = 1e-4
-    backbone_lr_factor: float = 1.0
-    betas: tuple[float, float] = (0.5, 0.999)
-    weight_decay: float = 0.0
-    schedule: Schedule = Schedule.paper
-    warmup: float = 0.0
-    dropout: float = 0.5
-    lora_rank: int = 8
-    augmentation: list[str] = field(default_factory=list)
-    compile: bool = False  # compare features by compiled code; needs a C++ compiler
+    ranking: Ranking = Ranking[default_of(PerceptualRanker, "ranking")]
+    form: Form = Form[default_of(PerceptualRanker, "form")]
+    lin_init: LinInit = LinInit[default_of(PerceptualRanker, "lin_init")]
+    optimizer: Optimizer = Optimizer[default_of(PerceptualRanker, "optimizer")]
+    lr: float = default_of(PerceptualRanker, "lr")
+    backbone_lr_factor: float = default_of(PerceptualRanker, "backbone_lr_factor")
+    betas: tuple[float, float] = default_of(PerceptualRanker, "betas")
+    weight_decay: float = default_of(PerceptualRanker, "weight_decay")
+    schedule: Schedule = Schedule[default_of(PerceptualRanker, "schedule")]
+    warmup: float = default_of(PerceptualRanker, "warmup")
+    dropout: float = default_of(PerceptualRanker, "dropout")
+    lora_rank: int = default_of(PerceptualRanker, "lora_rank")
+    augmentation: list[Augmentation] = field(default_factory=list)
+    # compare features by compiled code; needs a C++ compiler
+    compile: bool = default_of(PerceptualRanker, "compile")
     seed: int = "${seed}"  # type: ignore[assignment]
 
 
@@ -172,9 +193,9 @@ class EvaluateConfig:
 
     seed: int = 0
     ckpt: str | None = None
-    methods: list[str] | None = None
+    methods: Any = None  # a list of names, or one
     results: str = "results"
-    precision: Precision = Precision["32-true"]  # of deep features; bf16-mixed is faster, and kept apart
+    precision: Precision = Precision[PRECISIONS[0]]  # of deep features; bf16-mixed is faster, and kept apart
     compile: bool = False  # compare deep features by compiled code; needs a C++ compiler
     data: Any = None
 
@@ -192,7 +213,7 @@ def register() -> None:
         ("bapps", BAPPSConfig),
         ("manifest", ManifestConfig),
         ("jnd", JNDConfig),
-        ("dmos", OpinionConfig),
+        ("opinions", OpinionConfig),
     ):
         store(group="schema/data", name=name, node=node)
 
@@ -212,6 +233,16 @@ def data_arguments(node: DictConfig) -> dict[str, Any]:
 
 
 def build(node: DictConfig | Mapping[str, Any], **parts: Any) -> Any:
-    """The object that a node describes: its `_target_` called with its plain values, and with built parts."""
+    """The object that a node describes: its `_target_` called with its plain values, and with built parts.
+
+    Raises:
+        ValueError: a value for which the target has no argument, or none for one that it needs.
+    """
     arguments = plain(node) if isinstance(node, DictConfig) else dict[str, Any](node)
-    return get_object(arguments.pop("_target_"))(**arguments, **parts)
+    target = get_object(arguments.pop("_target_"))
+    try:
+        signature(target).bind(**arguments, **parts)
+    except TypeError as error:
+        takes = ", ".join(name for name in signature(target).parameters if name not in parts)
+        raise ValueError(f"{target.__name__} {error}; it takes {takes}") from error
+    return target(**arguments, **parts)

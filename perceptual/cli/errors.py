@@ -1,9 +1,14 @@
 """What a user did wrong is one line on stderr and a non-zero exit, never a traceback."""
 
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+FULL, OURS = "HYDRA_FULL_ERROR", "PERCEPTUAL_ONE_LINE"
+# groups of version 0.1 that set one key, and that key
+MOVED = {"ranking": "ranking=…", "form": "form=…", "augmentation": "augmentation=[flip,swap]"}
 
 
 @contextmanager
@@ -20,12 +25,54 @@ def one_line_errors(*also: type[Exception]) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains as it flushes
         sys.exit(1)
     except caught as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if os.environ.get(FULL) == "1" and OURS not in os.environ:
             raise
         for problem in getattr(error, "problems", []):
             print(problem, file=sys.stderr)
-        message = " ".join(str(error).split()) or type(error).__name__
-        sys.exit(f"error: {message}")
+        sys.exit(f"error: {explain(error)}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def start(main: Callable[[], object]) -> None:
+    """Run a program that Hydra configures; what it, Hydra or OmegaConf refuses is one line."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    from perceptual.config import register
+
+    register()
+    if os.environ.get(FULL) != "1":
+        # Hydra raises instead of printing in its own words; processes that this one starts do likewise
+        os.environ |= {FULL: "1", OURS: "1"}
+    with one_line_errors(HydraException, OmegaConfBaseException, MisconfigurationException):
+        try:
+            main()
+        except OSError as error:  # of Hydra, as it makes the run's folder: `main` reports its own
+            if error.filename is None:
+                raise
+            raise ValueError(
+                f"the folder of this run cannot be made: {explain(error)}; runs=… names another place"
+            ) from error
+
+
+def explain(error: BaseException) -> str:
+    """What an error says, in one line."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{str(error.filename)!r}: {error.strerror}"
+    if match := re.match(r"Could not override '(\w+)'\.", said):
+        if match[1] in MOVED:
+            return f"{match[1]} is a key now, not a group: model.{MOVED[match[1]]}"
+        return f"there is no group {match[1]!r}; `--help` lists them"
+    cause = error.__cause__
+    if cause is not None and type(cause).__module__.startswith("omegaconf"):
+        # Hydra's line has the key and advice to add it; OmegaConf's first line says what is wrong
+        return f"{str(error).splitlines()[0].rstrip('.')}: {str(cause).splitlines()[0]}"
+    if type(error).__module__.startswith("omegaconf"):
+        key = getattr(error, "full_key", None)
+        first = str(error).splitlines()[0]
+        return f"{key}: {first}" if key and key not in first else first
+    return said.partition(" Config search path:")[0]

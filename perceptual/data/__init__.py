@@ -1,4 +1,4 @@
-"""Triplets and pairs that people judged: reading, checking, packing, splitting and batching them."""
+"""Images that people judged, as triplets, pairs and opinions: read, checked, packed, split and batched."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from perceptual.data.modules.photos import PhotosDataModule as PhotosDataModule
     from perceptual.data.modules.two_afc import TwoAFCDataModule as TwoAFCDataModule
     from perceptual.data.readers.csv_files import read_manifest as read_manifest
-    from perceptual.data.readers.csv_files import read_nights as read_nights
     from perceptual.data.readers.csv_files import read_opinion_manifest as read_opinion_manifest
     from perceptual.data.readers.csv_files import read_pair_manifest as read_pair_manifest
     from perceptual.data.readers.folders import read_folder as read_folder
     from perceptual.data.readers.folders import read_pair_folder as read_pair_folder
+    from perceptual.data.readers.nights import read_nights as read_nights
     from perceptual.data.readers.stores import read_store as read_store
     from perceptual.data.writers.stores import pack as pack
 
-# imported when asked for: a worker process that only decodes files needs neither torch nor Lightning
+# imported on first use: a worker process that only decodes files needs neither torch nor Lightning
 _HOMES = {
     "BAPPSDataModule": "modules.bapps",
     "JNDDataModule": "modules.jnd",
@@ -50,7 +50,7 @@ _HOMES = {
     "pack": "writers.stores",
     "read_folder": "readers.folders",
     "read_manifest": "readers.csv_files",
-    "read_nights": "readers.csv_files",
+    "read_nights": "readers.nights",
     "read_opinion_manifest": "readers.csv_files",
     "read_pair_folder": "readers.folders",
     "read_pair_manifest": "readers.csv_files",

@@ -1,21 +1,49 @@
-"""Worker processes for work on files, which end when their parent does, however it ended."""
+"""Work on many files: by one process or by several, which end when their parent does, however it ended."""
 
 import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from threading import Thread
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+def each_done(
+    work: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], workers: int, label: str
+) -> Iterator[tuple[int, Result]]:
+    """Call `work(*task)` for every task and yield (number of the task, result) as each is done.
+
+    A progress bar is drawn where stderr is a terminal. One worker is this process, with the tasks in order.
+    """
+    from rich.console import Console  # not at the top: worker processes import this module
+    from rich.progress import track
+
+    console = Console(stderr=True)
+
+    def tracked(done: Iterator[tuple[int, Result]]) -> Iterator[tuple[int, Result]]:
+        quiet = not console.is_terminal
+        yield from track(done, label, len(tasks), console=console, transient=True, disable=quiet)
+
+    if workers == 1 or len(tasks) < 2:
+        yield from tracked((number, work(*task)) for number, task in enumerate(tasks))
+        return
+    with worker_pool(min(workers, len(tasks))) as pool:
+        number_of = {pool.submit(work, *task): number for number, task in enumerate(tasks)}
+        # popped, so that no result is kept once it was given out
+        yield from tracked((number_of.pop(done), done.result()) for done in as_completed(list(number_of)))
 
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes: nothing of the parent's threads or locks is copied into them."""
+    """A pool of spawned processes: nothing of the parent's threads or locks is copied into them."""
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
     try:
         yield pool
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C, do not first do what is left
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, do not finish the tasks that wait
 
 
 def _end_with_parent() -> None:
@@ -26,4 +54,4 @@ def _wait_for_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # a killed parent tells its workers nothing: they would wait for work forever
+        os._exit(1)  # a killed parent sends its workers nothing: they would wait for tasks forever

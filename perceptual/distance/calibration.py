@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from perceptual.distance import saved_folder
 from perceptual.features import networks
@@ -24,6 +24,7 @@ from perceptual.features.backbone import Backbone
 FOLDER = Path(__file__).parent / "calibrations"
 DEFAULT, UNCALIBRATED, RANDOM = "default", "uncalibrated", "random"
 PUBLISHED = "v0.1"  # what `default` means where it exists
+SCHEMES = "hf-hub:|hf_hub:|local-dir:"  # of names with slashes
 SEED = 0  # of the weights of `NAME-random`
 
 
@@ -70,13 +71,16 @@ class Calibration(NamedTuple):
 
 def split(name: str) -> tuple[str, str]:
     """`vgg-v0.0` → (`vgg16`, `v0.0`), and likewise `uncalibrated` and `random`; else (name, `default`)."""
-    match = re.fullmatch(rf"([^/]+)-(v\d+\.\d+|{UNCALIBRATED}|{RANDOM})", name)
+    if "/" in name and not re.match(SCHEMES, name):
+        return name, DEFAULT  # a path or owner/name
+    match = re.fullmatch(rf"(.+)-(v\d+\.\d+|{UNCALIBRATED}|{RANDOM})", name)
     return (networks.resolve(match[1]), match[2]) if match else (networks.resolve(name), DEFAULT)
 
 
-def build(backbone: str | Backbone, lin: str | os.PathLike[str] | None) -> tuple[Backbone, Calibration]:
+def build(backbone: "str | nn.Module", lin: str | os.PathLike[str] | None) -> tuple[Backbone, Calibration]:
     """The backbone and the calibration that the arguments of `LPIPS` name; raises what that does."""
-    if isinstance(backbone, Backbone):
+    if isinstance(backbone, nn.Module):
+        backbone = Backbone.of(backbone)
         return backbone, _default(backbone) if lin == DEFAULT else load(backbone.name, lin)
     name, said = split(backbone)
     networks.check_name(name)

@@ -49,9 +49,10 @@ class HubMixin:
             ValueError: naming the file that was damaged or changed, or does not fit the backbone.
         """
         build: Any = cls
-        _, suffix = calibrations.split(str(source))
+        is_folder = Path(source).expanduser().is_dir()
+        suffix = calibrations.DEFAULT if is_folder else calibrations.split(str(source))[1]
         how = {"spatial": spatial, "value_range": value_range, "check_range": check_range}
-        if suffix != calibrations.DEFAULT and not Path(source).is_dir():
+        if suffix != calibrations.DEFAULT:
             named: T = build(str(source), **how)
             return named
         folder = saved_folder.find(

@@ -39,7 +39,8 @@ class LPIPS(HubMixin, nn.Module):
 
     Args:
         backbone: name of a network (torchvision's `alexnet` and `squeezenet1_1`, any of timm; `alex`, `vgg`
-            and `squeeze` as in the `lpips` package), or a built `Backbone`. `NAME-uncalibrated`, `NAME-v0.1`,
+            and `squeeze` as in the `lpips` package), a built `Backbone`, or any module that fulfils
+            `FeatureNetwork`. `NAME-uncalibrated`, `NAME-v0.1`,
             `NAME-v0.0` and `NAME-random` name the calibration too.
         lin: `"default"`, the published calibration v0.1 where there is one for that network, else
             uncalibrated; `"v0.1"` or `"v0.0"` (v0.0 with its unscaled input); None for the uncalibrated
@@ -67,7 +68,7 @@ class LPIPS(HubMixin, nn.Module):
 
     def __init__(
         self,
-        backbone: str | Backbone = "alexnet",
+        backbone: str | nn.Module = "alexnet",
         lin: str | os.PathLike[str] | None = calibrations.DEFAULT,
         *,
         spatial: bool = False,
@@ -236,9 +237,7 @@ class LPIPS(HubMixin, nn.Module):
         Raises:
             ValueError: what `embed` raises; sizes that differ; `memory` not positive.
         """
-        for name, batch in (("images", images), ("other", other)):
-            if batch is not None:
-                check(self, name, batch)
+        check(self, {"images": images} | ({} if other is None else {"other": other}))
 
         def embed(batch: Tensor) -> Tensor:
             (rgb,) = to_rgb(self, images=batch)

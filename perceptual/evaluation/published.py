@@ -2,19 +2,10 @@
 
 import numpy as np
 
+from perceptual.data.bapps_subsets import VAL as BAPPS_VAL  # a set with just these numbers is BAPPS val
 from perceptual.evaluation.results import Row
 
-# triplets by subset: a set with just these is BAPPS val
-BAPPS_VAL = {
-    "traditional": 4720,
-    "cnn": 4720,
-    "superres": 10856,
-    "deblur": 9440,
-    "color": 4720,
-    "frameinterp": 1888,
-}
-
-# percent; subsets in the order above
+# percent; subsets in the order of BAPPS_VAL
 TABLE_5 = {
     "Human": (80.8, 84.4, 73.4, 67.1, 68.8, 68.6),
     "L2": (59.9, 77.8, 64.7, 58.2, 63.5, 55.0),

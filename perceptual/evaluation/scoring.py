@@ -60,19 +60,7 @@ def measure(distances: Mapping[str, Distance], batches: Iterable[Any]) -> dict[s
 @torch.no_grad()
 def compare(distance: Distance, batch: Any) -> tuple[Tensor, ...]:
     """(d0, d1) of a batch of triplets, or (distance,) of a batch of pairs, on the device of the distance."""
-    device = _device(distance)
-    if hasattr(batch, "means"):
-        return tuple(batch.distances(distance))
-    if not hasattr(batch, "ref"):
-        return (distance(batch.p0.to(device), batch.p1.to(device)),)
-    batch = batch.to(device)
-    if hasattr(batch, "images"):  # each once
-        if hasattr(distance, "among"):
-            return tuple(batch.distances(distance))
-        batch = batch.apart()
-    if hasattr(distance, "triplet"):
-        return tuple(batch.distances(distance))
-    return distance(batch.ref, batch.p0), distance(batch.ref, batch.p1)
+    return tuple(batch.to(_device(distance)).distances(distance))
 
 
 def score(

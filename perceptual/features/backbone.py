@@ -1,6 +1,6 @@
 """Backbone: images in [0, 1] → feature maps, shallow to deep."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceptual.features import networks
+from perceptual.features import custom, networks
 from perceptual.features import weights as weight_files
+from perceptual.features.joint import Joint
+from perceptual.features.names import JOINT, members, parse
+from perceptual.features.network import Network
 
 PATCH = 64  # side of the patches that LPIPS was made with
 SIZE_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError)  # by which networks refuse a size
@@ -35,8 +38,14 @@ class Backbone(nn.Module):
     Args:
         name: `alexnet` or `squeezenet1_1` (torchvision, LPIPS's taps), or any timm name, with or without a
             tag. `alex`, `vgg` and `squeeze` stand for `alexnet`, `vgg16` and `squeezenet1_1`.
+            `hf-hub:owner/name` and `local-dir:path` as timm takes them; `torchvision:NAME` with the option
+            `nodes`; `NAME[option=value,…]` for a variant; `A+B` for several networks as one, whose levels
+            follow one another, each with its own size rule.
         weights: `"default"` (the directory `PERCEPTUAL_WEIGHTS`, an installed package, then the hub), the
-            path of a `.safetensors` or `.pth` file, or None for random weights.
+            path of a `.safetensors`, `.pth` or `.ckpt` file, or None for random weights.
+        options: arguments of timm's constructor, such as `{"aa_layer": "blurpc"}`, or of `torchvision:NAME`
+            `{"nodes": ["layer1", "layer2"]}`. They become part of the name.
+        prefix: of the names that the weights have in their file, such as `model.encoder.`.
         out_indices: levels to tap, rising; negative ones count from the last. By default LPIPS's on AlexNet,
             SqueezeNet and VGG16, the first five of another pyramid, or the blocks at the four quarters of a
             network of one resolution (ViT).
@@ -48,15 +57,20 @@ class Backbone(nn.Module):
             several times as fast on processors that support it. Distances of such maps are still float32.
 
     Attributes:
+        name: the whole name, with its options: the identity of the network without its weights.
         channels: channels of each level.
-        source: where the weights are from: `random`, `file:…`, `package:…` or `hub:…`.
+        source: where the weights are from: `random`, `file:…`, `package:…`, `hub:…`, or `given` (built).
         spec: the arguments that it was built with, except how it is trained and what it normalises with.
 
     Raises:
-        ValueError: unknown name, level or precision; a weights file that lacks what the taps need.
+        ValueError: unknown name, option, level or precision; weights that lack what the taps need.
         FileNotFoundError: weights that are neither on this machine nor on the hub.
     """
 
+    name: str
+    spec: dict[str, Any]
+    precision: Precision
+    input_size: tuple[int, int] | None
     mean: Tensor
     std: Tensor
     net: Any
@@ -66,6 +80,8 @@ class Backbone(nn.Module):
         name: str = "alexnet",
         weights: str | None = "default",
         *,
+        options: Mapping[str, Any] | None = None,
+        prefix: str = "",
         out_indices: Sequence[int] | None = None,
         input_size: int | None = None,
         trainable: bool = False,
@@ -77,30 +93,81 @@ class Backbone(nn.Module):
         check_precision(precision)
         if input_size is not None and input_size < 1:
             raise ValueError(f"input_size must be a positive number of pixels or None, got {input_size}")
-        self.name = networks.resolve(name)
-        self.spec: dict[str, Any] = {
+        parts = members(name)
+        if len(parts) > 1:
+            said = {
+                "options": options,
+                "prefix": prefix,
+                "out_indices": out_indices,
+                "input_size": input_size,
+            }
+            _check_joint(name, weights, {**said, "mean": mean, "std": std})
+            joined = [Backbone(part, weights, trainable=trainable) for part in parts]
+            self.name, network = JOINT.join(part.name for part in joined), _joint(joined)
+        else:
+            self.name = str(parse(name, options))
+            size = (input_size, input_size) if input_size else None
+            network = networks.build(self.name, weights, out_indices, size, prefix)
+        self.spec = {
             "name": self.name,
             "weights": weights,
             "out_indices": out_indices,
             "input_size": input_size,
-        }
-        self.trainable = trainable
+        } | ({"prefix": prefix} if prefix else {})
         self.precision = precision
-        size = (input_size, input_size) if input_size else None
-        network = networks.build(self.name, weights, out_indices, size)
-        self.net, self.source = network.net, network.source
-        self.out_indices, self.channels = network.out_indices, network.channels
-        self._channels_last = network.channels_last
+        self._hold(network._replace(mean=mean or network.mean, std=std or network.std), trainable)
         # convolutions on CPU, and under autocast on GPU, are up to ten times faster with channels last
         for parameter in self.net.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        for key, values in (("mean", mean or network.mean), ("std", std or network.std)):
-            buffer = torch.tensor([float(value) for value in values]).view(1, 3, 1, 1)
-            self.register_buffer(key, buffer, persistent=False)
-        self.input_size = network.input_size
         if network.input_size is None and network.fallback_size and not self._takes((PATCH, PATCH)):
             self.input_size = network.fallback_size
+
+    @classmethod
+    def of(
+        cls,
+        network: nn.Module,
+        *,
+        name: str | None = None,
+        trainable: bool = False,
+        learned: bool = True,
+    ) -> "Backbone":
+        """The backbone that a built network is, see `FeatureNetwork`; it is held, not copied.
+
+        Args:
+            network: the network; a `Backbone` is returned as it is.
+            name: what to call it; by default its `name`, else that of its class.
+            trainable: as `Backbone` takes it; its weights are frozen or not in place.
+            learned: whether its weights are of earlier training, whose batch statistics are kept.
+
+        Raises:
+            ValueError: it does not fulfil the contract.
+        """
+        if isinstance(network, Backbone):
+            return network
+        backbone = cls.__new__(cls)
+        nn.Module.__init__(backbone)
+        backbone.name = str(name or getattr(network, "name", None) or type(network).__name__)
+        backbone.spec = {"name": backbone.name, "weights": "given" if learned else None}
+        backbone.precision = "32-true"
+        mean, std = (
+            [float(value) for value in torch.as_tensor(getattr(network, key, default)).flatten()]
+            for key, default in (("mean", (0, 0, 0)), ("std", (1, 1, 1)))
+        )
+        channels = custom.channels_of(network, backbone.name)
+        levels = tuple(range(len(channels)))
+        backbone._hold(Network(network, levels, channels, "given", mean, std, prepares=True), trainable)
+        return backbone
+
+    def _hold(self, network: Network, trainable: bool) -> None:
+        self.net, self.source = network.net, network.source
+        self.out_indices, self.channels = network.out_indices, network.channels
+        self.input_size, self._channels_last = network.input_size, network.channels_last
+        self._prepares = network.prepares
+        for key, values in (("mean", network.mean), ("std", network.std)):
+            buffer = torch.tensor([float(value) for value in values]).view(1, 3, 1, 1)
+            self.register_buffer(key, buffer, persistent=False)
+        self.trainable = trainable
         self.requires_grad_(trainable)
         self.train(trainable)
 
@@ -114,7 +181,9 @@ class Backbone(nn.Module):
             return [m[:0] for m in self(images.new_zeros(1, *images.shape[1:]))]
         if self.input_size and images.shape[-2:] != self.input_size:
             images = _resized(images, self.input_size)
-        normalized = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        normalized = images
+        if not self._prepares:
+            normalized = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         mixed = self.precision == "bf16-mixed"  # the meta device knows no autocast
         with torch.autocast(images.device.type, torch.bfloat16) if mixed else nullcontext():
             if torch.compiler.is_compiling():
@@ -175,12 +244,31 @@ class Backbone(nn.Module):
         training = self.net.training
         self.net.eval()
         try:
-            self.net(next(self.net.parameters()).new_zeros(1, 3, *size))
+            self.net(self.mean.new_zeros(1, 3, *size))
         except SIZE_ERRORS:
             return False
         finally:
             self.net.train(training)
         return True
+
+
+def _joint(joined: Sequence[Backbone]) -> Network:
+    channels = [count for part in joined for count in part.channels]
+    sources = list(dict.fromkeys(part.source for part in joined))
+    source = "random" if "random" in sources else "; ".join(sources)
+    levels = tuple(range(len(channels)))
+    # each part normalises and resizes by its own rule
+    return Network(Joint(joined), levels, channels, source, (0, 0, 0), (1, 1, 1), prepares=True)
+
+
+def _check_joint(name: str, weights: str | None, others: Mapping[str, Any]) -> None:
+    if said := [key for key, value in others.items() if value]:
+        raise ValueError(
+            f"{name} are several networks as one: {', '.join(said)} cannot be said of all; "
+            "options are written in the name, A[option=value]+B"
+        )
+    if weights not in ("default", None):
+        raise ValueError(f"{name} are several networks as one: weights must be 'default' or None")
 
 
 def check_precision(precision: str) -> None:

@@ -22,21 +22,25 @@ class LocalWeights(NamedTuple):
     source: str
 
 
-def find_local(name: str, weights: str | os.PathLike[str]) -> LocalWeights | None:
+def find_local(name: str, weights: str | os.PathLike[str], prefix: str = "") -> LocalWeights | None:
     """Weights of the backbone `name` that need no hub, or None where only the hub can have them.
 
     Args:
         name: backbone name, with or without timm's tag.
         weights: `"default"` looks for `<name>.safetensors`, then for the part before the dot, in the
             directory that `PERCEPTUAL_WEIGHTS` names, then in installed packages. Anything else is the path
-            of a `.safetensors` or `.pth` file.
+            of a `.safetensors`, `.pth` or `.ckpt` file.
+        prefix: of the names that the network's weights have in that file, inside a larger model.
 
     Raises:
         FileNotFoundError: the given file, or the directory of `PERCEPTUAL_WEIGHTS`, does not exist.
         ValueError: the file is not a state dict that can be read without running code from it.
     """
     if weights != "default":
-        return LocalWeights(read(Path(weights)), f"file:{Path(weights).expanduser().absolute()}")
+        path = Path(weights).expanduser().absolute()
+        return LocalWeights(_below(prefix, read(path), path), f"file:{path}")
+    if prefix:
+        raise ValueError(f"prefix={prefix!r} is for weights=path/to/file, got weights='default'")
     if (found := locate(name)) is None:
         return None
     path, source = found
@@ -80,6 +84,18 @@ def read(path: Path) -> StateDict:
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights file {str(path)!r} holds no state dict (names mapped to tensors)")
     return state
+
+
+def _below(prefix: str, state: StateDict, path: Path) -> StateDict:
+    """What stands below a prefix in the names of a state dict, without it."""
+    found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if not found:
+        heads = dict.fromkeys(".".join(key.split(".")[:2]) for key in state)
+        raise ValueError(
+            f"no weight in {str(path)!r} has a name that begins with prefix={prefix!r}; "
+            f"names begin with {', '.join(list(heads)[:6])}"
+        )
+    return found
 
 
 def _read(path: Path) -> StateDict:

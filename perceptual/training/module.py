@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from perceptual.distance.lpips import LPIPS, Form
-from perceptual.features.backbone import Backbone
+from perceptual.features.build import build_backbone
 from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore, two_afc_score
 from perceptual.ranking import RANKINGS, Ranking, ranking_loss
 from perceptual.training import checkpoints, lora
@@ -109,7 +109,7 @@ class PerceptualRanker(pl.LightningModule):
             augmentation = list(augmentation)
         self.save_hyperparameters(ignore="compile")
         check_settings(self.hparams)
-        built = Backbone(**backbone, trainable=variant in ("tune", "scratch"))
+        built = build_backbone(backbone, trainable=variant in ("tune", "scratch"))
         self._built_on = built.fingerprint()
         if variant == "lora":
             lora.add(built.net, built.name, lora_rank)

@@ -7,8 +7,8 @@ from PIL import Image
 from trees import write_pair_subset, write_subset
 
 from perceptual.data import BAPPSDataModule, JNDDataModule, read_folder
-from perceptual.data.modules.photos import packaged
 from perceptual.data.readers.stores import read_info
+from perceptual.data.synthetic.photographs import packaged
 
 
 @pytest.fixture

@@ -25,3 +25,18 @@ def tree_bytes(folder: Path) -> dict[str, str]:
     """Hash of every file below a folder."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def run_and_kill_when(work: Callable[[], object], reached: Callable[[], bool]) -> None:
+    """SIGKILL as soon as the work has reached a point; it must not be done before."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    while not reached():
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0), "the work ended before it was killed"
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from perceptual.data.decode import read_rgb, resized
-from perceptual.data.modules.photos import TRAIN_PHOTOS, packaged
 from perceptual.data.synthetic.distortions import FAMILIES, GROUPS, distort
+from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, packaged
 
 LEVELS = (0, 0.2, 0.4, 0.6, 0.8, 1)
 

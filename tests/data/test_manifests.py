@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from trees import write_image, write_manifest
 
-from perceptual.data import read_manifest, read_nights, read_pair_manifest
+from perceptual.data import read_manifest, read_nights, read_opinion_manifest, read_pair_manifest
+from perceptual.data.readers.detect import read_origin
 
 HEADER = "ref,p0,p1,judge"
 
@@ -31,6 +32,52 @@ def test_manifest_takes_what_spreadsheets_write(tmp_path):
     assert [Path(path).name for path in table.images] == ["a b.png", "b.png"]
 
 
+SPREADSHEETS = {
+    "semicolons": " ref;P0;p1 ;Judge;Votes\r\na.png;b.png;c,d.png;0,25;4\r\na.png;c,d.png;b.png;1;2,0\r\n",
+    "tabs": "REF\tp0\tp1\tjudge\na.png\tb.png\tc,d.png\t0.25\na.png\tc,d.png\tb.png\t1e0\n",
+    "commas": 'Ref, p0, p1, judge\na.png, b.png,"c,d.png",.25\na.png,"c,d.png",b.png,1\n,,,\n',
+    "quoted": '"ref";"p0";"p1";"judge"\n"a.png";"b.png";"c,d.png";"0,25"\na.png;c,d.png;b.png;1.0\n;;;\n',
+}
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("name", SPREADSHEETS)
+def test_manifests_saved_by_spreadsheets(tmp_path, bom, name):
+    (tmp_path / "t.csv").write_bytes(bom + SPREADSHEETS[name].encode())
+    table = read_manifest(tmp_path / "t.csv")
+    assert table.judgment.tolist() == [0.25, 1]
+    assert (None if table.votes is None else table.votes.tolist()) == (
+        [4, 2] if "votes" in SPREADSHEETS[name].lower() else None
+    )
+    names = [[Path(table.images[i]).name for i in column] for column in table.items()]
+    assert names == [["a.png", "a.png"], ["b.png", "c,d.png"], ["c,d.png", "b.png"]]
+
+
+def test_pairs_and_opinions_saved_by_spreadsheets(tmp_path):
+    (tmp_path / "p.csv").write_text("p0; P1;SAME;Subset\na.png;b.png;0,75;x\n")
+    pairs = read_pair_manifest(tmp_path / "p.csv")
+    assert (pairs.same.tolist(), pairs.subsets) == ([0.75], ["x"])
+    assert read_origin(tmp_path / "p.csv")[""].same.tolist() == [0.75]  # found to be pairs all the same
+    (tmp_path / "o.csv").write_text("Ref;Dist;Score\na.png;b.png;-12,5\na.png;c.png;1,5e1\n")
+    assert read_opinion_manifest(tmp_path / "o.csv").score.tolist() == [-12.5, 15]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ref\tp0\tp1\tjudge\na\tb\tc\t0,5\n", "line 2 has '0,5'"),  # only `;` says that commas are decimal
+        ("ref;p0;p1;judge\na;b;c;1,2\n", r"judge must be a number in \[0, 1\]; .* line 2 has '1,2'"),
+        ("ref;p0;p1;judge\na;b;c;1.000,5\n", "line 2 has '1.000,5'"),
+        ("ref;p0;p1;judge\na;b;c\n", "1 rows do not have 4 cells: line 2 has 3"),
+        ("ref;p0;p1;judge;Judge\na;b;c;1;1\n", "the header has ref, p0, p1, judge, judge"),
+    ],
+)
+def test_cells_of_spreadsheets_are_checked(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_manifest(tmp_path / "t.csv")
+
+
 @pytest.mark.parametrize("cell", ["nan", "1.2", "-0.1", "much", "", "inf"])
 def test_manifest_judgments_that_are_none(tmp_path, cell):
     path = write_manifest(tmp_path / "t.csv", 0, [(0, 1, 2, 0.5), (0, 1, 2, cell)], HEADER)
@@ -53,7 +100,7 @@ def test_manifest_lists_first_offenders_and_counts_all(tmp_path):
         (HEADER + ",vote", (0, 1, 2, 0.5, 4), "the header has ref, p0, p1, judge, vote"),
         (HEADER + ",judge", (0, 1, 2, 0.5, 0.5), "the header has"),
         (HEADER + ",votes", (0, 1, 2, 0.5, 0), "votes must be a number of at least 1"),
-        (HEADER + ",votes", (0, 1, 2, 0.5), "1 rows have not 5 cells: line 2 has 4"),
+        (HEADER + ",votes", (0, 1, 2, 0.5), "1 rows do not have 5 cells: line 2 has 4"),
         (HEADER + ",split", (0, 1, 2, 0.5, "valid"), "split must be one of train, val, test; 1 of 1 are not"),
     ],
 )
@@ -86,7 +133,7 @@ def test_material_manifest():
 
 def test_manifest_that_nobody_judged(tmp_path):
     path = write_manifest(tmp_path / "t.csv", 0, [(0, 1, 2, ""), (0, 2, 1, "")], HEADER)
-    with pytest.raises(ValueError, match="the column judge is empty, nobody has judged these yet"):
+    with pytest.raises(ValueError, match="the column judge is empty: these have not been judged yet"):
         read_manifest(path)
 
 
@@ -131,7 +178,7 @@ def test_nights(tmp_path):
         ("0,0,0,7,a,b,c,x,True,train", "left_vote or right_vote must be positive; .* line 2 has '0'"),
         ("0,much,0,7,a,b,c,x,True,train", "left_vote must be a number of at least 0"),
         ("0,1,0,7,a,b,c,x,True,valid", "split must be one of train, val, test"),
-        ("0,1,0", "1 rows have not 10 cells"),
+        ("0,1,0", "1 rows do not have 10 cells"),
     ],
 )
 def test_nights_rows_are_checked(tmp_path, row, message):

@@ -16,11 +16,12 @@ from perceptual.data import BAPPSDataModule, ManifestDataModule, TripletDataset,
 from perceptual.data import pack as pack_table
 from perceptual.data.images import MappedImages
 from perceptual.data.loading import loader
-from perceptual.data.modules.photos import packaged
 from perceptual.data.readers.detect import read_origin
 from perceptual.data.readers.stores import read_info, read_store
 from perceptual.data.synthetic.making import make_triplets
+from perceptual.data.synthetic.photographs import packaged
 from perceptual.data.writers import stores as packing
+from perceptual.data.writers.partial import state_of, working_on
 from perceptual.data.writers.stores import UnusableImages, write_store
 
 HEADER = "ref,p0,p1,judge,votes,subset,split"
@@ -236,7 +237,7 @@ def test_packing_again(root, tmp_path):
     before = tree_bytes(tmp_path / "store")
     assert pack(root, tmp_path / "store") == first
     assert tree_bytes(tmp_path / "store") == before
-    with pytest.raises(ValueError, match=r"is a store of something else \(18 triplets at size 16 of"):
+    with pytest.raises(ValueError, match=r"is another store \(18 triplets at size 16, source: "):
         pack(root, tmp_path / "store", size=24)
     (tmp_path / "other/2afc").mkdir(parents=True)
     with pytest.raises(ValueError, match="exists already and is no store"):
@@ -245,7 +246,7 @@ def test_packing_again(root, tmp_path):
 
 def test_one_process_at_a_time(root, tmp_path):
     with (
-        packing._partial(tmp_path / "store/2afc"),
+        working_on(tmp_path / "store/2afc"),
         pytest.raises(ValueError, match="another process is writing"),
     ):
         pack(root, tmp_path / "store")
@@ -352,7 +353,7 @@ def test_a_partial_store_with_damaged_images_is_mended(root, tmp_path, monkeypat
     np.lib.format.open_memmap(partial / "images.npy", mode="r+")[2] = 0
     bad.write_bytes(good)
     plan = (partial / "plan").read_text().split()[0]
-    (partial / "plan").write_text(f"{plan} {packing._state_of(read_origin(root)['2afc'].images)}")
+    (partial / "plan").write_text(f"{plan} {state_of(read_origin(root)['2afc'].images)}")
     pack(root, tmp_path / "store")
     pack(root, tmp_path / "whole")
     assert tree_bytes(tmp_path / "store") == tree_bytes(tmp_path / "whole")

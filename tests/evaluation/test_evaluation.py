@@ -313,7 +313,14 @@ def opinions(tmp_path):
 
 def test_opinion_scores_are_correlated_by_the_same_command(opinions, monkeypatch, capsys):
     methods = "methods=[l2,ssim,squeezenet1_1]"
-    run("evaluate.py", "data=dmos", f"data.path={opinions}", "data.size=64", methods, monkeypatch=monkeypatch)
+    run(
+        "evaluate.py",
+        "data=opinions",
+        f"data.path={opinions}",
+        "data.size=64",
+        methods,
+        monkeypatch=monkeypatch,
+    )
     assert "SRCC × 100" in capsys.readouterr().out
     (place,) = find("results")
     items = place.items()

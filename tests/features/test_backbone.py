@@ -16,7 +16,9 @@ from timm.models.resnet import BasicBlock
 from torch import nn
 
 from perceptual.features.backbone import Backbone
-from perceptual.features.networks import ALIASES, TORCHVISION, default_levels
+from perceptual.features.names import ALIASES
+from perceptual.features.timm_networks import default_levels
+from perceptual.features.torchvision_networks import TORCHVISION
 
 # of every kind the smallest at hand: convolutions, pyramids without a first level at stride 2, BatchNorm and
 # LayerNorm, patches of 16 and 14, windows, maps with channels last, fixed sizes

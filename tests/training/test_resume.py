@@ -139,7 +139,12 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(folder, variant
 
 def test_steps_that_end_a_run_may_be_raised(folder):
     # 9 batches an epoch: it ends with one, then within one
-    arguments = ("model=lin", "trainer.max_epochs=6", "augmentation=swap", "callbacks.last.steps=null")
+    arguments = (
+        "model=lin",
+        "trainer.max_epochs=6",
+        "model.augmentation=[swap]",
+        "callbacks.last.steps=null",
+    )
     assert finish(start("whole", *arguments, "trainer.max_steps=27")) == 0
     for number, steps in enumerate((9, 13, 27)):
         more = ["ckpt=last"] if number else []

@@ -1,7 +1,7 @@
-"""Download BAPPS (Zhang et al. 2018) and unpack it, so that it is there whole or not at all.
+"""Download BAPPS (Zhang et al. 2018) and unpack it.
 
-Work in progress lies in `<root>/.download`; a folder is put in its place, by renaming, once it is complete
-and checked. Run again after any interruption, it goes on where it stopped.
+Work in progress is in `<root>/.download`; a folder is moved to its place once it is complete and checked. Run
+again after an interruption, the download continues where it stopped.
 """
 
 import os
@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from perceptual.data import bapps_subsets
 from perceptual.data.download.archives import unpack
 from perceptual.data.download.http import fetch
 from perceptual.data.items.pairs import PairTable
@@ -34,53 +36,35 @@ class Part:
     counts: Mapping[str, int | None]  # items of each subset; None where the number is not published exactly
 
 
-BAPPS = {
-    "val": Part(
-        "twoafc_val.tar.gz",
-        "val",
-        "2afc/val",
-        TripletTable,
-        {
-            "traditional": 4720,
-            "cnn": 4720,
-            "superres": 10856,
-            "deblur": 9440,
-            "color": 4720,
-            "frameinterp": 1888,
-        },
-    ),
-    "jnd": Part("jnd.tar.gz", "jnd", "jnd", PairTable, {"val/traditional": None, "val/cnn": None}),
-    "train": Part(
-        "twoafc_train.tar.gz",
-        "train",
-        "2afc/train",
-        TripletTable,
-        {"traditional": None, "cnn": None, "mix": None},
-    ),
+Name = Literal["val", "jnd", "train"]
+BAPPS: dict[Name, Part] = {
+    "val": Part("twoafc_val.tar.gz", "val", "2afc/val", TripletTable, bapps_subsets.VAL),
+    "jnd": Part("jnd.tar.gz", "jnd", "jnd", PairTable, bapps_subsets.JND),
+    "train": Part("twoafc_train.tar.gz", "train", "2afc/train", TripletTable, bapps_subsets.TRAIN),
 }
 
 
 def download_bapps(
     root: str | Path,
-    subsets: Sequence[str] = ("val", "jnd"),
+    subsets: Sequence[Name] = ("val", "jnd"),
     base: str = BASE,
-    parts: Mapping[str, Part] = BAPPS,
+    parts: Mapping[Name, Part] = BAPPS,
 ) -> list[str]:
-    """Bring parts of BAPPS to `<root>/2afc` and `<root>/jnd`; parts that are there are only checked.
+    """Download parts of BAPPS to `<root>/2afc` and `<root>/jnd`; parts that exist are only checked.
 
     Args:
-        root: folder for the data set. An archive that lies in it already is taken, and left there.
+        root: folder for the data set. An archive that is in it already is used, and left there.
         subsets: of "val", "jnd" and "train"; 1.1, 0.2 and 5.3 GB to download.
-        base: URL that the names of the archives are appended to.
-        parts: what the names of subsets mean.
+        base: URL of the folder of the archives.
+        parts: the archives by subset.
 
     Returns:
-        a line on each part, with its folder and the number of its items.
+        a line per part, with its folder and the number of its items.
 
     Raises:
-        ValueError: for an unknown subset, an archive that is damaged or has what it should not, or a folder
-            that is there and incomplete.
-        OSError: if something cannot be downloaded, with the URL to bring by other means and where to put it.
+        ValueError: an unknown subset, an archive that is damaged or unsafe, or a folder that exists and is
+            incomplete.
+        OSError: an archive cannot be downloaded; names its URL and where to put it.
     """
     unknown = [subset for subset in subsets if subset not in parts]
     if unknown or not subsets:

@@ -1,7 +1,7 @@
-"""The distinct pairs of images among judged items: where images recur, far fewer than the items have."""
+"""The distinct pairs of images among judged items: far fewer than the items where images recur."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from perceptual.data.images import Images, read_batch
+from perceptual.data.items.distance import Distance
 from perceptual.data.items.opinions import OpinionDataset
 from perceptual.data.items.pairs import PairDataset
 from perceptual.data.items.triplets import TripletDataset
@@ -20,11 +21,19 @@ class ImagePair(NamedTuple):
     p0: Tensor  # (N, 3, S, S) float32, RGB in [0, 1]
     p1: Tensor  # the same
 
+    def distances(self, distance: Distance) -> tuple[Tensor]:
+        """(d,), the distance of each pair, (N,), by a distance (x, y) → (N,)."""
+        return (distance(self.p0, self.p1),)
+
+    def to(self, *args: Any, **kwargs: Any) -> "ImagePair":
+        """The pairs on another device, as `Tensor.to`."""
+        return ImagePair(*(images.to(*args, **kwargs) for images in self))
+
 
 class DistinctPairs(Dataset[ImagePair]):
     """Every pair of images that judged items compare, once each, sorted by its first image.
 
-    Triplets compare (ref, p0) and (ref, p1); JND pairs and images with opinion scores are one pair each. A
+    Triplets compare (ref, p0) and (ref, p1); JND pairs and rated images are one pair each. A
     DataLoader gets whole batches through `__getitems__`.
 
     Args:

@@ -1,8 +1,11 @@
-"""Opinion scores: single distorted images, each rated beside its reference (DMOS)."""
+"""Opinions: distorted images, each rated against its reference; their batches, table and dataset.
+
+A rating is a difference mean opinion score (DMOS): larger = worse.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -10,16 +13,25 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from perceptual.data.images import Images, read_batch
+from perceptual.data.items.distance import Distance
 from perceptual.data.items.table import Table
 
 
 class OpinionBatch(NamedTuple):
-    """N distorted images with their references, and how bad people found them."""
+    """N distorted images with their references, and how people rated them."""
 
     p0: Tensor  # (N, 3, S, S) float32, RGB in [0, 1], the references
     p1: Tensor  # the same, the distorted images
     score: Tensor  # (N,) float32, larger = worse, on the scale of the study
     subset: Tensor  # (N,) int64, index into the datamodule's `subsets`
+
+    def distances(self, distance: Distance) -> tuple[Tensor]:
+        """(d,), the distance of each image from its reference, (N,), by a distance (x, y) → (N,)."""
+        return (distance(self.p0, self.p1),)
+
+    def to(self, *args: Any, **kwargs: Any) -> "OpinionBatch":
+        """The batch on another device, as `Tensor.to`."""
+        return OpinionBatch(*(column.to(*args, **kwargs) for column in self))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -44,7 +56,7 @@ class OpinionDataset(Dataset[OpinionBatch]):
         size: side S of the square that images are resized to (PIL bilinear, antialiased).
 
     Raises:
-        ValueError: if images cannot be used.
+        ValueError: images cannot be used.
     """
 
     def __init__(self, table: OpinionTable, size: int) -> None:

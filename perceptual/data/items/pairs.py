@@ -1,4 +1,4 @@
-"""JND pairs: the batch that models see, the table they are listed in, and the dataset between the two."""
+"""JND pairs: their batches, table and dataset."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from perceptual.data.images import Images, read_batch
+from perceptual.data.items.distance import Distance
 from perceptual.data.items.table import Table
 
 
@@ -21,9 +22,13 @@ class PairBatch(NamedTuple):
     same: Tensor  # (N,) float32, fraction of people who said "same"
     subset: Tensor  # (N,) int64, index into the datamodule's `subsets`
 
-    def distances(self, distance: Any) -> tuple[Tensor]:
-        """The distance of each pair, (N,), alone in a tuple."""
+    def distances(self, distance: Distance) -> tuple[Tensor]:
+        """(d,), the distance of each pair, (N,), by a distance (x, y) → (N,)."""
         return (distance(self.p0, self.p1),)
+
+    def to(self, *args: Any, **kwargs: Any) -> "PairBatch":
+        """The batch on another device, as `Tensor.to`."""
+        return PairBatch(*(column.to(*args, **kwargs) for column in self))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,7 +53,7 @@ class PairDataset(Dataset[PairBatch]):
         size: side S of the square that images are resized to (PIL bilinear, antialiased).
 
     Raises:
-        ValueError: if images cannot be used.
+        ValueError: images cannot be used.
     """
 
     def __init__(self, table: PairTable, size: int = 64) -> None:

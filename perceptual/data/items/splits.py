@@ -1,4 +1,7 @@
-"""Hold out triplets for validation, so that what was learnt by heart does not count as knowledge."""
+"""Hold out triplets for validation, so that memorised images do not raise the score."""
+
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -23,7 +26,7 @@ def split_by_image(table: TripletTable, fraction: float, seed: int) -> tuple[np.
         masks (N,) of the training and the validation triplets.
 
     Raises:
-        ValueError: if one side would be empty.
+        ValueError: one side would be empty.
     """
     image_count = int(max(table.ref.max(), table.p0.max(), table.p1.max())) + 1
     start, end = np.concatenate([table.ref, table.ref]), np.concatenate([table.p0, table.p1])
@@ -50,6 +53,13 @@ def split_by_triplet(table: TripletTable, fraction: float, seed: int) -> tuple[n
     rank = np.random.default_rng(seed).permutation(triplets.shape[1])
     held_out = (rank < round(fraction * len(rank)))[which.reshape(-1)]
     return _both(~held_out, held_out, f"by triplet with fraction={fraction}")
+
+
+SplitBy = Literal["image", "triplet"]
+SPLIT_BY: dict[SplitBy, Callable[[TripletTable, float, int], tuple[np.ndarray, np.ndarray]]] = {
+    "image": split_by_image,
+    "triplet": split_by_triplet,
+}
 
 
 def _both(train: np.ndarray, val: np.ndarray, how: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""2AFC triplets: the batch that models see, the table they are listed in, and the dataset between the two."""
+"""2AFC triplets: their batches, table and dataset."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,14 @@ from torch.utils.data import Dataset
 
 from perceptual.data.images import Images, read_batch
 from perceptual.data.items.augmentation import crop, light, mirror, replace_half
+from perceptual.data.items.distance import Distance
 from perceptual.data.items.table import Table
 
 Batch = TypeVar("Batch", "TripletBatch", "SharedTripletBatch")
 
 
 class TripletBatch(NamedTuple):
-    """N triplets and how people judged them."""
+    """N triplets and their judgments."""
 
     ref: Tensor  # (N, 3, S, S) float32, RGB in [0, 1]
     p0: Tensor  # the same
@@ -26,10 +27,17 @@ class TripletBatch(NamedTuple):
     weight: Tensor  # (N,) float32, weight in the loss: 1 unless votes weight it
     subset: Tensor  # (N,) int64, index into the datamodule's `subsets`; -1 if it is none of them
 
-    def distances(self, distance: Any) -> tuple[Tensor, Tensor]:
-        """(d0, d1), each (N,), by a distance with `triplet(ref, p0, p1)`, as LPIPS is."""
-        d0, d1 = distance.triplet(self.ref, self.p0, self.p1)
-        return d0, d1
+    def distances(self, distance: Distance) -> tuple[Tensor, Tensor]:
+        """(d0, d1), each (N,): distances of p0 and of p1 from ref.
+
+        Args:
+            distance: (x, y) → (N,). Its method `triplet(ref, p0, p1) → (d0, d1)` is called where there is
+                one; LPIPS's passes ref through the network once.
+        """
+        if hasattr(distance, "triplet"):
+            d0, d1 = distance.triplet(self.ref, self.p0, self.p1)
+            return d0, d1
+        return distance(self.ref, self.p0), distance(self.ref, self.p1)
 
     def to(self, *args: Any, **kwargs: Any) -> "TripletBatch":
         """The batch on another device, as `Tensor.to`."""
@@ -40,11 +48,11 @@ class TripletBatch(NamedTuple):
         return self._changed(lambda images: mirror(images, draws))
 
     def crop(self, draws: Tensor) -> "TripletBatch":
-        """The batch with each triplet's images cropped alike, by draws (N, 3), see `augment.crop`."""
+        """The batch with all three images of a triplet cropped alike, by draws (N, 3), see `crop`."""
         return self._changed(lambda images: crop(images, draws))
 
     def light(self, draws: Tensor) -> "TripletBatch":
-        """The batch with each triplet's images under another light, by draws (N, 4), see `augment.light`."""
+        """The batch with all three images of a triplet relit alike, by draws (N, 4), see `light`."""
         return self._changed(lambda images: light(images, draws))
 
     def swap(self, draws: Tensor) -> "TripletBatch":
@@ -67,17 +75,25 @@ class SharedTripletBatch(NamedTuple):
     weight: Tensor
     subset: Tensor
 
-    def distances(self, distance: Any) -> tuple[Tensor, Tensor]:
-        """(d0, d1), each (N,), by a distance with `among(images, first, second)`, as LPIPS has it."""
-        d0, d1 = distance.among(self.images, self.ref.repeat(2), torch.cat([self.p0, self.p1])).chunk(2)
-        return d0, d1
+    def distances(self, distance: Distance) -> tuple[Tensor, Tensor]:
+        """(d0, d1), each (N,): distances of p0 and of p1 from ref.
+
+        Args:
+            distance: (x, y) → (N,). Its method `among(images, first, second) → (P,)` is called where there
+                is one; LPIPS's passes each image through the network once. Any other distance compares the
+                triplets as `apart` gives them.
+        """
+        if hasattr(distance, "among"):
+            d0, d1 = distance.among(self.images, self.ref.repeat(2), torch.cat([self.p0, self.p1])).chunk(2)
+            return d0, d1
+        return self.apart().distances(distance)
 
     def to(self, *args: Any, **kwargs: Any) -> "SharedTripletBatch":
         """The batch on another device, as `Tensor.to`."""
         return SharedTripletBatch(*(column.to(*args, **kwargs) for column in self))
 
     def apart(self) -> TripletBatch:
-        """The same triplets with images of their own."""
+        """The same triplets, each with its own copy of the images."""
         ref, p0, p1 = (self.images[rows] for rows in (self.ref, self.p0, self.p1))
         return TripletBatch(ref, p0, p1, *self[4:])
 
@@ -86,11 +102,11 @@ class SharedTripletBatch(NamedTuple):
         return self._replace(images=mirror(self.images, draws[:1]))
 
     def crop(self, draws: Tensor) -> "SharedTripletBatch":
-        """The batch with all images cropped alike, by the first of draws (N, 3), see `augment.crop`."""
+        """The batch with all images cropped alike, by the first of draws (N, 3), see `crop`."""
         return self._replace(images=crop(self.images, draws[:1]))
 
     def light(self, draws: Tensor) -> "SharedTripletBatch":
-        """The batch with all images under another light, by the first of draws (N, 4), see `light`."""
+        """The batch with all images relit alike, by the first of draws (N, 4), see `light`."""
         return self._replace(images=light(self.images, draws[:1]))
 
     def swap(self, draws: Tensor) -> "SharedTripletBatch":
@@ -130,14 +146,14 @@ class TripletDataset(Dataset[TripletBatch]):
         weight_by_votes: weight each triplet by its votes over the table's mean votes, instead of 1.
 
     Raises:
-        ValueError: if images cannot be used, or votes are asked for and the table has none.
+        ValueError: images cannot be used, or `weight_by_votes` and the table has no votes.
     """
 
     def __init__(self, table: TripletTable, size: int = 64, weight_by_votes: bool = False) -> None:
         weight = np.ones(len(table), np.float32)
         if weight_by_votes:
             if table.votes is None:
-                raise ValueError("weight_by_votes=True needs votes, and these triplets carry none")
+                raise ValueError("weight_by_votes=True needs votes, but these triplets have none")
             weight = table.votes / table.votes.mean()
         self.table = table.open(size)
         self.images: Images = self.table.images  # type: ignore[assignment]
@@ -164,13 +180,13 @@ class TripletDataset(Dataset[TripletBatch]):
         return self._judgment[rows], self._weight[rows], self._subset[rows]
 
     def recurs(self, batch_size: int) -> bool:
-        """Whether images recur so often that a batch has them at least twice each, on average."""
+        """Whether a batch would hold each of its images at least twice, on average."""
         distinct = len(self.items.unique())
         return 2 * distinct <= len(self.items) * min(batch_size, len(self))
 
 
 class SharedTriplets(Dataset[SharedTripletBatch]):
-    """The same triplets in batches that hold each image once, for judgments that cover a few images densely.
+    """The same triplets in batches that hold each image once, for judgments of few images in many triplets.
 
     Args:
         triplets: the dataset to read from.

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from perceptual.data import bapps_subsets
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.modules.two_afc import TwoAFCDataModule
 from perceptual.data.readers.folders import read_folder, subset_names
 from perceptual.data.readers.stores import is_store, read_store
 
-BAPPS_TRAIN = ("train/traditional", "train/cnn", "train/mix")
-BAPPS_VAL = ("val/traditional", "val/cnn", "val/superres", "val/deblur", "val/color", "val/frameinterp")
+BAPPS_TRAIN = tuple(f"train/{subset}" for subset in bapps_subsets.TRAIN)
+BAPPS_VAL = tuple(f"val/{subset}" for subset in bapps_subsets.VAL)
 
 
 class BAPPSDataModule(TwoAFCDataModule):
@@ -17,12 +18,12 @@ class BAPPSDataModule(TwoAFCDataModule):
 
     Args:
         root: folder that holds `2afc/`, or that folder or store itself.
-        train_subsets: all of them are trained on, together.
-        val_subsets: each is scored by itself, under the last part of its path.
+        train_subsets: trained on together.
+        val_subsets: each is scored separately, named by the last part of its path.
 
-    The other arguments are those of `TwoAFCDataModule`; JND pairs that lie in `<root>/jnd` are scored in
-    validation without being asked for. `setup` raises FileNotFoundError or ValueError for folders that are
-    absent or incomplete and for files that cannot be used.
+    The other arguments are those of `TwoAFCDataModule`; by default, JND pairs in `<root>/jnd` are scored in
+    validation. `setup` raises FileNotFoundError or ValueError for folders that are missing or incomplete and
+    for files that cannot be used.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class BAPPSDataModule(TwoAFCDataModule):
         return str(self.root)
 
     def how_split(self) -> str:
-        """Which folders."""
+        """By folder, with the names of the folders."""
         return f"split by folder ({', '.join(self.train_subsets)}; {', '.join(self.val_subsets)})"
 
     def _read(self, subsets: list[str]) -> TripletTable:

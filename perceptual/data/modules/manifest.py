@@ -1,32 +1,33 @@
-"""DataModule of triplets that one file lists."""
+"""DataModule of triplets listed in one file: a CSV, a store packed from one, or NIGHTS."""
 
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from perceptual.data.items.splits import split_by_image, split_by_triplet
+from perceptual.data.items.splits import SPLIT_BY, SplitBy
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.loading import at_least
 from perceptual.data.modules.two_afc import TwoAFCDataModule
-from perceptual.data.readers.csv_files import read_manifest, read_nights
+from perceptual.data.readers.csv_files import read_manifest
+from perceptual.data.readers.nights import read_nights
 from perceptual.data.readers.stores import is_store, read_store
-
-SPLIT_BY = {"image": split_by_image, "triplet": split_by_triplet}
 
 
 class ManifestDataModule(TwoAFCDataModule):
     """Triplets listed in a CSV, see `read_manifest`, a store packed from one, or the folder of NIGHTS.
 
-    Its own `split` column is followed where there is one ("test" rows are left out); otherwise part of it is
-    held out for validation.
+    A `split` column is followed where there is one ("test" rows are left out); otherwise part of the triplets
+    is held out for validation.
 
     Args:
         path: the CSV, the store, or the folder with NIGHTS's `data.csv`.
-        split_by: "image": no image on both sides, rows that straddle are left out; "triplet": rows at random.
+        split_by: "image": no image is on both sides, and triplets with images of both are left out;
+            "triplet": triplets at random.
         val_fraction: share of the images, or of the triplets, to hold out, in (0, 1]; 1 leaves nothing to
             train on, for scoring all of it.
-        split_seed: chooses them, apart from `seed`, so that runs with different seeds are scored alike.
+        split_seed: chooses them; separate from `seed`, so that runs with different seeds are scored on the
+            same triplets.
 
     The other arguments are those of `TwoAFCDataModule`. `setup` raises FileNotFoundError or ValueError for a
     manifest with errors and for files that cannot be used.
@@ -35,7 +36,7 @@ class ManifestDataModule(TwoAFCDataModule):
     def __init__(
         self,
         path: str,
-        split_by: str = "image",
+        split_by: SplitBy = "image",
         val_fraction: float = 0.3,
         split_seed: int = 0,
         size: int = 64,
@@ -58,7 +59,7 @@ class ManifestDataModule(TwoAFCDataModule):
 
     @cached_property
     def _read(self) -> tuple[TripletTable, TripletTable, str]:
-        """Training rows, validation rows and how they were split; opened once, as they may share images."""
+        """Training rows, validation rows, how they were split; opened together, as they may share images."""
         table = self._table()
         if table.split is not None:
             train, val = table.split == "train", table.split == "val"

@@ -1,5 +1,6 @@
-"""DataModule of images with opinion scores, for scoring: there is nothing to train on."""
+"""DataModule of opinions: images that people rated, to score distances by; nothing is trained on them."""
 
+import sys
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -10,17 +11,19 @@ from perceptual.data.readers.csv_files import read_opinion_manifest
 
 
 class OpinionDataModule(pl.LightningDataModule):
-    """Images that people rated beside a reference, listed in a CSV, see `read_opinion_manifest`.
+    """Images that people rated against a reference, listed in a CSV, see `read_opinion_manifest`.
+
+    After `setup`, `subsets` names the subsets that `OpinionBatch.subset` counts.
 
     Args:
         path: the CSV, with columns `ref`, `dist`, `score`; larger scores are worse.
         size: side S of the squares that images are resized to.
-        batch_size: rated images a batch.
-        num_workers: processes that read images; None: none where the images sit in memory, else up to four.
+        batch_size: rated images per batch.
+        num_workers: processes that read images; None: 0 where the images are in memory, else up to 4.
 
     Raises:
-        ValueError: for an argument that is out of range. `setup` raises FileNotFoundError or ValueError for a
-            manifest with errors and for files that cannot be used.
+        ValueError: an argument is out of range. `setup` raises FileNotFoundError or ValueError for a manifest
+            with errors and for files that cannot be used.
     """
 
     subsets: list[str]
@@ -50,7 +53,7 @@ class OpinionDataModule(pl.LightningDataModule):
         return loader(self._rated("val_dataloader"), self.batch_size, self.num_workers, seed=0)
 
     def describe(self) -> str:
-        """One line: how many rated images there are; call `setup` first."""
+        """The number of rated images, in one line; call `setup` first."""
         return f"{self.path}: {len(self._rated('describe')):,} rated images"
 
     def fingerprint(self) -> str:
@@ -61,3 +64,11 @@ class OpinionDataModule(pl.LightningDataModule):
         if self.val_set is None:
             raise RuntimeError(f"call setup() before {caller}()")
         return self.val_set
+
+
+def dmos(
+    path: str, size: int = 256, batch_size: int = 20, num_workers: int | None = None
+) -> OpinionDataModule:
+    """What `data=dmos` builds: `OpinionDataModule` under its former name, with a warning on stderr."""
+    print("warning: data=dmos is now data=opinions; the old name goes in the next version", file=sys.stderr)
+    return OpinionDataModule(path, size, batch_size, num_workers)

@@ -1,51 +1,14 @@
 """DataModule of triplets made out of the photographs that scikit-image ships.
 
-They let a first run show the whole path, from images to score, without any download; their judgments are a
-simulated observer's, not people's, see `perceptual.data.synthetic.making`.
+A first run needs no download, from images to score. The judgments are a simulated observer's, not people's,
+see `perceptual.data.synthetic.making`.
 """
-
-from collections.abc import Sequence
-from pathlib import Path
-
-import skimage
-from PIL import Image
 
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.loading import at_least
 from perceptual.data.modules.two_afc import TwoAFCDataModule
 from perceptual.data.synthetic.making import make_triplets
-
-# Every photograph is on one side only, and the two views of the stereo pair are on the same
-TRAIN_PHOTOS = (
-    *("astronaut.png", "brick.png", "camera.png", "coffee.png", "gravel.png", "hubble_deep_field.jpg"),
-    *("ihc.png", "moon.png", "page.png", "rocket.jpg"),
-)
-VAL_PHOTOS = (
-    *("chelsea.png", "coins.png", "grass.png", "motorcycle_left.png", "motorcycle_right.png", "retina.jpg"),
-    *("text.png",),
-)
-
-
-def packaged(names: Sequence[str] = (*TRAIN_PHOTOS, *VAL_PHOTOS)) -> list[str]:
-    """Files of photographs in scikit-image's wheel."""
-    folder = Path(skimage.__file__).parent / "data"
-    return [str(folder / name) for name in names]
-
-
-def find_photos(folder: str | Path) -> list[str]:
-    """Files below a folder whose names say that Pillow reads them, sorted.
-
-    Raises:
-        FileNotFoundError: if there is no such folder, or no such file in it.
-    """
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"no folder {folder}")
-    suffixes = Image.registered_extensions()
-    files = (path for path in sorted(Path(folder).rglob("*")) if not path.name.startswith("."))
-    photos = [str(path) for path in files if path.suffix.lower() in suffixes and path.is_file()]
-    if not photos:
-        raise FileNotFoundError(f"no photographs in {folder}")
-    return photos
+from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, VAL_PHOTOS, packaged
 
 
 class PhotosDataModule(TwoAFCDataModule):
@@ -87,7 +50,7 @@ class PhotosDataModule(TwoAFCDataModule):
         return make_triplets(packaged(VAL_PHOTOS), self.count_val, seed=1, size=self.size)
 
     def source(self) -> str:
-        """Whose judgments these are."""
+        """Photographs and the simulated observer."""
         return "photographs of scikit-image, judged by a simulated observer, not people"
 
     def how_split(self) -> str:

@@ -1,13 +1,13 @@
 """Make triplets and pairs out of photographs, judged by a simulated observer, not people.
 
-The observer knows the severity of each distortion. Of two he prefers the weaker one, the less surely the
-closer they are; of a patch and its distortion he says "same" the more rarely the stronger it is. In triplets
-he does not mind a small shift of the picture or a change of overall lightness, as people hardly do, and both
-sides carry some of each: a network minds them, so there is something for calibration to learn.
+The observer knows the severity of each distortion. In a triplet it prefers the weaker one, with a probability
+that falls to a half as the severities approach each other. In a pair it says "same" with a probability that
+falls with the severity. Both patches of a triplet also get a small shift and a small change of lightness,
+which the observer ignores, as people nearly do; networks react to them, so calibration can improve on that.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,16 +17,18 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from perceptual.data.decode import read_rgb, resized
+from perceptual.data.images import Images
 from perceptual.data.items.pairs import PairTable
-from perceptual.data.items.table import AnyTable
+from perceptual.data.items.table import Table
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.synthetic.distortions import GROUPS, distort
-from perceptual.data.workers import worker_pool
+from perceptual.data.workers import each_done
 
 TRIPLET_VOTES, PAIR_VOTES = 5, 3  # as in BAPPS
-PREFERENCE_WIDTH = 0.1  # difference of severities at which the observer is 73 % sure: 1 / (1 + e^-1)
-JUST_NOTICEABLE, NOTICING_WIDTH = 0.2, 0.05  # severity at which half say "same", and how sharp that is
+PREFERENCE_WIDTH = 0.1  # difference of severities at which it prefers the weaker with 1 / (1 + e^-1) = 73 %
+JUST_NOTICEABLE, NOTICING_WIDTH = 0.2, 0.05  # severity with "same" in half of the votes; width of the slope
 SMALLEST_CROP, LARGEST_CROP = 64, 256  # sides, in pixels of the photograph
+_CHUNK = 256  # items per task, at most
 
 
 class Item(NamedTuple):
@@ -37,101 +39,135 @@ class Item(NamedTuple):
     group: int  # number of the group of distortions
 
 
+@dataclass(frozen=True)
+class Making:
+    """Items to make out of photographs.
+
+    Item i depends on the photographs, the seed, the size and i only: not on the count, nor on the tasks.
+
+    Args:
+        kind: `TripletTable` or `PairTable`.
+        photos: image files, at least `size` and 64 pixels on the smaller side.
+        count: number of items, N.
+        seed: chooses all of them.
+        size: side S of the patches.
+
+    Raises:
+        ValueError: there are no photographs.
+    """
+
+    kind: type[Table]
+    photos: Sequence[str]
+    count: int
+    seed: int
+    size: int
+
+    def __post_init__(self) -> None:
+        if not self.photos:
+            raise ValueError("no photographs to make patches of")
+
+    def tasks(self) -> list[tuple[str, np.ndarray]]:
+        """For each task a photograph and at most 256 of the items made of it, so that memory is bounded."""
+        photo = np.array([_chance(self.seed, row, 0).integers(len(self.photos)) for row in range(self.count)])
+        by_photo = np.argsort(photo, kind="stable")
+        parts = np.split(by_photo, np.flatnonzero(np.diff(photo[by_photo])) + 1)
+        return [
+            (self.photos[photo[rows[0]]], rows[start : start + _CHUNK])
+            for rows in parts
+            for start in range(0, len(rows), _CHUNK)
+        ]
+
+    def make(self, path: str, rows: np.ndarray) -> list[Item]:
+        """The items of a task.
+
+        Raises:
+            ValueError: the photograph is too small.
+            OSError: it cannot be read.
+        """
+        photo = _read_photo(path, self.size)
+        make_item = _make_triplet if self.kind is TripletTable else _make_pair
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # patches are too small to share out; on busy cores that is ten times slower
+        try:
+            return [make_item(photo, self.size, _chance(self.seed, row, 1)) for row in rows.tolist()]
+        finally:
+            torch.set_num_threads(threads)
+
+    def image_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Where the images (roles × n) of some items are among all (roles × N)."""
+        return (np.arange(len(self.kind.roles))[:, None] * self.count + rows).flatten()
+
+    def table(self, images: Images, answers: np.ndarray, groups: np.ndarray) -> Table:
+        """The table of all items, of images, answers and groups in the order of the items."""
+        roles = self.image_rows(np.arange(self.count)).reshape(-1, self.count)
+        votes = TRIPLET_VOTES if self.kind is TripletTable else PAIR_VOTES
+        return self.kind(
+            images=images,
+            **dict(zip(self.kind.roles, roles, strict=True)),
+            **{self.kind.answer: answers},
+            subset=groups,
+            subsets=list(GROUPS),
+            votes=np.full(self.count, votes, np.float32),
+        )
+
+
 def make_triplets(
     photos: Sequence[str], count: int, seed: int, size: int = 64, workers: int = 1
 ) -> TripletTable:
     """Make triplets of one distortion at two severities, with a simulated observer's judgments.
 
     Triplet i depends on the photographs, the seed, the size and i only: not on the count nor the workers. Its
-    photograph, place and family are drawn at random; its judgment is the fraction of five simulated votes.
+    photograph, place and distortions are drawn at random; its judgment is the fraction of 5 simulated votes.
 
     Args:
-        photos: image files, at least `size` on the smaller side.
+        photos: image files, at least `size` and 64 pixels on the smaller side.
         count: number of triplets.
         seed: chooses all of them.
         size: side S of the patches.
-        workers: processes to make them in; see `pack` for what more than one need.
+        workers: processes to make them in; more than one need a main module that can be imported.
 
     Returns:
-        a table over 3 × count images in memory, its subsets the groups of distortions.
+        a table over 3 × count images in memory; its subsets are the groups of distortions. For sets larger
+        than memory, see `perceptual.data.synthetic.storing`.
 
     Raises:
-        ValueError: if there are no photographs or they are too small, naming them.
-        OSError: if a photograph cannot be read.
+        ValueError: there are no photographs, or one is too small; names it.
+        OSError: a photograph cannot be read.
     """
-    return _make(TripletTable, _make_triplet, TRIPLET_VOTES, photos, count, seed, size, workers)
+    return make(Making(TripletTable, photos, count, seed, size), workers)  # type: ignore[return-value]
 
 
 def make_pairs(photos: Sequence[str], count: int, seed: int, size: int = 64, workers: int = 1) -> PairTable:
-    """Make pairs of a patch and its distortion; `same` is the fraction of three simulated votes.
+    """Make pairs of a patch and its distortion; `same` is the fraction of 3 simulated votes.
 
     Arguments, result and errors as in `make_triplets`.
     """
-    return _make(PairTable, _make_pair, PAIR_VOTES, photos, count, seed, size, workers)
+    return make(Making(PairTable, photos, count, seed, size), workers)  # type: ignore[return-value]
 
 
-MakeItem = Callable[[Image.Image, int, np.random.Generator], Item]
-
-
-def _make(
-    kind: type[AnyTable],
-    make_item: MakeItem,
-    votes: int,
-    photos: Sequence[str],
-    count: int,
-    seed: int,
-    size: int,
-    workers: int,
-) -> AnyTable:
-    if not photos:
-        raise ValueError("no photographs to make patches of")
-    photo = np.array([_chance(seed, row, 0).integers(len(photos)) for row in range(count)])
-    tasks = [(photos[i], np.flatnonzero(photo == i)) for i in np.unique(photo)]
-    work = partial(_make_of_photo, make_item, seed, size)
-    images = torch.empty(len(kind.roles), count, 3, size, size, dtype=torch.uint8)
-    answers, groups = np.empty(count, np.float32), np.empty(count, np.int64)
-
-    def keep(rows: np.ndarray, items: list[Item]) -> None:
-        images[:, torch.from_numpy(rows)] = torch.stack([item.patches for item in items], dim=1)
+def make(making: Making, workers: int = 1) -> Table:
+    """The table of all items, with its images in memory; see `make_triplets`."""
+    roles, size = len(making.kind.roles), making.size
+    images = torch.empty(roles * making.count, 3, size, size, dtype=torch.uint8)
+    answers, groups = np.empty(making.count, np.float32), np.empty(making.count, np.int64)
+    tasks = making.tasks()
+    for task, items in each_done(making.make, tasks, workers, f"Making {making.kind.plural}"):
+        rows = tasks[task][1]
+        patches = torch.stack([item.patches for item in items], dim=1)
+        images[torch.from_numpy(making.image_rows(rows))] = patches.flatten(0, 1)
         answers[rows] = [item.answer for item in items]
         groups[rows] = [item.group for item in items]
-
-    if workers == 1:
-        for path, rows in tasks:
-            keep(rows, work(path, rows))
-    else:
-        with worker_pool(workers) as pool:
-            for (_, rows), items in zip(tasks, pool.map(work, *zip(*tasks, strict=True)), strict=True):
-                keep(rows, items)
-    rows = np.arange(count)
-    return kind(
-        images=images.flatten(0, 1),
-        **{role: rows + i * count for i, role in enumerate(kind.roles)},
-        **{kind.answer: answers},
-        subset=groups,
-        subsets=list(GROUPS),
-        votes=np.full(count, votes, np.float32),
-    )
+    return making.table(images, answers, groups)
 
 
 def _chance(seed: int, row: int, use: int) -> np.random.Generator:
     return np.random.default_rng([seed, row, use])
 
 
-def _make_of_photo(make_item: MakeItem, seed: int, size: int, path: str, rows: np.ndarray) -> list[Item]:
-    photo = _read_photo(path, size)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # patches are too small to share out; on busy cores that is ten times slower
-    try:
-        return [make_item(photo, size, _chance(seed, row, 1)) for row in rows.tolist()]
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _read_photo(path: str, size: int) -> Image.Image:
     try:
         photo = read_rgb(path)
-    except Exception as error:  # decoders raise whatever they stumble over
+    except Exception as error:  # decoders raise all kinds of errors
         raise OSError(f"cannot read the photograph {path}: {error}") from None
     if min(photo.size) < max(size, SMALLEST_CROP):
         width, height = photo.size
@@ -143,7 +179,7 @@ def _read_photo(path: str, size: int) -> Image.Image:
 
 def _make_triplet(photo: Image.Image, size: int, rng: np.random.Generator) -> Item:
     ref, severities = _crop(photo, size, rng), _two_severities(rng)
-    for _ in range(20):  # again where a family changes nothing, as the saturation of grey
+    for _ in range(20):  # again if a family changes nothing, as saturation does to grey
         group, distorted = _distort(ref, severities, rng)
         if not torch.equal(*distorted):
             break
@@ -162,7 +198,7 @@ def _make_pair(photo: Image.Image, size: int, rng: np.random.Generator) -> Item:
 
 
 def _crop(photo: Image.Image, size: int, rng: np.random.Generator) -> Tensor:
-    """A square of 64 to 256 pixels at size × size, (3, S, S) in [0, 1]; again while flat like a night sky."""
+    """A random square of 64 to 256 pixels, resized to (3, S, S) in [0, 1]; redrawn if nearly uniform."""
     for _ in range(20):
         largest = min(LARGEST_CROP, *photo.size)
         side = int(np.exp(rng.uniform(np.log(SMALLEST_CROP), np.log(largest))))
@@ -174,7 +210,7 @@ def _crop(photo: Image.Image, size: int, rng: np.random.Generator) -> Tensor:
 
 
 def _two_severities(rng: np.random.Generator) -> list[float]:
-    """Two severities in [.05, 1], often close: their difference is what the observer judges."""
+    """Two severities in [.05, 1], often close to each other; the observer judges by their difference."""
     middle = rng.uniform(0.25, 0.8)
     half = np.clip(rng.normal(0, 0.12), -0.2, 0.2)
     return [middle - half, middle + half]
@@ -183,18 +219,20 @@ def _two_severities(rng: np.random.Generator) -> list[float]:
 def _distort(
     patch: Tensor, severities: Sequence[float], rng: np.random.Generator
 ) -> tuple[int, list[Tensor]]:
-    """A group of distortions, and the patch by one of its families at each of the severities."""
+    """A random group of distortions, and the patch distorted by one of its families, once per severity."""
     group = int(rng.integers(len(GROUPS)))
     families = list(GROUPS.values())[group]
     name = families[int(rng.integers(len(families)))].__name__
-    seed = int(rng.integers(2**63))  # of both: the same direction or noise, so that only the severity differs
+    seed = int(
+        rng.integers(2**63)
+    )  # the same for both: the same direction or noise, so that only the severity differs
     chances = (torch.Generator().manual_seed(seed) for _ in severities)
     steps = ([(name, severity)] for severity in severities)
     return group, [distort(patch[None], *each)[0] for each in zip(steps, chances, strict=True)]
 
 
 def _nuisance(patch: Tensor, rng: np.random.Generator) -> Tensor:
-    """What the observer does not mind: a shift of up to 2 pixels, and lightness changed by up to 3 %."""
+    """What the observer ignores: a shift of up to 2 pixels, and lightness changed by up to 3 %."""
     top, left = rng.integers(0, 5, 2)
     padded = pad(patch[None], (2, 2, 2, 2), mode="reflect")[0]
     height, width = patch.shape[-2:]

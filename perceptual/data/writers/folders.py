@@ -1,4 +1,4 @@
-"""Write tables whose images are in memory as files: the BAPPS folders, or a manifest for people to judge."""
+"""Write tables with images in memory as files: BAPPS folders, or a manifest for people to fill in."""
 
 import csv
 import os
@@ -17,7 +17,7 @@ def write_folder(table: Table, dst: str | Path) -> None:
     """Write `<dst>/<subset>/<role>/NNNNNN.png` and the answers as `.npy`, the layout of BAPPS.
 
     Raises:
-        ValueError: if `dst` exists.
+        ValueError: `dst` exists.
     """
     with _new_folder(Path(dst)) as folder:
         for name, rows in _rows_by_subset(table):
@@ -30,10 +30,10 @@ def write_folder(table: Table, dst: str | Path) -> None:
 
 
 def write_unjudged(table: Table, dst: str | Path) -> None:
-    """Write `<dst>/<role>/NNNNNN.png` and a manifest, `<dst>/manifest.csv`, whose answers are left empty.
+    """Write `<dst>/<role>/NNNNNN.png` and a manifest, `<dst>/manifest.csv`, with empty answers.
 
     Raises:
-        ValueError: if `dst` exists.
+        ValueError: `dst` exists.
     """
     with _new_folder(Path(dst)) as folder:
         for role in table.roles:
@@ -60,11 +60,16 @@ def _write_images(table: Table, role: str, rows: np.ndarray, folder: Path) -> No
         Image.fromarray(pixels[image].transpose(1, 2, 0)).save(folder / f"{number:06}.png")
 
 
+def refuse_existing(dst: str | Path) -> None:
+    """Raise ValueError if there is such a file or folder."""
+    if Path(dst).exists():
+        raise ValueError(f"{dst} exists already; remove it or choose another place")
+
+
 @contextmanager
 def _new_folder(dst: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `dst` at the end."""
-    if dst.exists():
-        raise ValueError(f"{dst} exists already; remove it or choose another place")
+    """A folder to fill, which is renamed to `dst` at the end."""
+    refuse_existing(dst)
     partial = dst.with_name(dst.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -1,0 +1,120 @@
+"""An incomplete store, `DST.partial`: a run that was killed leaves it, and the next one completes it.
+
+It holds `plan`, which identifies the run; the arrays of the images and of their digests, in full length from
+the start; and `done.npy`, one flag per task. Tasks fill disjoint rows of the arrays.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import DTypeLike
+
+from perceptual.data.decode import pixel_digest
+from perceptual.data.workers import each_done
+
+Result = TypeVar("Result")
+
+
+@contextmanager
+def working_on(dst: Path) -> Iterator[Path]:
+    """The folder `DST.partial`, locked against other processes.
+
+    Raises:
+        ValueError: another process is writing this store.
+    """
+    partial = dst.with_name(dst.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{partial}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"another process is writing {dst}") from None
+    try:
+        yield partial
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def begin(
+    partial: Path,
+    plan: str,
+    images: int,
+    size: int,
+    tasks: int,
+    columns: Mapping[str, tuple[int, DTypeLike]] | None = None,
+) -> None:
+    """Prepare the arrays, unless an earlier run with the same plan left them.
+
+    Args:
+        partial: the folder.
+        plan: identifies the store and the state of the files that it is made from.
+        images: number of images.
+        size: their side S.
+        tasks: number of tasks.
+        columns: other arrays to fill by tasks, their length and type by name.
+    """
+    path = partial / "plan"
+    if path.exists() and path.read_text() == plan:
+        return
+    shutil.rmtree(partial)
+    partial.mkdir()
+    for name, shape in (("images", (images, 3, size, size)), ("digests", (images, 32)), ("done", (tasks,))):
+        np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.uint8, shape)
+    for name, (length, kind) in (columns or {}).items():
+        np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.dtype(kind), (length,))
+    path.write_text(plan)
+
+
+def complete(
+    partial: Path,
+    rows: Sequence[Sequence[int] | np.ndarray],
+    work: Callable[..., Result],
+    tasks: Sequence[tuple[Any, ...]],
+    keep: Callable[[int, Result], bool],
+    workers: int,
+    label: str,
+) -> None:
+    """Do the tasks that no earlier run has done.
+
+    Args:
+        partial: the folder, after `begin`.
+        rows: for each task, the rows of the images that it fills.
+        work: called as `work(*task)`, in another process if there are several workers; fills the images.
+        tasks: its arguments.
+        keep: called here with the task's number and result; whether the task need not be done again.
+        workers: number of processes.
+        label: of the progress bar.
+    """
+    done = np.lib.format.open_memmap(partial / "done.npy", mode="r+")
+    left = [number for number in range(len(tasks)) if not (done[number] and _intact(partial, rows[number]))]
+    for place, result in each_done(work, [tasks[number] for number in left], workers, label):
+        done[left[place]] = keep(left[place], result)
+
+
+def state_of(paths: Sequence[str]) -> str:
+    """SHA-256 of the sizes and times of files, by which a change since an earlier run is noticed."""
+    found = sha256()
+    for path in paths:
+        try:
+            state = os.stat(path)
+        except OSError:
+            found.update(b"missing")
+        else:
+            found.update(f"{state.st_size} {state.st_mtime_ns}".encode())
+    return found.hexdigest()
+
+
+def _intact(partial: Path, rows: Sequence[int] | np.ndarray) -> bool:
+    """Whether images of an earlier run are as they were when their digests were taken."""
+    # mapped anew for each task: pages that stay mapped count as memory of this process
+    images = np.load(partial / "images.npy", mmap_mode="r")
+    digests = np.load(partial / "digests.npy", mmap_mode="r")
+    return all(pixel_digest(images[row]) == digests[row].tobytes() for row in rows)

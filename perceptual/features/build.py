@@ -1,0 +1,86 @@
+"""The backbone that a user describes: by a name, by arguments, by a class of their own, or built."""
+
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any
+
+from torch import nn
+
+from perceptual.features import custom
+from perceptual.features import weights as weight_files
+from perceptual.features.backbone import Backbone
+from perceptual.features.names import JOINT, Name
+
+KMEANS = "kmeans"  # weights that are made of images, by `kmeans.initialize`
+# with `_target_`, what is said of the network and not to it
+ABOUT = {"weights": "given", "prefix": "", "input_size": None}
+
+
+def build_backbone(
+    described: str | Mapping[str, Any] | nn.Module,
+    *,
+    trainable: bool = False,
+    scratch: bool = False,
+    trusted: bool = True,
+) -> Backbone:
+    """The backbone of a description.
+
+    Args:
+        described: a name; the arguments of `Backbone`, with `members=[A,B]` for several networks as one and
+            `nodes=[…]` for those of `torchvision:NAME`; `_target_`, a class or function of the user's
+            (`my_nets.MyNet`), with its arguments, and `weights`, `prefix` and `input_size` as `Backbone`
+            takes them; or a built network, see `custom.FeatureNetwork`.
+        trainable: as `Backbone` takes it.
+        scratch: without learned weights: random ones, or those that a built network has.
+        trusted: False for what a file says, which never imports a module.
+
+    Raises:
+        ValueError, FileNotFoundError: as `Backbone`, and where a network does not fulfil the contract.
+    """
+    if isinstance(described, nn.Module):
+        return Backbone.of(described, trainable=trainable, learned=not scratch)
+    spec: dict[str, Any] = {"name": described} if isinstance(described, str) else dict(described)
+    if scratch:
+        spec["weights"] = None
+    if spec.get(custom.TARGET) is not None:
+        return _custom(spec, trainable, trusted)
+    if members := spec.pop("members", None):
+        spec["name"] = JOINT.join(members)
+    if nodes := spec.pop("nodes", None):
+        spec["options"] = {**(spec.get("options") or {}), "nodes": list(nodes)}
+    if spec.get("weights") == KMEANS:
+        backbone = Backbone(**_known({**spec, "weights": None}), trainable=trainable)
+        backbone.spec["weights"] = KMEANS
+        return backbone
+    return Backbone(**_known(spec), trainable=trainable)
+
+
+def _known(spec: dict[str, Any]) -> dict[str, Any]:
+    takes = [name for name in signature(Backbone).parameters if name != "trainable"]
+    if unknown := [key for key in spec if key not in takes]:
+        raise ValueError(
+            f"a backbone has no {', '.join(unknown)}; it takes {', '.join(takes)}; what timm's constructor "
+            f"takes is said as options.{unknown[0]}"
+        )
+    return spec
+
+
+def _custom(spec: dict[str, Any], trainable: bool, trusted: bool) -> Backbone:
+    about: dict[str, Any] = {key: spec.get(key, default) for key, default in ABOUT.items()}
+    arguments = {key: value for key, value in spec.items() if key not in ABOUT}
+    network = custom.build(arguments, trusted=trusted)
+    target = arguments.pop(custom.TARGET)
+    name = str(getattr(network, "name", None) or Name(target, arguments))
+    source = None
+    if about["weights"] not in (None, "default", "given", KMEANS):
+        state, source = weight_files.find_local(name, about["weights"], about["prefix"]) or ({}, "")
+        what = f"{name} from {source}"
+        weight_files.check_names(network, state, what)
+        weight_files.check_shapes(network, state, what)
+        network.load_state_dict(state, strict=False)
+    backbone = Backbone.of(network, name=name, trainable=trainable, learned=about["weights"] is not None)
+    backbone.spec = {**spec, **about}
+    backbone.source = source or backbone.source
+    if size := about["input_size"]:
+        backbone.input_size = (size, size)
+    return backbone

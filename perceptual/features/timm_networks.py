@@ -1,0 +1,172 @@
+"""Networks of timm: by name with any of its options, from the Hugging Face hub, or from a folder."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perceptual.features import weights as weight_files
+from perceptual.features.network import Network, levels, no_weights
+
+SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")
+# of timm's own constructors, what a feature network sets itself or has no use for
+NOT_OPTIONS = {"self", "num_classes", "in_chans", "global_pool", "args", "kwargs", "device", "dtype"}
+
+
+def default_levels(reductions: Sequence[int]) -> list[int]:
+    """Levels to tap, given the stride of each: the first five of a pyramid, else one at each quarter."""
+    depth = len(reductions)
+    if len(set(reductions)) > 1 or depth < 4:
+        return list(range(min(depth, 5)))
+    return [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
+
+
+def _with_classes(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with `aa_layer` as a class: timm's ResNets fail on its name, which timm's layers take.
+
+    Raises:
+        ValueError: no such layer.
+    """
+    from timm.layers import BlurPool2d
+
+    class BlurPool2dConstant(BlurPool2d):
+        """Padded with zeros, as timm's `blurpc`."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{"pad_mode": "constant", **kwargs})
+
+    layers = {"avg": torch.nn.AvgPool2d, "blur": BlurPool2d, "blurpc": BlurPool2dConstant}
+    name = options.get("aa_layer")
+    if isinstance(name, str) and name not in layers:
+        raise ValueError(f"aa_layer must be one of {', '.join(layers)}, got {name!r}")
+    return dict(options) | ({"aa_layer": layers[name]} if isinstance(name, str) else {})
+
+
+class Builder:
+    """Builds a network by the rule on input sizes that `Backbone` states.
+
+    Args:
+        name: the whole name, for messages.
+        base: what timm calls the network.
+        options: further arguments of timm's constructor.
+        input_size: (H, W) of all images.
+    """
+
+    def __init__(
+        self, name: str, base: str, options: Mapping[str, Any], input_size: tuple[int, int] | None
+    ) -> None:
+        import timm
+
+        self.name, self.base, self.options, self.input_size = name, base, dict(options), input_size
+        if base.startswith(SCHEMES):
+            self.cfg = timm.models.PretrainedCfg(**self._whole().pretrained_cfg)
+        else:
+            # without a configuration of its own, as networks that users register, timm's default
+            self.cfg = timm.get_pretrained_cfg(base) or timm.models.PretrainedCfg()
+
+    def build(self, weights: str | None, out_indices: Sequence[int] | None, prefix: str) -> Network:
+        """The network with its weights."""
+        from timm.layers import Format
+
+        here = weights if weights != "default" or not self.base.startswith(SCHEMES) else None
+        local = weight_files.find_local(self.base, here, prefix) if here is not None else None
+        with torch.device("meta"):
+            info = self._create().feature_info
+        # a stem that is no module of its own, as TResNet's, cannot be tapped
+        named = [level for level in range(len(info)) if info.module_name(level)]
+        default = [named[i] for i in default_levels(info.reduction(named))]
+        taps = levels(self.name, out_indices, default, len(info))
+        net, source = self._load(*local, taps) if local else self._download(weights, taps)
+        return Network(
+            net,
+            taps,
+            list(net.feature_info.channels()),
+            source,
+            net.pretrained_cfg["mean"],
+            net.pretrained_cfg["std"],
+            self.input_size,
+            (self.cfg.min_input_size or self.cfg.input_size)[-2:],
+            getattr(net, "output_fmt", Format.NCHW) == Format.NHWC,
+        )
+
+    def _whole(self) -> Any:
+        """The network with its classifier, on no device."""
+        import timm
+
+        try:
+            with torch.device("meta"):
+                return timm.create_model(self.base)
+        except Exception as error:  # of the hub's client, of a folder's files, of an unknown architecture
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise FileNotFoundError(f"{self.base} gave no network: {reason}") from error
+
+    def _create(self, **arguments: Any) -> Any:
+        import timm
+
+        options = _with_classes(self.options)
+        build: Any = partial(timm.create_model, self.base, features_only=True, **options, **arguments)
+        if not self.cfg.fixed_input_size:
+            return self._with_options(build)
+        if size := self.options.get("img_size"):
+            self.input_size = self.input_size or ((size, size) if isinstance(size, int) else tuple(size))
+            return self._with_options(build)
+        if self.input_size:
+            return self._with_options(partial(build, img_size=self.input_size))
+        for any_size in ({"dynamic_img_size": True, "dynamic_img_pad": True}, {"dynamic_img_size": True}):
+            try:
+                return build(**any_size)
+            except TypeError:  # this architecture does not know the argument
+                continue
+        self.input_size = self.cfg.input_size[-2:]
+        return self._with_options(build)
+
+    def _with_options(self, build: Any) -> Any:
+        """Build, and refuse an option that the architecture does not take."""
+        if not self.options:
+            return build()
+        try:
+            return build()
+        except (OSError, RuntimeError):  # weights that are not there or do not fit
+            raise
+        except Exception as error:  # whatever timm makes of a wrong option
+            known = [*inspect.signature(type(self._whole()).__init__).parameters]
+            takes = [option for option in known if option not in NOT_OPTIONS]
+            if unknown := [option for option in self.options if option not in known]:
+                raise ValueError(
+                    f"{self.base} has no option {', '.join(unknown)}; it takes {', '.join(takes)}"
+                ) from error
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(f"{self.name} cannot be built: {reason}") from error
+
+    def _load(self, state: Mapping[str, Tensor], source: str, taps: Sequence[int]) -> tuple[Any, str]:
+        with torch.device("meta"):
+            net = self._create(out_indices=taps)
+        what = f"{self.name} from {source}"
+        weight_files.check_names(net, state, what)
+        if weight_files.lives_in_state_dict(net) and not weight_files.other_shapes(net, state):
+            weight_files.assign(net, state, what)
+            return net, source
+        # timm resamples position embeddings to the input size, and computes what no file holds.
+        overlay = {"state_dict": dict(state)}
+        try:
+            return self._create(pretrained=True, pretrained_cfg_overlay=overlay, out_indices=taps), source
+        except RuntimeError as error:
+            weight_files.check_shapes(net, state, what)
+            raise ValueError(f"weights of {what} do not fit: {error}") from error
+
+    def _download(self, weights: str | None, taps: Sequence[int]) -> tuple[Any, str]:
+        try:
+            net = self._create(pretrained=weights is not None, out_indices=taps)
+        except (OSError, RuntimeError) as error:
+            if weights is None:
+                raise
+            if "state_dict" in str(error):  # PyTorch's refusal, which names the keys
+                reason = " ".join(str(error).split())
+                raise ValueError(f"weights of {self.name} do not fit: {reason[:300]}") from error
+            raise no_weights(self.name, error, self.base.split(".")[0]) from error
+        cfg = net.pretrained_cfg
+        where = cfg.get("hf_hub_id") or cfg.get("file") or cfg.get("url")
+        return net, "random" if weights is None else f"hub:{where}"

@@ -1,0 +1,155 @@
+"""Networks of torchvision: those of LPIPS at its layers, and any other at the nodes of its graph."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from perceptual.features import weights as weight_files
+from perceptual.features.custom import SIZES, channels_of
+from perceptual.features.names import parse
+from perceptual.features.network import IMAGENET_MEAN, IMAGENET_STD, Network, levels, no_weights
+
+SCHEME = "torchvision:"
+
+
+class Taps(NamedTuple):
+    """Layers of `torchvision.models.<name>().features` that LPIPS reads, after their activation."""
+
+    layers: tuple[int, ...]
+    channels: tuple[int, ...]
+
+
+TORCHVISION = {
+    "alexnet": Taps((1, 4, 7, 9, 11), (64, 192, 384, 256, 256)),
+    "squeezenet1_1": Taps((1, 4, 7, 9, 10, 11, 12), (64, 128, 256, 384, 384, 512, 512)),
+}
+
+
+def build_taps(name: str, weights: str | None, out_indices: Sequence[int] | None, prefix: str) -> Network:
+    """AlexNet or SqueezeNet at the layers of LPIPS, which timm does not have."""
+    taps = TORCHVISION[name]
+    chosen = levels(name, out_indices, range(len(taps.layers)), len(taps.layers))
+    # On the meta device the classifier, most of the network and never used, costs nothing.
+    with torch.device("cpu" if weights is None else "meta"):
+        layers: Any = torchvision.models.get_model(name, weights=None).features
+    net = _TappedSequential(layers, [taps.layers[i] for i in chosen])
+    source = "random"
+    if weights is not None:
+        local = weight_files.find_local(name, weights, prefix)
+        state, source = local or _from_hub(name, name, "IMAGENET1K_V1")
+        given = {key.removeprefix("features."): value for key, value in state.items()}
+        weight_files.assign(net, given, f"{name} from {source}")
+    channels = [taps.channels[i] for i in chosen]
+    return Network(net, chosen, channels, source, IMAGENET_MEAN, IMAGENET_STD)
+
+
+class _TappedSequential(nn.Sequential):
+    """The layers up to the deepest tap; returns the outputs of the tapped ones."""
+
+    def __init__(self, layers: nn.Sequential, taps: Sequence[int]) -> None:
+        super().__init__(*list(layers)[: max(taps) + 1])
+        self.taps = frozenset(taps)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for index, layer in enumerate(self):
+            x = layer(x)
+            if index in self.taps:
+                maps.append(x)
+        return maps
+
+
+def check_name(base: str, options: Mapping[str, Any]) -> None:
+    """Refuse a model that torchvision does not have, and options other than `nodes` and `weights`.
+
+    Raises:
+        ValueError: offering the nearest names.
+    """
+    name = base.removeprefix(SCHEME)
+    if name not in (known := torchvision.models.list_models(module=torchvision.models)):
+        near = difflib.get_close_matches(name, known, n=3)
+        raise ValueError(
+            f"unknown backbone {base!r}" + (f"; did you mean {', '.join(near)}?" if near else "")
+        )
+    if others := options.keys() - {"nodes"}:
+        raise ValueError(f"{base} has the option nodes, got {', '.join(sorted(others))}")
+
+
+def build_nodes(
+    name: str,
+    weights: str | None,
+    out_indices: Sequence[int] | None,
+    input_size: tuple[int, int] | None,
+    prefix: str,
+) -> Network:
+    """The network `torchvision:NAME[nodes=[…]]`: the outputs of these nodes of its graph.
+
+    Args:
+        name: the whole name.
+        weights: a name of torchvision's (`IMAGENET1K_V2`) besides what `Backbone` takes.
+        out_indices: of the nodes, those to tap.
+        input_size, prefix: as in `Backbone`.
+    """
+    base, options = parse(name)
+    model_name = base.removeprefix(SCHEME)
+    enum: Any = torchvision.models.get_model_weights(model_name)
+    with torch.device("cpu" if weights is None else "meta"):
+        model = torchvision.models.get_model(model_name, weights=None)
+    source = "random"
+    if weights is not None:
+        chosen = weights if weights in enum.__members__ else None
+        local = None if chosen else weight_files.find_local(f"torchvision-{model_name}", weights, prefix)
+        state, source = local or _from_hub(name, model_name, chosen or enum.DEFAULT.name)
+        weight_files.assign(model, state, f"{name} from {source}")
+    net = _Nodes(model.eval(), _nodes(name, options.get("nodes"), model))
+    channels = channels_of(net, name, [input_size] if input_size else SIZES)
+    taps = levels(name, out_indices, range(len(channels)), len(channels))
+    net.taps = [net.taps[i] for i in taps]
+    transforms = enum.DEFAULT.transforms()
+    mean, std = getattr(transforms, "mean", IMAGENET_MEAN), getattr(transforms, "std", IMAGENET_STD)
+    return Network(net, taps, [channels[i] for i in taps], source, mean, std, input_size)
+
+
+class _Nodes(nn.Module):
+    """The outputs of nodes of a model's graph, in order."""
+
+    def __init__(self, model: nn.Module, nodes: Sequence[str]) -> None:
+        super().__init__()
+        self.model = create_feature_extractor(model, return_nodes={node: node for node in nodes})
+        self.taps = list(nodes)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outputs = self.model(x)
+        return [outputs[node] for node in self.taps]
+
+
+def _nodes(name: str, nodes: object, model: nn.Module) -> list[str]:
+    known = get_graph_node_names(model)[1]
+    if not isinstance(nodes, list) or not nodes:
+        top = dict.fromkeys(node.partition(".")[0] for node in known[1:])
+        raise ValueError(
+            f"{name} needs nodes, the outputs to tap, such as {name}[nodes=[…]] or backbone.nodes=[…]; "
+            f"at the top level there are {', '.join(top)}"
+        )
+    for node in nodes:
+        if not any(node == there or there.startswith(f"{node}.") for there in known):
+            near = difflib.get_close_matches(str(node), known, n=3)
+            raise ValueError(
+                f"{name}: there is no node {node!r}" + (f"; near are {', '.join(near)}" if near else "")
+            )
+    return [str(node) for node in nodes]
+
+
+def _from_hub(what: str, name: str, weights: str) -> tuple[Mapping[str, Tensor], str]:
+    enum: Any = torchvision.models.get_model_weights(name)
+    try:
+        state = enum[weights].get_state_dict(check_hash=True)
+    except (OSError, RuntimeError) as error:
+        file = name if what == name else f"torchvision-{name}"
+        raise no_weights(what, error, file) from error
+    return state, f"hub:torchvision {weights}"

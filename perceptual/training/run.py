@@ -1,0 +1,189 @@
+"""A run of train.py around the training itself: its checks, folder, checkpoint, signals and processes."""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from torch import distributed
+
+from perceptual.config import Cache, plain
+from perceptual.data.loading import at_least
+from perceptual.training import fsdp
+from perceptual.training.checkpoints import read_checkpoint
+from perceptual.training.settings import check_settings
+
+# in which the first process may say what went wrong in all, and end the others
+SECONDS_TO_SPEAK = 5
+RESUMED = "PERCEPTUAL_RESUMED"  # tells the processes of a run what ckpt=last is
+NEED_IMAGES = {"flip", "crop", "light"}  # augmentations that cached features cannot have
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what no part refuses by itself, before an image is read.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    check_settings(plain(cfg.model))
+    at_least("trainer.max_epochs", cfg.trainer.max_epochs, -1)
+    at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)
+    clip = cfg.trainer.gradient_clip_val
+    if clip is not None and not clip > 0:
+        raise ValueError(f"trainer.gradient_clip_val must be positive, got {clip:g}")
+    if cfg.trainer.strategy == fsdp.NAME and clip is not None:
+        raise ValueError(f"strategy={fsdp.NAME} does not clip gradients: leave out trainer.gradient_clip_val")
+    if cfg.trainer.strategy == fsdp.NAME and "ema" in cfg.callbacks:
+        raise ValueError(f"strategy={fsdp.NAME} does not average weights: leave out averaging")
+    cached = cfg.data.cache is Cache.on and cfg.model.variant.name == "lin"
+    if cached and (
+        needing := [change.name for change in cfg.model.augmentation if change.name in NEED_IMAGES]
+    ):
+        raise ValueError(
+            f"model.augmentation=[{','.join(needing)}] needs images, and a frozen backbone's features are "
+            "cached: add data.cache=off"
+        )
+
+
+def find_checkpoint(cfg: DictConfig) -> str | None:
+    """The path of the checkpoint to resume from; `ckpt=last` is the newest below `runs`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the file is not a checkpoint of training.
+    """
+    if cfg.ckpt is None:
+        return begun(Path(cfg.run_dir))
+    if cfg.ckpt == "last":
+        return newest(Path(cfg.runs))
+    read_checkpoint(cfg.ckpt)  # refuses another file before any image is read
+    return str(cfg.ckpt)
+
+
+def newest(runs: Path) -> str:
+    """The newest checkpoint below a folder, the same in all processes of a run.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    started = os.environ.get("LOCAL_RANK", "0") != "0"
+    if started and RESUMED in os.environ:
+        return os.environ[RESUMED]  # what the first process chose: there may be a newer one now
+    found = sorted(runs.glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(f"ckpt=last, but there is no checkpoint below {str(runs)!r}")
+    if not started:
+        os.environ[RESUMED] = str(found[-1])
+    return str(found[-1])
+
+
+def begun(run_dir: Path) -> str | None:
+    """The newest checkpoint in the folder of a run, if this is a SLURM job and there is one.
+
+    SLURM starts a job again after preemption and where a node has failed, with the number it had:
+    `hydra.run.dir=runs/$SLURM_JOB_ID` is the folder it had, too.
+    """
+    found = [*run_dir.glob("checkpoints/last.ckpt"), *run_dir.glob("hpc_ckpt_*.ckpt")]
+    if "SLURM_JOB_ID" not in os.environ or not found:
+        return None
+    # as it should be
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    return str(max(found, key=lambda path: path.stat().st_mtime))
+
+
+def prepare_folder(run_dir: Path, about: dict[str, str]) -> None:
+    """Write what the data are, and move the logs of an earlier start aside, which the logger would delete."""
+    write_json(run_dir / "data.json", about)
+    if (logs := run_dir / "logs").is_dir():
+        logs.rename(run_dir / f"logs-{len(list(run_dir.glob('logs-*'))) + 1}")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a file of a run."""
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def fit(
+    trainer: pl.Trainer,
+    model: pl.LightningModule,
+    data: pl.LightningDataModule,
+    resume: str | None,
+    run_dir: str,
+) -> None:
+    """Train. A run that is stopped or fails says why, and where its last checkpoint is.
+
+    Raises:
+        SystemExit: it was interrupted, with the status that shells give to it; or this is not the first
+            process, whose work ends here.
+        ValueError: what went wrong, in one line; where, in `error.txt` in the run's folder.
+    """
+    last = Path(run_dir, "checkpoints/last.ckpt")
+    goes_on = f"ckpt=last goes on from {last}"
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=resume)
+    except SystemExit as stop:  # Ctrl-C or SIGTERM, after the checkpoint is saved
+        if not trainer.is_global_zero:
+            sys.exit()
+        end_others(trainer)
+        print("Interrupted:", goes_on if last.is_file() else "there was no checkpoint yet")
+        status = 128 + (signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT)
+        # Lightning's own for what it does not wait for, or LastCheckpoint's
+        sys.exit(stop.code if isinstance(stop.code, int) and stop.code > 128 else status)
+    except Exception as error:
+        if trainer.is_global_zero:
+            end_others(trainer)
+        else:
+            time.sleep(SECONDS_TO_SPEAK)
+        with suppress(OSError):  # the disk may be what is wrong
+            Path(run_dir, "error.txt").write_text(traceback.format_exc())
+        known = isinstance(error, (ValueError, OSError, MisconfigurationException))
+        reason = (
+            f"{error}" if known else f"{type(error).__name__}: {error} (see {Path(run_dir, 'error.txt')})"
+        )
+        raise ValueError(f"{reason}; {goes_on}" if last.is_file() else reason) from error
+    finally:
+        close_wandb()
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+    if not trainer.is_global_zero:
+        sys.exit()
+
+
+def end_others(trainer: pl.Trainer) -> None:
+    """End the processes that Lightning started: they would only wait for this one, or fail as it did."""
+    processes = getattr(trainer.strategy.launcher, "procs", [])
+    for process in processes:
+        process.kill()
+        process.wait()
+    processes.clear()  # or Lightning, which watches them, ends this one
+
+
+def quiet_lightning() -> None:
+    """Silence what Lightning says on every run and nobody can act on."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # images that sit in memory need no workers
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # a frozen backbone is meant to stay in eval mode
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    # a resumed run has a folder of its own, which only the last checkpoint does not mind
+    warnings.filterwarnings("ignore", message="The dirpath has changed from.*")
+    # validation scores are those of all processes before they are logged
+    warnings.filterwarnings("ignore", message=".*recommended to use .*sync_dist=True.*")
+    # Lightning's own use of PyTorch
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+
+
+def close_wandb() -> None:
+    """End the run at Weights & Biases, if there is one, however training ended."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()

@@ -1,0 +1,124 @@
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from killing import run_and_kill_when, tree_bytes
+from PIL import Image
+
+from perceptual.data import PairTable, TripletTable
+from perceptual.data.readers.stores import read_info
+from perceptual.data.synthetic import making as makes
+from perceptual.data.synthetic.making import Item, Making, make_triplets
+from perceptual.data.synthetic.photographs import packaged
+from perceptual.data.synthetic.storing import make_store
+from perceptual.data.writers.stores import write_store
+
+
+def triplets(count: int = 30, seed: int = 3, size: int = 16) -> Making:
+    return Making(TripletTable, packaged(), count, seed, size)
+
+
+def test_a_store_holds_what_is_made_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(makes, "_CHUNK", 4)
+    info = make_store(triplets(), tmp_path / "store", "photographs")
+    write_store(make_triplets(packaged(), 30, 3, 16), tmp_path / "expected", "photographs")
+    ours, theirs = tree_bytes(tmp_path / "store"), tree_bytes(tmp_path / "expected")
+    assert ours.pop("store.json") != theirs.pop("store.json")  # which records the request
+    assert ours == theirs
+    expected = read_info(tmp_path / "expected")
+    assert (info.fingerprint, info.subsets) == (expected.fingerprint, expected.subsets)
+    assert (info.items, info.images, info.kind, info.source) == (30, 90, "triplets", "photographs")
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_killed_in_the_middle_it_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(makes, "_CHUNK", 3)
+    make_store(triplets(60), tmp_path / "whole", "photographs")
+    store, partial = tmp_path / "store", tmp_path / "store.partial"
+
+    def done() -> int:
+        with suppress(OSError, ValueError, EOFError):  # not there, or not whole, yet
+            return int(np.load(partial / "done.npy").sum())
+        return 0
+
+    tasks = len(triplets(60).tasks())
+    for point in (2, tasks // 2):
+        run_and_kill_when(lambda: make_store(triplets(60), store, "photographs"), lambda p=point: done() >= p)
+        assert not store.exists()
+        assert point <= done() < tasks
+    kept, made, make = done(), [], Making.make
+    monkeypatch.setattr(Making, "make", lambda self, *task: made.append(task) or make(self, *task))
+    make_store(triplets(60), store, "photographs")
+    assert len(made) == tasks - kept  # what was made is not made again
+    assert tree_bytes(store) == tree_bytes(tmp_path / "whole")
+    assert not partial.exists()
+
+
+def test_other_photographs_start_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(makes, "_CHUNK", 2)
+    rng = np.random.default_rng(0)
+    photo, bad = tmp_path / "photos/a.png", tmp_path / "photos/b.png"
+    photo.parent.mkdir()
+    Image.fromarray(rng.integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(photo)
+    bad.write_text("an essay")
+    making = Making(TripletTable, [str(photo), str(bad)], 8, 0, 16)
+    with pytest.raises(OSError, match=r"cannot read the photograph .*b.png"):
+        make_store(making, tmp_path / "store", "photographs")
+    assert np.load(tmp_path / "store.partial/done.npy").any()
+    for path in (photo, bad):
+        Image.fromarray(rng.integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(path)
+    for store in ("store", "whole"):
+        make_store(making, tmp_path / store, "photographs")
+    assert tree_bytes(tmp_path / "store") == tree_bytes(tmp_path / "whole")
+
+
+def test_a_complete_store_is_left_and_others_are_refused(tmp_path):
+    first = make_store(triplets(4), tmp_path / "store", "photographs")
+    before = tree_bytes(tmp_path)
+    assert make_store(triplets(4), tmp_path / "store", "photographs") == first
+    for other in (triplets(5), triplets(4, seed=4), Making(PairTable, packaged(), 4, 3, 16)):
+        with pytest.raises(
+            ValueError, match=r"is another store \(4 triplets at size 16, source: photographs"
+        ):
+            make_store(other, tmp_path / "store", "photographs")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="exists already and is no store"):
+        make_store(triplets(4), tmp_path / "folder", "photographs")
+    (tmp_path / "folder").rmdir()
+    assert tree_bytes(tmp_path) == before
+
+
+def memory() -> int:
+    """Bytes that this process has in memory, mapped files included."""
+    return 1024 * int(re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as Linux reports it")
+def test_memory_does_not_grow_with_the_count(tmp_path, monkeypatch):
+    patches = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
+    monkeypatch.setattr(makes, "_make_triplet", lambda *_: Item(patches.clone(), 0.5, 0))
+    make_store(triplets(300, size=64), tmp_path / "warm", "photographs")
+    before, grown, make = memory(), [], Making.make
+
+    def watched(self, *task):
+        items = make(self, *task)
+        grown.append(memory() - before)
+        return items
+
+    monkeypatch.setattr(Making, "make", watched)
+    making = Making(TripletTable, packaged()[:1], 4000, 0, 64)
+    make_store(making, tmp_path / "store", "photographs")
+    assert (tmp_path / "store/images.npy").stat().st_size > 147e6
+    assert max(grown) < 60e6
+
+
+def test_progress_is_drawn_on_a_terminal(tmp_path, monkeypatch, capsys):
+    make_store(triplets(4), tmp_path / "one", "photographs")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    make_store(triplets(4), tmp_path / "two", "photographs")
+    assert "Making triplets" in capsys.readouterr().err

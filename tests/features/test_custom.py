@@ -1,0 +1,152 @@
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from perceptual import LPIPS
+from perceptual.features import custom
+from perceptual.features.backbone import Backbone
+
+
+class Pyramid(nn.Module):
+    """Two levels, each of its own convolution."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, width, 3), nn.Conv2d(width, 2 * width, 3, stride=2)
+
+    def forward(self, images):
+        first = self.first(images).relu()
+        return [first, self.second(first).relu()]
+
+
+class Broken(nn.Module):
+    def __init__(self, gives, channels=None):
+        super().__init__()
+        self.gives = gives
+        if channels:
+            self.channels = channels
+
+    def forward(self, images):
+        return self.gives(images)
+
+
+@pytest.fixture
+def nets(tmp_path, monkeypatch):
+    """Call with source code: the module `my_nets` of that code can be imported."""
+
+    def write(code):
+        (tmp_path / "my_nets.py").write_text(code)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.delitem(sys.modules, "my_nets", raising=False)
+        monkeypatch.setattr(custom, "_imported", set())
+
+    return write
+
+
+MY_NETS = """
+from os import system
+from torch import nn
+class MyNet(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.layer = nn.Conv2d(3, width, 1)
+    def forward(self, images):
+        return [self.layer(images)]
+def number(): return 3
+"""
+
+
+@torch.no_grad()
+def test_any_module_that_gives_maps_is_a_backbone():
+    torch.manual_seed(0)
+    network = Pyramid()
+    distance = LPIPS(network)
+    x, y = torch.rand(2, 2, 3, 20, 24)
+    expected = 0
+    for u, v in zip(network(x), network(y), strict=True):
+        u, v = u / (u.norm(dim=1, keepdim=True) + 1e-10), v / (v.norm(dim=1, keepdim=True) + 1e-10)
+        expected = expected + (u - v).square().sum(1).mean((1, 2))
+    torch.testing.assert_close(distance(x, y), expected)
+    assert (distance.backbone.name, distance.backbone.channels) == ("Pyramid", [8, 16])
+    assert distance.backbone.net is network
+    assert not any(p.requires_grad for p in network.parameters())
+    assert isinstance(network, custom.FeatureNetwork)
+
+
+def test_what_a_module_says_of_itself_is_kept():
+    network = Pyramid()
+    network.name, network.mean, network.std = "mine", [0.5] * 3, torch.full((1, 3, 1, 1), 0.25)
+    backbone = Backbone.of(network, trainable=True)
+    assert backbone.name == "mine"
+    assert backbone.mean.flatten().tolist() == [0.5] * 3
+    x = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(backbone(x), network(x))  # it normalises itself: not once more
+    assert all(p.requires_grad for p in network.parameters())
+    assert Backbone.of(backbone) is backbone
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (
+            Broken(lambda x: x),
+            r"Broken gives one tensor \(1, 3, 64, 64\) of float32; a feature network gives",
+        ),
+        (Broken(lambda x: []), "gives an empty list"),
+        (Broken(lambda x: {"a": x}), "gives a dict"),
+        (Broken(lambda x: [x.mean((2, 3))]), r"gives one tensor \(1, 3\) of float32 as its map 0"),
+        (Broken(lambda x: [x, x.int()]), "of int32 as its map 1"),
+        (Broken(lambda x: [x.permute(0, 2, 3, 1)]), "second dimension changes with the size"),
+        (Broken(lambda x: [x], channels=[4]), r"states channels=\[4\], but gives maps of \[3\] channels"),
+        (Broken(lambda x: 1 / 0), r"fails on an image \(1, 3, 64, 64\): division by zero"),
+    ],
+)
+def test_what_breaks_the_contract_is_one_line(network, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        LPIPS(network)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_is_built_from_the_users_module(nets):
+    nets(MY_NETS)
+    network = custom.build({"_target_": "my_nets.MyNet", "width": 6}, trusted=True)
+    assert Backbone.of(network).channels == [6]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"_target_": "MyNet"}, "must name a module and what is in it"),
+        ({"_target_": "my_netz.MyNet"}, "the module my_netz cannot be imported: ModuleNotFoundError"),
+        ({"_target_": "my_nets.MyNett"}, "my_nets has no MyNett; did you mean MyNet?"),
+        ({"_target_": "my_nets.MyNet", "widht": 3}, "unexpected keyword argument 'widht'"),
+        ({"_target_": "my_nets.number"}, "gives a int, not a torch.nn.Module"),
+    ],
+)
+def test_a_wrong_target_is_one_line(nets, spec, message):
+    nets(MY_NETS)
+    with pytest.raises(ValueError, match=message):
+        custom.build(spec, trusted=True)
+
+
+def test_a_module_with_an_error_is_refused_naming_the_line(nets):
+    nets("x = 1\ndef broken(:\n")
+    with pytest.raises(ValueError, match=r"my_nets cannot be imported: SyntaxError: .*\(line 2\)"):
+        custom.import_modules(["my_nets"])
+
+
+def test_no_file_imports_a_module_or_calls_what_is_not_its_own(nets, tmp_path):
+    nets(MY_NETS + f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n")
+    spec = {"_target_": "my_nets.MyNet", "width": 3}
+    with pytest.raises(ValueError, match=r"no file may import: add imports=\[my_nets\], or pass"):
+        custom.build(spec, trusted=False)
+    with pytest.raises(ValueError, match="no file may import"):
+        custom.build({"_target_": "os.system", "command": f"touch {tmp_path / 'ran'}"}, trusted=False)
+    assert not (tmp_path / "ran").exists()
+    custom.import_modules(["my_nets"])
+    assert custom.build(spec, trusted=False).layer.out_channels == 3
+    with pytest.raises(ValueError, match="which my_nets only imports: no file may call it"):
+        custom.build({"_target_": "my_nets.system", "command": "true"}, trusted=False)
