@@ -195,7 +195,9 @@ class _Cache:
             return
         console = Console(stderr=True)
         held: OrderedDict[int, list[Tensor]] = OrderedDict()
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        shown = Progress(console=console, transient=True, disable=not console.is_terminal)
+        # the folder is of the backbone's precision, whatever surrounds this
+        with torch.autocast(lpips.backbone.mean.device.type, enabled=False), shown as progress:
             label = f"Features of {self.name}"
             bar = progress.add_task(label, total=self.shape[0], completed=self.shape[0] - len(missing) * PART)
             # first what no process works on, then what one did that may have been killed

@@ -117,6 +117,13 @@ def test_a_small_budget_changes_no_number(data, lpips, tmp_path, monkeypatch):
     )
 
 
+def test_an_ambient_autocast_changes_no_number(data, lpips, tmp_path):
+    plain = cached(lpips, data.train_set, tmp_path / "plain")
+    with torch.autocast("cpu", torch.bfloat16):
+        ambient = cached(lpips, data.train_set, tmp_path / "ambient")
+    assert torch.equal(means_of(plain), means_of(ambient))
+
+
 def means_of(dataset: DifferenceDataset) -> torch.Tensor:
     return dataset.__getitems__(list(range(len(dataset)))).means.clone()
 

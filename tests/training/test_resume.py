@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import app
@@ -23,11 +24,25 @@ SETTINGS = (
         "data=manifest",
         "data.size=32",
         "data.batch_size=10",
-        "backbone.name=resnet10t",
+        "backbone.name=test_resnet",
         "backbone.weights=null",
     ),
     *("trainer.accelerator=cpu", "trainer.devices=1", "model.lr=0.01", "callbacks.last.steps=1"),
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _imported():
+    """Import what train.py does, once: the processes that are forked here need not do so again."""
+    for name in (
+        "train",
+        "callbacks",
+        "timm",
+        "torchvision",
+        "matplotlib.pyplot",
+        "pytorch_lightning.loggers",
+    ):
+        import_module(name)
 
 
 @pytest.fixture
