@@ -70,7 +70,7 @@ def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
     if not scored:
         raise ValueError(f"{results.folder} holds no scored method, only {len(results.failed())} failures")
     cluster, recurring = clusters(items["cluster"])
-    draw = {"2afc": _triplets, "jnd": _pairs, "dmos": _opinions}
+    draw = {"2afc": _triplets, "jnd": _pairs, "opinion": _opinions}
     intervals = draw[data["kind"]]([result.arrays for result in scored], items, cluster)
     macro = len(data["subsets"])
     group = rank_groups(intervals.score[:, macro], intervals.draws[:, :, macro])

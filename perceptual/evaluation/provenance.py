@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from perceptual import __version__
 from perceptual.evaluation.results import Row
 
-LIBRARIES = ("perceptual", "torch", "torchvision", "timm", "torchmetrics", "piq")
+LIBRARIES = ("torch", "torchvision", "timm", "torchmetrics", "piq")
 
 
 def describe(distance: nn.Module) -> Row:
@@ -75,7 +76,8 @@ def surroundings(device: torch.device) -> Row:
     """Versions, device, threads and date."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
     return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "versions": {"python": platform.python_version(), "perceptual": __version__}
+        | {name: version(name) for name in LIBRARIES},
         "device": f"{device.type} ({name})",
         "threads": torch.get_num_threads(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

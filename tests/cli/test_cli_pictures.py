@@ -256,7 +256,8 @@ def test_info(shell, weights, folder):
     assert found["channels"] == [64, 192, 384, 256, 256]
     assert found["calibration"].startswith("v0.1 of Zhang et al.")
     assert found["weights"].startswith("file:")
-    assert shell("info", "alexnet")[1].count("none: all weights 1") == 1
+    assert json.loads(shell("info", "alex", "--json")[1]) == found
+    assert shell("info", "alexnet-uncalibrated")[1].count("none: all weights 1") == 1
     assert shell("info", "l2")[0] == 0
     model.save_pretrained(folder / "mine")
     assert json.loads(shell("info", "./mine", "--json")[1])["family"] == "alexnet"
