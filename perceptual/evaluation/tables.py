@@ -15,6 +15,7 @@ from perceptual.evaluation.results import Row
 from perceptual.evaluation.scoring import JND
 
 NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %", "opinion": "SRCC × 100"}
+TIED = " ≈"  # marks what does not differ significantly from the best
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
     "th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}"
@@ -139,7 +140,7 @@ def _entry(board: Board, entry: Entry) -> list[str]:
         *(setting(entry.row.get("settings", {}), key) for key in board.settings),
         *(f"{100 * value:.1f}" for value in entry.score[: len(_scores(board))]),
         f"{100 * entry.low[macro]:.1f} – {100 * entry.high[macro]:.1f}",
-        "" if entry is board.entries[0] else f"{low:.1f} – {high:.1f}",
+        "" if entry is board.entries[0] else f"{low:.1f} – {high:.1f}{TIED if entry.tied else ''}",
         *([_speed(entry.row.get("images_per_second"))] if _timed(board) else []),
         _count(entry.row["parameters"]),
     ]
@@ -177,11 +178,11 @@ def best_setting(board: Board) -> str | None:
         f"The runner-up, {_named(board, second)}, is {ahead:.2f} behind "
         f"(95 % interval {low:.2f} to {high:.2f})"
     )
-    tied = sum(entry.group == best.group for entry in entries) - 1
+    tied = sum(entry.tied for entry in entries[1:])
     if not tied:
         return f"{words}: the best is better than every other run on these items."
-    others = "1 other run" if tied == 1 else f"{tied} other runs"
-    return f"{words}: {others} cannot be told from the best on these items."
+    others, verb = ("1 other run", "does") if tied == 1 else (f"{tied} other runs", "do")
+    return f"{words}: {others} {verb} not differ significantly from the best on these items."
 
 
 def _named(board: Board, entry: Entry) -> str:
@@ -208,8 +209,9 @@ def _notes(board: Board) -> list[str]:
     notes = [
         f"{board.data['description']}; images {board.data['size']}×{board.data['size']}. "
         f"Intervals: 95 %, paired bootstrap over {drawn}. "
-        "Methods of one group cannot be told from the group's best; “behind the best” is the interval of the "
-        "difference to the first row. Mean is over subsets, micro over items.",
+        "A new group begins where a method is significantly worse than the first of the group above. “Behind "
+        f"the best” is the interval of the difference to the first row;{TIED} marks methods that do not "
+        "differ significantly from it. Mean is over subsets, micro over items.",
     ]
     if best := best_setting(board):
         notes = [

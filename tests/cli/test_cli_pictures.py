@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from perceptual import LPIPS, PerceptualRanker
-from perceptual.cli import plots
 
 
 def tensor(*pixels):
@@ -150,12 +149,6 @@ def test_a_plot_that_cannot_be_written_is_found_before_any_work(shell, draw, fol
     for command in (("pairs", "photos"), ("video", "a.mp4", "b.mp4")):
         _, _, err = shell(*command, "--plot", "photos")
         assert err == "error: photos is a folder, where the name of a file is expected"
-
-
-@pytest.mark.parametrize("arguments", [("heatmap", "a", "b"), ("pairs", "d", "--plot", "p.png")])
-def test_without_matplotlib_one_line_says_so(shell, monkeypatch, arguments):
-    monkeypatch.setattr(plots, "find_spec", lambda name: None)
-    assert shell(*arguments)[2] == "error: pictures need matplotlib: pip install matplotlib"
 
 
 # rank
