@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from perceptual.cli.errors import start
+from perceptual.cli.errors import one_line_errors, start
 from perceptual.config import build, data_arguments
 from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
 from perceptual.evaluation import evaluate as evaluation
@@ -94,13 +94,14 @@ def main(cfg: DictConfig) -> None:
     Raises:
         CompactHydraException: in a multirun, nothing could be scored; it is reported when all are done.
     """
-    try:
-        evaluate(cfg)
-    except (ValueError, OSError, OmegaConfBaseException) as error:
-        if HydraConfig.get().mode is not RunMode.MULTIRUN:
-            raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        raise CompactHydraException("a run of the multirun gave no score") from None
+    with one_line_errors(OmegaConfBaseException):
+        try:
+            evaluate(cfg)
+        except (ValueError, OSError, OmegaConfBaseException) as error:
+            if HydraConfig.get().mode is not RunMode.MULTIRUN:
+                raise
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            raise CompactHydraException("a run of the multirun gave no score") from None
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
-from perceptual.cli.errors import start
+from perceptual.cli.errors import one_line_errors, start
 from perceptual.config import Cache, build, data_arguments
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import runs
@@ -45,7 +47,7 @@ def train(cfg: DictConfig) -> Scores:
     data = build(described)
     data.setup("fit")
     # each process of several comes here; the first speaks and scores for all
-    first = rank_zero_only.rank == 0
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     console = Console(quiet=not first)
     console.print(f"Data      {data.describe()}", highlight=False)
     if first:
@@ -89,15 +91,16 @@ def main(cfg: DictConfig) -> float | None:
         the macro mean of the trained metric, which a sweep maximises; None for a run of a sweep that failed,
         so that the others go on.
     """
-    try:
-        return train(cfg)["trained"]["mean"]
-    except Exception as error:
-        runs.keep_failure(cfg.run_dir, one_line(error))
-        if HydraConfig.get().mode is not RunMode.MULTIRUN:
-            raise
-        Path(cfg.run_dir, "failed/traceback.txt").write_text(traceback.format_exc(), "utf-8")
-        print(f"error: {cfg.run_dir}: {one_line(error)}", file=sys.stderr)
-        return None
+    with one_line_errors(OmegaConfBaseException, MisconfigurationException):
+        try:
+            return train(cfg)["trained"]["mean"]
+        except Exception as error:
+            runs.keep_failure(cfg.run_dir, one_line(error))
+            if HydraConfig.get().mode is not RunMode.MULTIRUN:
+                raise
+            Path(cfg.run_dir, "failed/traceback.txt").write_text(traceback.format_exc(), "utf-8")
+            print(f"error: {cfg.run_dir}: {one_line(error)}", file=sys.stderr)
+            return None
 
 
 if __name__ == "__main__":

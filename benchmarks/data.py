@@ -1,4 +1,4 @@
-"""Triplets a second that reach a training loop: the reference loader against ours, in one run.
+"""Triplets per second that reach a training loop: the reference loader against ours, in one run.
 
     python -m benchmarks.data [--count 2000] [--side 64] [--output data.json]
 
@@ -6,8 +6,8 @@ The reference is re-created from its repository (richzhang/PerceptualSimilarity,
 item is three `PIL.Image.open` + Resize(64) + ToTensor + Normalize and one `np.load`, default collation, batch
 50, two worker processes. Ours reads the same triplets in one process, from a packed store and from the folder
 (decoded once, at the start, which is not timed). Every loader makes all batches of an epoch; loaders take
-turns, and the median of the rounds counts. First the numbers are compared: ours, from [0, 1] to [-1, 1], are
-the reference's.
+turns, and the median of the rounds counts. Before that the numbers are compared: ours, scaled from [0, 1] to
+[-1, 1], equal the reference's.
 """
 
 import argparse
@@ -38,7 +38,7 @@ BATCH = 50
 
 
 class ReferenceDataset(Dataset[dict[str, Any]]):
-    """What the reference reads for a triplet."""
+    """The reference's items, read as in its repository."""
 
     def __init__(self, subset: Path) -> None:
         self.paths = {role: sorted((subset / role).iterdir()) for role in ("ref", "p0", "p1", "judge")}
@@ -102,7 +102,7 @@ def seconds(batches: Iterable[Any]) -> float:
 
 
 def main(count: int, side: int) -> dict[str, Any]:
-    """Triplets a second of each loader, and the ratios to the reference."""
+    """Triplets per second of each loader, and the ratios to the reference."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         prepare(Path(place), count, side)

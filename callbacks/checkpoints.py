@@ -104,7 +104,7 @@ class LastCheckpoint(ModelCheckpoint):
             self._release()
             raise KeyboardInterrupt
         self._told = number
-        if number == signal.SIGINT and rank_zero_only.rank == 0:
+        if number == signal.SIGINT and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             # print() may be what was interrupted
             os.write(2, b"\nStopping after this step or validation; Ctrl-C again stops at once.\n")
 

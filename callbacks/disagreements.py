@@ -12,6 +12,7 @@ from scipy.special import xlogy
 
 from callbacks.report import Judged, Report, judge, source, wandb_runs
 from perceptual.data.images import Images
+from perceptual.training.module import PerceptualRanker
 
 ROLES = ("p0", "ref", "p1")
 COLUMNS = ("triplet", "subset", "judgment", "votes", "preference", "d0", "d1", "deviance")
@@ -33,12 +34,13 @@ class Disagreements(Report):
         super().__init__(run_dir)
         self.count = count
 
-    def make(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def make(self, trainer: pl.Trainer, module: PerceptualRanker) -> None:
         """Find the triplets and keep them with their images."""
         judged, data = judge(trainer, module), source(trainer)
         deviance = vote_deviance(judged)
         worst = most_contrary(judged, self.count)
-        table = data.val_set.table
+        assert data.val_set is not None  # or there was nothing to validate on
+        table, pixels = data.val_set.table, data.val_set.images
         rows = [
             (
                 int(i),
@@ -53,7 +55,7 @@ class Disagreements(Report):
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             writer.writerows(rows)
-        images = [[_image(table.images, int(getattr(table, role)[i])) for role in ROLES] for i in worst]
+        images = [[_image(pixels, int(getattr(table, role)[i])) for role in ROLES] for i in worst]
         sheet(images, [_captions(judged, i) for i in worst]).save(self.path("disagreements.png"))
         for run in wandb_runs(trainer):
             import wandb

@@ -3,6 +3,7 @@
 import pytorch_lightning as pl
 
 from callbacks.report import Report, wandb_runs
+from perceptual.training.module import PerceptualRanker
 
 MOST = 5  # panels side by side
 
@@ -10,7 +11,7 @@ MOST = 5  # panels side by side
 class LinFigure(Report):
     """Draws `lin.png`: the weights of each level from the largest to the smallest, and how many are zero."""
 
-    def make(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def make(self, trainer: pl.Trainer, module: PerceptualRanker) -> None:
         """Draw and keep the figure."""
         from matplotlib.figure import Figure
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytorch_lightning as pl
 
 from callbacks.report import Judged, Report, judge, wandb_runs
+from perceptual.training.module import PerceptualRanker
 
 BINS = 10
 
@@ -29,7 +30,7 @@ class Curve(NamedTuple):
 class PreferenceCurve(Report):
     """Draws `preference.png` and writes its numbers to `preference.csv`."""
 
-    def make(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def make(self, trainer: pl.Trainer, module: PerceptualRanker) -> None:
         """Draw and keep the curve."""
         curve = preference_curve(judge(trainer, module))
         with self.path("preference.csv").open("w", newline="") as file:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from perceptual.data import TwoAFCDataModule
 from perceptual.data.loading import Batches
+from perceptual.training.module import PerceptualRanker
 
 FOLDER = "reports"  # in the run's folder
 
@@ -26,7 +27,7 @@ class Report(pl.Callback):
     def __init__(self, run_dir: str) -> None:
         self.run_dir = Path(run_dir)
 
-    def make(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def make(self, trainer: pl.Trainer, module: PerceptualRanker) -> None:
         """Make the report; on the first process only."""
         raise NotImplementedError
 
@@ -34,7 +35,7 @@ class Report(pl.Callback):
         """Make the report, or say in one line why it cannot be made."""
         if trainer.is_global_zero:
             try:
-                self.make(trainer, pl_module)
+                self.make(trainer, pl_module)  # type: ignore[arg-type]
             except Exception as error:  # no picture is worth the scores of a run
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
                 tqdm.write(f"Report {type(self).__name__} was not made: {reason}")
@@ -64,12 +65,15 @@ class Judged(NamedTuple):
 _judged: "WeakKeyDictionary[pl.Trainer, Judged]" = WeakKeyDictionary()
 
 
-def judge(trainer: pl.Trainer, module: pl.LightningModule) -> Judged:
+def judge(trainer: pl.Trainer, module: PerceptualRanker) -> Judged:
     """What the trained metric says of every validation triplet; computed once a run, for all reports."""
     if trainer not in _judged:
-        table = source(trainer).val_set.table
+        val_set = source(trainer).val_set
+        assert val_set is not None  # or there was nothing to validate on
+        table = val_set.table
         votes = np.ones(len(table)) if table.votes is None else table.votes
-        _judged[trainer] = Judged(*_predict(trainer, module), table.judgment, votes)
+        d0, d1, preference = _predict(trainer, module)
+        _judged[trainer] = Judged(d0, d1, preference, table.judgment, votes)
     return _judged[trainer]
 
 
@@ -85,7 +89,7 @@ def wandb_runs(trainer: pl.Trainer) -> list[Any]:
 
 
 @torch.no_grad()
-def _predict(trainer: pl.Trainer, module: pl.LightningModule) -> list[np.ndarray]:
+def _predict(trainer: pl.Trainer, module: PerceptualRanker) -> list[np.ndarray]:
     """d0, d1 and preference, where training computed."""
     home, device = module.device, trainer.strategy.root_device
     training = module.training

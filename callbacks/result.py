@@ -5,12 +5,13 @@ import pytorch_lightning as pl
 from callbacks.report import Report, judge, source
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import runs
+from perceptual.training.module import PerceptualRanker
 
 
 class Result(Report):
     """Writes `results/` in the run's folder; `perceptual leaderboard` compares runs by it."""
 
-    def make(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def make(self, trainer: pl.Trainer, module: PerceptualRanker) -> None:
         """Keep the distances of all validation triplets, their score and where they came from."""
         judged, data = judge(trainer, module), source(trainer)
         known = {

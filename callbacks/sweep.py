@@ -24,7 +24,8 @@ class SweepReport(Callback):
         if "optuna" in config.hydra.sweeper._target_:
             from hydra_plugins.hydra_optuna_sweeper import _impl
 
-            _impl.OptunaSweeperImpl.sweep = _lenient(_impl.OptunaSweeperImpl.sweep)
+            impl: Any = _impl.OptunaSweeperImpl
+            impl.sweep = _lenient(impl.sweep)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the best runs, write `leaderboard.md`, and name each run that failed.

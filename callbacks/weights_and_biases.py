@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from callbacks.report import Report, source, wandb_runs
 from perceptual.evaluation import provenance, runs
+from perceptual.training.module import PerceptualRanker
 
 
 def csv_and_wandb(
@@ -34,7 +35,7 @@ def csv_and_wandb(
         return loggers
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         return loggers
-    mode = "offline" if offline else wandb.Settings().mode
+    mode: Any = "offline" if offline else wandb.Settings().mode
     if mode in ("online", "shared") and (problem := _unreachable(wandb)):
         _say(f"W&B       {problem}. This run logs offline; later: wandb sync {run_dir}/wandb/offline-run-*")
         mode = "offline"
@@ -57,7 +58,7 @@ class WandbArtifact(Report):
         for run in wandb_runs(trainer) if trainer.is_global_zero else ():
             run.config.update(runs.settings(self.run_dir), allow_val_change=True)
 
-    def make(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def make(self, trainer: pl.Trainer, module: PerceptualRanker) -> None:
         """Log the checkpoints."""
         for run in wandb_runs(trainer):
             import wandb
@@ -69,7 +70,7 @@ class WandbArtifact(Report):
                 artifact.add_file(str(path))
             run.log_artifact(artifact)
 
-    def _provenance(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+    def _provenance(self, trainer: pl.Trainer, module: PerceptualRanker) -> dict[str, Any]:
         data = source(trainer)
         return {
             "command": runs.command(self.run_dir),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from perceptual.metrics import PerceptualDistance
     from perceptual.training.module import PerceptualRanker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
     "LPIPS",
     "Backbone",

@@ -9,7 +9,7 @@ from hydra.errors import ConfigCompositionException
 
 from perceptual.config import build, data_arguments, register
 from perceptual.training.module import PerceptualRanker
-from train import close_wandb
+from perceptual.training.run import close_wandb
 
 CONF = Path(__file__).parents[1] / "conf"
 REQUIRED = {
@@ -42,8 +42,6 @@ CALLBACKS = ("callbacks", "averaging", "stopping")  # groups of callbacks, one d
 # groups that set values of the model, each with the argument that they choose
 CHOICES = {
     "model": "variant",
-    "ranking": "ranking",
-    "form": "form",
     "optimizer": "optimizer",
     "schedule": "schedule",
 }

@@ -43,6 +43,13 @@ def test_the_metric_in_a_lightning_module(example):
     assert after < before
 
 
+def test_a_distance_is_trained_in_python_and_saved(example):
+    before, after = example("train_in_python", "--epochs", 2, "--count", 200)
+    assert 0.55 < after < 1
+    assert after > before + 0.05
+    assert Path("my_lpips/model.safetensors").is_file()
+
+
 def test_a_folder_is_clustered(example, tmp_path):
     (tmp_path / "images").mkdir()
     for photo in ("chelsea", "brick"):

@@ -216,7 +216,7 @@ def test_launchers_and_sweepers_compose(path):
     from hydra.utils import get_class
 
     if path.stem == "ray_cluster":
-        pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="perceptual[ray] is not installed")
+        pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="the extra ray is not installed")
     Plugins.instance()
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -21,7 +21,7 @@ import evaluate
 from perceptual.config import register
 from perceptual.data import JNDDataModule
 from perceptual.training.module import PerceptualRanker, read_checkpoint
-from train import find_checkpoint
+from perceptual.training.run import newest
 
 SMALL = ("backbone.name=resnet10t", "backbone.weights=null", "trainer=smoke")
 
@@ -130,12 +130,12 @@ def test_all_processes_of_a_run_resume_what_the_first_chose(train, monkeypatch):
     monkeypatch.setenv("PERCEPTUAL_RESUMED", "")
     chosen = train() / "checkpoints/last.ckpt"
     runs = Path("runs")
-    assert Path(find_checkpoint("last", runs)).samefile(chosen)
+    assert Path(newest(runs)).samefile(chosen)
     newer = train() / "checkpoints/last.ckpt"
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert Path(find_checkpoint("last", runs)).samefile(chosen)
+    assert Path(newest(runs)).samefile(chosen)
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert Path(find_checkpoint("last", runs)).samefile(newer)
+    assert Path(newest(runs)).samefile(newer)
 
 
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(train, monkeypatch, capsys):
@@ -165,11 +165,11 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(train, monkeypatch, capsys):
 
 def test_choices_of_training_go_together(train):
     choices = (
-        "ranking=antisymmetric",
-        "form=pooled",
+        "model.ranking=antisymmetric",
+        "model.form=pooled",
         "optimizer=adamw",
         "schedule=cosine",
-        "augmentation=swap",
+        "model.augmentation=[swap]",
         "averaging=ema",
         "stopping=early",
         "model.lin_init=ones",
@@ -185,7 +185,7 @@ def test_choices_of_training_go_together(train):
 
 
 def test_flips_train_on_images(train, capsys):
-    run = train("augmentation=flip_swap", "data.cache=off")
+    run = train("model.augmentation=[flip,swap]", "data.cache=off")
     assert logged(run, "train/loss")
 
 
@@ -246,13 +246,21 @@ def test_every_experiment_runs(name, tmp_path, monkeypatch):
         (("backbone.weights=nowhere.pth",), "nowhere.pth"),
         (("trainer.max_epochs=ten",), "ten"),
         (("model.lr=-1",), "lr must be positive"),
-        (("ranking=bce",), "antisymmetric"),
+        (("model.ranking=bce",), "antisymmetric"),
+        (("ranking=antisymmetric",), "ranking is a key now, not a group: model.ranking="),
+        (("form=pooled",), "model.form="),
+        (("augmentation=flip",), "model.augmentation=[flip,swap]"),
+        (("nonsense=flip",), "no group 'nonsense'"),
         (("optimizer=lion",), "adamw"),
         (("model.form=mean",), "pooled"),
-        (("model.lin_init=zeros",), "lin_init must be one of random, ones, v0.1, got 'zeros'"),
+        (("model.lin_init=zeros",), "'zeros', expected one of [random, ones, v0.1]"),
         (("schedule=cosine", "model.warmup=1"), "warmup must be at least 0 and less than 1, got 1"),
         (("averaging=ema", "callbacks.ema.decay=1.5"), "decay must be at least 0 and less than 1, got 1.5"),
-        (("augmentation=flip",), "add data.cache=off"),
+        (("model.augmentation=[flip]",), "model.augmentation=[flip] needs images"),
+        (("model.augmentation=[flop]",), "flop"),
+        (("+model.augment=1",), "unexpected keyword argument 'augment'; it takes backbone, variant"),
+        (("+backbone.aa_layer=blurpc",), "aa_layer"),
+        (("runs=/proc/nowhere",), "/proc/nowhere"),
         (("model=lora",), "resnet10t has none"),
         (("trainer.gradient_clip_val=-1",), "gradient_clip_val must be positive, got -1"),
     ],

@@ -15,18 +15,21 @@ app = typer.Typer(
 
 Form = Enum("Form", {"folder": "folder", "store": "store", "unjudged": "unjudged"})
 Size = Annotated[int, typer.Option(min=8, help="Side of the square patches.")]
-Count = Annotated[int, typer.Option(min=1, help="How many to make.")]
-Seed = Annotated[int, typer.Option(min=0, help="Chooses all of them.")]
+Count = Annotated[int, typer.Option(min=1, help="Number of items to make.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices.")]
 Photos = Annotated[str, typer.Argument(help="Folder of photographs, or `packaged`: those of scikit-image.")]
-New = Annotated[Path, typer.Argument(help="What to write; must not exist.")]
+New = Annotated[
+    Path,
+    typer.Argument(help="The folder to write; must not exist. A store that was interrupted is continued."),
+]
 As = Annotated[
     Form,
     typer.Option(
         "--as",
-        help="BAPPS folders, a packed store, or images and a manifest whose judgments people are to fill in.",
+        help="BAPPS folders, a packed store, or images and a manifest for people to fill in.",
     ),
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Processes to work in.")]
+Workers = Annotated[int, typer.Option(min=1, help="Number of processes.")]
 
 
 @app.command()
@@ -38,7 +41,7 @@ def download(
     ] = None,
     root: Annotated[Path, typer.Option(help="Folder for the data set.")] = Path("bapps"),
 ) -> None:
-    """Download a data set; run again after an interruption, it goes on.
+    """Download a data set; after an interruption, run it again to continue.
 
     Example: `perceptual data download bapps --subsets val jnd train --root datasets/bapps`
     """
@@ -54,14 +57,24 @@ def download(
 @app.command()
 def pack(
     src: Annotated[Path, typer.Argument(help="BAPPS folder, manifest (CSV) or folder of NIGHTS.")],
-    dst: Annotated[Path, typer.Argument(help="The store; of BAPPS a folder with a store for each half.")],
+    dst: Annotated[
+        Path,
+        typer.Argument(help="The store; for BAPPS a folder with one store for `2afc` and one for `jnd`."),
+    ],
     size: Size = 64,
     skip_unusable: Annotated[
-        bool, typer.Option("--skip-unusable", help="Leave out items whose images cannot be used; list them.")
+        bool,
+        typer.Option(
+            "--skip-unusable", help="Leave out items with images that cannot be used, and list those."
+        ),
     ] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes; default: one per core.")
+    ] = None,
 ) -> None:
-    """Decode and resize all images once, into memory-mapped arrays that training reads at full speed.
+    """Decode and resize all images once, into memory-mapped arrays that training reads fast.
+
+    After an interruption, run it again to continue.
 
     Example: `perceptual data pack datasets/bapps datasets/bapps64 --size 64`
     """
@@ -85,7 +98,7 @@ def make_triplets(
     form: As = Form.folder,
     workers: Workers = 1,
 ) -> None:
-    """Make triplets: a patch and two of its distortions, judged by a simulated observer, not people.
+    """Make triplets: a patch and two of its distortions, judged by a simulated observer, not by people.
 
     Example: `perceptual data make-triplets packaged triplets --count 1000 --as store`
     """
@@ -104,7 +117,7 @@ def make_pairs(
     form: As = Form.folder,
     workers: Workers = 1,
 ) -> None:
-    """Make JND pairs: a patch and a faint distortion, "same" or not to a simulated observer, not people.
+    """Make JND pairs: a patch and a faint distortion, judged by a simulated observer, not by people.
 
     Example: `perceptual data make-pairs photos pairs --count 1000`
     """
@@ -117,14 +130,18 @@ def make_pairs(
 def show(
     src: Annotated[
         Path | None,
-        typer.Argument(help="Folder, manifest, store …; left out: every distortion at five severities."),
+        typer.Argument(
+            help="Folder, manifest or store; without it, every distortion at five severities is drawn."
+        ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("sheet.png"),
-    count: Annotated[int, typer.Option(min=1, help="How many items to draw.")] = 24,
-    seed: Annotated[int, typer.Option(min=0, help="Chooses them.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The image file to write.")] = Path(
+        "sheet.png"
+    ),
+    count: Annotated[int, typer.Option(min=1, help="Number of items to draw.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of items.")] = 0,
     size: Annotated[int, typer.Option(min=8, help="Side of the patches; a store has its own.")] = 64,
 ) -> None:
-    """Draw triplets (p0 · ref · p1) or pairs with what people said, or a gallery of the distortions.
+    """Draw triplets (p0 · ref · p1) or pairs with their judgments, or a gallery of the distortions.
 
     Example: `perceptual data show datasets/bapps64/2afc -o sheet.png`
     """

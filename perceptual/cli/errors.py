@@ -48,7 +48,14 @@ def start(main: Callable[[], object]) -> None:
         # Hydra raises instead of printing in its own words; processes that this one starts do likewise
         os.environ |= {FULL: "1", OURS: "1"}
     with one_line_errors(HydraException, OmegaConfBaseException, MisconfigurationException):
-        main()
+        try:
+            main()
+        except OSError as error:  # of Hydra, as it makes the run's folder: `main` reports its own
+            if error.filename is None:
+                raise
+            raise ValueError(
+                f"the folder of this run cannot be made: {explain(error)}; runs=… names another place"
+            ) from error
 
 
 def explain(error: BaseException) -> str:
@@ -56,7 +63,7 @@ def explain(error: BaseException) -> str:
     said = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None:
         return f"{str(error.filename)!r}: {error.strerror}"
-    if match := re.match(r"Could not override '(\w+)'\. No match in the defaults list", said):
+    if match := re.match(r"Could not override '(\w+)'\.", said):
         if match[1] in MOVED:
             return f"{match[1]} is a key now, not a group: model.{MOVED[match[1]]}"
         return f"there is no group {match[1]!r}; `--help` lists them"
@@ -68,4 +75,4 @@ def explain(error: BaseException) -> str:
         key = getattr(error, "full_key", None)
         first = str(error).splitlines()[0]
         return f"{key}: {first}" if key and key not in first else first
-    return said
+    return said.partition(" Config search path:")[0]

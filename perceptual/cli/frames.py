@@ -1,4 +1,4 @@
-"""Frames of video files, two files side by side, by PyAV (`pip install perceptual[video]`)."""
+"""Frames of video files, two files side by side, by PyAV (`pip install -e '.[video]'`)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,7 +119,7 @@ def together(path_a: str, path_b: str, resize: bool) -> Iterator[Together]:
     try:
         import av  # noqa: F401
     except ModuleNotFoundError:
-        raise ValueError("videos need PyAV: pip install 'perceptual[video]'") from None
+        raise ValueError("videos need PyAV: pip install -e '.[video]'") from None
     a = Video(path_a)
     with a.container:
         b = Video(path_b)

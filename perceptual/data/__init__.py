@@ -1,4 +1,4 @@
-"""Triplets and pairs that people judged: reading, checking, packing, splitting and batching them."""
+"""Images that people judged, as triplets, pairs and opinions: read, checked, packed, split and batched."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from perceptual.data.readers.stores import read_store as read_store
     from perceptual.data.writers.stores import pack as pack
 
-# imported when asked for: a worker process that only decodes files needs neither torch nor Lightning
+# imported on first use: a worker process that only decodes files needs neither torch nor Lightning
 _HOMES = {
     "BAPPSDataModule": "modules.bapps",
     "JNDDataModule": "modules.jnd",

@@ -1,4 +1,4 @@
-"""Pictures to look at data with: a contact sheet of triplets or pairs, and a gallery of the distortions."""
+"""Pictures of data: a contact sheet of triplets or pairs, and a gallery of the distortions."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def contact_sheet(src: str | Path, count: int, seed: int, size: int = 64) -> Ima
         size: side of the patches; a store has its own.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_origin`, and for images that cannot be used.
+        FileNotFoundError, ValueError: as `read_origin`, or images cannot be used.
     """
     table = _read(Path(src))
     rows = np.sort(np.random.default_rng(seed).permutation(len(table))[:count])
@@ -49,7 +49,7 @@ def contact_sheet(src: str | Path, count: int, seed: int, size: int = 64) -> Ima
 
 
 def gallery(size: int = 64) -> Image.Image:
-    """Draw each family of distortion, a row each: the patch, then its severities from .2 to 1."""
+    """Draw one row per family of distortion: the patch, then severities from .2 to 1."""
     photo = resized(read_rgb(packaged(["chelsea.png"])[0]).crop((110, 20, 310, 220)), size)
     patch = torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
     left = 160

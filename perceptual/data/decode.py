@@ -1,4 +1,4 @@
-"""Image files to RGB pixels as a viewer shows them; by Pillow and NumPy only, for quick workers."""
+"""Decode image files to RGB pixels as a viewer shows them; by Pillow and NumPy, so workers start fast."""
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
@@ -12,12 +12,12 @@ RESIZE = "PIL bilinear, antialiased"
 def read_rgb(path: str) -> Image.Image:
     """Decode a file to an RGB image as a viewer shows it.
 
-    Turned as its EXIF orientation says, transparent pixels laid over white, 16-bit grey scaled to 8 bits, of
-    several frames the first.
+    The EXIF orientation is applied, transparent pixels are laid over white, 16-bit grey is scaled to 8 bits,
+    and of several frames the first is taken.
 
     Raises:
-        OSError: if the file is missing, truncated or no image.
-        ValueError: for 32-bit grey, whose range nothing tells.
+        OSError: the file is missing, truncated or no image.
+        ValueError: 32-bit grey, whose range is not known.
     """
     with Image.open(path) as image:
         ImageOps.exif_transpose(image, in_place=True)
@@ -42,7 +42,7 @@ def checked_rgb(path: str) -> Image.Image:
     """`read_rgb` with one kind of error.
 
     Raises:
-        ValueError: if the file cannot be used: missing, unreadable, truncated, of unknown range. Names it.
+        ValueError: the file is missing, unreadable, truncated or of unknown range; names it.
     """
     try:
         return read_rgb(path)
@@ -50,7 +50,7 @@ def checked_rgb(path: str) -> Image.Image:
         raise ValueError(f"{path} (missing)") from None
     except Image.UnidentifiedImageError:
         raise ValueError(f"{path} (not an image)") from None
-    except Exception as error:  # decoders raise whatever they stumble over
+    except Exception as error:  # decoders raise all kinds of errors
         raise ValueError(f"{path} ({error})") from None
 
 
@@ -58,8 +58,8 @@ def read_pixels(path: str, size: int) -> np.ndarray:
     """Decode and resize a file to (3, S, S) uint8, RGB.
 
     Raises:
-        ValueError: what `checked_rgb` does, or a smaller side below size / 4 (enlarged more than four times
-            an image shows nothing). Names the file.
+        ValueError: as `checked_rgb`, or the smaller side is below size / 4 (enlarged more than four times,
+            an image shows nothing); names the file.
     """
     image = checked_rgb(path)
     width, height = image.size
@@ -69,7 +69,7 @@ def read_pixels(path: str, size: int) -> np.ndarray:
 
 
 def write_pixels(array: str, rows: range, paths: Sequence[str], size: int) -> list[bytes | str]:
-    """Decode files into rows of a `.npy` of (M, 3, S, S) uint8; for each its digest, or what is wrong."""
+    """Decode files into rows of a `.npy` (M, 3, S, S) uint8; returns the digest of each, or what is wrong."""
     images = np.lib.format.open_memmap(array, mode="r+")
     found: list[bytes | str] = []
     for row, path in zip(rows, paths, strict=True):
@@ -83,12 +83,12 @@ def write_pixels(array: str, rows: range, paths: Sequence[str], size: int) -> li
 
 
 def pixel_digest(pixels: np.ndarray) -> bytes:
-    """SHA-256 of an image (3, S, S) uint8, 32 bytes."""
+    """SHA-256 of the pixels (3, S, S) uint8, 32 bytes."""
     return sha256(np.ascontiguousarray(pixels).data).digest()
 
 
 def first_few(offenders: Iterable[str], count: int = 5) -> str:
-    """Join the first few offenders of an error message and count the others."""
+    """The first few offenders for an error message, joined, and the number of the others."""
     listed = list(offenders)
     more = f" and {len(listed) - count:,} more" if len(listed) > count else ""
     return ", ".join(listed[:count]) + more

@@ -1,7 +1,7 @@
-"""Images for batches: checked before training, then held in memory where they fit, else read when asked for.
+"""Images for batches: checked before training, then kept in memory if they fit, else read per batch.
 
-`Images` are one uint8 tensor (M, 3, S, S), the files themselves, or the mapped array of a packed store;
-`read_batch` makes the same batches of all three.
+`Images` are a uint8 tensor (M, 3, S, S), files, or the mapped array of a packed store; `read_batch` makes the
+same batches of all three.
 """
 
 import os
@@ -20,12 +20,14 @@ from torch import Tensor
 from perceptual.data.decode import first_few, pixel_digest, read_pixels
 
 MEMORY_BUDGET = 2**30  # bytes of decoded uint8 pixels; about 87,000 images of 64×64
-_CHUNK = 64  # images a task of the thread pool: enough to hide its overhead, few enough for a lively bar
-_QUIET_BELOW = 2000  # images; fewer are checked in a second or two, a progress bar would only flicker
+_CHUNK = 64  # images per task of the thread pool: enough to hide its overhead, few enough for a smooth bar
+_QUIET_BELOW = (
+    2000  # images; fewer are checked in a second or two, in which a progress bar would only flicker
+)
 
 
 class ImageFiles:
-    """Images on disk, decoded and resized whenever they are asked for.
+    """Images on disk, decoded and resized at each access.
 
     Args:
         paths: image files, M of them.
@@ -60,7 +62,7 @@ class MappedImages:
 
     @cached_property
     def _pixels(self) -> Tensor:
-        # copy-on-write: never written, but torch warns of arrays that cannot be
+        # copy-on-write: nothing writes to it, but torch warns about read-only arrays
         return torch.from_numpy(np.load(self.folder / "images.npy", mmap_mode="c"))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def read_batch(images: Images, index: Tensor) -> Tensor:
     """The images that an int64 tensor (N,) chooses, (N, 3, S, S) float32, RGB in [0, 1]."""
     # index_select copies whole images, ten times faster than indexing
     pixels = images.index_select(0, index) if isinstance(images, Tensor) else images[index]
-    # NumPy converts and divides in one pass, and asks for large pages: half the time of torch's two passes
+    # NumPy converts and divides in one pass, on large pages: half the time of torch's two passes
     return torch.from_numpy(np.divide(pixels.numpy(), np.float32(255), dtype=np.float32))
 
 
@@ -98,15 +100,15 @@ def image_digests(images: Images, which: np.ndarray) -> np.ndarray:
 def open_images(paths: Sequence[str], size: int) -> Images:
     """Decode every file once, before anything is trained on it.
 
-    Where all of them fit `MEMORY_BUDGET` as uint8 they are kept, in one tensor; otherwise they are read again
-    when asked for.
+    If all of them fit `MEMORY_BUDGET` as uint8 they are kept in one tensor; otherwise they are read again at
+    each access.
 
     Args:
         paths: distinct image files, M of them.
         size: side S of the square they are resized to.
 
     Raises:
-        ValueError: if files cannot be used, see `read_pixels`; names the first and says how many.
+        ValueError: files cannot be used, see `read_pixels`; names the first and counts all.
     """
     fits = len(paths) * 3 * size**2 <= MEMORY_BUDGET
     kept = np.empty((len(paths), 3, size, size), np.uint8) if fits else None

@@ -1,4 +1,4 @@
-"""Batches of a dataset, for triplets and pairs alike: shared by processes, and resumed where they stopped."""
+"""Batches of a dataset: shared among processes, and resumed within an epoch."""
 
 import os
 from collections.abc import Iterator
@@ -15,21 +15,21 @@ Batch = TypeVar("Batch")
 
 
 class Batches(Generic[Batch]):
-    """What a DataLoader gives of a dataset with `__getitems__`, for the process it is made in.
+    """A DataLoader of the batches of a dataset with `__getitems__`, as Lightning takes it.
 
-    Lightning takes it as it is. Within a run of several processes, each gets its share of every batch, see
-    `EpochBatches`, and training batches carry weights with which the mean gradient of the processes is that
-    of the whole batch. `state_dict` holds the position within an epoch, whatever the number of processes.
+    In a run of several processes, each gets its share of every batch, see `EpochBatches`, and training
+    batches carry weights with which the mean gradient over the processes is that of the whole batch.
+    `state_dict` holds the position within an epoch, for any number of processes.
 
     Args:
         dataset: N items; `dataset.__getitems__(indices)` is a batch.
-        batch_size: items a batch, of all processes together.
-        num_workers: processes that read, for each process that trains.
-        seed: of the order, shuffled anew each epoch; None: in order.
-        shared: by the processes that train together; False: this one has all items.
+        batch_size: items per batch, over all processes.
+        num_workers: reading processes per training process.
+        seed: of the order, another each epoch; None: in order.
+        shared: among the processes that train together; False: this one gets all items.
 
     Raises:
-        ValueError: fewer items a batch than processes.
+        ValueError: fewer items per batch than processes.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Batches(Generic[Batch]):
         shared: bool = True,
     ) -> None:
         self.dataset, self.batch_size, self.num_workers = dataset, batch_size, num_workers
-        # Lightning asks the one whether it shuffles, and tells the other which epoch it is
+        # Lightning reads from one whether it shuffles, and sets the epoch of the other
         self.batch_sampler = self.sampler = EpochBatches(
             len(dataset), batch_size, seed, *(_process() if shared else (0, 1))
         )
@@ -54,16 +54,16 @@ class Batches(Generic[Batch]):
             collate_fn=_whole_batch,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
-            # of its own, or each epoch would draw from the generator that dropout uses
+            # a separate one, or each epoch would draw from the generator that dropout uses
             generator=torch.Generator().manual_seed(seed or 0),
         )
 
     def __len__(self) -> int:
-        """Batches an epoch, the same for every process."""
+        """Batches per epoch, the same for every process."""
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        # Lightning asks for this before it says which epoch it is: nothing is read until the first batch is
+        # Lightning calls this before it sets the epoch: nothing is read before the first batch
         epoch = self.sampler.epoch
         start = self._resume["batches"] if self._resume.get("epoch") == epoch else 0
         self._resume = {}
@@ -75,14 +75,14 @@ class Batches(Generic[Batch]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The batches given out in the epoch of the last one, and what they are batches of."""
+        """The epoch, the number of its batches that were given out, and which data they are of."""
         return {**self._given, **self._counted()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batches that were given out, in the epoch of the state.
+        """Continue after the batches that were given out, in the epoch of the state.
 
         Raises:
-            ValueError: the position is one in other batches.
+            ValueError: the state is of other data, or of batches of another size or seed.
         """
         theirs = {key: state[key] for key in self._counted()}
         if theirs != self._counted():
@@ -99,9 +99,9 @@ class Batches(Generic[Batch]):
 def loader(
     dataset: Any, batch_size: int, num_workers: int | None, seed: int, shuffle: bool = False
 ) -> Batches[Any]:
-    """Batches in a fixed order, or shuffled anew each epoch by the seed.
+    """Batches in a fixed order, or shuffled by the seed, in another order each epoch.
 
-    `num_workers` None means none where images sit in memory or in a store, else up to four.
+    `num_workers=None` means 0 where images are in memory or in a store, else up to 4.
     """
     if num_workers is None:
         reads_files = isinstance(getattr(dataset, "images", None), ImageFiles)
@@ -112,7 +112,7 @@ def loader(
 def val_loaders(
     triplets: Any, pairs: Any | None, batch_size: int, num_workers: int | None
 ) -> Batches[Any] | list[Batches[Any]]:
-    """What Lightning validates on: a loader of triplets, and where there are pairs, a second one of those."""
+    """The validation loaders: one of triplets and, if there are pairs, a second one of those."""
     loaders = [loader(dataset, batch_size, num_workers, seed=0) for dataset in (triplets, pairs) if dataset]
     return loaders if len(loaders) > 1 else loaders[0]
 

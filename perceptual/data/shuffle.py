@@ -1,4 +1,4 @@
-"""Which items each batch of an epoch holds, and which of them are a process's own."""
+"""The items of each batch of an epoch, and each process's share of them."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from torch.utils.data import Sampler
 
 
 class EpochBatches(Sampler[np.ndarray]):
-    """Indices of the items of each batch, in order or shuffled anew each epoch by `seed`.
+    """Indices of the items of each batch, in order, or shuffled by `seed` and the epoch.
 
     A batch holds the same items however many processes there are: each process gets a contiguous share of
     every batch, shares differ by one item at most, and together they are the batch. The order depends on the
@@ -16,17 +16,17 @@ class EpochBatches(Sampler[np.ndarray]):
 
     Args:
         items: number of items, N.
-        batch_size: items a batch, of all processes together; the last batch has what is left.
+        batch_size: items per batch, over all processes; the last batch may have fewer.
         seed: of the shuffled order; None: in order.
-        rank: this process, counted from 0.
-        processes: their number.
+        rank: of this process, from 0.
+        processes: number of processes.
 
     Attributes:
-        epoch: what the order is of; Lightning sets it by `set_epoch`.
-        start: batches to leave out at the start of the epoch.
+        epoch: number of the epoch; Lightning sets it by `set_epoch`.
+        start: batches to skip at the start of the epoch.
 
     Raises:
-        ValueError: fewer items a batch than processes.
+        ValueError: fewer items per batch than processes.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class EpochBatches(Sampler[np.ndarray]):
         for batch in range(self.start, len(self)):
             first, last = self._share(batch)
             if first == last and self.seed is not None:
-                # a process cannot sit a training step out: it takes part with an item of weight 0
+                # every process must take part in a training step: this one gets an item of weight 0
                 first, last = batch * self.batch_size, batch * self.batch_size + 1
             yield order[first:last]
 
@@ -57,7 +57,7 @@ class EpochBatches(Sampler[np.ndarray]):
         self.epoch = epoch
 
     def weight(self, batch: int) -> float:
-        """Factor of the loss by which the mean over processes of their means is the mean over all items."""
+        """Factor of this process's mean loss, so that the mean over processes is the mean over all items."""
         size = min(self.batch_size, self.items - batch * self.batch_size)
         first, last = self._share(batch)
         return (last - first) * self.processes / size

@@ -19,6 +19,7 @@ from huggingface_hub import HfApi, snapshot_download
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from perceptual import __version__
 from perceptual.distance.card import card
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
@@ -26,7 +27,7 @@ from perceptual.features.backbone import Backbone
 FORMAT = 1
 CONFIG, MODEL, RANKING, CARD = "config.json", "model.safetensors", "ranking.safetensors", "README.md"
 OURS = "backbone.net."
-LIBRARIES = ("perceptual", "torch", "torchvision", "timm")
+LIBRARIES = ("torch", "torchvision", "timm")
 
 
 class Saved(NamedTuple):
@@ -62,6 +63,11 @@ class Saved(NamedTuple):
         backbone.net.load_state_dict(state)
         backbone.source = record["source"]
         return backbone
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """The versions of this package and of others, by the names that pip gives them."""
+    return {"perceptual": __version__} | {name: version(name) for name in libraries}
 
 
 def describe_backbone(backbone: Backbone, left_out: str | None) -> dict[str, Any]:
@@ -122,7 +128,7 @@ def save(
         "form": form,
         "sha256": weight_files.fingerprint(state),
         "ranking": None,
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": versions(*LIBRARIES),
         "record": dict(record or {}),
     }
     ranking_state = _portable(ranking.state_dict()) if ranking is not None else None

@@ -3,14 +3,13 @@
 import platform
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from perceptual import __version__
+from perceptual.distance.saved_folder import versions
 from perceptual.evaluation.results import Row
 
 LIBRARIES = ("torch", "torchvision", "timm", "torchmetrics", "piq")
@@ -76,8 +75,7 @@ def surroundings(device: torch.device) -> Row:
     """Versions, device, threads and date."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
     return {
-        "versions": {"python": platform.python_version(), "perceptual": __version__}
-        | {name: version(name) for name in LIBRARIES},
+        "versions": {"python": platform.python_version()} | versions(*LIBRARIES),
         "device": f"{device.type} ({name})",
         "threads": torch.get_num_threads(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

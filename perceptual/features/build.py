@@ -1,6 +1,7 @@
 """The backbone that a user describes: by a name, by arguments, by a class of their own, or built."""
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -48,10 +49,20 @@ def build_backbone(
     if nodes := spec.pop("nodes", None):
         spec["options"] = {**(spec.get("options") or {}), "nodes": list(nodes)}
     if spec.get("weights") == KMEANS:
-        backbone = Backbone(**{**spec, "weights": None}, trainable=trainable)
+        backbone = Backbone(**_known({**spec, "weights": None}), trainable=trainable)
         backbone.spec["weights"] = KMEANS
         return backbone
-    return Backbone(**spec, trainable=trainable)
+    return Backbone(**_known(spec), trainable=trainable)
+
+
+def _known(spec: dict[str, Any]) -> dict[str, Any]:
+    takes = [name for name in signature(Backbone).parameters if name != "trainable"]
+    if unknown := [key for key in spec if key not in takes]:
+        raise ValueError(
+            f"a backbone has no {', '.join(unknown)}; it takes {', '.join(takes)}; what timm's constructor "
+            f"takes is said as options.{unknown[0]}"
+        )
+    return spec
 
 
 def _custom(spec: dict[str, Any], trainable: bool, trusted: bool) -> Backbone:

@@ -85,7 +85,7 @@ def to_onnx(
     """
     for package in ("onnx", "onnxscript"):
         if find_spec(package) is None:
-            raise ValueError(f"ONNX needs the package {package}: pip install 'perceptual[onnx]'")
+            raise ValueError(f"ONNX needs the package {package}: pip install -e '.[onnx]'")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the converter's remarks on its own passes
         made = torch.onnx.export(

@@ -1,1 +1,1 @@
-"""Training a distance on judgments: the LightningModule and what a run needs around it."""
+"""Training a distance on judgments: the LightningModule and what a run needs beside it."""

@@ -1,4 +1,4 @@
-"""`strategy=fsdp2`: a large backbone's weights spread over the processes that train (PyTorch's FSDP2)."""
+"""`strategy=fsdp2`: the weights of a large backbone sharded over the processes (PyTorch's FSDP2)."""
 
 import copy
 from typing import Any
@@ -23,11 +23,11 @@ FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 class ShardedBackbone(ModelParallelStrategy):
     """Each process holds a part of the backbone's weights, of their gradients and of the optimiser's state.
 
-    A block's weights are together only while it computes. lin and the ranking network are small: every
-    process has them whole. Checkpoints are those of a run without sharding, also for one that resumes them.
-    When training has ended the backbone is put together again: it must fit into a device without gradients.
+    The weights of a block are gathered only while it computes. lin and the ranking network are small: every
+    process holds all of them. Checkpoints have the format of a run without sharding, which may resume them.
+    When training ends, the backbone is gathered: it must fit on one device, without gradients.
 
-    Clipping of gradients and averaging of weights would see parts only: `train.py` refuses them.
+    Clipping of gradients and averaging of weights would see only parts: `train.py` refuses them.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -35,21 +35,21 @@ class ShardedBackbone(ModelParallelStrategy):
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
-        """Checkpoints are loaded before weights are spread."""
+        """Checkpoints are loaded before the weights are sharded."""
         return False
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """Lightning asks for the optimiser's state to be loaded."""
+        """Lightning loads the optimiser's state."""
         return True
 
     def setup_environment(self) -> None:
-        """Take all processes for one group."""
+        """Make one group of all processes."""
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
         super().setup_environment()
 
     def setup(self, trainer: pl.Trainer) -> None:
-        """Spread the backbone, then make the optimiser."""
+        """Shard the backbone, then make the optimiser."""
         assert self.accelerator is not None
         self.accelerator.setup(trainer)
         if fits := trainer.state.fn == TrainerFn.FITTING:
@@ -62,20 +62,20 @@ class ShardedBackbone(ModelParallelStrategy):
         self.setup_precision_plugin()
 
     def post_backward(self, closure_loss: Tensor) -> None:
-        """Average the gradients of what is not spread; FSDP has averaged the others."""
+        """Average the gradients of what is not sharded; FSDP has averaged the others."""
         for parameter in self._ranker.parameters():
             if parameter.grad is not None and not isinstance(parameter, DTensor):
                 parameter.grad = self.reduce(parameter.grad)
         super().post_backward(closure_loss)
 
     def on_validation_start(self) -> None:
-        """Have all processes validate with the running means of the first, which checkpoints hold."""
+        """Send all processes the running means of the first, which checkpoints hold."""
         for buffer in self._ranker.distance.backbone.net.buffers():
             distributed.broadcast(buffer, 0)
         super().on_validation_start()
 
     def on_train_end(self) -> None:
-        """Put the backbone together, in all processes: the first is to score it alone."""
+        """Gather the backbone in all processes: the first scores it alone."""
         super().on_train_end()
         state = {
             name: _whole(value) for name, value in self._ranker.distance.backbone.net.state_dict().items()
@@ -85,15 +85,15 @@ class ShardedBackbone(ModelParallelStrategy):
         self._ranker.distance.backbone.net = self._plain.train(training)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a file, which every process does."""
+        """Read the file in every process."""
         return ParallelStrategy.load_checkpoint(self, *args, **kwargs)
 
     def load_model_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        """Load weights that are not spread yet."""
+        """Load weights that are not sharded yet."""
         ParallelStrategy.load_model_state_dict(self, *args, **kwargs)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """The state as the optimiser itself numbers it without sharding; complete on the first process."""
+        """The state in the optimiser's numbering without sharding; complete on the first process."""
         optimizer = getattr(optimizer, "_optimizer", optimizer)
         state: dict[str, Any] = get_optimizer_state_dict(self._ranker, optimizer, options=FULL)
         if not state:
@@ -105,7 +105,7 @@ class ShardedBackbone(ModelParallelStrategy):
         return {"state": {number[name]: one for name, one in state["state"].items()}, "param_groups": groups}
 
     def load_optimizer_state_dict(self, checkpoint: Any) -> None:
-        """Spread the states of the optimisers."""
+        """Shard the states of the optimisers."""
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             names = self._names(optimizer)
             groups = [
@@ -123,15 +123,15 @@ class ShardedBackbone(ModelParallelStrategy):
 
     def _shard(self) -> None:
         net = self._ranker.distance.backbone.net
-        # the same network with no memory for weights, to put them into at the end
+        # the same network on the meta device, which takes the gathered weights at the end
         empty: dict[int, Any] = {
             id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in net.parameters()
         }
         self._plain = copy.deepcopy(net, empty)
         for parameter in net.parameters():
-            parameter.data = parameter.data.contiguous()  # FSDP takes no channels_last
+            parameter.data = parameter.data.contiguous()  # FSDP does not support channels_last
         mesh = self.device_mesh["data_parallel"]
-        # what comes in a row is called one by one; inner rows first
+        # blocks of a row are called one after the other; inner rows first
         rows = [module for module in net.modules() if isinstance(module, nn.Sequential | nn.ModuleList)]
         for block in [child for row in reversed(rows) for child in row]:
             if not isinstance(block, nn.Sequential | nn.ModuleList) and any(True for _ in block.parameters()):
@@ -147,4 +147,4 @@ def _whole(value: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-StrategyRegistry.register(NAME, ShardedBackbone, description="a large backbone spread over the processes")
+StrategyRegistry.register(NAME, ShardedBackbone, description="a large backbone sharded over the processes")

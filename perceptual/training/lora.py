@@ -1,8 +1,8 @@
 """LoRA: a transformer tuned by small matrices beside the weights of its attention, which stay as they are.
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, https://arxiv.org/abs/2106.09685:
-W x becomes W x + B A x, with A (r, C_in) random, B (C_out, r) zero at first, and only these two trained. By
-the `peft` package, an extra.
+W x becomes W x + B A x, with A (r, C_in) random, B (C_out, r) zero at first, and only these two trained. It
+needs the `peft` package, an extra.
 """
 
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-# how timm's transformers call the layers that make queries, keys and values
+# names in timm's transformers of the layers that make queries, keys and values
 ATTENTION = {"qkv", "q", "k", "v", "kv", "q_proj", "k_proj", "v_proj"}
 
 
 def add(net: nn.Module, name: str, rank: int) -> None:
-    """Put adapters of a rank beside the attention layers of a frozen network, in place, and train only them.
+    """Add trainable adapters to the attention layers of a frozen network, in place.
 
     Args:
         net: the network.
-        name: what it is called in messages.
+        name: its name in messages.
         rank: r, at least 1.
 
     Raises:
@@ -37,7 +37,7 @@ def add(net: nn.Module, name: str, rank: int) -> None:
 
 
 def merge(net: nn.Module) -> None:
-    """Add the adapters to the weights that they stand beside and take them out, in place."""
+    """Add the adapters to the weights beside them and remove them, in place."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for path, module in list(net.named_modules()):
@@ -48,7 +48,7 @@ def merge(net: nn.Module) -> None:
 
 
 def base_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a network without its adapters, by their names there; any other's as they are."""
+    """The weights of a network without its adapters, under the names of the plain network."""
     return {key.replace(".base_layer.", "."): value for key, value in state.items() if ".lora_" not in key}
 
 
@@ -56,5 +56,5 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        raise ValueError("variant=lora needs the package peft: pip install 'perceptual[lora]'") from error
+        raise ValueError("variant=lora needs the package peft: pip install -e '.[lora]'") from error
     return peft

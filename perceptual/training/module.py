@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from perceptual.distance.lpips import LPIPS, Form
-from perceptual.features.backbone import Backbone
+from perceptual.features.build import build_backbone
 from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore, two_afc_score
 from perceptual.ranking import RANKINGS, Ranking, ranking_loss
 from perceptual.training import checkpoints, lora
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 class Diverged(ValueError):
-    """Training has gone wrong and cannot go on: its weights are not worth a checkpoint."""
+    """Training has diverged: it ends, and no checkpoint is made of its weights."""
 
 
 class PerceptualRanker(pl.LightningModule):
-    """LPIPS and a ranking network, trained to predict which of two patches people find nearer to a third.
+    """LPIPS and a ranking network, trained to predict which of two patches people find closer to a third.
 
     The defaults are the protocol of Zhang et al. 2018 as their code runs it: Adam at 1e-4 with betas
     (0.5, 0.999), the rate constant for the first epochs, then falling, dropout of ½ on the squared
@@ -50,33 +50,32 @@ class PerceptualRanker(pl.LightningModule):
     Args:
         backbone: name, or arguments of `Backbone` as a dictionary (`name`, `weights`, `out_indices`,
             `input_size`).
-        variant: what is trained besides the ranking network. `lin`: the channel weights, the backbone frozen;
-            `tune`: the backbone too, from its weights; `scratch`: the backbone too, from random weights;
-            `lora`: small matrices beside the attention of a transformer too, see `lora.py`.
+        variant: what is trained besides the ranking network. `lin`: the channel weights, with the backbone
+            frozen; `tune`: also the backbone, from its weights; `scratch`: also the backbone, from random
+            weights; `lora`: also small matrices beside the attention of a transformer, see `lora.py`.
         ranking: `paper` or `antisymmetric`.
         form: of the distance, `per_position` or `pooled`, see `LPIPS`.
         lin_init: `random` as the reference, U(−1/√C, 1/√C); `ones`, the uncalibrated distance; or `v0.1`, the
             published calibration of the backbone.
         optimizer: `adam`, `adamw` or `sgd`, of PyTorch.
         lr: largest learning rate.
-        backbone_lr_factor: what `lr` is multiplied by for the backbone, where it is trained.
+        backbone_lr_factor: factor of `lr` for the backbone, if it is trained.
         betas: coefficients of Adam; the first is SGD's momentum.
-        weight_decay: decay of what is trained, decoupled from the gradient with `adamw`.
+        weight_decay: factor of the decay; `adamw` decouples it from the gradient.
         schedule: `paper` by epochs, `constant`, or `cosine` to 0 at the end of the run.
         warmup: fraction of the run in which the rate rises from 0, with `constant` and `cosine`.
         dropout: probability of dropping an element of the squared differences in training.
-        lora_rank: rank of those matrices.
-        augmentation: what befalls training triplets: `flip` (the three images mirrored, half of the time),
-            `swap` (p0 and p1 exchanged, and the judgment with them, half of the time), `flip_swap`,
-            `flip_crop_light` (flips, a random square of 70 to 100 % of the side and another light, the same
-            of all three, see `data/augment.py`), or `none`. Batches that hold each image once change all of
-            them alike.
-        compile: have features compared by compiled code, see `LPIPS`. It is the machine's affair: checkpoints
-            do not record it.
+        lora_rank: rank of the matrices of `lora`.
+        augmentation: random changes of training triplets, in this order: `flip` (the three images mirrored,
+            half of the time), `swap` (p0 and p1 exchanged, and the judgment with them, half of the time),
+            `crop` (a random square of 70 to 100 % of the side), `light` (another contrast, brightness and
+            colour). The images of a triplet are changed alike; so are all images of a batch that holds each
+            image once.
+        compile: compare features by compiled code, see `LPIPS`. Checkpoints do not record it.
         seed: of the augmentation, which depends on it, the epoch and the batch only.
 
     Raises:
-        ValueError: unknown variant, ranking, form, … or backbone, or a number out of range.
+        ValueError: an unknown choice or backbone, or a number out of range.
         FileNotFoundError: weights of the backbone that cannot be found.
     """
 
@@ -110,7 +109,7 @@ class PerceptualRanker(pl.LightningModule):
             augmentation = list(augmentation)
         self.save_hyperparameters(ignore="compile")
         check_settings(self.hparams)
-        built = Backbone(**backbone, trainable=variant in ("tune", "scratch"))
+        built = build_backbone(backbone, trainable=variant in ("tune", "scratch"))
         self._built_on = built.fingerprint()
         if variant == "lora":
             lora.add(built.net, built.name, lora_rank)
@@ -140,11 +139,11 @@ class PerceptualRanker(pl.LightningModule):
         return distance
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """What exact resumption needs beside the weights."""
+        """The callbacks that exact resumption needs."""
         return [RandomState(), Position()]
 
     def on_fit_start(self) -> None:
-        """Switch to training mode, which LPIPS is built without and which Lightning leaves as it finds it."""
+        """Switch to training mode: LPIPS is built in eval mode, and Lightning does not change modes."""
         self.train()
 
     def training_step(
@@ -169,7 +168,7 @@ class PerceptualRanker(pl.LightningModule):
         return loss
 
     def _is_logged(self) -> bool:
-        """Whether the logger takes this step, or an epoch ends; logging doubles the time of a step."""
+        """Whether the logger records this step, or an epoch ends; logging doubles the time of a step."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return self.trainer.is_last_batch or bool(every and (self.trainer.global_step + 1) % every == 0)
 
@@ -189,14 +188,14 @@ class PerceptualRanker(pl.LightningModule):
         self.distance.project()
 
     def setup(self, stage: str) -> None:
-        """Make the validation scores, with the subsets of the data module."""
+        """Make the validation metrics, with the subsets of the data module."""
         data = getattr(self.trainer, "datamodule", None)
         self.val_score = PerSubset(TwoAFCScore(), getattr(data, "subsets", ["val"])).to(self.device)
         pairs = getattr(data, "jnd_subsets", [])
         self.val_jnd = PerSubset(JNDAveragePrecision(), pairs).to(self.device) if pairs else None
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Add a batch of triplets, or of JND pairs from a second loader, to its score."""
+        """Update the score of triplets, or of JND pairs, which a second loader gives."""
         distances = batch.distances(self.distance)
         if self.val_jnd is not None and hasattr(batch, "same"):
             self.val_jnd.update(*distances, batch.same, subset=batch.subset)
@@ -213,24 +212,24 @@ class PerceptualRanker(pl.LightningModule):
                 self.log_dict({f"val/{name}/{subset}": score for subset, score in scores.items()})
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimiser over what is trained, the backbone at its own rate, and the schedule of the run."""
+        """The optimiser, in which the backbone has a separate rate, and the schedule of the run."""
         h, backbone = self.hparams, list(self.distance.backbone.parameters())
         head = [*self.distance.lin, *self.ranking.parameters()]
         groups = [{"params": head, "lr": h["lr"]}]
         if trained := [p for p in backbone if p.requires_grad]:
             groups.append({"params": trained, "lr": h["lr"] * h["backbone_lr_factor"]})
         optimizer = make_optimizer(h["optimizer"], groups, h["betas"], h["weight_decay"])
-        # by Lightning's own count of steps, which asks for the data, only where it is needed
+        # Lightning counts the steps by setting up the data, so only where the count is needed
         steps = self.trainer.estimated_stepping_batches if h["schedule"] != "paper" else math.inf
         epochs = self.trainer.max_epochs or 0
         schedule = make_schedule(h["schedule"], optimizer, epochs, steps, h["warmup"])
         return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[typeddict-item]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out a frozen backbone that can be had again, and record which it was.
+        """Leave out a frozen backbone whose name gives its weights again, and record their fingerprint.
 
         Raises:
-            Diverged: there is nothing worth saving.
+            Diverged: a weight is not finite.
         """
         for name, parameter in self.named_parameters():
             if not parameter.isfinite().all():
@@ -238,7 +237,7 @@ class PerceptualRanker(pl.LightningModule):
         checkpoints.leave_out_backbone(checkpoint, self.distance.backbone, self._built_on)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model, and put back the backbone that was left out.
+        """Refuse a checkpoint of another model, and put back a backbone that was left out.
 
         Raises:
             ValueError: naming what differs.
@@ -248,7 +247,7 @@ class PerceptualRanker(pl.LightningModule):
         checkpoints.check_fits(checkpoint, self.hparams, self.state_dict())
 
     def merged(self) -> LPIPS:
-        """The distance alone, in eval mode, adapters of `lora` added to the weights: it needs no `peft`."""
+        """The distance alone, in eval mode, with adapters of `lora` added to the weights: without `peft`."""
         distance = copy.deepcopy(self.distance).requires_grad_(False).eval()
         lora.merge(distance.backbone.net)
         return distance

@@ -1,4 +1,4 @@
-"""What a run that was killed needs to go on exactly: whole checkpoint files, its position, its generators."""
+"""Exact resumption of a killed run: complete checkpoint files, its position, its random generators."""
 
 import os
 import random
@@ -12,10 +12,10 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, of which there is always a whole one under the name.
+    """Lightning's checkpoint files, replaced atomically.
 
-    A checkpoint is written beside its place, forced to the disk, and renamed: whenever the process or the
-    machine dies, or the disk is full, the file is the old one or the new one.
+    A checkpoint is written to a temporary file beside its place, flushed to the disk, and renamed: if the
+    process or the machine dies, or the disk is full, the file is the old one or the new one, complete.
 
     Raises:
         OSError: the file cannot be written; the one before it stays.
@@ -24,7 +24,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Write `checkpoint` to `path`, whole or not at all."""
+        """Write `checkpoint` to `path`, completely or not at all."""
         place = Path(path)
         fresh = place.with_name(f"{place.name}.part")
         try:
@@ -35,24 +35,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 os.fsync(file.fileno())
             os.replace(fresh, place)
             _sync_folder(place.parent)
-        except (OSError, RuntimeError) as error:  # the writer of torch turns a full disk into the latter
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError when the disk is full
             fresh.unlink(missing_ok=True)
-            kept = "; the one before is whole" if place.is_file() else ""
+            kept = "; the one before is complete" if place.is_file() else ""
             raise OSError(f"cannot write checkpoint {str(path)!r}: {_reason(error)}{kept}") from error
 
 
 class RandomState(pl.Callback):
-    """Random generators of every process in the checkpoint, so that a resumed run drops what it would have.
+    """Saves the random generators of every process, so that a resumed run draws the same numbers.
 
-    `PerceptualRanker` brings it along. Without a checkpoint, processes but the first begin with a seed of
-    their own: dropout on different items is to be different.
+    `PerceptualRanker` configures it. Without a checkpoint, each process begins with a different seed: dropout
+    on different items should differ.
     """
 
     def __init__(self) -> None:
         self._loaded: list[dict[str, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of all processes; each takes part, as in saving a checkpoint."""
+        """The states of all processes, gathered in each."""
         states: list[Any] = [random_state()]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             states = states * torch.distributed.get_world_size()
@@ -60,11 +60,11 @@ class RandomState(pl.Callback):
         return {"processes": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the states until training starts: what comes before may draw numbers."""
+        """Keep the states until training starts: what runs before may draw numbers."""
         self._loaded = state_dict["processes"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the generators where they were."""
+        """Restore the generators."""
         if trainer.global_rank < len(self._loaded):
             set_random_state(self._loaded[trainer.global_rank])
         elif trainer.global_rank:
@@ -73,25 +73,25 @@ class RandomState(pl.Callback):
 
 
 class Position(pl.Callback):
-    """Where a run stands, in two cases in which Lightning loses it; `PerceptualRanker` brings it along.
+    """Restores the position of a run where Lightning does not; `PerceptualRanker` configures it.
 
-    It takes a run with `max_steps` for one that always stops within an epoch, and counts the epoch before a
-    checkpoint at an epoch's end twice. And a schedule that asks for the steps of a run has the batches set up
-    before it is known which of them were given out.
+    With `max_steps`, Lightning assumes that a run always stops within an epoch, and counts the epoch before a
+    checkpoint at an epoch's end twice. And a schedule that needs the number of steps sets up the batches
+    before their position is restored.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Let the progress of a checkpoint alone say whether it is from within an epoch."""
+        """Take from the progress in a checkpoint whether it is from within an epoch."""
         trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell the batches their position, if that is still to be done; none has been read yet."""
+        """Restore the position of the batches, of which none has been read yet."""
         trainer.fit_loop._load_combined_loader_states()
 
 
 def random_state() -> dict[str, Any]:
-    """State of the generators of torch, NumPy and Python, of types that `torch.load` reads without pickle."""
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002  # the global one, which libraries draw from
+    """State of the generators of torch, NumPy and Python, in types that `torch.load` reads without pickle."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002  # the global generator, which libraries use
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -101,7 +101,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put the generators into a state that `random_state` gave."""
+    """Set the generators to a state from `random_state`."""
     torch.set_rng_state(state["torch"])
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -117,7 +117,7 @@ def _reason(error: Exception) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force a renamed file's new name to the disk, where folders can be opened."""
+    """Flush the new name of a renamed file to the disk."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

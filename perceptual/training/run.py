@@ -45,7 +45,9 @@ def check(cfg: DictConfig) -> None:
     if cfg.trainer.strategy == fsdp.NAME and "ema" in cfg.callbacks:
         raise ValueError(f"strategy={fsdp.NAME} does not average weights: leave out averaging")
     cached = cfg.data.cache is Cache.on and cfg.model.variant.name == "lin"
-    if cached and (needing := [name for name in cfg.model.augmentation if name in NEED_IMAGES]):
+    if cached and (
+        needing := [change.name for change in cfg.model.augmentation if change.name in NEED_IMAGES]
+    ):
         raise ValueError(
             f"model.augmentation=[{','.join(needing)}] needs images, and a frozen backbone's features are "
             "cached: add data.cache=off"

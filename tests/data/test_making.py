@@ -1,12 +1,31 @@
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from perceptual.data import PairTable, TripletTable, read_store, workers
 from perceptual.data.decode import read_rgb
 from perceptual.data.synthetic.distortions import GROUPS
-from perceptual.data.synthetic.making import make_pairs, make_triplets
+from perceptual.data.synthetic.making import Making, make_pairs, make_triplets
 from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, VAL_PHOTOS, packaged
+from perceptual.data.synthetic.storing import make_store
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with workers.worker_pool(2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def two_workers(pool, monkeypatch):
+    """One pool for all calls: each process that starts imports torch, for seconds."""
+    asked = []
+    monkeypatch.setattr(workers, "worker_pool", lambda count: asked.append(count) or nullcontext(pool))
+    yield
+    assert set(asked) == {2}
 
 
 def test_photographs_are_on_one_side_only():
@@ -27,13 +46,15 @@ def test_seed_decides_and_a_longer_set_begins_alike(make):
     assert not torch.equal(first.images, other.images)
 
 
-def test_workers_give_the_same_bytes():
-    # pairs by several workers: tests/data/test_storing.py
-    one, two = (make_triplets(packaged(), 20, 3, 32, workers) for workers in (1, 2))
+@pytest.mark.parametrize(("make", "kind"), [(make_triplets, TripletTable), (make_pairs, PairTable)])
+def test_workers_give_the_same_bytes(make, kind, two_workers, tmp_path):
+    one, two = (make(packaged(), 20, 3, 32, workers) for workers in (1, 2))
     assert torch.equal(one.images, two.images)
-    assert one.images.shape == (60, 3, 32, 32)
-    for name in ("ref", "p0", "p1", "judgment", "subset", "votes"):
+    assert one.images.shape == (20 * len(one.roles), 3, 32, 32)
+    for name in (*one.roles, one.answer, "subset", "votes"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    make_store(Making(kind, packaged(), 20, 3, 32), tmp_path / "store", "photographs", workers=2)
+    assert read_store(kind, tmp_path / "store").fingerprint() == one.fingerprint()
 
 
 def test_does_not_touch_the_threads_or_the_global_generators():

@@ -68,7 +68,7 @@ def test_pairs_and_opinions_saved_by_spreadsheets(tmp_path):
         ("ref\tp0\tp1\tjudge\na\tb\tc\t0,5\n", "line 2 has '0,5'"),  # only `;` says that commas are decimal
         ("ref;p0;p1;judge\na;b;c;1,2\n", r"judge must be a number in \[0, 1\]; .* line 2 has '1,2'"),
         ("ref;p0;p1;judge\na;b;c;1.000,5\n", "line 2 has '1.000,5'"),
-        ("ref;p0;p1;judge\na;b;c\n", "1 rows have not 4 cells: line 2 has 3"),
+        ("ref;p0;p1;judge\na;b;c\n", "1 rows do not have 4 cells: line 2 has 3"),
         ("ref;p0;p1;judge;Judge\na;b;c;1;1\n", "the header has ref, p0, p1, judge, judge"),
     ],
 )
@@ -100,7 +100,7 @@ def test_manifest_lists_first_offenders_and_counts_all(tmp_path):
         (HEADER + ",vote", (0, 1, 2, 0.5, 4), "the header has ref, p0, p1, judge, vote"),
         (HEADER + ",judge", (0, 1, 2, 0.5, 0.5), "the header has"),
         (HEADER + ",votes", (0, 1, 2, 0.5, 0), "votes must be a number of at least 1"),
-        (HEADER + ",votes", (0, 1, 2, 0.5), "1 rows have not 5 cells: line 2 has 4"),
+        (HEADER + ",votes", (0, 1, 2, 0.5), "1 rows do not have 5 cells: line 2 has 4"),
         (HEADER + ",split", (0, 1, 2, 0.5, "valid"), "split must be one of train, val, test; 1 of 1 are not"),
     ],
 )
@@ -133,7 +133,7 @@ def test_material_manifest():
 
 def test_manifest_that_nobody_judged(tmp_path):
     path = write_manifest(tmp_path / "t.csv", 0, [(0, 1, 2, ""), (0, 2, 1, "")], HEADER)
-    with pytest.raises(ValueError, match="the column judge is empty, nobody has judged these yet"):
+    with pytest.raises(ValueError, match="the column judge is empty: these have not been judged yet"):
         read_manifest(path)
 
 
@@ -178,7 +178,7 @@ def test_nights(tmp_path):
         ("0,0,0,7,a,b,c,x,True,train", "left_vote or right_vote must be positive; .* line 2 has '0'"),
         ("0,much,0,7,a,b,c,x,True,train", "left_vote must be a number of at least 0"),
         ("0,1,0,7,a,b,c,x,True,valid", "split must be one of train, val, test"),
-        ("0,1,0", "1 rows have not 10 cells"),
+        ("0,1,0", "1 rows do not have 10 cells"),
     ],
 )
 def test_nights_rows_are_checked(tmp_path, row, message):

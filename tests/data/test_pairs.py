@@ -77,5 +77,5 @@ def test_wrong_arguments(root, tmp_path):
         module(tmp_path / "nowhere")
     write_subset(tmp_path / "2afc/val/cnn", 2)
     pack(read_origin(tmp_path / "2afc")[""], tmp_path / "triplets", "", 16, workers=1)
-    with pytest.raises(ValueError, match="is a store of triplets, which have not p0, p1"):
+    with pytest.raises(ValueError, match="is a store of triplets, not of pairs"):
         module(tmp_path / "triplets")

@@ -161,7 +161,7 @@ def test_broken_connections_are_resumed(download, server, tmp_path, tag):
     assert tree_bytes(tmp_path / "root/2afc/val") == tree_bytes(tmp_path / "made/2afc/val")
 
 
-def test_a_file_that_changed_is_begun_anew(download, server, tmp_path):
+def test_a_file_that_changed_starts_over(download, server, tmp_path):
     part = tmp_path / "root/.download/val.tar.gz.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"bytes of another version")
@@ -172,7 +172,7 @@ def test_a_file_that_changed_is_begun_anew(download, server, tmp_path):
 
 
 @pytest.mark.parametrize("note", [None, "", "{}", "[1]"])
-def test_a_part_without_its_note_is_begun_anew(download, server, tmp_path, note):
+def test_a_part_without_its_note_starts_over(download, server, tmp_path, note):
     part = tmp_path / "root/.download/val.tar.gz.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"nobody knows what")
@@ -215,7 +215,7 @@ def test_servers_that_know_less(download, server, tmp_path, mood):
 def test_servers_that_never_deliver(download, server, tmp_path, mood, message):
     server.mood = mood
     with pytest.raises(
-        OSError, match=rf"cannot download {server.base}val.tar.gz \({message}\); bring the file"
+        OSError, match=rf"cannot download {server.base}val.tar.gz \({message}\); get the file"
     ) as error:
         download("val")
     assert f"{tmp_path}/root/val.tar.gz and run this again" in str(error.value)
@@ -248,14 +248,14 @@ def test_without_network(tmp_path, monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         base = f"http://127.0.0.1:{unused.getsockname()[1]}/"
-    with pytest.raises(OSError, match=rf"cannot download {base}val.tar.gz \(no connection\); bring") as error:
+    with pytest.raises(OSError, match=rf"cannot download {base}val.tar.gz \(no connection\); get") as error:
         download_bapps(tmp_path / "root", ["val"], base, PARTS)
     assert "\n" not in str(error.value)
 
 
 def test_missing_on_the_server_is_not_asked_for_again(download, server):
     server.files.clear()
-    with pytest.raises(OSError, match=r"\(404 Not Found\); bring the file by other means"):
+    with pytest.raises(OSError, match=r"\(404 Not Found\); get the file by other means"):
         download()
     assert len(server.asked) == 1
 

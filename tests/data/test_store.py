@@ -237,7 +237,7 @@ def test_packing_again(root, tmp_path):
     before = tree_bytes(tmp_path / "store")
     assert pack(root, tmp_path / "store") == first
     assert tree_bytes(tmp_path / "store") == before
-    with pytest.raises(ValueError, match=r"is a store of something else \(18 triplets at size 16 of"):
+    with pytest.raises(ValueError, match=r"is another store \(18 triplets at size 16, source: "):
         pack(root, tmp_path / "store", size=24)
     (tmp_path / "other/2afc").mkdir(parents=True)
     with pytest.raises(ValueError, match="exists already and is no store"):

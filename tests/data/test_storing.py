@@ -8,10 +8,10 @@ import torch
 from killing import run_and_kill_when, tree_bytes
 from PIL import Image
 
-from perceptual.data import PairTable, TripletTable, read_store
+from perceptual.data import PairTable, TripletTable
 from perceptual.data.readers.stores import read_info
 from perceptual.data.synthetic import making as makes
-from perceptual.data.synthetic.making import Item, Making, make_pairs, make_triplets
+from perceptual.data.synthetic.making import Item, Making, make_triplets
 from perceptual.data.synthetic.photographs import packaged
 from perceptual.data.synthetic.storing import make_store
 from perceptual.data.writers.stores import write_store
@@ -31,12 +31,6 @@ def test_a_store_holds_what_is_made_in_memory(tmp_path, monkeypatch):
     expected = read_info(tmp_path / "expected")
     assert (info.fingerprint, info.subsets) == (expected.fingerprint, expected.subsets)
     assert (info.items, info.images, info.kind, info.source) == (30, 90, "triplets", "photographs")
-
-
-def test_workers_write_the_same_pairs(tmp_path):
-    make_store(Making(PairTable, packaged(), 20, 1, 16), tmp_path / "store", "photographs", workers=2)
-    read, made = read_store(PairTable, tmp_path / "store"), make_pairs(packaged(), 20, 1, 16)
-    assert read.fingerprint() == made.open(16).fingerprint()
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -63,7 +57,7 @@ def test_killed_in_the_middle_it_goes_on(tmp_path, monkeypatch):
     assert not partial.exists()
 
 
-def test_other_photographs_begin_anew(tmp_path, monkeypatch):
+def test_other_photographs_start_over(tmp_path, monkeypatch):
     monkeypatch.setattr(makes, "_CHUNK", 2)
     rng = np.random.default_rng(0)
     photo, bad = tmp_path / "photos/a.png", tmp_path / "photos/b.png"
@@ -86,7 +80,9 @@ def test_a_complete_store_is_left_and_others_are_refused(tmp_path):
     before = tree_bytes(tmp_path)
     assert make_store(triplets(4), tmp_path / "store", "photographs") == first
     for other in (triplets(5), triplets(4, seed=4), Making(PairTable, packaged(), 4, 3, 16)):
-        with pytest.raises(ValueError, match=r"is a store of something else \(4 triplets at size 16"):
+        with pytest.raises(
+            ValueError, match=r"is another store \(4 triplets at size 16, source: photographs"
+        ):
             make_store(other, tmp_path / "store", "photographs")
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="exists already and is no store"):

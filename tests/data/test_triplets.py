@@ -49,7 +49,7 @@ def test_votes_weight_with_mean_one(table):
 
 def test_weight_by_votes_needs_votes(tmp_path):
     table = read_manifest(write_manifest(tmp_path / "t.csv", 3, [(0, 1, 2, 0.5)], HEADER))
-    with pytest.raises(ValueError, match="carry none"):
+    with pytest.raises(ValueError, match="have none"):
         TripletDataset(table, 16, weight_by_votes=True)
 
 
@@ -119,7 +119,7 @@ def test_a_shared_batch_holds_each_image_once(both):
 
 @pytest.mark.parametrize("first", [0.2, 0.8])
 @pytest.mark.parametrize("change", ["flip", "crop", "light", "swap"])
-def test_what_befalls_a_shared_batch_is_what_befalls_its_triplets(both, change, first):
+def test_a_shared_batch_is_augmented_as_its_triplets(both, change, first):
     shared, batch = both
     draws = torch.rand(4, 4, generator=torch.Generator().manual_seed(1))
     draws[0, 0] = first

@@ -4,8 +4,9 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
+import socket
+import traceback
+import warnings
 from pathlib import Path
 
 import app
@@ -259,61 +260,52 @@ def test_train_py_uses_the_cache_and_can_do_without(tmp_path, monkeypatch):
     assert len(list(Path("cache").glob("*/means.npy"))) == 2
 
 
-SHARES = """
-import os
-import sys
-import torch
-import torch.distributed as dist
-import app
-from perceptual.training import cache, differences
-from perceptual.features.backbone import Backbone
-from perceptual.data import ManifestDataModule
-from perceptual.training.cache import CachedDataModule
-from perceptual.distance.lpips import LPIPS
-from perceptual.training.module import PerceptualRanker
-import pytorch_lightning as pl
-
-torch.set_num_threads(1)
-cache.PART = 4
-real = cache.mean_differences
-
-
-def told(lpips, pairs, start, *others):
-    os.write(1, f"computed {start} {len(pairs)}\\n".encode())  # at once: two processes write here
-    return real(lpips, pairs, start, *others)
-
-
-cache.mean_differences = told
-data = ManifestDataModule(sys.argv[1], size=32, batch_size=8)
-data.setup("fit")
-torch.manual_seed(0)
-model = PerceptualRanker({"name": "test_resnet", "weights": None})
-trainer = pl.Trainer(
-    max_epochs=1, accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False,
-    enable_progress_bar=False,
-)
-trainer.fit(model, datamodule=CachedDataModule(data, model.distance, sys.argv[2]))
-"""
+def free_port() -> int:
+    with socket.socket() as place:
+        place.bind(("localhost", 0))
+        port: int = place.getsockname()[1]
+        return port
 
 
 def test_the_processes_of_a_run_share_the_work(data, tmp_path, monkeypatch):
-    """None is computed twice and none is left out, by Lightning's own two processes on gloo."""
-    script = tmp_path / "shares.py"
-    script.write_text(SHARES)
-    paths = os.pathsep.join([str(app.ROOT), str(app.ROOT / "tests")])
-    run = subprocess.run(
-        [sys.executable, str(script), str(data.path), str(tmp_path / "cache")],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert run.returncode == 0, run.stderr
-    computed = [line.split()[1:] for line in run.stdout.splitlines() if line.startswith("computed")]
-    sizes = {int(size) for _, size in computed}
-    parts = sorted((int(size), int(start)) for start, size in computed)
-    assert parts == sorted((size, start) for size in sizes for start in range(0, size, 4))
+    """No part is computed twice and none is left out, by two processes on gloo."""
     monkeypatch.setattr(cache, "PART", 4)
+    port, log, real = free_port(), tmp_path / "computed", cache.mean_differences
+
+    def told(lpips, pairs, start, *others):
+        with log.open("a") as file:  # one write, which appends whole lines
+            file.write(f"{len(pairs)} {start}\n")
+        return real(lpips, pairs, start, *others)
+
+    def train(rank: int) -> None:
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": rank}
+        os.environ.update({key: str(value) for key, value in environment.items()})
+        cache.mean_differences = told
+        warnings.filterwarnings("ignore", message=".*recommended to use .*sync_dist=True.*")
+        torch.manual_seed(0)
+        model = PerceptualRanker(NETWORK)
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = pl.Trainer(max_epochs=1, accelerator="cpu", devices=2, strategy="ddp", **quiet)
+        trainer.fit(model, datamodule=CachedDataModule(data, model.distance, tmp_path / "cache"))
+
+    def process(rank: int) -> int:
+        if pid := os.fork():
+            return pid
+        status = 1
+        try:
+            train(rank)
+            status = 0
+        except BaseException:
+            (tmp_path / f"failed{rank}").write_text(traceback.format_exc())
+        finally:
+            os._exit(status)
+
+    statuses = [os.waitpid(pid, 0)[1] for pid in [process(0), process(1)]]
+    assert statuses == [0, 0], "".join(path.read_text() for path in tmp_path.glob("failed*"))
+    parts = sorted(tuple(map(int, line.split())) for line in log.read_text().splitlines())
+    sizes = {size for size, _ in parts}
+    assert len(sizes) == 2
+    assert parts == sorted((size, start) for size in sizes for start in range(0, size, 4))
     torch.manual_seed(0)
     metric = PerceptualRanker(NETWORK).distance  # with the backbone of the run
     seen = forwards(metric)

@@ -128,7 +128,7 @@ def test_its_features_do_not_stay_so_they_are_not_cached(weights, tmp_path):
 
 def test_without_peft_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ValueError, match=r"needs the package peft: pip install 'perceptual\[lora\]'"):
+    with pytest.raises(ValueError, match=r"needs the package peft: pip install -e '.\[lora\]'"):
         PerceptualRanker({"name": "test_vit", "weights": None}, "lora")
 
 

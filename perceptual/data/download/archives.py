@@ -1,4 +1,4 @@
-"""Unpack a tar archive from a stranger."""
+"""Unpack a tar archive without trusting it."""
 
 import shutil
 import tarfile
@@ -10,11 +10,11 @@ from rich.progress import open as open_with_progress
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack the files of a `.tar.gz` into a new folder; modes, owners and times are not taken over.
+    """Unpack the files of a `.tar.gz` into a new folder; modes, owners and times are ignored.
 
     Raises:
-        ValueError: if the archive is damaged, or has anything besides folders and files inside the folder:
-            links, devices, paths that lead out.
+        ValueError: the archive is damaged, or holds anything but folders and files inside the folder: links,
+            devices, paths that lead out of it.
     """
     console = Console(stderr=True)
     quiet = not console.is_terminal

@@ -1,7 +1,7 @@
-"""Download BAPPS (Zhang et al. 2018) and unpack it, so that it is there whole or not at all.
+"""Download BAPPS (Zhang et al. 2018) and unpack it.
 
-Work in progress lies in `<root>/.download`; a folder is put in its place, by renaming, once it is complete
-and checked. Run again after any interruption, it goes on where it stopped.
+Work in progress is in `<root>/.download`; a folder is moved to its place once it is complete and checked. Run
+again after an interruption, the download continues where it stopped.
 """
 
 import os
@@ -50,21 +50,21 @@ def download_bapps(
     base: str = BASE,
     parts: Mapping[Name, Part] = BAPPS,
 ) -> list[str]:
-    """Bring parts of BAPPS to `<root>/2afc` and `<root>/jnd`; parts that are there are only checked.
+    """Download parts of BAPPS to `<root>/2afc` and `<root>/jnd`; parts that exist are only checked.
 
     Args:
-        root: folder for the data set. An archive that lies in it already is taken, and left there.
+        root: folder for the data set. An archive that is in it already is used, and left there.
         subsets: of "val", "jnd" and "train"; 1.1, 0.2 and 5.3 GB to download.
-        base: URL that the names of the archives are appended to.
-        parts: what the names of subsets mean.
+        base: URL of the folder of the archives.
+        parts: the archives by subset.
 
     Returns:
-        a line on each part, with its folder and the number of its items.
+        a line per part, with its folder and the number of its items.
 
     Raises:
-        ValueError: for an unknown subset, an archive that is damaged or has what it should not, or a folder
-            that is there and incomplete.
-        OSError: if something cannot be downloaded, with the URL to bring by other means and where to put it.
+        ValueError: an unknown subset, an archive that is damaged or unsafe, or a folder that exists and is
+            incomplete.
+        OSError: an archive cannot be downloaded; names its URL and where to put it.
     """
     unknown = [subset for subset in subsets if subset not in parts]
     if unknown or not subsets:

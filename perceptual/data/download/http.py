@@ -1,4 +1,4 @@
-"""Download a file over HTTP, going on where a broken connection or a killed run stopped."""
+"""Download a file over HTTP; continues where a broken connection or a killed run stopped."""
 
 import json
 import os
@@ -11,28 +11,28 @@ import requests
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-PATIENCE = 5  # attempts in a row that may bring nothing new
+PATIENCE = 5  # attempts in a row without a new byte
 WAIT = 1.0  # seconds before the second attempt, doubled for each one after
 TIMEOUT = 30  # seconds without a byte
-_BLOCK = 1 << 13  # bytes; of a block during which the connection breaks nothing is kept
+_BLOCK = 1 << 13  # bytes; a block during which the connection breaks is lost
 
 
 class _Again(Exception):
-    """The download did not end well, but may if it is tried again."""
+    """The download failed, but may succeed if it is tried again."""
 
 
 def fetch(url: str, path: Path, by_hand: Path) -> Path:
     """Download `url` to `path`, unless it is there.
 
-    Until it is complete it lies in `path` + ".part", beside a note on which version of the file that is.
+    Until it is complete it is `path` + ".part", beside a note of the version of the file.
 
     Args:
         url: what to download.
         path: where to.
-        by_hand: where the message on failure asks the user to put the file.
+        by_hand: where the error message tells the user to put the file.
 
     Raises:
-        OSError: if it cannot be had, saying why and what to do.
+        OSError: it cannot be downloaded; says why and what to do.
     """
     if path.exists():
         return path
@@ -51,7 +51,7 @@ def fetch(url: str, path: Path, by_hand: Path) -> Path:
                 most = max(most, _size(part))
                 if _is_final(error) or failures >= PATIENCE:
                     raise OSError(
-                        f"cannot download {url} ({_reason(error)}); bring the file by other means to "
+                        f"cannot download {url} ({_reason(error)}); get the file by other means, put it at "
                         f"{by_hand} and run this again"
                     ) from None
                 time.sleep(WAIT * 2 ** max(0, failures - 1))
@@ -67,7 +67,7 @@ def _fetch_rest(url: str, part: Path, progress: Progress, task: Any) -> None:
     if have and note:
         headers |= {"Range": f"bytes={have}-"} | ({"If-Range": note["tag"]} if note["tag"] else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code == 416:  # there is nothing after what we have
+        if response.status_code == 416:  # nothing follows the part that is here
             if _content_range(response)[1] == have:
                 return
             part.unlink()
@@ -77,8 +77,8 @@ def _fetch_rest(url: str, part: Path, progress: Progress, task: Any) -> None:
         start, total = _content_range(response) if goes_on else (0, _length(response))
         if goes_on and (start != have or total != note.get("total")):
             part.unlink()
-            raise _Again("the server sent another part than was asked for")
-        # not a weak tag: that one promises the same meaning, not the same bytes
+            raise _Again("the server sent another part than requested")
+        # not a weak tag, which promises the same meaning, not the same bytes
         tag = response.headers.get("ETag", "")
         tag = response.headers.get("Last-Modified", "") if tag.startswith("W/") or not tag else tag
         if not goes_on:
@@ -109,7 +109,7 @@ def _read_note(part: Path) -> dict[str, Any]:
         note = json.loads(_note(part).read_text())
         return {"tag": note["tag"], "total": note["total"]}
     except (OSError, ValueError, KeyError, TypeError):
-        return {}  # begin anew
+        return {}  # start over
 
 
 def _length(response: requests.Response) -> int | None:
@@ -126,7 +126,7 @@ def _content_range(response: requests.Response) -> tuple[int | None, int | None]
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether it is of no use to ask again: the server says so."""
+    """Whether the server refuses the request, so that trying again is useless."""
     response = getattr(error, "response", None)
     return response is not None and 400 <= response.status_code < 500
 

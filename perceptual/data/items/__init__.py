@@ -1,1 +1,1 @@
-"""Judged items: their tables, the batches that models see, and how both are split and augmented."""
+"""Judged items: tables, datasets and batches of triplets, pairs and opinions; splits and augmentation."""

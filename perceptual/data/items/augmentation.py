@@ -1,4 +1,4 @@
-"""What befalls the images of a batch in training, by numbers drawn at random from [0, 1)."""
+"""Augmentation of the images of a batch, by random numbers in [0, 1)."""
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ def crop(images: Tensor, draws: Tensor) -> Tensor:
     """Squares of images (N, 3, S, S), resized to S: 70 to 100 % of the side, placed at random.
 
     Args:
-        images: what is cropped.
+        images: to crop.
         draws: (N, 3 or more), or one row for all images: side, place from the left and from the top.
     """
     side = SMALLEST_CROP + (1 - SMALLEST_CROP) * draws[:, 0]
@@ -35,12 +35,12 @@ def crop(images: Tensor, draws: Tensor) -> Tensor:
 
 
 def light(images: Tensor, draws: Tensor) -> Tensor:
-    """Images (N, 3, S, S) in [0, 1] as under another light: other contrast, brightness and colour.
+    """Images (N, 3, S, S) in [0, 1] with other contrast, brightness and colour, as under another light.
 
     gain · image^γ, clipped to 1, with gain = exp(±0.25) for each channel and γ = exp(±0.35).
 
     Args:
-        images: what is lit.
+        images: to relight.
         draws: (N, 4), or one row for all images: gains of red, green and blue, and γ.
     """
     gain, gamma = (GAIN * (2 * draws[:, :3] - 1)).exp(), (GAMMA * (2 * draws[:, 3] - 1)).exp()

@@ -56,7 +56,7 @@ class OpinionDataset(Dataset[OpinionBatch]):
         size: side S of the square that images are resized to (PIL bilinear, antialiased).
 
     Raises:
-        ValueError: if images cannot be used.
+        ValueError: images cannot be used.
     """
 
     def __init__(self, table: OpinionTable, size: int) -> None:

@@ -53,7 +53,7 @@ class PairDataset(Dataset[PairBatch]):
         size: side S of the square that images are resized to (PIL bilinear, antialiased).
 
     Raises:
-        ValueError: if images cannot be used.
+        ValueError: images cannot be used.
     """
 
     def __init__(self, table: PairTable, size: int = 64) -> None:

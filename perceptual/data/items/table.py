@@ -1,4 +1,4 @@
-"""What tables of triplets and of pairs have in common: choosing rows, opening images, a fingerprint."""
+"""Base of the tables of triplets, pairs and opinions: choose rows, open images, take a fingerprint."""
 
 import json
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 class Table:
     """N items over M distinct images, which several items may share.
 
-    For each of its `roles` a table has an int64 array (N,) of indices into `images`, and what people answered
-    under the name that `answer` says.
+    A table has an int64 array (N,) of indices into `images` under each name in `roles`, and what people
+    answered under the name in `answer`.
     """
 
     roles: ClassVar[tuple[str, ...]]
@@ -62,7 +62,7 @@ class Table:
         """The items of some subsets, one subset after the other, under other names.
 
         Raises:
-            ValueError: if there is no such subset.
+            ValueError: there is no such subset.
         """
         absent = [subset for subset in subsets if subset not in self.subsets]
         if absent:
@@ -81,8 +81,8 @@ class Table:
         """SHA-256, in hex, of what a score on this table depends on; its images must be open.
 
         That is the size, the names of the subsets, and, in the order of the items, the SHA-256 of each
-        image's resized uint8 pixels, the answers, the subsets and the votes. Where the files lie does not
-        enter, nor how: a folder, a manifest and a store with the same items have the same fingerprint.
+        image's resized uint8 pixels, the answers, the subsets and the votes. The files' places and formats do
+        not matter: a folder, a manifest and a store with the same items have the same fingerprint.
         """
         if isinstance(self.images, list):
             raise RuntimeError("call open() before fingerprint()")

@@ -18,7 +18,7 @@ Batch = TypeVar("Batch", "TripletBatch", "SharedTripletBatch")
 
 
 class TripletBatch(NamedTuple):
-    """N triplets and how people judged them."""
+    """N triplets and their judgments."""
 
     ref: Tensor  # (N, 3, S, S) float32, RGB in [0, 1]
     p0: Tensor  # the same
@@ -146,14 +146,14 @@ class TripletDataset(Dataset[TripletBatch]):
         weight_by_votes: weight each triplet by its votes over the table's mean votes, instead of 1.
 
     Raises:
-        ValueError: if images cannot be used, or votes are asked for and the table has none.
+        ValueError: images cannot be used, or `weight_by_votes` and the table has no votes.
     """
 
     def __init__(self, table: TripletTable, size: int = 64, weight_by_votes: bool = False) -> None:
         weight = np.ones(len(table), np.float32)
         if weight_by_votes:
             if table.votes is None:
-                raise ValueError("weight_by_votes=True needs votes, and these triplets carry none")
+                raise ValueError("weight_by_votes=True needs votes, but these triplets have none")
             weight = table.votes / table.votes.mean()
         self.table = table.open(size)
         self.images: Images = self.table.images  # type: ignore[assignment]
@@ -180,13 +180,13 @@ class TripletDataset(Dataset[TripletBatch]):
         return self._judgment[rows], self._weight[rows], self._subset[rows]
 
     def recurs(self, batch_size: int) -> bool:
-        """Whether images recur so often that a batch has them at least twice each, on average."""
+        """Whether a batch would hold each of its images at least twice, on average."""
         distinct = len(self.items.unique())
         return 2 * distinct <= len(self.items) * min(batch_size, len(self))
 
 
 class SharedTriplets(Dataset[SharedTripletBatch]):
-    """The same triplets in batches that hold each image once, for judgments that cover a few images densely.
+    """The same triplets in batches that hold each image once, for judgments of few images in many triplets.
 
     Args:
         triplets: the dataset to read from.

@@ -1,1 +1,1 @@
-"""LightningDataModules, one for each kind of source."""
+"""LightningDataModules, one per kind of source."""

@@ -18,12 +18,12 @@ class BAPPSDataModule(TwoAFCDataModule):
 
     Args:
         root: folder that holds `2afc/`, or that folder or store itself.
-        train_subsets: all of them are trained on, together.
-        val_subsets: each is scored by itself, under the last part of its path.
+        train_subsets: trained on together.
+        val_subsets: each is scored separately, named by the last part of its path.
 
-    The other arguments are those of `TwoAFCDataModule`; JND pairs that lie in `<root>/jnd` are scored in
-    validation without being asked for. `setup` raises FileNotFoundError or ValueError for folders that are
-    absent or incomplete and for files that cannot be used.
+    The other arguments are those of `TwoAFCDataModule`; by default, JND pairs in `<root>/jnd` are scored in
+    validation. `setup` raises FileNotFoundError or ValueError for folders that are missing or incomplete and
+    for files that cannot be used.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class BAPPSDataModule(TwoAFCDataModule):
         return str(self.root)
 
     def how_split(self) -> str:
-        """Which folders."""
+        """By folder, with the names of the folders."""
         return f"split by folder ({', '.join(self.train_subsets)}; {', '.join(self.val_subsets)})"
 
     def _read(self, subsets: list[str]) -> TripletTable:

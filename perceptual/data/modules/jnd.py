@@ -13,23 +13,23 @@ from perceptual.data.readers.stores import is_store, read_store
 
 
 class JNDDataModule(pl.LightningDataModule):
-    """Pairs that people called the same or not, for scoring: there is nothing to train on.
+    """Pairs that people called the same or not, to score distances by; nothing is trained on them.
 
     After `setup`, `subsets` names the subsets that `PairBatch.subset` counts.
 
     Args:
         root: folder that holds `jnd/` with `<subset>/{p0,p1,same}`, or that folder itself; a CSV, see
             `read_pair_manifest`; or a store packed from one of them.
-        subsets: paths of those to score, such as "val/cnn", each by itself under the last part of its path;
-            None: all there are.
+        subsets: paths of those to score, such as "val/cnn", each separately, named by the last part of its
+            path; None: all.
         size: side S of the square patches.
-        batch_size: pairs a batch.
-        num_workers: processes that read images; None: none where the images sit in memory or in a store, else
-            up to four.
+        batch_size: pairs per batch.
+        num_workers: processes that read images; None: 0 where the images are in memory or in a store, else up
+            to 4.
 
     Raises:
-        ValueError: for an argument that is out of range. `setup` raises FileNotFoundError or ValueError for
-            what is absent or incomplete and for files that cannot be used.
+        ValueError: an argument is out of range. `setup` raises FileNotFoundError or ValueError for folders
+            and files that are missing, incomplete or cannot be used.
     """
 
     subsets: list[str]
@@ -67,7 +67,7 @@ class JNDDataModule(pl.LightningDataModule):
         return loader(self._pairs("val_dataloader"), self.batch_size, self.num_workers, seed=0)
 
     def describe(self) -> str:
-        """One line: how many pairs there are; call `setup` first."""
+        """The number of pairs and their subsets, in one line; call `setup` first."""
         pairs = self._pairs("describe")
         return f"{self.root}: {len(pairs):,} pairs ({', '.join(self.subsets)})"
 

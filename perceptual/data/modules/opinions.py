@@ -18,12 +18,12 @@ class OpinionDataModule(pl.LightningDataModule):
     Args:
         path: the CSV, with columns `ref`, `dist`, `score`; larger scores are worse.
         size: side S of the squares that images are resized to.
-        batch_size: rated images a batch.
-        num_workers: processes that read images; None: none where the images sit in memory, else up to four.
+        batch_size: rated images per batch.
+        num_workers: processes that read images; None: 0 where the images are in memory, else up to 4.
 
     Raises:
-        ValueError: for an argument that is out of range. `setup` raises FileNotFoundError or ValueError for a
-            manifest with errors and for files that cannot be used.
+        ValueError: an argument is out of range. `setup` raises FileNotFoundError or ValueError for a manifest
+            with errors and for files that cannot be used.
     """
 
     subsets: list[str]
@@ -53,7 +53,7 @@ class OpinionDataModule(pl.LightningDataModule):
         return loader(self._rated("val_dataloader"), self.batch_size, self.num_workers, seed=0)
 
     def describe(self) -> str:
-        """One line: how many rated images there are; call `setup` first."""
+        """The number of rated images, in one line; call `setup` first."""
         return f"{self.path}: {len(self._rated('describe')):,} rated images"
 
     def fingerprint(self) -> str:

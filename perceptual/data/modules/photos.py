@@ -50,7 +50,7 @@ class PhotosDataModule(TwoAFCDataModule):
         return make_triplets(packaged(VAL_PHOTOS), self.count_val, seed=1, size=self.size)
 
     def source(self) -> str:
-        """Whose judgments these are."""
+        """Photographs and the simulated observer."""
         return "photographs of scikit-image, judged by a simulated observer, not people"
 
     def how_split(self) -> str:

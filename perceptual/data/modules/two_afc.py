@@ -1,4 +1,4 @@
-"""DataModule of 2AFC triplets, whatever they come from."""
+"""Base of the DataModules of 2AFC triplets."""
 
 from typing import Any, Literal
 
@@ -18,24 +18,25 @@ from perceptual.data.modules.jnd import JNDDataModule
 
 
 class TwoAFCDataModule(pl.LightningDataModule):
-    """Triplets for training and validation; a subclass says where they come from.
+    """Triplets for training and validation; a subclass reads them.
 
     After `setup`, `subsets` names the validation subsets that `TripletBatch.subset` counts, and `jnd_subsets`
-    those of the JND pairs, where there are some to score in validation.
+    those of the JND pairs, if any are scored in validation.
 
-    Where images recur so often that a batch would hold them twice and more, it holds each once, and rows that
-    say which are compared, see `SharedTripletBatch`.
+    Where images recur so often that a batch would hold each at least twice, on average, batches are
+    `SharedTripletBatch`es, which hold each image once.
 
     Args:
         size: side S of the square patches.
-        batch_size: triplets a batch.
-        num_workers: processes that read images; None: none where the images sit in memory, else up to four.
+        batch_size: triplets per batch.
+        num_workers: processes that read images; None: 0 where the images are in memory or in a store, else up
+            to 4.
         weight_by_votes: weight the training loss by the number of votes (mean 1 over the set).
-        seed: order of the training triplets.
-        jnd: JND pairs to score in validation, what `JNDDataModule` takes as its root; None: none.
+        seed: of the order of the training triplets.
+        jnd: JND pairs to score in validation, as the root of `JNDDataModule`; None: no pairs.
 
     Raises:
-        ValueError: for an argument that is out of range.
+        ValueError: an argument is out of range.
     """
 
     subsets: list[str]
@@ -78,11 +79,11 @@ class TwoAFCDataModule(pl.LightningDataModule):
         raise NotImplementedError
 
     def how_split(self) -> str:
-        """What separates training from validation triplets, for `describe`."""
+        """How training and validation triplets are separated, for `describe`."""
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and check what the stage needs: all for "fit" or None, else validation triplets."""
+        """Read and check the triplets of a stage: all for "fit" or None, else those for validation."""
         if self.val_set is None:
             val = self.read_val()
             self.subsets = [val.subsets[i] for i in np.unique(val.subset)]
@@ -93,20 +94,20 @@ class TwoAFCDataModule(pl.LightningDataModule):
             self.train_set = TripletDataset(train, self.size, self.weight_by_votes)
 
     def train_dataloader(self) -> Batches[TripletBatch | SharedTripletBatch]:
-        """Training batches, shuffled anew each epoch."""
+        """Training batches, in a new order each epoch."""
         if self.train_set is None:
             raise RuntimeError("call setup('fit') before train_dataloader()")
         train_set = self._shared(self.train_set)
         return loader(train_set, self.batch_size, self.num_workers, self.seed, shuffle=True)
 
     def val_dataloader(self) -> Batches[TripletBatch | SharedTripletBatch] | list[Batches[Any]]:
-        """Validation batches of all subsets, in a fixed order; JND pairs come by a second loader."""
+        """Validation batches of all subsets, in a fixed order; a second loader, if there are JND pairs."""
         if self.val_set is None:
             raise RuntimeError("call setup() before val_dataloader()")
         return val_loaders(self._shared(self.val_set), self.jnd_set, self.batch_size, self.num_workers)
 
     def describe(self) -> str:
-        """One line: how many triplets there are and what separates the two sides; call `setup` first."""
+        """The number of triplets and how they are split, in one line; call `setup` first."""
         if self.val_set is None:
             raise RuntimeError("call setup() before describe()")
         train = f"{len(self.train_set):,} training and " if self.train_set is not None else ""
@@ -116,8 +117,8 @@ class TwoAFCDataModule(pl.LightningDataModule):
     def fingerprint(self, side: Literal["train", "val"] = "val") -> str:
         """SHA-256, in hex, of the triplets of one side, see `Table.fingerprint`; call `setup` first.
 
-        Two data sets with the same fingerprint give the same scores. A store and images too many for memory
-        have their images' hashes on record; others are hashed when asked, at about 1 GB/s.
+        Two data sets with the same fingerprint give the same scores. Images in memory are hashed when this is
+        called, at about 1 GB/s; the hashes of others are on record.
         """
         dataset = self.val_set if side == "val" else self.train_set
         if dataset is None:

@@ -1,1 +1,1 @@
-"""Judged items from disk: folders, CSV files, NIGHTS and packed stores."""
+"""Read judged items from disk: folders, CSV files, NIGHTS and packed stores."""

@@ -94,7 +94,7 @@ def read_columns(path: Path, required: Sequence[str], optional: Sequence[str] | 
         )
     ragged = [f"line {line} has {len(row)}" for line, row in numbered if len(row) != len(header)]
     if ragged:
-        raise ValueError(f"{path}: {len(ragged):,} rows have not {len(header)} cells: {first_few(ragged)}")
+        raise ValueError(f"{path}: {len(ragged):,} rows do not have {len(header)} cells: {first_few(ragged)}")
     if not numbered:
         raise ValueError(f"{path} holds no rows, only a header")
     cells = zip(*([cell.strip() for cell in row] for _, row in numbered), strict=True)

@@ -45,7 +45,7 @@ def read_judged_manifest(path: str | Path) -> Table:
 def _read_table(kind: type[AnyTable], path: Path, low: float = 0, high: float = 1) -> AnyTable:
     columns = read_columns(path, (*kind.roles, kind.on_disk), OPTIONAL)
     if not any(columns.cells[kind.on_disk]):
-        raise ValueError(f"{path}: the column {kind.on_disk} is empty, nobody has judged these yet")
+        raise ValueError(f"{path}: the column {kind.on_disk} is empty: these have not been judged yet")
     answers = columns.numbers(kind.on_disk, low, high)
     votes = columns.numbers("votes", 1) if "votes" in columns else None
     split = columns.words("split", SPLITS) if "split" in columns else None

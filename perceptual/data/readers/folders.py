@@ -1,4 +1,4 @@
-"""Triplets and pairs as BAPPS lays them out on disk: a folder for each role, joined by the files' stems."""
+"""Triplets and pairs in the folders of BAPPS: one per role, with files joined by their stems."""
 
 import os
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ def read_folder(root: str | Path, subsets: Sequence[str]) -> TripletTable:
         subsets: their paths, such as "val/cnn"; a subset is named by the last part, "cnn".
 
     Raises:
-        FileNotFoundError: if the root, a subset or one of its four folders is not there.
-        ValueError: if a folder is empty, a stem is not in all four, or a judgment not one number in [0, 1].
+        FileNotFoundError: the root, a subset or one of its four folders is missing.
+        ValueError: a folder is empty, a stem is not in all four, or a judgment is not one number in [0, 1].
     """
     return read_tree(TripletTable, root, subsets, subset_names(subsets))
 
 
 def read_pair_folder(root: str | Path, subsets: Sequence[str]) -> PairTable:
-    """List `<root>/<subset>/{p0,p1}/STEM.png` with `same/STEM.npy`; all else as in `read_folder`."""
+    """List `<root>/<subset>/{p0,p1}/STEM.png` with `same/STEM.npy`; otherwise as `read_folder`."""
     return read_tree(PairTable, root, subsets, subset_names(subsets))
 
 
 def read_tree(kind: type[AnyTable], root: str | Path, subsets: Sequence[str], names: list[str]) -> AnyTable:
-    """Table of the items of several subsets, under the names given; raises what `read_folder` does."""
+    """Table of the items of several subsets, under the given names; raises as `read_folder`."""
     parts = [_read_subset(kind, Path(root) / subset) for subset in subsets]
     counts = [len(answers) for _, answers in parts]
     images = [path for role in range(len(kind.roles)) for files, _ in parts for path in files[role]]
@@ -50,7 +50,7 @@ def find_subsets(kind: type[AnyTable], root: str | Path) -> list[str]:
     """Paths, below the root, of the folders that hold one of the answers of such items, sorted.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: there is none.
     """
     found = []
     for folder, below, _ in os.walk(root):
@@ -64,7 +64,7 @@ def find_subsets(kind: type[AnyTable], root: str | Path) -> list[str]:
 
 
 def subset_names(subsets: Sequence[str]) -> list[str]:
-    """The last parts of the subsets' paths; raises ValueError unless there are some and they differ."""
+    """The last parts of the subsets' paths; raises ValueError if there are none or two are the same."""
     names = [] if isinstance(subsets, str) else [Path(subset).name for subset in subsets]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"subsets must be a list of folders whose names differ, got {subsets!r}")
@@ -105,7 +105,7 @@ def _files_by_stem(folder: Path, role: str) -> dict[str, str]:
 
 
 def _around(folder: Path) -> str:
-    """What there is instead of something that is missing in a folder."""
+    """What a folder, or the nearest one that exists, holds, for messages about what it lacks."""
     around = next(path for path in (folder, *folder.parents) if path.is_dir())
     there = first_few(sorted(entry.name for entry in around.iterdir())) or "nothing"
     return f"{around} holds {there}"

@@ -49,7 +49,7 @@ def is_store(path: str | Path) -> bool:
 
 
 def read_info(folder: str | Path) -> StoreInfo:
-    """What a store records of itself; raises ValueError if it is of another format."""
+    """What a store's `store.json` records; raises ValueError if it is of another format."""
     path = Path(folder) / INFO
     try:
         info = StoreInfo(**json.loads(path.read_text(encoding="utf-8")))
@@ -64,15 +64,15 @@ def read_store(kind: type[AnyTable], folder: str | Path) -> AnyTable:
     """The table of a store, its images mapped.
 
     Args:
-        kind: `TripletTable` or `PairTable`, whichever is wanted.
+        kind: `TripletTable` or `PairTable`.
         folder: the store.
 
     Raises:
-        ValueError: if it holds the other kind, or a file of it is missing, damaged or does not fit.
+        ValueError: it holds the other kind, or a file of it is missing, damaged or does not fit.
     """
     folder, info = Path(folder), read_info(folder)
     if KINDS[info.kind] is not kind:
-        raise ValueError(f"{folder} is a store of {info.kind}, which have not {', '.join(kind.roles)}")
+        raise ValueError(f"{folder} is a store of {info.kind}, not of {kind.plural}")
     try:
         images = MappedImages(folder)
         items, answers, subset = (

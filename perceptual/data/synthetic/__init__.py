@@ -1,1 +1,1 @@
-"""Judged items without people: distortions, photographs and a simulated observer."""
+"""Items judged by a simulated observer: photographs, distortions, and how items are made of them."""

@@ -1,9 +1,9 @@
 """Make triplets and pairs out of photographs, judged by a simulated observer, not people.
 
-The observer knows the severity of each distortion. Of two he prefers the weaker one, the less surely the
-closer they are; of a patch and its distortion he says "same" the more rarely the stronger it is. In triplets
-he does not mind a small shift of the picture or a change of overall lightness, as people hardly do, and both
-sides carry some of each: a network minds them, so there is something for calibration to learn.
+The observer knows the severity of each distortion. In a triplet it prefers the weaker one, with a probability
+that falls to a half as the severities approach each other. In a pair it says "same" with a probability that
+falls with the severity. Both patches of a triplet also get a small shift and a small change of lightness,
+which the observer ignores, as people nearly do; networks react to them, so calibration can improve on that.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ from perceptual.data.synthetic.distortions import GROUPS, distort
 from perceptual.data.workers import each_done
 
 TRIPLET_VOTES, PAIR_VOTES = 5, 3  # as in BAPPS
-PREFERENCE_WIDTH = 0.1  # difference of severities at which the observer is 73 % sure: 1 / (1 + e^-1)
-JUST_NOTICEABLE, NOTICING_WIDTH = 0.2, 0.05  # severity at which half say "same", and how sharp that is
+PREFERENCE_WIDTH = 0.1  # difference of severities at which it prefers the weaker with 1 / (1 + e^-1) = 73 %
+JUST_NOTICEABLE, NOTICING_WIDTH = 0.2, 0.05  # severity with "same" in half of the votes; width of the slope
 SMALLEST_CROP, LARGEST_CROP = 64, 256  # sides, in pixels of the photograph
 _CHUNK = 256  # items per task, at most
 
@@ -67,7 +67,7 @@ class Making:
             raise ValueError("no photographs to make patches of")
 
     def tasks(self) -> list[tuple[str, np.ndarray]]:
-        """A photograph and some of the items made of it, for each task; small enough for bounded memory."""
+        """For each task a photograph and at most 256 of the items made of it, so that memory is bounded."""
         photo = np.array([_chance(self.seed, row, 0).integers(len(self.photos)) for row in range(self.count)])
         by_photo = np.argsort(photo, kind="stable")
         parts = np.split(by_photo, np.flatnonzero(np.diff(photo[by_photo])) + 1)
@@ -117,7 +117,7 @@ def make_triplets(
     """Make triplets of one distortion at two severities, with a simulated observer's judgments.
 
     Triplet i depends on the photographs, the seed, the size and i only: not on the count nor the workers. Its
-    photograph, place and family are drawn at random; its judgment is the fraction of five simulated votes.
+    photograph, place and distortions are drawn at random; its judgment is the fraction of 5 simulated votes.
 
     Args:
         photos: image files, at least `size` and 64 pixels on the smaller side.
@@ -127,18 +127,18 @@ def make_triplets(
         workers: processes to make them in; more than one need a main module that can be imported.
 
     Returns:
-        a table over 3 × count images in memory, its subsets the groups of distortions. For more of them than
-        memory holds, see `perceptual.data.synthetic.storing`.
+        a table over 3 × count images in memory; its subsets are the groups of distortions. For sets larger
+        than memory, see `perceptual.data.synthetic.storing`.
 
     Raises:
-        ValueError: if there are no photographs or they are too small, naming them.
-        OSError: if a photograph cannot be read.
+        ValueError: there are no photographs, or one is too small; names it.
+        OSError: a photograph cannot be read.
     """
     return make(Making(TripletTable, photos, count, seed, size), workers)  # type: ignore[return-value]
 
 
 def make_pairs(photos: Sequence[str], count: int, seed: int, size: int = 64, workers: int = 1) -> PairTable:
-    """Make pairs of a patch and its distortion; `same` is the fraction of three simulated votes.
+    """Make pairs of a patch and its distortion; `same` is the fraction of 3 simulated votes.
 
     Arguments, result and errors as in `make_triplets`.
     """
@@ -167,7 +167,7 @@ def _chance(seed: int, row: int, use: int) -> np.random.Generator:
 def _read_photo(path: str, size: int) -> Image.Image:
     try:
         photo = read_rgb(path)
-    except Exception as error:  # decoders raise whatever they stumble over
+    except Exception as error:  # decoders raise all kinds of errors
         raise OSError(f"cannot read the photograph {path}: {error}") from None
     if min(photo.size) < max(size, SMALLEST_CROP):
         width, height = photo.size
@@ -179,7 +179,7 @@ def _read_photo(path: str, size: int) -> Image.Image:
 
 def _make_triplet(photo: Image.Image, size: int, rng: np.random.Generator) -> Item:
     ref, severities = _crop(photo, size, rng), _two_severities(rng)
-    for _ in range(20):  # again where a family changes nothing, as the saturation of grey
+    for _ in range(20):  # again if a family changes nothing, as saturation does to grey
         group, distorted = _distort(ref, severities, rng)
         if not torch.equal(*distorted):
             break
@@ -198,7 +198,7 @@ def _make_pair(photo: Image.Image, size: int, rng: np.random.Generator) -> Item:
 
 
 def _crop(photo: Image.Image, size: int, rng: np.random.Generator) -> Tensor:
-    """A square of 64 to 256 pixels at size × size, (3, S, S) in [0, 1]; again while flat like a night sky."""
+    """A random square of 64 to 256 pixels, resized to (3, S, S) in [0, 1]; redrawn if nearly uniform."""
     for _ in range(20):
         largest = min(LARGEST_CROP, *photo.size)
         side = int(np.exp(rng.uniform(np.log(SMALLEST_CROP), np.log(largest))))
@@ -210,7 +210,7 @@ def _crop(photo: Image.Image, size: int, rng: np.random.Generator) -> Tensor:
 
 
 def _two_severities(rng: np.random.Generator) -> list[float]:
-    """Two severities in [.05, 1], often close: their difference is what the observer judges."""
+    """Two severities in [.05, 1], often close to each other; the observer judges by their difference."""
     middle = rng.uniform(0.25, 0.8)
     half = np.clip(rng.normal(0, 0.12), -0.2, 0.2)
     return [middle - half, middle + half]
@@ -219,18 +219,20 @@ def _two_severities(rng: np.random.Generator) -> list[float]:
 def _distort(
     patch: Tensor, severities: Sequence[float], rng: np.random.Generator
 ) -> tuple[int, list[Tensor]]:
-    """A group of distortions, and the patch by one of its families at each of the severities."""
+    """A random group of distortions, and the patch distorted by one of its families, once per severity."""
     group = int(rng.integers(len(GROUPS)))
     families = list(GROUPS.values())[group]
     name = families[int(rng.integers(len(families)))].__name__
-    seed = int(rng.integers(2**63))  # of both: the same direction or noise, so that only the severity differs
+    seed = int(
+        rng.integers(2**63)
+    )  # the same for both: the same direction or noise, so that only the severity differs
     chances = (torch.Generator().manual_seed(seed) for _ in severities)
     steps = ([(name, severity)] for severity in severities)
     return group, [distort(patch[None], *each)[0] for each in zip(steps, chances, strict=True)]
 
 
 def _nuisance(patch: Tensor, rng: np.random.Generator) -> Tensor:
-    """What the observer does not mind: a shift of up to 2 pixels, and lightness changed by up to 3 %."""
+    """What the observer ignores: a shift of up to 2 pixels, and lightness changed by up to 3 %."""
     top, left = rng.integers(0, 5, 2)
     padded = pad(patch[None], (2, 2, 2, 2), mode="reflect")[0]
     height, width = patch.shape[-2:]

@@ -41,7 +41,7 @@ def make_store(making: Making, dst: str | Path, source: str, workers: int = 1) -
         begin(partial, f"{request} {state_of(making.photos)}", images, making.size, len(tasks), columns)
         _fill(partial, making, tasks, workers)
         answers, groups = (np.load(partial / f"{name}.npy") for name in columns)
-        (partial / "plan").unlink()  # a run killed from here on begins anew
+        (partial / "plan").unlink()  # a run killed from here on starts over
         table = making.table(MappedImages(partial), answers, groups)
         return finish(partial, dst, table, source, request, [])
 
@@ -50,7 +50,7 @@ Made = tuple[list[bytes], list[float], list[int]]  # digests of the images, answ
 
 
 def _fill(partial: Path, making: Making, tasks: list[tuple[str, np.ndarray]], workers: int) -> None:
-    """Make what is not made yet."""
+    """Make the items that no earlier run has made."""
     digests, answers, groups = (
         np.lib.format.open_memmap(partial / f"{name}.npy", mode="r+")
         for name in ("digests", making.kind.answer, "subset")
@@ -60,7 +60,7 @@ def _fill(partial: Path, making: Making, tasks: list[tuple[str, np.ndarray]], wo
     def keep(task: int, made: Made) -> bool:
         digests[rows[task]] = np.frombuffer(b"".join(made[0]), np.uint8).reshape(-1, 32)
         answers[tasks[task][1]], groups[tasks[task][1]] = made[1:]
-        answers.flush()  # no digest would show that these were lost
+        answers.flush()  # unlike images, these have no digest that would show a loss
         groups.flush()
         return True
 
@@ -81,7 +81,7 @@ def _write(making: Making, array: str, path: str, rows: np.ndarray) -> Made:
 
 
 def _request(making: Making) -> str:
-    """SHA-256 of what is to be made; the photographs enter by their names."""
+    """SHA-256 of what is to be made; photographs count by their names."""
     folder = os.path.commonpath([os.path.dirname(path) for path in making.photos]) or "."
     names = [os.path.relpath(path, folder) for path in making.photos]
     head = f"made {making.kind.answer} {making.size} {making.count} {making.seed}"

@@ -1,1 +1,1 @@
-"""Judged items to disk: packed stores, folders and manifests."""
+"""Write judged items to disk: packed stores, folders and manifests."""

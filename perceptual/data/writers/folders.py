@@ -1,4 +1,4 @@
-"""Write tables whose images are in memory as files: the BAPPS folders, or a manifest for people to judge."""
+"""Write tables with images in memory as files: BAPPS folders, or a manifest for people to fill in."""
 
 import csv
 import os
@@ -17,7 +17,7 @@ def write_folder(table: Table, dst: str | Path) -> None:
     """Write `<dst>/<subset>/<role>/NNNNNN.png` and the answers as `.npy`, the layout of BAPPS.
 
     Raises:
-        ValueError: if `dst` exists.
+        ValueError: `dst` exists.
     """
     with _new_folder(Path(dst)) as folder:
         for name, rows in _rows_by_subset(table):
@@ -30,10 +30,10 @@ def write_folder(table: Table, dst: str | Path) -> None:
 
 
 def write_unjudged(table: Table, dst: str | Path) -> None:
-    """Write `<dst>/<role>/NNNNNN.png` and a manifest, `<dst>/manifest.csv`, whose answers are left empty.
+    """Write `<dst>/<role>/NNNNNN.png` and a manifest, `<dst>/manifest.csv`, with empty answers.
 
     Raises:
-        ValueError: if `dst` exists.
+        ValueError: `dst` exists.
     """
     with _new_folder(Path(dst)) as folder:
         for role in table.roles:

@@ -1,7 +1,7 @@
-"""A store in the making: `DST.partial`, which a run that was killed leaves and the next one completes.
+"""An incomplete store, `DST.partial`: a run that was killed leaves it, and the next one completes it.
 
-It holds `plan`, what is made there of which files; the arrays of the images and of their digests, at full
-length from the start; and `done.npy`, one flag per task. Tasks fill disjoint rows of the arrays.
+It holds `plan`, which identifies the run; the arrays of the images and of their digests, in full length from
+the start; and `done.npy`, one flag per task. Tasks fill disjoint rows of the arrays.
 """
 
 import os
@@ -55,7 +55,7 @@ def begin(
 
     Args:
         partial: the folder.
-        plan: identifies what is made and the state of the files that it is made of.
+        plan: identifies the store and the state of the files that it is made from.
         images: number of images.
         size: their side S.
         tasks: number of tasks.

@@ -22,7 +22,7 @@ _CHUNK = 256  # images per task
 
 
 class UnusableImages(ValueError):
-    """Images of a source that cannot be used; `problems` names each of them and says why."""
+    """Images that cannot be used; `problems` names each of them with the reason."""
 
     def __init__(self, problems: list[str], total: int) -> None:
         super().__init__(f"{len(problems):,} of {total:,} images cannot be used: {first_few(problems)}")
@@ -44,7 +44,7 @@ def pack(
         dst: the store: a folder that does not exist yet, or the same store, which is left unchanged.
         source: where the table comes from, for the record.
         size: side S of the square images are resized to (PIL bilinear, antialiased).
-        skip_unusable: leave out the items with an image that cannot be used, instead of refusing all.
+        skip_unusable: leave out items with an image that cannot be used, instead of raising.
         workers: processes that decode; None: one per core. More than one need a main module that can be
             imported, as always with Python's processes.
 
@@ -64,14 +64,14 @@ def pack(
         problems = _decode(partial, table.images, size, workers or os.cpu_count() or 1)
         if problems and not skip_unusable:
             raise UnusableImages(list(problems.values()), len(table.images))
-        (partial / "plan").unlink()  # a run killed from here on begins anew
+        (partial / "plan").unlink()  # a run killed from here on starts over
         if problems:
             table = _without(partial, table, list(problems))
         return finish(partial, dst, table, source, request, list(problems.values()))
 
 
 def write_store(table: Table, dst: str | Path, source: str) -> StoreInfo:
-    """Write a store of a table whose images are open; `dst` must not exist. Raises ValueError if it does."""
+    """Write a store of a table whose images are open; raises ValueError if `dst` exists."""
     dst = Path(dst)
     if isinstance(table.images, list):
         raise ValueError("images must be open, see Table.open; or use pack")
@@ -100,14 +100,14 @@ def already_there(dst: Path, request: str) -> StoreInfo:
     info = read_info(dst)
     if info.request != request:
         raise ValueError(
-            f"{dst} is a store of something else ({info.items:,} {info.kind} at size {info.size} of "
+            f"{dst} is another store ({info.items:,} {info.kind} at size {info.size}, source: "
             f"{info.source}); remove it or choose another place"
         )
     return info
 
 
 def _decode(partial: Path, paths: list[str], size: int, workers: int) -> dict[int, str]:
-    """Decode what is not done yet; returns what is wrong with which images, in their order."""
+    """Decode what is not done yet; returns what is wrong with which images, in the order of the images."""
     digests = np.lib.format.open_memmap(partial / "digests.npy", mode="r+")
     chunks = _chunks(len(paths))
     problems: dict[int, str] = {}

@@ -1,8 +1,8 @@
 """The traditional distortions of Zhang et al. 2018, Table 2 (https://arxiv.org/abs/1801.03924).
 
 A family is a function `(images, severity, generator) -> distorted`: images (N, 3, H, W) float32 RGB in
-[0, 1], severity (N,) in [0, 1], where 0 changes nothing and 1 is plainly visible, generator the source of its
-chance (which noise, which direction), drawn anew for each image. The distorted images have the same shape and
+[0, 1], severity (N,) in [0, 1], where 0 changes nothing and 1 is plainly visible; generator draws what is
+random (the noise, the direction), separately for each image. The distorted images have the same shape and
 range; the same generator state gives the same result. `distort` applies one or several in sequence.
 """
 
@@ -51,14 +51,14 @@ def distort(images: Tensor, steps: Sequence[tuple[str, float | Tensor]], generat
 
     Args:
         images: (N, 3, H, W) float32, RGB in [0, 1], on the CPU.
-        steps: names of families, see `FAMILIES`, each with a severity in [0, 1] or one for each image, (N,).
-        generator: source of chance, on the CPU.
+        steps: names of families, see `FAMILIES`, each with a severity in [0, 1], or one per image, (N,).
+        generator: draws what is random, on the CPU.
 
     Returns:
         (N, 3, H, W) float32 in [0, 1].
 
     Raises:
-        ValueError: for images of another shape, an unknown family, or a severity out of range.
+        ValueError: images of another shape, an unknown family, or a severity out of range.
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images must be (N, 3, H, W), got {tuple(images.shape)}")

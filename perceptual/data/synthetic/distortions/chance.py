@@ -1,4 +1,4 @@
-"""Draws that the families share, one for each of N images."""
+"""Random draws that the families share, one per image."""
 
 import math
 

@@ -52,7 +52,7 @@ def _gaussian(images: Tensor, exponent: Tensor, generator: Generator) -> Tensor:
     """Noise of mean 0 and variance 1 whose power goes with the frequency to the exponent, (N,)."""
     height, width = images.shape[-2:]
     frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width))
-    frequency[0, 0] = torch.inf  # a negative exponent takes out the mean, which the line below does for all
+    frequency[0, 0] = torch.inf  # so that no negative exponent divides by 0; the mean is removed below
     amplitude = frequency ** per_image(exponent / 2)
     amplitude[..., 0, 0] = 0
     spectrum = torch.fft.rfft2(torch.randn(images.shape, generator=generator)) * amplitude

@@ -59,7 +59,7 @@ def chromatic_aberration(images: Tensor, severity: Tensor, generator: Generator)
 
 
 def _coordinates(images: Tensor) -> Tensor:
-    """Where each pixel is, (1, H, W, 2)."""
+    """Coordinates of the pixels, (1, H, W, 2)."""
     height, width = images.shape[-2:]
     x, y = ((2 * torch.arange(extent) + 1) / extent - 1 for extent in (width, height))
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
