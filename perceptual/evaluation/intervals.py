@@ -93,7 +93,7 @@ def _means(
     return np.concatenate([by_subset, by_subset.mean(-1, keepdims=True), micro], axis=-1)
 
 
-def rank_groups(score: Floats, draws: NDArray[np.float32]) -> list[int]:
+def rank_groups(score: Floats, draws: Floats) -> list[int]:
     """Group of each method, 1 = best: from the best down, a group ends before the first method that is worse.
 
     Worse means that the paired interval of the group's leader minus that method lies above 0. Groups are
