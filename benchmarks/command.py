@@ -96,7 +96,7 @@ def main() -> None:
         pair = [f"{place}/0000.png" for place in many]
         for name, code, arguments in (
             ("--help", COMMAND, ["--help"]),
-            ("distance", COMMAND, ["distance", *pair, "--backbone", "alexnet"]),
+            ("distance", COMMAND, ["distance", *pair, "--method", "alexnet"]),
             ("import torch, timm", "import torch, timm", []),
             ("import LPIPS", "from perceptual import LPIPS", []),
             (f"dirs, {COUNT // 4} pairs", COMMAND, ["dirs", *few, "--csv"]),

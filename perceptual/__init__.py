@@ -1,6 +1,6 @@
 """perceptual: how different two images look to a person.
 
-The names below are imported when they are first used, so that `import perceptual` costs nothing.
+The names below are imported when they are first used, so that `import perceptual` stays quick.
 """
 
 from importlib import import_module
@@ -8,16 +8,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perceptual.distance.lpips import LPIPS
+    from perceptual.evaluation.create import create_metric, list_metrics
     from perceptual.features.backbone import Backbone
+    from perceptual.metrics import PerceptualDistance
     from perceptual.training.module import PerceptualRanker
 
 __version__ = "0.2.0.dev0"
-__all__ = ["LPIPS", "Backbone", "PerceptualRanker", "__version__"]
+__all__ = [
+    "LPIPS",
+    "Backbone",
+    "PerceptualDistance",
+    "PerceptualRanker",
+    "__version__",
+    "create_metric",
+    "list_metrics",
+]
 
 _HOMES = {
     "Backbone": "features.backbone",
     "LPIPS": "distance.lpips",
+    "PerceptualDistance": "metrics",
     "PerceptualRanker": "training.module",
+    "create_metric": "evaluation.create",
+    "list_metrics": "evaluation.create",
 }
 
 

@@ -18,13 +18,21 @@ from perceptual.cli.pairs import pairs
 from perceptual.cli.rank import rank
 from perceptual.cli.video import video
 
+REMOVED = ("--backbone", "-b", "--lin")  # options of version 0.1
+HINT = "; --method names the distance: vgg16, vgg16-v0.0, vgg16-uncalibrated"
+
 
 class _Group(TyperGroup):
     """What a user can cause, in any command, is one line on stderr and exit status 1."""
 
     def invoke(self, ctx: Any) -> Any:
         with one_line_errors():
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except Exception as error:  # typer keeps the class of unknown options to itself
+                if getattr(error, "option_name", None) in REMOVED:
+                    error.message += HINT  # type: ignore[attr-defined]
+                raise
 
 
 app = typer.Typer(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from perceptual.cli.options import BackboneName, Csv, Json, Lin, Method, Resize
+from perceptual.cli.options import Csv, Json, Method, Resize
 
 if TYPE_CHECKING:
     from perceptual.cli.batches import Pair
@@ -34,8 +34,6 @@ def dirs(
         Path | None, typer.Option("-o", "--output", help="CSV file to write.", show_default=False)
     ] = None,
     method: Method = None,
-    backbone: BackboneName = None,
-    lin: Lin = None,
     resize: Resize = False,
     json: Json = False,
     csv: Csv = False,
@@ -65,7 +63,7 @@ def dirs(
     rows: list[tuple[str, float]] = []
     problems: list[str] = []
     with RowFile(output, COLUMNS) if output else nullcontext() as file:
-        chosen = choose(method, backbone, lin)
+        chosen = choose(method)
         for row in _measure(chosen, found.pairs, resize, problems):
             rows.append(row)
             if file:

@@ -5,15 +5,13 @@ from typing import Annotated
 
 import typer
 
-from perceptual.cli.options import BackboneName, Csv, Json, Lin, Method, Resize
+from perceptual.cli.options import Csv, Json, Method, Resize
 
 
 def distance(
     a: Annotated[str, typer.Argument(metavar="A", help="An image file.", show_default=False)],
     b: Annotated[str, typer.Argument(metavar="B", help="Another, of the same size.", show_default=False)],
     method: Method = None,
-    backbone: BackboneName = None,
-    lin: Lin = None,
     resize: Resize = False,
     json: Json = False,
     csv: Csv = False,
@@ -22,7 +20,7 @@ def distance(
 
     Example: `perceptual distance photo.png photo.jpg`
 
-    Example: `perceptual distance photo.png photo.jpg --backbone vgg16 --json`
+    Example: `perceptual distance photo.png photo.jpg --method vgg16 --json`
 
     Example: `perceptual distance photo.png photo.jpg --method ssim`
     """
@@ -31,7 +29,7 @@ def distance(
     from perceptual.cli.output import print_json, short, write_csv
 
     x, y = read_pair(a, b, resize)
-    chosen = choose(method, backbone, lin)
+    chosen = choose(method)
     (value,) = chosen.measure(x[None], y[None])
     if json:
         print_json({"a": a, "b": b, "method": chosen.name, "distance": value})

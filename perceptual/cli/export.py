@@ -1,4 +1,4 @@
-"""`perceptual export METHOD FOLDER`: a folder to share, with a model card, and by choice an ONNX file."""
+"""`perceptual export METHOD FOLDER`: a folder to share, with a model card, and optionally an ONNX file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

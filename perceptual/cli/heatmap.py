@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import BackboneName, Json, Lin, Method, Resize
+from perceptual.cli.options import Json, Method, Resize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,8 +23,6 @@ def heatmap(
         bool, typer.Option("--levels", help="Below, a strip of what each level of the network adds.")
     ] = False,
     method: Method = None,
-    backbone: BackboneName = None,
-    lin: Lin = None,
     resize: Resize = False,
     json: Json = False,
 ) -> None:
@@ -32,7 +30,7 @@ def heatmap(
 
     Example: `perceptual heatmap photo.png photo.jpg -o map.png`
 
-    Example: `perceptual heatmap photo.png photo.jpg -o map.png --levels --backbone vgg16`
+    Example: `perceptual heatmap photo.png photo.jpg -o map.png --levels --method vgg16`
     """
     from perceptual.cli.plots import check_picture
 
@@ -43,7 +41,7 @@ def heatmap(
     from perceptual.cli.plots import draw_heatmap
 
     x, y = read_pair(a, b, resize)
-    chosen = choose(method, backbone, lin)
+    chosen = choose(method)
     shares, maps = _levels(chosen, x[None], y[None])
     value = sum(shares)
     draw_heatmap(

@@ -12,7 +12,7 @@ def info(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A method: alexnet-v0.1, vgg16.tv_in1k, ssim, or the path of what was trained.",
+            help="A distance: alexnet, any timm name, ssim, or the path of a checkpoint or saved folder.",
             autocompletion=complete_method,
             show_default=False,
         ),
@@ -32,7 +32,7 @@ def info(
     loaded = methods.load(model)
     network = getattr(loaded.distance, "backbone", None)  # a path does not say its family
     family = methods.family(network.name if network else model)
-    facts: dict[str, Any] = {"method": model, "family": family}
+    facts: dict[str, Any] = {"method": methods.canonical(model), "family": family}
     facts |= describe(loaded.distance) | _calibration(model, loaded.distance)
     if model.endswith(".ckpt"):
         facts |= _training(model)
@@ -47,21 +47,19 @@ def info(
 
 def _calibration(model: str, distance: Any) -> dict[str, Any]:
     """Whether, how, and by whom the channels of the levels are weighted."""
-    from perceptual.evaluation.methods import is_path, split_version
+    from perceptual.evaluation.methods import is_path
     from perceptual.features.weights import fingerprint
 
     lin = getattr(distance, "lin", None)
     if lin is None:
         return {}
+    said = distance.calibration
     if is_path(model):
         source = model
+    elif said is None:
+        source = "none: all weights 1"
     else:
-        version = split_version(model)[1]
-        source = (
-            f"{version} of Zhang et al., as the lpips package has it"
-            if (version or "").startswith("v")
-            else "none: all weights 1"
-        )
+        source = f"{said} of Zhang et al., as the lpips package has it"
     return {
         "calibration": source,
         "calibration_sha256": fingerprint(dict(lin.state_dict())),

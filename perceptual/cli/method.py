@@ -1,17 +1,11 @@
-"""Which distance a command measures, from its options `--method`, or `--backbone` and `--lin`."""
+"""The distance that a command measures, by its option `--method`."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from perceptual.distance.calibration import versions
-from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import methods
-from perceptual.features.networks import TORCHVISION, check_name
-
-PUBLISHED = "v0.1"
 
 
 class Chosen(NamedTuple):
@@ -36,42 +30,13 @@ class Chosen(NamedTuple):
         return images.to(self.device).float().div_(255)
 
 
-def choose(method: str | None, backbone: str | None, lin: str | None) -> Chosen:
-    """The distance of the options, `alexnet-v0.1` without any.
+def choose(method: str | None) -> Chosen:
+    """The distance of that name, LPIPS on AlexNet without one.
 
     Raises:
-        ValueError: options that exclude each other; no such method, backbone or calibration.
-        FileNotFoundError: a file or weights that cannot be found.
+        ValueError: no such method or calibration.
+        FileNotFoundError: a file or weights that do not exist.
     """
-    if method and (backbone or lin):
-        raise ValueError(
-            "--method names a whole distance; leave out --backbone and --lin, or give only these"
-        )
-    if method:
-        name, (distance, ranking) = method, methods.load(method)
-    else:
-        name, distance, ranking = *_lpips(backbone or "alexnet", lin), None
+    distance, ranking = methods.load(method or "alexnet")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Chosen(name, distance.to(device), device, ranking)
-
-
-def _lpips(backbone: str, lin: str | None) -> tuple[str, LPIPS]:
-    if methods.is_path(backbone):
-        raise ValueError(
-            f"--backbone takes the name of a network, got a path; for a whole distance: --method {backbone}"
-        )
-    if backbone not in TORCHVISION:
-        check_name(backbone)
-    if lin == "none":
-        return backbone, LPIPS(backbone, lin=None)
-    if lin is None and PUBLISHED not in versions(backbone):
-        raise ValueError(
-            f"no calibration was published for {backbone!r}; --lin none gives the uncalibrated distance, "
-            "--lin FILE one with your own"
-        )
-    name = (
-        f"{backbone} with {Path(lin).name}"
-        if lin and Path(lin).exists()
-        else f"{backbone}-{lin or PUBLISHED}"
-    )
-    return name, LPIPS(backbone, lin=lin or PUBLISHED)
+    return Chosen(methods.canonical(method or "alexnet"), distance.to(device), device, ranking)

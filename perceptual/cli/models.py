@@ -1,4 +1,4 @@
-"""`perceptual models [PATTERN]`: backbones, their published calibrations, and whose weights are at hand."""
+"""`perceptual models [PATTERN]`: backbones, their published calibrations, and where their weights are."""
 
 import sys
 from fnmatch import fnmatch

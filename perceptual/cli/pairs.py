@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import BackboneName, Csv, Json, Lin, Method, Resize
+from perceptual.cli.options import Csv, Json, Method, Resize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,8 +32,6 @@ def pairs(
         ),
     ] = None,
     method: Method = None,
-    backbone: BackboneName = None,
-    lin: Lin = None,
     resize: Resize = False,
     json: Json = False,
     csv: Csv = False,
@@ -59,7 +57,7 @@ def pairs(
     if len(names) < 2:
         raise ValueError(f"{folder} has fewer than two images that can be used")
     with RowFile(output, ["image", *names]) if output else nullcontext() as file:
-        chosen = choose(method, backbone, lin)
+        chosen = choose(method)
         matrix = _matrix(chosen, images)
         if file:
             file.write([[name, *row] for name, row in zip(names, matrix.tolist(), strict=True)])

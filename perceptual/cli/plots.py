@@ -1,7 +1,6 @@
-"""Pictures of the commands, by matplotlib (`pip install matplotlib`)."""
+"""Pictures of the commands, by matplotlib."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +20,9 @@ def check_picture(path: Path) -> None:
     """Refuse a picture that could not be written, before any work.
 
     Raises:
-        ValueError: matplotlib is not installed, it does not know the format, or the path is a folder.
+        ValueError: matplotlib does not know the format, or the path is a folder.
         OSError: it cannot be written.
     """
-    if find_spec("matplotlib") is None:
-        raise ValueError("pictures need matplotlib: pip install matplotlib")
     from matplotlib.backend_bases import FigureCanvasBase
 
     known = FigureCanvasBase.get_supported_filetypes()
@@ -42,7 +39,7 @@ def draw_heatmap(
     path: Path,
     levels: Sequence[float] = (),
 ) -> None:
-    """Draw two images, and where they differ over a grey first one; below, by choice, each level's map.
+    """Draw two images, and where they differ over a grey first one; below, optionally, each level's map.
 
     Args:
         images: two of (H, W, 3) uint8.

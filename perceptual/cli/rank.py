@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import BackboneName, Csv, Json, Lin, Method, Resize
+from perceptual.cli.options import Csv, Json, Method, Resize
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,8 +22,6 @@ def rank(
     ref: Annotated[str, typer.Argument(metavar="REF", help="The reference.", show_default=False)],
     images: Annotated[list[str], typer.Argument(metavar="IMG...", help="Candidates.", show_default=False)],
     method: Method = None,
-    backbone: BackboneName = None,
-    lin: Lin = None,
     resize: Resize = False,
     json: Json = False,
     csv: Csv = False,
@@ -40,7 +38,7 @@ def rank(
     from perceptual.cli.method import choose
     from perceptual.cli.output import note, print_json, print_table, write_csv
 
-    chosen = choose(method, backbone, lin)
+    chosen = choose(method)
     distances, problems = _measure(chosen, ref, images, resize)
     for problem in problems:
         note(f"not measured: {problem}")

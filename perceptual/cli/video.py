@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import BackboneName, Csv, Json, Lin, Method, Resize
+from perceptual.cli.options import Csv, Json, Method, Resize
 
 if TYPE_CHECKING:
     from perceptual.cli.frames import Together
@@ -29,8 +29,6 @@ def video(
         Path | None, typer.Option(help="Picture of the distance over time to write.", show_default=False)
     ] = None,
     method: Method = None,
-    backbone: BackboneName = None,
-    lin: Lin = None,
     resize: Resize = False,
     json: Json = False,
     csv: Csv = False,
@@ -56,7 +54,7 @@ def video(
         for remark in frames.remarks():
             note(remark)
         with RowFile(output, COLUMNS) if output else nullcontext() as file:
-            chosen = choose(method, backbone, lin)
+            chosen = choose(method)
             for row in _measure(chosen, frames):
                 rows.append(row)
                 if file:

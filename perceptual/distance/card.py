@@ -44,7 +44,7 @@ metric(x, y)  # (N,) distances of images (N, 3, H, W) in [0, 1]; larger = more d
 KINDS = {
     "2afc": "2AFC (agreement with people's choices, in %)",
     "jnd": "JND mAP (in %)",
-    "dmos": "Spearman's correlation with opinion scores (× 100)",
+    "opinion": "Spearman's correlation with opinion scores (× 100)",
 }
 
 

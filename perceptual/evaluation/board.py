@@ -31,9 +31,14 @@ class Entry(NamedTuple):
     """Lower ends of the 95 % intervals."""
     high: list[float]
     group: int
-    """Methods of one group cannot be told apart from its best by the macro mean."""
+    """Rises down the board where the macro mean differs significantly from the best of the group above."""
     gap: tuple[float, float]
     """Paired interval of the best method's macro mean minus this one's."""
+
+    @property
+    def tied(self) -> bool:
+        """Whether the macro mean does not differ significantly from the best one."""
+        return self.gap[0] <= 0
 
 
 class Board(NamedTuple):
@@ -70,7 +75,7 @@ def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
     if not scored:
         raise ValueError(f"{results.folder} holds no scored method, only {len(results.failed())} failures")
     cluster, recurring = clusters(items["cluster"])
-    draw = {"2afc": _triplets, "jnd": _pairs, "dmos": _opinions}
+    draw = {"2afc": _triplets, "jnd": _pairs, "opinion": _opinions}
     intervals = draw[data["kind"]]([result.arrays for result in scored], items, cluster)
     macro = len(data["subsets"])
     group = rank_groups(intervals.score[:, macro], intervals.draws[:, :, macro])
@@ -85,7 +90,9 @@ def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
         [(low, high) for low, high in gaps.T.tolist()],
         strict=True,
     )
-    entries = sorted((Entry(*column) for column in columns), key=lambda entry: -entry.score[macro])
+    entries = sorted(
+        (Entry(*column) for column in columns), key=lambda entry: (entry.group, -entry.score[macro])
+    )
     people = _people(items, data["subsets"]) if data["kind"] == "2afc" else {}
     failed = [*results.failed(), *lost]
     rows = [entry.row for entry in entries]

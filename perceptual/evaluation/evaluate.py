@@ -26,7 +26,7 @@ from perceptual.distance.lpips import LPIPS
 from perceptual.distance.saved_folder import CONFIG
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance
-from perceptual.evaluation.results import Arrays, DataResults, Row
+from perceptual.evaluation.results import NAMES, PRECISION, Arrays, DataResults, Row
 from perceptual.evaluation.scoring import Measured, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
 from perceptual.metrics import (
@@ -43,7 +43,7 @@ RECURRING = 2  # how often pairs, or images, must recur on average to be compute
 SHOWN = 64  # pairs that the shares of the levels are averaged over
 
 Judged = TripletDataset | PairDataset | OpinionDataset
-KINDS = {TripletDataset: "2afc", PairDataset: "jnd", OpinionDataset: "dmos"}
+KINDS = {TripletDataset: "2afc", PairDataset: "jnd", OpinionDataset: "opinion"}
 
 
 def evaluate(
@@ -84,7 +84,7 @@ def evaluate(
     batches = loader(judged, data.batch_size, data.num_workers, seed=0)
     place = place_of(data, results)
     place.write_items(*_items(judged, data.fingerprint(), data.describe()))
-    names = [identity(method, precision) for method in grammar.expand(methods)]
+    names = list(dict.fromkeys(identity(method, precision) for method in grammar.expand(methods)))
     missing = [name for name in names if not place.has(name)]
     group = GROUP if isinstance(judged.images, ImageFiles) else 1
     for start in range(0, len(missing), group):
@@ -108,7 +108,7 @@ def keep(
     columns: tuple[np.ndarray, np.ndarray],
     known: Row,
 ) -> None:
-    """Keep the result of a method whose distances are at hand, such as those at the end of a training run.
+    """Keep the result of a method whose distances are known, such as those at the end of a training run.
 
     Args:
         results: folder of results.
@@ -240,7 +240,12 @@ def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device
 
 
 def _row(method: str, data: Judged, device: torch.device) -> Row:
-    return {"method": method, "size": data.images.shape[-1], **provenance.surroundings(device)}
+    return {
+        "method": method,
+        "names": NAMES,
+        "size": data.images.shape[-1],
+        **provenance.surroundings(device),
+    }
 
 
 def _items(data: Judged, fingerprint: str, description: str) -> tuple[Row, Arrays]:
@@ -266,18 +271,18 @@ def _items(data: Judged, fingerprint: str, description: str) -> tuple[Row, Array
 
 
 def identity(method: str, precision: str = "32-true") -> str:
-    """A method's name in the results: the path of a checkpoint or a saved folder with `@` and its SHA-256.
+    """A method's canonical name, or the path of a checkpoint or a saved folder with `@` and its SHA-256.
 
     Deep features of another precision than float32 are another method, with `+` and the precision.
     """
-    deep = grammar.family(method) != "classic"
+    deep = grammar.family(method) != grammar.CLASSIC
     suffix = f"+{precision}" if deep and precision != "32-true" else ""
     path = Path(method, CONFIG) if Path(method).is_dir() else Path(method)
     if not grammar.is_path(method) or not path.is_file():
-        return method + suffix
+        return grammar.canonical(method) + suffix
     return f"{method}@{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}{suffix}"
 
 
 def _path(name: str) -> str:
     """The method that `identity` was given."""
-    return re.sub(r"(@[0-9a-f]{8})?(\+bf16-mixed)?$", "", name)
+    return re.sub(r"(@[0-9a-f]{8})?$", "", name.removesuffix(PRECISION))

@@ -94,20 +94,21 @@ def _means(
 
 
 def rank_groups(score: Floats, draws: Floats) -> list[int]:
-    """Number of the group of each of M methods, from 1.
+    """Group of each method, 1 = best: from the best down, a group ends before the first method that is worse.
 
-    The best method leads the first group, with all that the paired interval of the difference cannot tell
-    from it; the best of the rest leads the next.
+    Worse means that the paired interval of the group's leader minus that method lies above 0. Groups are
+    runs of the ranking, so a method further down may still not differ significantly from a leader above.
 
     Args:
         score: (M,) scores, larger = better.
         draws: (B, M) scores of the same draws of items for all methods.
     """
     group = np.zeros(len(score), int)
-    while (rest := np.flatnonzero(group == 0)).size:
-        leader = rest[np.argmax(score[rest])]
-        low = np.quantile(draws[:, [leader]] - draws[:, rest], (1 - LEVEL) / 2, axis=0)
-        group[rest[(low <= 0) | (rest == leader)]] = group.max() + 1
+    number, leader = 0, -1
+    for method in np.argsort(-score, kind="stable"):
+        if not number or np.quantile(draws[:, leader] - draws[:, method], (1 - LEVEL) / 2) > 0:
+            number, leader = number + 1, method
+        group[method] = number
     return group.tolist()
 
 

@@ -1,39 +1,42 @@
-"""Method names: the one grammar of evaluate.py, the leaderboard and the command.
+"""Names of distances: the one grammar of `create_metric`, evaluate.py, the leaderboard and the command.
 
-| name                                   | distance                                             |
-|----------------------------------------|------------------------------------------------------|
-| `alexnet`, `vgg16.tv_in1k`             | features of that backbone, uncalibrated              |
-| `alexnet-v0.1`                         | LPIPS with that published calibration                |
-| `alexnet-random`                       | features of that backbone with random weights        |
-| `runs/…/last.ckpt`                     | the distance of a checkpoint of `PerceptualRanker`   |
-| `path/to/folder`, `./folder`           | one that `LPIPS.save_pretrained` wrote               |
-| `owner/name`                           | one on the Hugging Face hub                          |
-| `l2`, `ssim`, … (`BASELINES`)          | a classic distance                                   |
-| `timm:*convnext*`                      | every timm name with weights that fits the pattern   |
+| name                                      | distance                                               |
+|-------------------------------------------|--------------------------------------------------------|
+| `alexnet`, `resnet50.a1_in1k`             | what `LPIPS(NAME)` is: the published calibration v0.1  |
+|                                           | where there is one for that network, else uncalibrated |
+| `alexnet-v0.1`, `alexnet-v0.0`            | LPIPS with that published calibration                  |
+| `alexnet-uncalibrated`                    | all channels with weight 1                             |
+| `alexnet-random`                          | uncalibrated, on random weights                        |
+| `alex`, `vgg`, `squeeze`                  | short for `alexnet`, `vgg16`, `squeezenet1_1`          |
+| `runs/…/last.ckpt`                        | the distance of a checkpoint of `PerceptualRanker`     |
+| `path/to/folder`, `./folder`              | a folder written by `LPIPS.save_pretrained`            |
+| `owner/name`                              | such a folder on the Hugging Face hub                  |
+| `l2`, `ssim`, … (`BASELINES`)             | a classic distance                                     |
+| `timm:*convnext*`                         | every timm name with weights that matches the pattern  |
 
-Classic distances, checkpoints and timm take seconds to import: only who names one of theirs pays.
+Classic distances, checkpoints and timm take seconds to import: they are imported when a name needs them.
 """
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from perceptual.distance import calibration as calibrations
 from perceptual.distance import saved_folder
 from perceptual.distance.compiled import check_compiler
 from perceptual.distance.lpips import LPIPS
-from perceptual.features.backbone import Backbone, Precision, check_precision
-from perceptual.features.networks import TORCHVISION
+from perceptual.features import networks
+from perceptual.features.backbone import Precision, check_precision
+from perceptual.features.names import parse
 from perceptual.ranking import restore
 
 WILDCARD = "timm:"
-RANDOM = "random"
-SEED = 0  # of random weights
+CLASSIC = "classic"
 
 
 class Method(NamedTuple):
@@ -70,11 +73,8 @@ def load(method: str) -> Method:
     if is_path(method):
         path = Path(method).expanduser()
         return _from_checkpoint(path) if path.suffix == ".ckpt" else _from_folder(method)
-    name, version = split_version(method)
-    if name in TORCHVISION or _in_timm(name):
-        return Method(_random(name) if version == RANDOM else LPIPS(name, lin=version))
-    import timm
-
+    if _is_network(calibrations.split(method)[0]):
+        return Method(LPIPS(method))
     from perceptual.distance.baselines import BASELINES
 
     if method in BASELINES:
@@ -83,12 +83,42 @@ def load(method: str) -> Method:
         raise ValueError(
             f"unknown method {method!r}; a path has a slash: ./{method} is the folder of that name"
         )
-    near = difflib.get_close_matches(name, [*BASELINES, *TORCHVISION, *timm.list_models()], n=3)
+    near = _nearest(method)
     raise ValueError(
-        f"unknown method {method!r}; it may be a backbone, BACKBONE-v0.1, BACKBONE-random, "
-        f"the path of a .ckpt file or of a saved folder, or one of {', '.join(BASELINES)}"
-        + (f"; did you mean {', '.join(near)}?" if near else "")
+        f"unknown method {method!r}; "
+        + (
+            f"did you mean {', '.join(near)}?"
+            if near
+            else "list_metrics() lists the names, and a path ends in .ckpt or has a slash"
+        )
     )
+
+
+def canonical(method: str) -> str:
+    """The name of its results: `alex` → `alexnet-v0.1`, `resnet18-uncalibrated` → `resnet18`."""
+    if is_path(method):
+        return method
+    name, said = _split(method)
+    default = calibrations.default(name) or calibrations.UNCALIBRATED
+    version = default if said == calibrations.DEFAULT else said
+    if version == calibrations.UNCALIBRATED == default:
+        return name
+    return f"{name}-{version}"
+
+
+def names() -> list[str]:
+    """Every name but paths and patterns: classic distances, torchvision, timm with weights, and variants."""
+    import timm
+
+    from perceptual.distance.baselines import BASELINES
+
+    tagged = timm.list_pretrained()
+    found = dict.fromkeys(BASELINES)
+    for name in (*networks.TORCHVISION, *sorted({*(name.partition(".")[0] for name in tagged), *tagged})):
+        versions = calibrations.versions(name)
+        variants = [*versions, calibrations.UNCALIBRATED] if versions else []
+        found |= dict.fromkeys([name, *(f"{name}-{variant}" for variant in variants)])
+    return list(found)
 
 
 def expand(methods: Iterable[str]) -> list[str]:
@@ -114,39 +144,65 @@ def family(method: str) -> str:
     """What a method belongs to: `classic`, `trained` (a path), or the architecture's family in timm."""
     if is_path(method):
         return "trained"
-    architecture = split_version(method)[0].partition(".")[0]
-    if architecture in TORCHVISION:
+    name = _split(method)[0]
+    return networks.JOINT.join(dict.fromkeys(map(_family, networks.members(name))))
+
+
+def _family(name: str) -> str:
+    scheme, _, base = _base(name).rpartition(":")
+    if scheme == "torchvision":
+        from torchvision.models import get_model_builder
+
+        return get_model_builder(base).__module__.rpartition(".")[2]
+    architecture = base.rpartition("/")[2].partition(".")[0]
+    if architecture in networks.TORCHVISION:
         return architecture.partition("net")[0] + "net"
-    if not _in_timm(architecture):
-        return "classic"
     import timm
 
+    if not timm.is_model(architecture):
+        return scheme or CLASSIC
     return timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
 
 
 def is_path(method: str) -> bool:
-    """Whether a method name is a path, because it ends in `.ckpt` or has a slash."""
-    return method.endswith(".ckpt") or os.sep in method
+    """Whether a method name is a path or `owner/name`: it ends in `.ckpt` or has a slash, and no scheme."""
+    if method.endswith(".ckpt"):
+        return True
+    return os.sep in method and not re.search(rf"(^|\+)({calibrations.SCHEMES})", method)
 
 
-def split_version(method: str) -> tuple[str, str | None]:
-    """`alexnet-v0.1` → (`alexnet`, `v0.1`), `alexnet-random` → (`alexnet`, `random`), else (name, None)."""
-    name = method.removesuffix(f"-{RANDOM}")
-    return (name, RANDOM) if name != method else _split(method)
+def _split(method: str) -> tuple[str, str]:
+    """As `calibration.split`; a name that cannot be parsed, which `load` refuses, stays whole."""
+    try:
+        return calibrations.split(method)
+    except ValueError:
+        return method, calibrations.DEFAULT
 
 
-def _split(method: str) -> tuple[str, str | None]:
-    name, said = calibrations.split(method)
-    return name, None if said == calibrations.DEFAULT else said
+def _base(name: str) -> str:
+    try:
+        return parse(name).base
+    except ValueError:
+        return name
 
 
-def _random(name: str) -> LPIPS:
-    """The same weights each time, whatever was drawn before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        backbone = Backbone(name, weights=None)
-    backbone.source = f"random (seed {SEED})"
-    return LPIPS(backbone, lin=None)
+def _is_network(name: str) -> bool:
+    """Whether the parts of a name, or one of them, are known networks; `LPIPS` refuses the rest."""
+    bases = [_base(member) for member in networks.members(name)]
+    if any(base.partition(".")[0] in networks.TORCHVISION or ":" in base for base in bases):
+        return True
+    import timm
+
+    return any(timm.is_model(base) for base in bases)
+
+
+def _nearest(method: str) -> list[str]:
+    """Up to three names that look like a misspelt one, or like what comes before its ending."""
+    import timm
+
+    known = [*networks.ALIASES, *dict.fromkeys([*names(), *timm.list_models()])]
+    heads = (method, _split(method)[0], method.partition("-")[0])
+    return next(filter(None, (difflib.get_close_matches(head, known) for head in heads)), [])
 
 
 def _from_folder(source: str) -> Method:
@@ -160,13 +216,6 @@ def saved_ranking(distance: LPIPS) -> nn.Module | None:
     if saved is None or saved.ranking_state is None:
         return None
     return restore(saved.config["ranking"]["name"], saved.ranking_state, str(saved.folder))
-
-
-def _in_timm(name: str) -> bool:
-    import timm
-
-    known: bool = timm.is_model(name)
-    return known
 
 
 def _from_checkpoint(path: Path) -> Method:

@@ -21,6 +21,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from perceptual.distance.calibration import UNCALIBRATED, default
+
+NAMES = 2  # of rows: in those without `names`, a bare name of a network is uncalibrated
+PRECISION = "+bf16-mixed"  # ends the name of a method of that precision
 Row = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
@@ -51,17 +55,16 @@ class DataResults:
     def write(self, row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Keep the result of a method, `row["method"]`; if there is one already, that one stays."""
         publish(self._scored(row["method"]), row, arrays)
-        shutil.rmtree(self._failed(row["method"]), ignore_errors=True)
+        self._forget_failure(row["method"])
 
     def write_failure(self, row: Mapping[str, Any]) -> None:
         """Keep why a method gave no score, in place of an earlier reason."""
-        folder = self._failed(row["method"])
-        shutil.rmtree(folder, ignore_errors=True)
-        publish(folder, row, {})
+        self._forget_failure(row["method"])
+        publish(self._failed(row["method"]), row, {})
 
     def has(self, method: str) -> bool:
         """Whether the method is scored."""
-        return self._scored(method).is_dir()
+        return any(self._scored(name).is_dir() for name in (method, _older(method)))
 
     def items(self) -> Result:
         """What was judged."""
@@ -78,6 +81,10 @@ class DataResults:
             with suppress(FileNotFoundError):  # another process has replaced or scored it since
                 rows.append(read(path).row)
         return [row for row in rows if not self.has(row["method"])]
+
+    def _forget_failure(self, method: str) -> None:
+        for name in (method, _older(method)):
+            shutil.rmtree(self._failed(name), ignore_errors=True)
 
     def _scored(self, method: str) -> Path:
         return self.folder / "scored" / folder_name(method)
@@ -120,8 +127,8 @@ def publish(folder: Path, row: Mapping[str, Any], arrays: Mapping[str, np.ndarra
 
 
 def read(folder: Path) -> Result:
-    """A published folder."""
-    row = json.loads((folder / "row.json").read_text("utf-8"))
+    """A published folder; names of version 0.1 are read as what they are called now."""
+    row = _renamed(json.loads((folder / "row.json").read_text("utf-8")))
     return Result(row, {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))})
 
 
@@ -131,6 +138,24 @@ def folder_name(method: str) -> str:
         return method
     readable = re.sub(r"[^\w.-]+", "-", method).strip("-.")[-80:]
     return f"{readable}-{hashlib.sha256(method.encode()).hexdigest()[:8]}"
+
+
+def _renamed(row: Row) -> Row:
+    """A row with the names in use since version 0.2: `alexnet-uncalibrated`, kind `opinion`."""
+    if row.get("kind") == "dmos":
+        row |= {"kind": "opinion", "name": row["name"].replace("dmos", "opinion", 1)}
+    if "method" in row and row.get("names", 1) < NAMES:
+        name = row["method"].removesuffix(PRECISION)
+        if default(name):  # a published calibration was said, a bare name had none
+            row["method"] = f"{name}-{UNCALIBRATED}{row['method'][len(name) :]}"
+    return row
+
+
+def _older(method: str) -> str:
+    """The name that version 0.1 gave a method."""
+    name = method.removesuffix(PRECISION)
+    bare = name.removesuffix(f"-{UNCALIBRATED}")
+    return bare + method[len(name) :] if default(bare) else method
 
 
 def _rows(parent: Path) -> list[Path]:

@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 from perceptual.evaluation import published
 from perceptual.evaluation.board import Board, Entry
 from perceptual.evaluation.results import Row
 from perceptual.evaluation.scoring import JND
 
-NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %", "dmos": "SRCC × 100"}
+NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %", "opinion": "SRCC × 100"}
+NARROWEST, NUMBER, GAP = 12, 5, 2  # characters of a name, a number, and between columns
+TIED = " ≈"  # marks what does not differ significantly from the best
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
     "th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}"
@@ -22,25 +25,56 @@ STYLE = (
 )
 
 
+class ScoreTable:
+    """Scores in percent, fitted to the width of the console: no name or number is broken across lines.
+
+    Headings are cut before names, names down to `NARROWEST`; numbers never.
+    """
+
+    def __init__(self, scores: Mapping[str, Mapping[str, float]], title: str | None, header: str) -> None:
+        self.scores, self.title, self.header = scores, title, header
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = list(next(iter(self.scores.values()), {}))
+        longest = max(map(len, [self.header, *self.scores]))
+        space = options.max_width - (NUMBER + GAP) * len(columns)
+        width = min(longest, max(space, NARROWEST))
+        heading = max(NUMBER, (options.max_width - width) // max(len(columns), 1) - GAP)
+        result = Table(
+            title=self.title and Text(self.title),
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+            show_edge=False,
+        )
+        result.add_column(Text(_cut(self.header, width)), no_wrap=True, min_width=width)
+        for column in columns:
+            shown = Text(column if len(column) <= heading else f"{column[: heading - 1]}…")
+            result.add_column(shown, justify="right", no_wrap=True, min_width=len(shown))
+        for name, values in self.scores.items():
+            result.add_row(Text(_cut(name, width)), *(f"{100 * values[column]:.1f}" for column in columns))
+        yield result
+
+
 def table(
     scores: Mapping[str, Mapping[str, float]], title: str | None = None, header: str = "2AFC in %"
-) -> Table:
-    """Scores in percent: a row a method, a column a subset, then the macro mean and the micro mean.
+) -> ScoreTable:
+    """Scores in percent: one row per method, one column per subset, then the macro mean and the micro mean.
 
     Args:
         scores: by method and subset, fractions in [0, 1], all with the same subsets (see `score`).
         title: shown above.
         header: of the column of names: what the scores are.
     """
-    columns = list(next(iter(scores.values()), {}))
-    result = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    # in a narrow terminal headings and paths fold, numbers stay whole
-    result.add_column(header, overflow="fold", min_width=12)
-    for column in columns:
-        result.add_column(column, justify="right", overflow="fold", min_width=4)
-    for name, values in scores.items():
-        result.add_row(name, *(f"{100 * values[column]:.1f}" for column in columns))
-    return result
+    return ScoreTable(scores, title, header)
+
+
+def _cut(text: str, width: int) -> str:
+    """A text in so many characters; what differs between names is often at their ends, so the middle goes."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
 
 
 def tables(scores: Mapping[str, Mapping[str, float]], title: str | None = None) -> Group:
@@ -64,15 +98,15 @@ def markdown(board: Board) -> str:
 
 def terminal(board: Board, rows: int = 20) -> Table:
     """The first rows of a leaderboard of runs, in 80 columns, for the end of a sweep."""
-    result = Table(title=_title(board), box=box.SIMPLE_HEAD, pad_edge=False)
-    result.add_column("run")
+    result = Table(title=Text(_title(board)), box=box.SIMPLE_HEAD, pad_edge=False)
+    result.add_column("run", no_wrap=True)
     for key in board.settings:
         result.add_column(key.rpartition(".")[2], overflow="fold", min_width=4)
     for column in (*_scores(board), "95 %", "behind"):
         result.add_column(column, justify="right", no_wrap=True)
     for entry in board.entries[:rows]:
         row = _entry(board, entry)
-        result.add_row(*row[1 : len(result.columns) + 1])
+        result.add_row(*map(Text, row[1 : len(result.columns) + 1]))
     return result
 
 
@@ -139,7 +173,7 @@ def _entry(board: Board, entry: Entry) -> list[str]:
         *(setting(entry.row.get("settings", {}), key) for key in board.settings),
         *(f"{100 * value:.1f}" for value in entry.score[: len(_scores(board))]),
         f"{100 * entry.low[macro]:.1f} – {100 * entry.high[macro]:.1f}",
-        "" if entry is board.entries[0] else f"{low:.1f} – {high:.1f}",
+        "" if entry is board.entries[0] else f"{low:.1f} – {high:.1f}{TIED if entry.tied else ''}",
         *([_speed(entry.row.get("images_per_second"))] if _timed(board) else []),
         _count(entry.row["parameters"]),
     ]
@@ -177,11 +211,11 @@ def best_setting(board: Board) -> str | None:
         f"The runner-up, {_named(board, second)}, is {ahead:.2f} behind "
         f"(95 % interval {low:.2f} to {high:.2f})"
     )
-    tied = sum(entry.group == best.group for entry in entries) - 1
+    tied = sum(entry.tied for entry in entries[1:])
     if not tied:
         return f"{words}: the best is better than every other run on these items."
-    others = "1 other run" if tied == 1 else f"{tied} other runs"
-    return f"{words}: {others} cannot be told from the best on these items."
+    others, verb = ("1 other run", "does") if tied == 1 else (f"{tied} other runs", "do")
+    return f"{words}: {others} {verb} not differ significantly from the best on these items."
 
 
 def _named(board: Board, entry: Entry) -> str:
@@ -208,8 +242,9 @@ def _notes(board: Board) -> list[str]:
     notes = [
         f"{board.data['description']}; images {board.data['size']}×{board.data['size']}. "
         f"Intervals: 95 %, paired bootstrap over {drawn}. "
-        "Methods of one group cannot be told from the group's best; “behind the best” is the interval of the "
-        "difference to the first row. Mean is over subsets, micro over items.",
+        "A new group begins where a method is significantly worse than the first of the group above. “Behind "
+        f"the best” is the interval of the difference to the first row;{TIED} marks methods that do not "
+        "differ significantly from it. Mean is over subsets, micro over items.",
     ]
     if best := best_setting(board):
         notes = [

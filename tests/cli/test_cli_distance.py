@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 import perceptual
@@ -42,13 +41,13 @@ def test_the_shell_completes_commands_and_methods(shell, monkeypatch):
     assert shell()[1].split() == ["rank"]
     monkeypatch.setenv("COMP_WORDS", "perceptual distance --method alex")
     monkeypatch.setenv("COMP_CWORD", "3")
-    assert shell()[1].split() == ["alexnet-v0.0", "alexnet-v0.1"]
+    assert shell()[1].split() == ["alexnet", "alexnet-uncalibrated", "alexnet-v0.0", "alexnet-v0.1"]
 
 
 def test_the_measured_example(shell, assets, monkeypatch):
     monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(assets / "weights"))
     images = [assets / "examples/ref.png", assets / "examples/p0.png"]
-    assert shell("distance", *images, "--backbone", "alexnet") == (0, "0.7219\n", "")
+    assert shell("distance", *images, "--method", "alexnet") == (0, "0.7219\n", "")
 
 
 def test_an_alexnet_needs_no_timm(draw, folder, weights):
@@ -57,7 +56,7 @@ def test_an_alexnet_needs_no_timm(draw, folder, weights):
     code = (
         "import sys\n"
         "from perceptual.cli import app\n"
-        "try: app(['distance', *sys.argv[1:], '--backbone', 'alexnet'])\n"
+        "try: app(['distance', *sys.argv[1:], '--method', 'alexnet'])\n"
         "except SystemExit as end: assert not end.code\n"
         "heavy = {'timm', 'pytorch_lightning', 'torchmetrics', 'wandb', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
@@ -83,9 +82,6 @@ def test_the_number_is_that_of_the_library(shell, draw, weights):
 
 def test_methods_and_parts(shell, draw, weights):
     a, b = draw("a.png", 0), draw("b.png", 1)
-    save_file(
-        {f"lin.{i}": torch.full((c,), 2.0) for i, c in enumerate((64, 192, 384, 256, 256))}, "two.safetensors"
-    )
 
     def value(*options):
         code, out, err = shell("distance", "a.png", "b.png", "--json", *options)
@@ -93,10 +89,9 @@ def test_methods_and_parts(shell, draw, weights):
         return json.loads(out)["distance"]
 
     uncalibrated = LPIPS("alexnet", lin=None)(batch(a), batch(b)).item()
-    assert value("--backbone", "alexnet", "--lin", "none") == pytest.approx(uncalibrated, rel=1e-6)
-    assert value("--method", "alexnet") == pytest.approx(uncalibrated, rel=1e-6)
-    assert value("--lin", "two.safetensors") == pytest.approx(2 * uncalibrated, rel=1e-5)
-    assert value("--lin", "v0.0") == value("-m", "alexnet-v0.0") != value("-m", "alexnet-v0.1")
+    assert value("--method", "alexnet-uncalibrated") == pytest.approx(uncalibrated, rel=1e-6)
+    assert value() == value("-m", "alex") == value("-m", "alexnet") == value("-m", "alexnet-v0.1")
+    assert len({value("-m", "alexnet-v0.0"), value(), uncalibrated}) == 3
     similarity = structural_similarity_index_measure(batch(a), batch(b), data_range=1.0).item()
     assert value("-m", "ssim") == pytest.approx(1 - similarity, rel=1e-5)
 
@@ -128,6 +123,13 @@ def test_other_sizes_are_refused_or_resized(shell, draw, weights):
     assert shell("distance", "a.png", "b.png", "--resize") == (0, f"{expected:.4f}\n", "")
 
 
+@pytest.mark.parametrize("option", ["--backbone", "-b", "--lin"])
+def test_options_of_version_0_1_are_refused_with_a_hint(shell, option):
+    code, out, err = shell("distance", "a.png", "b.png", option, "vgg16")
+    assert (code, out) == (2, "")
+    assert "--method names the distance" in " ".join(err.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -136,17 +138,11 @@ def test_other_sizes_are_refused_or_resized(shell, draw, weights):
         (("a.png", "text.png"), "text.png (not an image)"),
         (("cut.png", "a.png"), "cut.png (image file is truncated"),
         (("a.png", "https://x.org/a.png"), "https://x.org/a.png is a URL, which is not fetched: download it"),
-        (("a.png", "a.png", "-b", "alexnett"), "unknown backbone 'alexnett'; did you mean alexnet"),
+        (("a.png", "a.png", "-m", "alexnett"), "unknown method 'alexnett'; did you mean alexnet"),
         (("a.png", "a.png", "-m", "ssimm"), "unknown method 'ssimm'"),
-        (("a.png", "a.png", "-b", "alexnet.foo"), "there are no weights 'foo' for alexnet; it has no tags"),
-        (("a.png", "a.png", "-b", "resnet18"), "no calibration was published for 'resnet18'; --lin none"),
-        (("a.png", "a.png", "--lin", "no.safetensors"), "weights file 'no.safetensors' does not exist"),
-        (("a.png", "a.png", "-m", "l2", "--lin", "none"), "--method names a whole distance"),
+        (("a.png", "a.png", "-m", "alexnet.foo"), "there are no weights 'foo' for alexnet; it has no tags"),
+        (("a.png", "a.png", "-m", "resnet18-v0.1"), "no calibration 'v0.1' was published for 'resnet18'"),
         (("a.png", "a.png", "-m", "no.ckpt"), "checkpoint 'no.ckpt' does not exist"),
-        (
-            ("a.png", "a.png", "-b", "./mine"),
-            "--backbone takes the name of a network, got a path; for a whole",
-        ),
         (("a.png", "a.png", "-m", "mine"), "unknown method 'mine'; a path has a slash: ./mine is the folder"),
         (("tiny.png", "tiny.png"), "images of 5×5 pixels are too small for alexnet"),
     ],

@@ -28,7 +28,7 @@ from perceptual.evaluation.scoring import score
 from perceptual.evaluation.tables import markdown
 from perceptual.features.backbone import Backbone
 
-METHODS = ["l2", "gmsd", "squeezenet1_1", "squeezenet1_1-v0.1"]
+METHODS = ["l2", "gmsd", "squeezenet1_1-uncalibrated", "squeezenet1_1"]
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,8 @@ def test_scores_are_those_of_one_triplet_at_a_time(name, request):
     distances = {
         "l2": BASELINES["l2"](),
         "gmsd": BASELINES["gmsd"](),
-        "squeezenet1_1": LPIPS("squeezenet1_1", None),
+        "squeezenet1_1-uncalibrated": LPIPS("squeezenet1_1", None),
+        "squeezenet1_1-v0.1": LPIPS("squeezenet1_1"),
     }
     for method, distance in distances.items():
         kept = results[method]
@@ -87,10 +88,10 @@ def test_scores_are_those_of_one_triplet_at_a_time(name, request):
         )
 
 
-@pytest.mark.parametrize("kind", ["2afc", "dmos"])
+@pytest.mark.parametrize("kind", ["2afc", "opinion"])
 def test_where_images_recur_each_goes_through_the_backbone_once(manifest, tmp_path, monkeypatch, kind):
     data = manifest
-    if kind == "dmos":
+    if kind == "opinion":
         # each pair one way round: d(a, b) = d(b, a) are ties, which rounding may break and so move a rank
         rows = [f"grain/{a}.png,grain/{b}.png,{a * b % 5}" for b in range(7) for a in range(b)]
         (tmp_path / "dmos.csv").write_text("\n".join(["ref,dist,score", *rows]) + "\n")
@@ -101,7 +102,7 @@ def test_where_images_recur_each_goes_through_the_backbone_once(manifest, tmp_pa
     evaluation._measure({"it": lpips}, data.val_set, None)
     assert sum(passes) == 7
 
-    methods = ["squeezenet1_1", "squeezenet1_1-v0.1", "l2"]
+    methods = ["squeezenet1_1-uncalibrated", "squeezenet1_1-v0.1", "l2"]
     once = scored(evaluation.evaluate(methods, data, "once")[0])
     monkeypatch.setattr(evaluation, "RECURRING", 1000)
     again = scored(evaluation.evaluate(methods, data, "again")[0])
@@ -132,8 +133,8 @@ def test_what_is_scored_is_skipped_and_failures_are_tried_again(photos, tmp_path
     place, _ = evaluation.evaluate(["l2", "vgg16", "ms_ssim", "nonsense"], photos, "results")
     assert set(scored(place)) == {"l2"}
     reasons = {row["method"]: row["error"] for row in place.failed()}
-    assert set(reasons) == {"vgg16", "ms_ssim", "nonsense"}
-    assert "no weights for vgg16" in reasons["vgg16"]
+    assert set(reasons) == {"vgg16-v0.1", "ms_ssim", "nonsense"}
+    assert "no weights for vgg16" in reasons["vgg16-v0.1"]
     assert "at least 161×161" in reasons["ms_ssim"]
     assert "unknown method 'nonsense'" in reasons["nonsense"]
     row = place.folder / "scored/l2/row.json"
@@ -141,8 +142,8 @@ def test_what_is_scored_is_skipped_and_failures_are_tried_again(photos, tmp_path
     write_weights(tmp_path / "weights", "vgg16")
     again, names = evaluation.evaluate(["l2", "vgg16"], photos, "results")
     assert row.stat().st_mtime_ns == before
-    assert names == ["l2", "vgg16"]
-    assert set(scored(again)) == {"l2", "vgg16"}
+    assert names == ["l2", "vgg16-v0.1"]
+    assert set(scored(again)) == {"l2", "vgg16-v0.1"}
     assert {row["method"] for row in again.failed()} == {"ms_ssim", "nonsense"}
 
 
@@ -165,13 +166,13 @@ def test_another_checkpoint_of_one_path_is_another_method(photos, tmp_path):
 def test_deep_features_of_another_precision_are_another_method(photos):
     place, _ = evaluation.evaluate(["squeezenet1_1", "l2"], photos, "results")
     place, names = evaluation.evaluate(["squeezenet1_1", "l2"], photos, "results", precision="bf16-mixed")
-    assert names == ["squeezenet1_1+bf16-mixed", "l2"]
+    assert names == ["squeezenet1_1-v0.1+bf16-mixed", "l2"]
     kept = scored(place)
-    full, half = kept["squeezenet1_1"], kept["squeezenet1_1+bf16-mixed"]
+    full, half = (kept[f"squeezenet1_1-v0.1{precision}"] for precision in ("", "+bf16-mixed"))
     assert len(kept) == 3
     assert (full.row["precision"], half.row["precision"]) == ("32-true", "bf16-mixed")
     assert full.row["family"] == half.row["family"] == "squeezenet"
-    expected = LPIPS(Backbone("squeezenet1_1", precision="bf16-mixed"), None)
+    expected = LPIPS(Backbone("squeezenet1_1", precision="bf16-mixed"), "v0.1")
     d0, _ = expected.triplet(*(image[None] for image in photos.val_set[3][:3]))
     assert half.arrays["d0"][3] == pytest.approx(d0.item(), rel=0.02)
     assert (full.arrays["d0"] != half.arrays["d0"]).any()
@@ -272,7 +273,7 @@ def test_a_multirun_fills_one_folder_of_results_and_goes_on_after_a_failure(mani
     assert "unknown method 'nonsense'" in done.stderr
     assert "Traceback" not in done.stderr
     (place,) = find(tmp_path / "results")
-    assert set(scored(place)) == {"l2", "squeezenet1_1", "squeezenet1_1-random"}
+    assert set(scored(place)) == {"l2", "squeezenet1_1-v0.1", "squeezenet1_1-random"}
     assert [row["method"] for row in place.failed()] == ["nonsense"]
     assert all(len(result.arrays["d0"]) == 300 for result in place.scored())
     assert {path.name for path in tmp_path.iterdir()} <= {"grain", "results", "weights", "evaluate.log"}
@@ -324,7 +325,7 @@ def test_opinion_scores_are_correlated_by_the_same_command(opinions, monkeypatch
     assert "SRCC × 100" in capsys.readouterr().out
     (place,) = find("results")
     items = place.items()
-    assert items.row["kind"] == "dmos"
+    assert items.row["kind"] == "opinion"
     for result in place.scored():
         distance, score = result.arrays["distance"], items.arrays["score"]
         assert result.row["scores"]["micro"] == pytest.approx(spearmanr(distance, score).statistic, abs=1e-9)

@@ -92,6 +92,14 @@ def test_rank_groups_put_together_what_cannot_be_told_apart():
     assert rank_groups(score, score + noise + own) == [2, 1, 1, 2]
 
 
+def test_groups_never_fall_down_the_table():
+    """The second is significantly worse than the first; the third, whose draws scatter more, is not."""
+    rng = np.random.default_rng(4)
+    score = np.array([0.70, 0.69, 0.68])
+    draws = score + rng.normal(0, 1, (1000, 3)) * [0, 0.001, 0.05]
+    assert rank_groups(score, draws) == [1, 2, 2]
+
+
 @pytest.mark.parametrize("draws", [1, 999])
 def test_the_same_seed_draws_the_same_items(draws):
     agreement, subset = np.random.default_rng(5).random((2, 30)), np.repeat([0, 1], 15)

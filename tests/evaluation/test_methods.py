@@ -1,9 +1,14 @@
+import subprocess
+import sys
+
 import pytest
 import timm
 import torch
 from networks import write_weights
 
-from perceptual.distance.baselines import Baseline
+from perceptual import PerceptualDistance, create_metric, list_metrics
+from perceptual.distance.baselines import BASELINES, Baseline
+from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import methods
 
 
@@ -11,7 +16,10 @@ def test_names_become_distances(tmp_path, monkeypatch):
     write_weights(tmp_path, "alexnet")
     monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path))
     assert isinstance(methods.build("l2"), Baseline)
-    uncalibrated, released = methods.build("alexnet"), methods.build("alexnet-v0.1")
+    uncalibrated, released = methods.build("alexnet-uncalibrated"), methods.build("alex")
+    x, y = torch.rand(2, 2, 3, 64, 64)
+    for name in ("alexnet", "alexnet-v0.1", "alex"):
+        assert torch.equal(methods.build(name)(x, y), LPIPS("alexnet")(x, y))
     assert all((vector == 1).all() for vector in uncalibrated.lin)
     assert not any((vector == 1).all() for vector in released.lin)
 
@@ -47,6 +55,11 @@ def test_a_wildcard_is_every_timm_name_with_weights_that_fits():
         ("resnet50-v0.1", "resnet"),
         ("alexnet-random", "alexnet"),
         ("runs/some/last.ckpt", "trained"),
+        ("owner/name", "trained"),
+        ("hf-hub:timm/resnet18.a1_in1k", "resnet"),
+        ("torchvision:efficientnet_b0", "efficientnet"),
+        ("alex+vgg", "alexnet+vgg"),
+        ("nonsense[", "classic"),
     ],
 )
 def test_families(method, family):
@@ -56,10 +69,16 @@ def test_families(method, family):
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("alexnett", "unknown method 'alexnett'; .*did you mean alexnet"),
+        ("alexnett", "unknown method 'alexnett'; did you mean alexnet"),
         ("ssimm", "did you mean ssim"),
         ("vgg16.nonsense", "no weights 'nonsense' for vgg16"),
-        ("alexnett-random", "unknown method 'alexnett-random'; .*did you mean alexnet"),
+        ("alexnett-random", "unknown method 'alexnett-random'; did you mean alexnet"),
+        ("alexnett-v0.1", "unknown method 'alexnett-v0.1'; did you mean alexnet"),
+        ("alexnet-uncalibratd", "did you mean alexnet-uncalibrated"),
+        ("convnext_tin", "did you mean convnext_tiny"),
+        ("alexnet+resnett", "unknown backbone 'resnett'; did you mean resnet"),
+        ("alexnet[", "'alexnet\\[' is no name of a network"),
+        ("zzzzqq", "list_metrics\\(\\) lists the names"),
         ("resnet18-v0.1", "no calibration 'v0.1' was published for 'resnet18'"),
     ],
 )
@@ -71,3 +90,59 @@ def test_what_is_no_method_is_refused(method, message):
 def test_a_checkpoint_that_is_not_there_is_refused():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt"):
         methods.build("nowhere.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("alexnet", "alexnet-v0.1"),
+        ("alex", "alexnet-v0.1"),
+        ("vgg-v0.0", "vgg16-v0.0"),
+        ("squeeze-uncalibrated", "squeezenet1_1-uncalibrated"),
+        ("resnet18", "resnet18"),
+        ("resnet18-uncalibrated", "resnet18"),
+        ("resnet18-random", "resnet18-random"),
+        ("ssim", "ssim"),
+        ("runs/alexnet/last.ckpt", "runs/alexnet/last.ckpt"),
+        ("nonsense[", "nonsense["),
+    ],
+)
+def test_names_under_which_results_are_stored(method, name):
+    assert methods.canonical(method) == methods.canonical(name) == name
+
+
+def test_metrics_are_created_by_name(tmp_path, monkeypatch):
+    write_weights(tmp_path, "alexnet")
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path))
+    x, y = torch.rand(2, 3, 3, 64, 64)
+    metric = create_metric("alex", "none")
+    assert isinstance(metric, PerceptualDistance)
+    torch.testing.assert_close(metric(x, y), LPIPS("alexnet")(x, y))
+    torch.testing.assert_close(create_metric("ssim")(x, y), BASELINES["ssim"]()(x, y).mean())
+    half = create_metric("alexnet", precision="bf16-mixed")
+    assert half.distance.backbone.precision == "bf16-mixed"
+    assert half(x, y) != metric(x, y).mean()
+    with pytest.raises(ValueError, match="reduction"):
+        create_metric("l2", "median")
+
+
+def test_metrics_are_listed_by_pattern():
+    every = list_metrics()
+    assert len(every) == len(set(every))
+    assert set(BASELINES) | set(timm.list_pretrained()) | {"alexnet", "squeezenet1_1", "resnet50"} <= set(
+        every
+    )
+    assert list_metrics("alexnet*") == ["alexnet", "alexnet-v0.0", "alexnet-v0.1", "alexnet-uncalibrated"]
+    assert list_metrics("*ssim*") == [name for name in BASELINES if "ssim" in name]
+    assert "convnext_tiny.fb_in1k" in list_metrics("*next*")
+    assert list_metrics("nothing*") == []
+    assert all(methods.canonical(name) in every for name in every)
+
+
+def test_importing_the_package_imports_none_of_what_takes_seconds():
+    code = (
+        "import sys, perceptual; dir(perceptual); print(sorted({'torch', 'timm', 'torchmetrics', "
+        "'pytorch_lightning', 'piq', 'torchvision', 'rich'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown == "[]\n"

@@ -99,16 +99,18 @@ def test_failures_written_at_once_disturb_neither_writers_nor_readers(tmp_path):
     results = DataResults(tmp_path)
 
     def write_and_read(i):
-        results.write_failure({"method": "vgg16", "error": f"reason {i}"})
+        results.write_failure({"method": "resnet18", "error": f"reason {i}"})
         return [row["method"] for row in results.failed()]
 
     with ThreadPoolExecutor(6) as pool:
         seen = list(pool.map(write_and_read, range(300)))
-    assert all(methods in ([], ["vgg16"]) for methods in seen)  # none while one replaces it
-    assert [row["method"] for row in results.failed()] == ["vgg16"]
+    assert all(methods in ([], ["resnet18"]) for methods in seen)  # none while one replaces it
+    assert [row["method"] for row in results.failed()] == ["resnet18"]
 
 
-@pytest.mark.parametrize("method", ["alexnet-v0.1", "vgg16.tv_in1k", "runs/a b/last.ckpt@12ab", "..", "../x"])
+@pytest.mark.parametrize(
+    "method", ["alexnet-v0.1", "resnet18.tv_in1k", "runs/a b/last.ckpt@12ab", "..", "../x"]
+)
 def test_folders_of_methods_are_distinct_names_in_place(method, tmp_path):
     name = folder_name(method)
     assert (tmp_path / name).resolve().parent == tmp_path.resolve()
@@ -125,3 +127,31 @@ def test_all_sets_of_results_in_a_folder_are_found(tmp_path):
     assert json.loads((tmp_path / "one/items/row.json").read_text())["kind"] == "2afc"
     with pytest.raises(FileNotFoundError, match="no results in"):
         find(tmp_path / "three")
+
+
+def test_names_of_version_0_1_are_read_as_what_they_are_called_now(tmp_path):
+    results = DataResults(tmp_path)
+    results.write_items({"kind": "dmos", "name": "dmos-0123abcd"}, {})
+    for old in ("alexnet", "alexnet-v0.1", "resnet18", "vgg16.tv_in1k+bf16-mixed"):
+        results.write({"method": old}, {})
+    results.write({"method": "squeezenet1_1-v0.1", "names": 2}, {})
+    assert results.items().row == {"kind": "opinion", "name": "opinion-0123abcd"}
+    now = {
+        "alexnet-uncalibrated",
+        "alexnet-v0.1",
+        "resnet18",
+        "vgg16.tv_in1k-uncalibrated+bf16-mixed",
+        "squeezenet1_1-v0.1",
+    }
+    assert {result.row["method"] for result in results.scored()} == now
+    assert all(map(results.has, now))
+    assert not results.has("vgg16.tv_in1k-uncalibrated")
+    assert not results.has("squeezenet1_1-uncalibrated")
+
+
+def test_a_failure_of_version_0_1_is_replaced_too(tmp_path):
+    results = DataResults(tmp_path)
+    results.write_failure({"method": "alexnet", "error": "no weights"})
+    assert [row["method"] for row in results.failed()] == ["alexnet-uncalibrated"]
+    results.write_failure({"method": "alexnet-uncalibrated", "names": 2, "error": "no hub"})
+    assert [row["error"] for row in results.failed()] == ["no hub"]
