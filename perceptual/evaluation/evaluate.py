@@ -27,13 +27,11 @@ from perceptual.distance.saved_folder import CONFIG
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance
 from perceptual.evaluation.results import NAMES, PRECISION, Arrays, DataResults, Row
-from perceptual.evaluation.scoring import Measured, measure, one_line
+from perceptual.evaluation.scoring import METRICS, Measured, as_numbers, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
 from perceptual.metrics import (
-    JNDAveragePrecision,
     MajorityAccuracy,
     PerSubset,
-    TwoAFCScore,
     opinion_correlations,
 )
 from perceptual.training.differences import mean_differences, weigh
@@ -199,9 +197,9 @@ def _scores(columns: Sequence[np.ndarray], data: Judged) -> Row:
     answer = torch.from_numpy(getattr(table, table.answer))
     if isinstance(data, OpinionDataset):
         return _correlations(tensors[0], answer, torch.from_numpy(table.subset), table.subsets)
-    metrics: dict[str, Metric] = {"scores": TwoAFCScore(), "majority": MajorityAccuracy()}
-    if isinstance(data, PairDataset):
-        metrics = {"scores": JNDAveragePrecision()}
+    metrics: dict[str, Metric] = {"scores": METRICS[KINDS[type(data)]]()}
+    if isinstance(data, TripletDataset):
+        metrics["majority"] = MajorityAccuracy()
     row = {}
     for name, metric in metrics.items():
         by_subset = PerSubset(metric, table.subsets)
@@ -209,7 +207,7 @@ def _scores(columns: Sequence[np.ndarray], data: Judged) -> Row:
             if isinstance(part, Metric):  # this process has all items, and others may be gone
                 part.distributed_available_fn = lambda: False
         by_subset.update(*tensors, answer, subset=torch.from_numpy(table.subset))
-        row[name] = {subset: value.item() for subset, value in by_subset.compute().items()}
+        row[name] = as_numbers(by_subset)
     return row
 
 

@@ -12,10 +12,12 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore
 
 Distance = Callable[[Tensor, Tensor], Tensor]
+METRICS: dict[str, Callable[[], Metric]] = {"2afc": TwoAFCScore, "jnd": JNDAveragePrecision}  # by kind
 JND = "jnd/"  # what the names of JND scores begin with, beside those of 2AFC
 
 
@@ -35,19 +37,17 @@ def measure(distances: Mapping[str, Distance], batches: Iterable[Any]) -> dict[s
     """Distances of every item by each method; one that fails is left with its reason, the others go on.
 
     Args:
-        distances: (x, y) → (N,) by method name; one with a method `triplet(ref, p0, p1) → (d0, d1)`, as
-            LPIPS has, is asked by that.
-        batches: batches with `ref`, `p0` and `p1`, or with `p0` and `p1` only: images (N, 3, H, W) in [0, 1].
+        distances: (x, y) → (N,) by method name.
+        batches: of `perceptual.data.items`, images (N, 3, H, W) in [0, 1].
     """
     measured = {name: Measured() for name in distances}
     parts: dict[str, list[list[np.ndarray]]] = {name: [] for name in distances}
-    quiet = not sys.stderr.isatty()
-    for batch in track(batches, "Scoring", console=Console(stderr=True), transient=True, disable=quiet):
+    for batch in shown(batches):
         for name, distance in distances.items():
             if not measured[name].error:
                 start = time.perf_counter()
                 try:
-                    parts[name].append([column.cpu().numpy() for column in compare(distance, batch)])
+                    parts[name].append([column.numpy() for column in compare(distance, batch)])
                 except Exception as error:  # a network may fail in any way; it must not stop the others
                     measured[name].error = one_line(error)
                 measured[name].seconds += time.perf_counter() - start
@@ -59,8 +59,14 @@ def measure(distances: Mapping[str, Distance], batches: Iterable[Any]) -> dict[s
 
 @torch.no_grad()
 def compare(distance: Distance, batch: Any) -> tuple[Tensor, ...]:
-    """(d0, d1) of a batch of triplets, or (distance,) of a batch of pairs, on the device of the distance."""
-    return tuple(batch.to(_device(distance)).distances(distance))
+    """(d0, d1) of a batch of triplets, or (distance,) of pairs, computed on the device of the distance."""
+    return tuple(column.cpu() for column in batch.to(_device(distance)).distances(distance))
+
+
+def shown(batches: Iterable[Any], total: int | None = None) -> Iterable[Any]:
+    """The batches, with a progress bar if a person watches."""
+    quiet = not sys.stderr.isatty()
+    return track(batches, "Scoring", total, console=Console(stderr=True), transient=True, disable=quiet)
 
 
 def score(
@@ -83,27 +89,27 @@ def score(
         `jnd/<subset>`, `jnd/mean` and `jnd/micro`.
     """
     triplets, *pairs = loaders if isinstance(loaders, list) else [loaders]
-    metrics = {name: {"": PerSubset(TwoAFCScore(), subsets)} for name in distances}
+    metrics = {name: {"": PerSubset(METRICS["2afc"](), subsets)} for name in distances}
     if pairs:
         for kinds in metrics.values():
-            kinds[JND] = PerSubset(JNDAveragePrecision(), jnd_subsets)
-    quiet, batches = not sys.stderr.isatty(), chain(triplets, *pairs)
-    total = sum(map(len, [triplets, *pairs]))
-    for batch in track(
-        batches, "Scoring", total, console=Console(stderr=True), transient=True, disable=quiet
-    ):
+            kinds[JND] = PerSubset(METRICS["jnd"](), jnd_subsets)
+    for batch in shown(chain(triplets, *pairs), sum(map(len, [triplets, *pairs]))):
         kind, answer = (JND, batch.same) if hasattr(batch, "same") else ("", batch.judgment)
         for name, distance in distances.items():
-            columns = [column.cpu() for column in compare(distance, batch)]
-            metrics[name][kind].update(*columns, answer, subset=batch.subset)
+            metrics[name][kind].update(*compare(distance, batch), answer, subset=batch.subset)
     return {
         name: {
-            kind + subset: value.item()
+            kind + subset: value
             for kind, metric in kinds.items()
-            for subset, value in metric.compute().items()
+            for subset, value in as_numbers(metric).items()
         }
         for name, kinds in metrics.items()
     }
+
+
+def as_numbers(metric: PerSubset) -> dict[str, float]:
+    """Scores by subset, with `mean` and `micro`, as numbers."""
+    return {subset: value.item() for subset, value in metric.compute().items()}
 
 
 def one_line(error: Exception) -> str:
