@@ -20,6 +20,7 @@ from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods
 from perceptual.evaluation.scoring import one_line, score
 from perceptual.evaluation.tables import NAMES, table, tables
+from perceptual.features.custom import import_modules
 from perceptual.training.checkpoints import read_checkpoint
 
 PUBLISHED = ("alexnet-v0.1", "squeezenet1_1-v0.1", "vgg16-v0.1")
@@ -36,6 +37,7 @@ def evaluate(cfg: DictConfig) -> Scores:
     Raises:
         ValueError, OSError: what the user asked for cannot be done, or no method could be scored.
     """
+    import_modules(cfg.imports)
     speed = {"precision": cfg.precision.name, "compile": cfg.compile}
     distance = methods.build(cfg.ckpt, **speed) if cfg.ckpt else None
     data = data_of(cfg)

@@ -20,6 +20,8 @@ from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import runs
 from perceptual.evaluation.scoring import one_line, score
 from perceptual.evaluation.tables import tables
+from perceptual.features.build import KMEANS
+from perceptual.features.kmeans import initialize
 from perceptual.training import run
 from perceptual.training.cache import CachedDataModule
 from perceptual.training.resume import AtomicCheckpointIO
@@ -41,6 +43,7 @@ def train(cfg: DictConfig) -> Scores:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     resume = run.find_checkpoint(cfg)
     run.check(cfg)
+    run.import_networks(cfg)
     callbacks = [build(node) for node in cfg.callbacks.values()]
 
     described = data_arguments(cfg.data)
@@ -57,6 +60,8 @@ def train(cfg: DictConfig) -> Scores:
 
     model = build(cfg.model)
     backbone = model.distance.backbone
+    if backbone.spec["weights"] == KMEANS and not resume:
+        initialize(backbone, run.training_images(data), cfg.seed)
     console.print(f"Backbone  {backbone.name}, weights {backbone.source}", highlight=False, soft_wrap=True)
     if resume:
         console.print(f"Resumed   {resume}", highlight=False, soft_wrap=True)

@@ -4,8 +4,8 @@ Each config group has one here, stored as `schema/<group>`; its YAML files begin
 of data modules are taken from their signatures; the YAML files say only what differs.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from inspect import signature
 from typing import Any, get_args
@@ -25,6 +25,7 @@ from perceptual.data.items import splits
 from perceptual.data.modules.bapps import BAPPS_TRAIN, BAPPS_VAL
 from perceptual.distance.lpips import FORMS
 from perceptual.features.backbone import PRECISIONS
+from perceptual.features.custom import TARGET
 from perceptual.ranking import RANKINGS
 from perceptual.training import settings
 from perceptual.training.module import PerceptualRanker
@@ -44,10 +45,18 @@ Cache = Enum("Cache", ["on", "off"])
 
 @dataclass
 class BackboneConfig:
-    """Arguments of `perceptual.features.backbone.Backbone`."""
+    """What `perceptual.features.build.build_backbone` takes.
 
-    name: str = MISSING
+    With `_target_`, a network of the user's, further keys are its arguments, see `with_arguments`.
+    """
+
+    _target_: str | None = None
+    name: str | None = None
     weights: str | None = "default"
+    prefix: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    nodes: list[str] | None = None
+    members: list[str] | None = None
     out_indices: list[int] | None = None
     input_size: int | None = None
 
@@ -177,6 +186,7 @@ class TrainConfig:
 
     seed: int = 0
     ckpt: str | None = None
+    imports: list[str] = field(default_factory=list)  # modules of the user's, with networks
     runs: str = "runs"
     run_dir: str = "${hydra:runtime.output_dir}"
     backbone: Any = MISSING
@@ -193,6 +203,7 @@ class EvaluateConfig:
 
     seed: int = 0
     ckpt: str | None = None
+    imports: list[str] = field(default_factory=list)  # modules of the user's, with networks
     methods: Any = None  # a list of names, or one
     results: str = "results"
     precision: Precision = Precision[PRECISIONS[0]]  # of deep features; bf16-mixed is faster, and kept apart
@@ -216,6 +227,22 @@ def register() -> None:
         ("opinions", OpinionConfig),
     ):
         store(group="schema/data", name=name, node=node)
+
+
+def with_arguments(words: Sequence[str]) -> list[str]:
+    """Overrides with `++` before the keys that no schema can know.
+
+    Those are `backbone.options.aa_layer=…`, and with `backbone._target_=…` the arguments of that network.
+    """
+    known = {f"backbone.{one.name}" for one in fields(BackboneConfig)}
+    custom = any(word.startswith(f"backbone.{TARGET}=") for word in words)
+
+    def is_new(key: str) -> bool:
+        return key.startswith("backbone.options.") or (
+            custom and key.startswith("backbone.") and key not in known
+        )
+
+    return [f"++{word}" if is_new(word.partition("=")[0]) else word for word in words]
 
 
 def plain(node: DictConfig) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The `perceptual` command. What a command needs is imported when it runs, so that `--help` is quick."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -49,8 +49,20 @@ app.add_typer(data.app, name="data")
 
 
 @app.callback()
-def _group() -> None:
-    pass
+def _group(
+    imports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            metavar="MODULE",
+            help="Import a module of yours with networks that it registers with timm or that a file names.",
+        ),
+    ] = None,
+) -> None:
+    if imports:
+        from perceptual.features.custom import import_modules
+
+        import_modules(imports)
 
 
 def main() -> None:

@@ -41,9 +41,10 @@ def start(main: Callable[[], object]) -> None:
     from omegaconf.errors import OmegaConfBaseException
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    from perceptual.config import register
+    from perceptual.config import register, with_arguments
 
     register()
+    sys.argv = [sys.argv[0], *with_arguments(sys.argv[1:])]
     if os.environ.get(FULL) != "1":
         # Hydra raises instead of printing in its own words; processes that this one starts do likewise
         os.environ |= {FULL: "1", OURS: "1"}

@@ -29,6 +29,7 @@ class HubMixin:
         cls: type[T],
         source: str | os.PathLike[str],
         *,
+        backbone: nn.Module | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -41,6 +42,7 @@ class HubMixin:
 
         Args:
             source: name or folder; a folder is looked for before the hub.
+            backbone: the network of the user's that a folder was saved with; no folder holds its code.
             revision, token, cache_dir, local_files_only: as `huggingface_hub.snapshot_download` takes them.
             spatial, value_range, check_range: as `LPIPS` takes them; a folder does not hold them.
 
@@ -59,7 +61,7 @@ class HubMixin:
             source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
         saved = saved_folder.read(folder)
-        metric = build(saved.backbone(), None, form=saved.config["form"], **how)
+        metric = build(saved.backbone(backbone), None, form=saved.config["form"], **how)
         calibrations.check_fits(saved.lin, metric.backbone.channels, metric.backbone.name)
         for vector, value in zip(metric.lin, saved.lin, strict=True):
             vector.data = value

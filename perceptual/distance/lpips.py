@@ -90,7 +90,7 @@ class LPIPS(HubMixin, nn.Module):
         self.lin = nn.ParameterList(nn.Parameter(vector, requires_grad=False) for vector in vectors)
         self.calibration = calibration.name
         self.dropout = nn.Dropout(dropout)
-        self.form = form
+        self.form: Form = form
         self.compiled = compile
         self.spatial = spatial
         self.value_range = value_range

@@ -23,6 +23,9 @@ from perceptual import __version__
 from perceptual.distance.card import card
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
+from perceptual.features.build import BUILT, build_backbone
+from perceptual.features.custom import TARGET
+from perceptual.features.names import members
 
 FORMAT = 1
 CONFIG, MODEL, RANKING, CARD = "config.json", "model.safetensors", "ranking.safetensors", "README.md"
@@ -43,26 +46,39 @@ class Saved(NamedTuple):
         """Channel weights, (C,) a level."""
         return [self.state[f"lin.{level}"] for level in range(len(self.config["channels"]))]
 
-    def backbone(self) -> Backbone:
+    def backbone(self, network: nn.Module | None = None) -> Backbone:
         """The backbone: from the folder, or by its name if it has the weights that were saved with.
+
+        Args:
+            network: that of the user's which the folder was saved with, if it is not known by a name.
 
         Raises:
             ValueError: there are other weights under the name, or the folder's do not fit the network.
             FileNotFoundError: weights that are neither here nor on the hub.
         """
         record = self.config["backbone"]
-        arguments = {key: record[key] for key in ("name", "out_indices", "input_size", "mean", "std")}
+        backbone = self._build(record, network)
         if not record["saved"]:
-            backbone = Backbone(**arguments)
             check_backbone(record, backbone, backbone.fingerprint(), str(self.folder))
             return backbone
-        backbone = Backbone(weights=None, **arguments)
+        if backbone.name != record["name"]:
+            raise ValueError(f"{self.folder} was saved with {record['name']}, got {backbone.name}")
         state = {key.removeprefix(OURS): value for key, value in self.state.items() if key.startswith(OURS)}
         weight_files.check_names(backbone.net, state, f"{record['name']} in {self.folder / MODEL}")
         weight_files.check_shapes(backbone.net, state, f"{record['name']} in {self.folder / MODEL}")
         backbone.net.load_state_dict(state)
         backbone.source = record["source"]
         return backbone
+
+    def _build(self, record: Mapping[str, Any], network: nn.Module | None) -> Backbone:
+        if network is not None:
+            return Backbone.of(network)
+        if spec := record.get("spec"):  # of a network of the user's
+            return build_backbone(spec, trusted=False)
+        arguments = {key: record[key] for key in ("name", "out_indices", "input_size", "mean", "std")}
+        if len(members(record["name"])) > 1:
+            arguments = {"name": record["name"]}
+        return Backbone(**arguments, weights=None if record["saved"] else "default")
 
 
 def versions(*libraries: str) -> dict[str, str]:
@@ -115,10 +131,12 @@ def save(
     described["source"] = re.sub(r"^file:.*/", "file:", described["source"])  # folders here say nothing
     described |= {
         "out_indices": list(backbone.out_indices),
-        "input_size": backbone.spec["input_size"],
+        "input_size": backbone.spec.get("input_size"),
         "mean": backbone.mean.flatten().tolist(),
         "std": backbone.std.flatten().tolist(),
     }
+    if TARGET in backbone.spec or BUILT in backbone.spec:
+        described["spec"] = backbone.spec
     network = {f"{OURS}{key}": value for key, value in backbone.net.state_dict().items()} if stored else {}
     state = _portable({f"lin.{level}": vector for level, vector in enumerate(lin)} | network)
     config = {
@@ -208,7 +226,7 @@ def push(folder: Path, repo_id: str, private: bool | None = None, token: str | b
 
 def _obtainable(backbone: Backbone) -> bool:
     """Whether the name of a backbone alone gives the same weights again, on any machine."""
-    if backbone.trainable or backbone.spec["weights"] != "default":
+    if backbone.trainable or backbone.spec.get("weights") != "default":
         return False
     return Backbone(**backbone.spec).fingerprint() == backbone.fingerprint()
 

@@ -135,7 +135,7 @@ class Backbone(nn.Module):
         """The backbone that a built network is, see `FeatureNetwork`; it is held, not copied.
 
         Args:
-            network: the network; a `Backbone` is returned as it is.
+            network: the network; a `Backbone` is returned itself, trainable if that is asked.
             name: what to call it; by default its `name`, else that of its class.
             trainable: as `Backbone` takes it; its weights are frozen or not in place.
             learned: whether its weights are of earlier training, whose batch statistics are kept.
@@ -144,11 +144,14 @@ class Backbone(nn.Module):
             ValueError: it does not fulfil the contract.
         """
         if isinstance(network, Backbone):
+            if trainable and not network.trainable:
+                network.trainable = True
+                network.requires_grad_(True).train()
             return network
         backbone = cls.__new__(cls)
         nn.Module.__init__(backbone)
         backbone.name = str(name or getattr(network, "name", None) or type(network).__name__)
-        backbone.spec = {"name": backbone.name, "weights": "given" if learned else None}
+        backbone.spec = {"built": backbone.name, "weights": "given" if learned else None}
         backbone.precision = "32-true"
         mean, std = (
             [float(value) for value in torch.as_tensor(getattr(network, key, default)).flatten()]
@@ -217,6 +220,12 @@ class Backbone(nn.Module):
     def fingerprint(self) -> str:
         """SHA-256 of the weights that the tapped levels use."""
         return weight_files.fingerprint(self.net.state_dict())
+
+    @torch.no_grad()
+    def try_out(self) -> list[float]:
+        """The mean of each level on one fixed image, to three digits: tells networks apart."""
+        image = torch.rand(1, 3, PATCH, PATCH, generator=torch.Generator().manual_seed(0))
+        return [float(f"{m.mean().item():.3g}") for m in self(image.to(self.mean))]
 
     def smallest_size(self) -> int | None:
         """Side in pixels of the smallest square image the network takes; None: none up to 512."""

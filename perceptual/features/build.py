@@ -12,8 +12,20 @@ from perceptual.features.backbone import Backbone
 from perceptual.features.names import JOINT, Name
 
 KMEANS = "kmeans"  # weights that are made of images, by `kmeans.initialize`
+BUILT = "built"  # in a description: the name of a network that was passed as an object
 # with `_target_`, what is said of the network and not to it
 ABOUT = {"weights": "given", "prefix": "", "input_size": None}
+# with `_target_`, what describes a network by name
+BY_NAME = ("name", "options", "nodes", "members", "out_indices")
+
+
+def describe(network: str | Mapping[str, Any] | nn.Module) -> dict[str, Any]:
+    """A description in plain values, for a checkpoint: of an object only its name, of a `Backbone` all."""
+    if isinstance(network, Backbone):
+        return dict(network.spec)
+    if isinstance(network, nn.Module):
+        return {BUILT: str(getattr(network, "name", None) or type(network).__name__)}
+    return {"name": network} if isinstance(network, str) else dict(network)
 
 
 def build_backbone(
@@ -39,15 +51,23 @@ def build_backbone(
     """
     if isinstance(described, nn.Module):
         return Backbone.of(described, trainable=trainable, learned=not scratch)
-    spec: dict[str, Any] = {"name": described} if isinstance(described, str) else dict(described)
+    spec = describe(described)
+    if BUILT in spec:
+        raise ValueError(
+            f"the network {spec[BUILT]} was passed as an object, which no file holds: pass it again, "
+            "backbone=network"
+        )
     if scratch:
         spec["weights"] = None
     if spec.get(custom.TARGET) is not None:
         return _custom(spec, trainable, trusted)
+    spec.pop(custom.TARGET, None)
     if members := spec.pop("members", None):
         spec["name"] = JOINT.join(members)
     if nodes := spec.pop("nodes", None):
         spec["options"] = {**(spec.get("options") or {}), "nodes": list(nodes)}
+    if not spec.get("name"):
+        raise ValueError("a backbone needs a name, or members of several networks as one")
     if spec.get("weights") == KMEANS:
         backbone = Backbone(**_known({**spec, "weights": None}), trainable=trainable)
         backbone.spec["weights"] = KMEANS
@@ -67,19 +87,22 @@ def _known(spec: dict[str, Any]) -> dict[str, Any]:
 
 def _custom(spec: dict[str, Any], trainable: bool, trusted: bool) -> Backbone:
     about: dict[str, Any] = {key: spec.get(key, default) for key, default in ABOUT.items()}
-    arguments = {key: value for key, value in spec.items() if key not in ABOUT}
+    if about["weights"] == "default":
+        about["weights"] = ABOUT["weights"]
+    arguments = {key: value for key, value in spec.items() if key not in (*ABOUT, *BY_NAME)}
     network = custom.build(arguments, trusted=trusted)
     target = arguments.pop(custom.TARGET)
     name = str(getattr(network, "name", None) or Name(target, arguments))
     source = None
-    if about["weights"] not in (None, "default", "given", KMEANS):
+    if about["weights"] not in (None, ABOUT["weights"], KMEANS):
         state, source = weight_files.find_local(name, about["weights"], about["prefix"]) or ({}, "")
         what = f"{name} from {source}"
         weight_files.check_names(network, state, what)
         weight_files.check_shapes(network, state, what)
         network.load_state_dict(state, strict=False)
-    backbone = Backbone.of(network, name=name, trainable=trainable, learned=about["weights"] is not None)
-    backbone.spec = {**spec, **about}
+    learned = about["weights"] not in (None, KMEANS)
+    backbone = Backbone.of(network, name=name, trainable=trainable, learned=learned)
+    backbone.spec = {custom.TARGET: target, **arguments, **about}
     backbone.source = source or backbone.source
     if size := about["input_size"]:
         backbone.input_size = (size, size)

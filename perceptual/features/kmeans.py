@@ -96,7 +96,9 @@ def _cluster(layer: nn.Conv2d, inputs: Iterator[Tensor], rng: np.random.Generato
     patches = torch.cat([_patches(layer, batch) for batch in inputs], 1)  # (groups, n, C·h·w)
     filters = layer.out_channels // layer.groups
     if patches.shape[1] < filters:
-        raise ValueError(f"{what} has {filters} filters, and the images only {patches.shape[1]} patches")
+        raise ValueError(
+            f"{what} has {filters} filters, and the images only {patches.shape[1]} patches: give more images"
+        )
     chosen = np.sort(rng.choice(patches.shape[1], min(PATCHES, patches.shape[1]), replace=False))
     weights = [_centroids(group, filters, rng) for group in patches[:, torch.from_numpy(chosen)]]
     layer.weight.copy_(torch.cat(weights).view_as(layer.weight))

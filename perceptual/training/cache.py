@@ -6,6 +6,7 @@ A folder per backbone, weights, data, …: `means.npy`; `about.json`, what they 
 import json
 import math
 import os
+import re
 import shutil
 import zlib
 from collections import OrderedDict
@@ -29,6 +30,8 @@ from perceptual.data.items.pairs import PairDataset
 from perceptual.data.items.triplets import TripletDataset
 from perceptual.data.loading import Batches, loader, val_loaders
 from perceptual.distance.lpips import LPIPS
+from perceptual.features.build import BUILT
+from perceptual.features.joint import Joint
 from perceptual.training.differences import DifferenceBatch, PairDifferenceBatch, mean_differences
 
 VERSION = 2  # of the numbers and of the files; caches of another version are not read
@@ -42,10 +45,12 @@ class DifferenceDataset(Dataset[DifferenceBatch | PairDifferenceBatch]):
     Args:
         judged: N items.
         pairs: their distinct pairs.
-        means: (P, C) float32, one row for each of `pairs`.
+        means: (P, C) float32 each, one row for each of `pairs`; side by side, those of all levels.
     """
 
-    def __init__(self, judged: TripletDataset | PairDataset, pairs: DistinctPairs, means: Tensor) -> None:
+    def __init__(
+        self, judged: TripletDataset | PairDataset, pairs: DistinctPairs, means: Sequence[Tensor]
+    ) -> None:
         self._judged, self._means = judged, means
         self._which = torch.from_numpy(pairs.which.T.copy()).squeeze(1)  # (N, 2) of triplets, (N,) of pairs
         self._batch: Any = DifferenceBatch if isinstance(judged, TripletDataset) else PairDifferenceBatch
@@ -61,7 +66,9 @@ class DifferenceDataset(Dataset[DifferenceBatch | PairDifferenceBatch]):
         """A batch of items, in the order of the indices."""
         rows = torch.as_tensor(indices)
         which = self._which[rows]
-        means = self._means.index_select(0, which.flatten())
+        rows_of = which.flatten()
+        parts = [part.index_select(0, rows_of) for part in self._means]
+        means = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return self._batch(means.view(*which.shape, -1), *self._judged.judged(rows))
 
 
@@ -134,18 +141,32 @@ def cached(lpips: LPIPS, judged: TripletDataset | PairDataset, folder: Path) -> 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
-    pairs = DistinctPairs(judged)
-    about = describe(lpips, judged)
-    cache = _Cache(folder, about, (len(pairs), sum(lpips.backbone.channels)))
-    cache.open()
-    cache.complete(lpips, pairs)
-    return DifferenceDataset(judged, pairs, torch.from_numpy(cache.means()))
+    pairs, means = DistinctPairs(judged), []
+    for part in _parts(lpips):
+        cache = _Cache(folder, describe(part, judged), (len(pairs), sum(part.backbone.channels)))
+        cache.open()
+        cache.complete(part, pairs)
+        means.append(torch.from_numpy(cache.means()))
+    return DifferenceDataset(judged, pairs, means)
+
+
+def _parts(lpips: LPIPS) -> list[LPIPS]:
+    """The distances whose means follow one another: of each network of several as one, to be shared."""
+    joined = lpips.backbone.net
+    if not isinstance(joined, Joint):
+        return [lpips]
+    parts = [LPIPS(member, lin=None, form=lpips.form).to(lpips.backbone.mean.device) for member in joined]
+    for part in parts:
+        part.backbone.precision = lpips.backbone.precision
+    return parts
 
 
 def describe(lpips: LPIPS, judged: TripletDataset | PairDataset) -> dict[str, Any]:
     """Everything the means depend on, for JSON; pixels enter as they are after resizing."""
     backbone = lpips.backbone
-    return {
+    # two networks of the user's with one name and the same weights may still compute differently
+    tried = {"tried": backbone.try_out()} if BUILT in backbone.spec else {}
+    return tried | {
         "version": VERSION,
         "backbone": backbone.name,
         "weights": backbone.fingerprint(),
@@ -164,7 +185,8 @@ class _Cache:
 
     def __init__(self, folder: Path, about: dict[str, Any], shape: tuple[int, int]) -> None:
         self.about, self.name = json.dumps(about, indent=1), about["backbone"]
-        self.folder = folder / f"{self.name}-{sha256(self.about.encode()).hexdigest()[:16]}"
+        readable = re.sub(r"[^\w.-]+", "-", self.name)  # a name may have slashes
+        self.folder = folder / f"{readable}-{sha256(self.about.encode()).hexdigest()[:16]}"
         self.shape = shape
         self.parts = range(0, shape[0], PART)
 

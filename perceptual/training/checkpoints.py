@@ -14,6 +14,7 @@ from perceptual.features.backbone import Backbone
 from perceptual.training import lora
 
 PREFIX = "distance.backbone."
+OBTAINABLE = ("file:", "package:", "hub:")  # sources that give the same weights again
 # where a checkpoint holds weights: the second where the first is an average of them
 STATES = {"state_dict", "current_model_state"}
 # words of version 0.1.0 for what is a list of changes now
@@ -65,7 +66,7 @@ def leave_out_backbone(checkpoint: dict[str, Any], backbone: Backbone, built_on:
     net = f"{PREFIX}net."  # of the checkpoint: the backbone itself may be spread over processes
     held = {k.removeprefix(net): v for k, v in checkpoint["state_dict"].items() if k.startswith(net)}
     sha256 = weight_files.fingerprint(lora.base_state(held))
-    again = not backbone.trainable and backbone.source != "random" and sha256 == built_on
+    again = not backbone.trainable and backbone.source.startswith(OBTAINABLE) and sha256 == built_on
     checkpoint["backbone"] = describe_backbone(backbone, sha256 if again else None)
     if again:
         for key in STATES & checkpoint.keys():

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from perceptual.distance.lpips import LPIPS, Form
-from perceptual.features.build import build_backbone
+from perceptual.features.build import build_backbone, describe
 from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore, two_afc_score
 from perceptual.ranking import RANKINGS, Ranking, ranking_loss
 from perceptual.training import checkpoints, lora
@@ -48,8 +48,9 @@ class PerceptualRanker(pl.LightningModule):
     JND pairs in the data module also `val/jnd/<subset>` and `val/jnd/mean`.
 
     Args:
-        backbone: name, or arguments of `Backbone` as a dictionary (`name`, `weights`, `out_indices`,
-            `input_size`).
+        backbone: a name; a description, see `features.build.build_backbone` (`name`, `weights`,
+            `out_indices`, …); or a network, see `features.custom.FeatureNetwork`. A checkpoint does not hold
+            the code of a network that was passed: `load_from_checkpoint(path, backbone=network)`.
         variant: what is trained besides the ranking network. `lin`: the channel weights, with the backbone
             frozen; `tune`: also the backbone, from its weights; `scratch`: also the backbone, from random
             weights; `lora`: also small matrices beside the attention of a transformer, see `lora.py`.
@@ -81,7 +82,7 @@ class PerceptualRanker(pl.LightningModule):
 
     def __init__(
         self,
-        backbone: str | Mapping[str, Any] = "alexnet",
+        backbone: str | Mapping[str, Any] | nn.Module = "alexnet",
         variant: Variant = "lin",
         ranking: Ranking = "paper",
         form: Form = "per_position",
@@ -100,7 +101,7 @@ class PerceptualRanker(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        backbone = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
+        network, backbone = backbone, describe(backbone)
         if variant == "scratch":
             backbone["weights"] = None
         # `save_hyperparameters` reads these names: a checkpoint holds plain values
@@ -109,7 +110,12 @@ class PerceptualRanker(pl.LightningModule):
             augmentation = list(augmentation)
         self.save_hyperparameters(ignore="compile")
         check_settings(self.hparams)
-        built = build_backbone(backbone, trainable=variant in ("tune", "scratch"))
+        built = build_backbone(
+            network if isinstance(network, nn.Module) else backbone,
+            trainable=variant in ("tune", "scratch"),
+            scratch=variant == "scratch",
+            trusted=False,  # the description may be that of a checkpoint
+        )
         self._built_on = built.fingerprint()
         if variant == "lora":
             lora.add(built.net, built.name, lora_rank)

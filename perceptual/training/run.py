@@ -11,13 +11,17 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
-from torch import distributed
+from torch import Tensor, distributed
 
 from perceptual.config import Cache, plain
+from perceptual.data import TwoAFCDataModule
 from perceptual.data.loading import at_least
+from perceptual.features import custom
 from perceptual.training import fsdp
 from perceptual.training.checkpoints import read_checkpoint
 from perceptual.training.settings import check_settings
@@ -25,6 +29,7 @@ from perceptual.training.settings import check_settings
 # in which the first process may say what went wrong in all, and end the others
 SECONDS_TO_SPEAK = 5
 RESUMED = "PERCEPTUAL_RESUMED"  # tells the processes of a run what ckpt=last is
+IMAGES = 512  # that weights=kmeans is made of
 NEED_IMAGES = {"flip", "crop", "light"}  # augmentations that cached features cannot have
 
 
@@ -52,6 +57,26 @@ def check(cfg: DictConfig) -> None:
             f"model.augmentation=[{','.join(needing)}] needs images, and a frozen backbone's features are "
             "cached: add data.cache=off"
         )
+
+
+def import_networks(cfg: DictConfig) -> None:
+    """Import the modules that `imports` and `backbone._target_` name: the user wrote both.
+
+    Raises:
+        ValueError: naming the module, and what is wrong in it.
+    """
+    target = cfg.backbone.get(custom.TARGET)
+    modules = [str(target).rpartition(".")[0]] if target else []
+    custom.import_modules(filter(None, [*cfg.imports, *modules]))
+
+
+def training_images(data: TwoAFCDataModule) -> Tensor:
+    """References of training triplets, at most `IMAGES` and evenly spread, float (N, 3, H, W) in [0, 1]."""
+    assert data.train_set is not None
+    references = np.unique(data.train_set.table.ref)
+    chosen = references[:: -(-len(references) // IMAGES)]
+    pixels: Tensor = data.train_set.images[torch.from_numpy(chosen)]
+    return pixels.float() / 255
 
 
 def find_checkpoint(cfg: DictConfig) -> str | None:

@@ -79,5 +79,7 @@ def test_batch_normalisation_has_the_statistics_of_the_images():
 def test_a_transformer_and_too_few_images_are_refused():
     with pytest.raises(ValueError, match=r"is for networks of convolutions; test_vit has .*Linear"):
         initialize(Backbone("test_vit", None), photographs())
-    with pytest.raises(ValueError, match="layer 1 of Small has 3 filters, and the images only 1 patches"):
+    with pytest.raises(
+        ValueError, match="layer 1 of Small has 3 filters, and the images only 1 patches: give more"
+    ):
         initialize(Backbone.of(Small()), photographs(1)[:, :, :5, :5])
