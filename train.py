@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from perceptual.cli.errors import one_line_errors, start
-from perceptual.config import Cache, build, data_arguments
+from perceptual.config import Cache, build, check, data_arguments
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import runs
 from perceptual.evaluation.scoring import one_line, score
@@ -42,7 +42,7 @@ def train(cfg: DictConfig) -> Scores:
     run.quiet_lightning()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     resume = run.find_checkpoint(cfg)
-    run.check(cfg)
+    check(cfg)
     run.import_networks(cfg)
     callbacks = [build(node) for node in cfg.callbacks.values()]
 

@@ -22,12 +22,13 @@ from perceptual.data import (
     TwoAFCDataModule,
 )
 from perceptual.data.items import splits
+from perceptual.data.loading import at_least
 from perceptual.data.modules.bapps import BAPPS_TRAIN, BAPPS_VAL
 from perceptual.distance.lpips import FORMS
 from perceptual.features.backbone import PRECISIONS
 from perceptual.features.custom import TARGET
 from perceptual.ranking import RANKINGS
-from perceptual.training import settings
+from perceptual.training import fsdp, settings
 from perceptual.training.module import PerceptualRanker
 
 # mypy cannot read the members of these enums, which stand in the library
@@ -40,6 +41,7 @@ Schedule = Enum("Schedule", settings.SCHEDULES)  # type: ignore[misc]
 Augmentation = Enum("Augmentation", settings.AUGMENTATIONS)  # type: ignore[misc]
 Precision = Enum("Precision", PRECISIONS)  # type: ignore[misc]
 SplitBy = Enum("SplitBy", get_args(splits.SplitBy))  # type: ignore[misc]
+NEED_IMAGES = {"flip", "crop", "light"}  # augmentations that cached features cannot have
 Cache = Enum("Cache", ["on", "off"])
 
 
@@ -243,6 +245,32 @@ def with_arguments(words: Sequence[str]) -> list[str]:
         )
 
     return [f"++{word}" if is_new(word.partition("=")[0]) else word for word in words]
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what no part refuses by itself, before an image is read.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    settings.check_settings(plain(cfg.model))
+    at_least("trainer.max_epochs", cfg.trainer.max_epochs, -1)
+    at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)
+    clip = cfg.trainer.gradient_clip_val
+    if clip is not None and not clip > 0:
+        raise ValueError(f"trainer.gradient_clip_val must be positive, got {clip:g}")
+    if cfg.trainer.strategy == fsdp.NAME and clip is not None:
+        raise ValueError(f"strategy={fsdp.NAME} does not clip gradients: leave out trainer.gradient_clip_val")
+    if cfg.trainer.strategy == fsdp.NAME and "ema" in cfg.callbacks:
+        raise ValueError(f"strategy={fsdp.NAME} does not average weights: leave out averaging")
+    cached = cfg.data.cache is Cache.on and cfg.model.variant.name == "lin"
+    if cached and (
+        needing := [change.name for change in cfg.model.augmentation if change.name in NEED_IMAGES]
+    ):
+        raise ValueError(
+            f"model.augmentation=[{','.join(needing)}] needs images, and a frozen backbone's features are "
+            "cached: add data.cache=off"
+        )
 
 
 def plain(node: DictConfig) -> dict[str, Any]:

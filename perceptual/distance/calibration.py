@@ -2,7 +2,7 @@
 
 One rule for names holds everywhere: `alexnet` is the published calibration v0.1 where there is one for that
 network, else uncalibrated; `alexnet-uncalibrated`, `alexnet-v0.1`, `alexnet-v0.0` and `alexnet-random` say
-which.
+which; `alexnet-kmeans` has weights made of photographs, see `features/kmeans.py`.
 """
 
 import json
@@ -22,7 +22,7 @@ from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
 
 FOLDER = Path(__file__).parent / "calibrations"
-DEFAULT, UNCALIBRATED, RANDOM = "default", "uncalibrated", "random"
+DEFAULT, UNCALIBRATED, RANDOM, KMEANS = "default", "uncalibrated", "random", "kmeans"
 PUBLISHED = "v0.1"  # what `default` means where it exists
 SCHEMES = "hf-hub:|hf_hub:|local-dir:"  # of names with slashes
 SEED = 0  # of the weights of `NAME-random`
@@ -70,10 +70,10 @@ class Calibration(NamedTuple):
 
 
 def split(name: str) -> tuple[str, str]:
-    """`vgg-v0.0` → (`vgg16`, `v0.0`), and likewise `uncalibrated` and `random`; else (name, `default`)."""
+    """`vgg-v0.0` → (`vgg16`, `v0.0`), and likewise the other words above; else (name, `default`)."""
     if "/" in name and not re.match(SCHEMES, name):
         return name, DEFAULT  # a path or owner/name
-    match = re.fullmatch(rf"(.+)-(v\d+\.\d+|{UNCALIBRATED}|{RANDOM})", name)
+    match = re.fullmatch(rf"(.+)-(v\d+\.\d+|{UNCALIBRATED}|{RANDOM}|{KMEANS})", name)
     return (networks.resolve(match[1]), match[2]) if match else (networks.resolve(name), DEFAULT)
 
 
@@ -86,6 +86,8 @@ def build(backbone: "str | nn.Module", lin: str | os.PathLike[str] | None) -> tu
     networks.check_name(name)
     if said != DEFAULT and lin != DEFAULT:
         raise ValueError(f"{backbone!r} says its calibration: leave out lin, got lin={str(lin)!r}")
+    if said == KMEANS:
+        raise ValueError(f"create_metric({backbone!r}) makes it: LPIPS has no images to make weights of")
     if said == RANDOM:
         return random_backbone(name), Calibration()
     if said == UNCALIBRATED:

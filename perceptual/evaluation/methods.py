@@ -7,6 +7,8 @@
 | `alexnet-v0.1`, `alexnet-v0.0`            | LPIPS with that published calibration                  |
 | `alexnet-uncalibrated`                    | all channels with weight 1                             |
 | `alexnet-random`                          | uncalibrated, on random weights                        |
+| `alexnet-kmeans`                          | uncalibrated, on weights made of packaged photographs  |
+| `resnet18[aa_layer=blurpc]`, `A+B`        | a variant of a network; several networks as one        |
 | `alex`, `vgg`, `squeeze`                  | short for `alexnet`, `vgg16`, `squeezenet1_1`          |
 | `runs/…/last.ckpt`                        | the distance of a checkpoint of `PerceptualRanker`     |
 | `path/to/folder`, `./folder`              | a folder written by `LPIPS.save_pretrained`            |
@@ -37,6 +39,7 @@ from perceptual.ranking import restore
 
 WILDCARD = "timm:"
 CLASSIC = "classic"
+KMEANS_IMAGES = 512
 
 
 class Method(NamedTuple):
@@ -73,7 +76,10 @@ def load(method: str) -> Method:
     if is_path(method):
         path = Path(method).expanduser()
         return _from_checkpoint(path) if path.suffix == ".ckpt" else _from_folder(method)
-    if _is_network(calibrations.split(method)[0]):
+    name, said = calibrations.split(method)
+    if said == calibrations.KMEANS:
+        return Method(_kmeans(name))
+    if _is_network(name):
         return Method(LPIPS(method))
     from perceptual.distance.baselines import BASELINES
 
@@ -203,6 +209,18 @@ def _nearest(method: str) -> list[str]:
     known = [*networks.ALIASES, *dict.fromkeys([*names(), *timm.list_models()])]
     heads = (method, _split(method)[0], method.partition("-")[0])
     return next(filter(None, (difflib.get_close_matches(head, known) for head in heads)), [])
+
+
+def _kmeans(name: str) -> LPIPS:
+    """The same weights each time, made of photographs that are not judged anywhere."""
+    from perceptual.data.synthetic.making import patches
+    from perceptual.data.synthetic.photographs import packaged
+    from perceptual.features.kmeans import initialize
+
+    networks.check_name(name)
+    backbone = calibrations.random_backbone(name)
+    initialize(backbone, patches(packaged(), KMEANS_IMAGES, seed=0))
+    return LPIPS(backbone, lin=None)
 
 
 def _from_folder(source: str) -> Method:

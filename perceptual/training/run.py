@@ -18,45 +18,14 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor, distributed
 
-from perceptual.config import Cache, plain
 from perceptual.data import TwoAFCDataModule
-from perceptual.data.loading import at_least
 from perceptual.features import custom
-from perceptual.training import fsdp
 from perceptual.training.checkpoints import read_checkpoint
-from perceptual.training.settings import check_settings
 
 # in which the first process may say what went wrong in all, and end the others
 SECONDS_TO_SPEAK = 5
 RESUMED = "PERCEPTUAL_RESUMED"  # tells the processes of a run what ckpt=last is
 IMAGES = 512  # that weights=kmeans is made of
-NEED_IMAGES = {"flip", "crop", "light"}  # augmentations that cached features cannot have
-
-
-def check(cfg: DictConfig) -> None:
-    """Refuse what no part refuses by itself, before an image is read.
-
-    Raises:
-        ValueError: naming the setting.
-    """
-    check_settings(plain(cfg.model))
-    at_least("trainer.max_epochs", cfg.trainer.max_epochs, -1)
-    at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)
-    clip = cfg.trainer.gradient_clip_val
-    if clip is not None and not clip > 0:
-        raise ValueError(f"trainer.gradient_clip_val must be positive, got {clip:g}")
-    if cfg.trainer.strategy == fsdp.NAME and clip is not None:
-        raise ValueError(f"strategy={fsdp.NAME} does not clip gradients: leave out trainer.gradient_clip_val")
-    if cfg.trainer.strategy == fsdp.NAME and "ema" in cfg.callbacks:
-        raise ValueError(f"strategy={fsdp.NAME} does not average weights: leave out averaging")
-    cached = cfg.data.cache is Cache.on and cfg.model.variant.name == "lin"
-    if cached and (
-        needing := [change.name for change in cfg.model.augmentation if change.name in NEED_IMAGES]
-    ):
-        raise ValueError(
-            f"model.augmentation=[{','.join(needing)}] needs images, and a frozen backbone's features are "
-            "cached: add data.cache=off"
-        )
 
 
 def import_networks(cfg: DictConfig) -> None:

@@ -143,7 +143,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
     ):
         program(a_metric("swin_tiny_patch4_window7_224"))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ValueError, match=r"pip install 'perceptual\[onnx\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '.\[onnx\]'"):
         to_onnx(a_metric("test_resnet"), tmp_path / "model.onnx")
 
 

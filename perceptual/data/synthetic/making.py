@@ -160,6 +160,18 @@ def make(making: Making, workers: int = 1) -> Table:
     return making.table(images, answers, groups)
 
 
+def patches(photos: Sequence[str], count: int, seed: int, size: int = 64) -> Tensor:
+    """Random squares of photographs, (count, 3, size, size) float in [0, 1], as triplets are made of.
+
+    Args:
+        photos: image files, from which the squares are taken in turn.
+        count, seed: how many, and which.
+        size: side in pixels.
+    """
+    read = [_read_photo(path, size) for path in photos]
+    return torch.stack([_crop(read[row % len(read)], size, _chance(seed, row, 0)) for row in range(count)])
+
+
 def _chance(seed: int, row: int, use: int) -> np.random.Generator:
     return np.random.default_rng([seed, row, use])
 
