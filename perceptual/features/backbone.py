@@ -102,6 +102,7 @@ class Backbone(nn.Module):
                 "input_size": input_size,
             }
             _check_joint(name, weights, {**said, "mean": mean, "std": std})
+            networks.check_name(name)
             joined = [Backbone(part, weights, trainable=trainable) for part in parts]
             self.name, network = JOINT.join(part.name for part in joined), _joint(joined)
         else:

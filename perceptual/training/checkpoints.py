@@ -11,6 +11,7 @@ from torch import Tensor
 from perceptual.distance.saved_folder import check_backbone, describe_backbone
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
+from perceptual.features.build import describe
 from perceptual.training import lora
 
 PREFIX = "distance.backbone."
@@ -117,5 +118,6 @@ def _base_fingerprint(backbone: Backbone) -> str:
 def _settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a checkpoint and the model that loads it must share."""
     shared = {key: hparams.get(key) for key in ("variant", "ranking")}
-    levels = {key: hparams["backbone"].get(key) for key in ("out_indices", "input_size")}
+    backbone = describe(hparams["backbone"])
+    levels = {key: backbone.get(key) for key in ("out_indices", "input_size")}
     return {**shared, "form": hparams.get("form", "per_position"), **levels}
