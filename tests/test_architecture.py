@@ -20,11 +20,12 @@ ROOMS = {
     "distance": {"features"},
     "metrics": set(),
     "metrics.distance": {"distance"},
+    "metrics.diversity": {"distance", "metrics.distance"},
     "training": {"features", "data", "distance", "ranking", "metrics"},
     "evaluation": {"features", "data", "distance", "ranking", "metrics", "training"},
 }
 # a package's own file may gather what its parts may not import from each other
-GATHERS = {"perceptual.metrics": {"metrics.distance"}}
+GATHERS = {"perceptual.metrics": {"metrics.distance", "metrics.diversity"}}
 # these stand on top and may import what they like; no room above imports them
 TOP = {"", "config", "publish", "cli"}
 

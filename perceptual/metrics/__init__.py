@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from perceptual.metrics.jnd import JNDAveragePrecision, jnd_average_precision
-from perceptual.metrics.opinion import OpinionCorrelations, opinion_correlations
+from perceptual.metrics.opinion import OpinionCorrelation, OpinionCorrelations, opinion_correlations
 from perceptual.metrics.per_subset import PerSubset
 from perceptual.metrics.two_afc import (
     MajorityAccuracy,
@@ -19,13 +19,16 @@ from perceptual.metrics.two_afc import (
 
 if TYPE_CHECKING:
     from perceptual.metrics.distance import PerceptualDistance
+    from perceptual.metrics.diversity import PerceptualDiversity
 
 __all__ = [
     "JNDAveragePrecision",
     "MajorityAccuracy",
+    "OpinionCorrelation",
     "OpinionCorrelations",
     "PerSubset",
     "PerceptualDistance",
+    "PerceptualDiversity",
     "TwoAFCScore",
     "ceiling_score",
     "human_score",
@@ -38,7 +41,11 @@ __all__ = [
 ]
 
 
+# imported when they are first used: they need the backbones, scores do not
+_HOMES = {"PerceptualDistance": "distance", "PerceptualDiversity": "diversity"}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "PerceptualDistance":  # imported when asked for: it needs the backbones, scores do not
-        return import_module("perceptual.metrics.distance").PerceptualDistance
+    if name in _HOMES:
+        return getattr(import_module(f"perceptual.metrics.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """A distance between images as a metric of torchmetrics: its mean over all pairs of images seen."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torchmetrics import Metric
 
 from perceptual.distance.lpips import LPIPS
 
+Reduction = Literal["mean", "sum", "none"]
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": torch.mean,
     "sum": torch.sum,
@@ -17,7 +18,43 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 NETS = {"alex": "alexnet", "squeeze": "squeezenet1_1", "vgg": "vgg16"}
 
 
-class PerceptualDistance(Metric):
+class OfDistance(Metric):
+    """A metric that holds a distance, which moves with it but is not part of it.
+
+    The distance moves to devices with the metric, and takes its dtype from `set_dtype` or a model around it,
+    but is hidden from `parameters()` and `state_dict()`: no optimiser trains it, and no checkpoint of the
+    model holds it.
+    """
+
+    full_state_update = False
+    plot_lower_bound = 0.0
+
+    def __init__(self, distance: Callable[[Tensor, Tensor], Tensor], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._hidden = (distance,)  # nn.Module does not look into tuples
+
+    @property
+    def distance(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The distance."""
+        return self._hidden[0]
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot the value, or those of several steps, as every metric of torchmetrics does."""
+        return self._plot(val, ax)
+
+    def set_dtype(self, dst_type: str | torch.dtype) -> "OfDistance":
+        """Convert the distance; what is summed keeps its precision, half precision would overflow."""
+        if isinstance(self.distance, nn.Module):
+            self.distance.type(dst_type)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> nn.Module:
+        if isinstance(self.distance, nn.Module):
+            self.distance._apply(fn)
+        return super()._apply(fn, *args, **kwargs)
+
+
+class PerceptualDistance(OfDistance):
     """Distance of image pairs, as a metric, and as a loss.
 
     `update(x, y)` takes pairs of images (N, 3, H, W) as the distance does, in [0, 1] for those of ours;
@@ -25,14 +62,17 @@ class PerceptualDistance(Metric):
     own pairs, through which gradients flow to the images: as a loss it keeps two numbers, however long it is
     used.
 
-    The distance moves to devices with the metric, and takes its dtype from `set_dtype` or a model around it,
-    but is hidden from `parameters()` and `state_dict()`: no optimiser trains it, and no checkpoint of the
-    model holds it.
+    >>> import torch
+    >>> metric = PerceptualDistance(lambda x, y: (x - y).square().mean((1, 2, 3)))
+    >>> metric.update(torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8))
+    >>> metric.compute()
+    tensor(1.)
 
     Args:
         distance: (x, y) → (N,), larger = more different.
         reduction: `mean` or `sum` of the pairs (scalar), or `none`: (N,) distances of all pairs, which are
             kept for that.
+        kwargs: of `torchmetrics.Metric`, such as `dist_sync_on_step`.
 
     Raises:
         ValueError: unknown reduction; (on compute) no pairs to take the mean of.
@@ -40,19 +80,19 @@ class PerceptualDistance(Metric):
 
     higher_is_better = False
     is_differentiable = True
-    full_state_update = False
 
     total: Tensor
     lost: Tensor
     pairs: Tensor
     distances: list[Tensor]
 
-    def __init__(self, distance: Callable[[Tensor, Tensor], Tensor], reduction: str = "mean") -> None:
-        super().__init__()
+    def __init__(
+        self, distance: Callable[[Tensor, Tensor], Tensor], reduction: Reduction = "mean", **kwargs: Any
+    ) -> None:
+        super().__init__(distance, **kwargs)
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
         self.reduction = reduction
-        self._hidden = (distance,)  # nn.Module does not look into tuples
         if reduction == "none":
             self.add_state("distances", [], dist_reduce_fx="cat")
         else:
@@ -62,7 +102,7 @@ class PerceptualDistance(Metric):
 
     @classmethod
     def lpips(
-        cls, net_type: str = "alex", reduction: str = "mean", normalize: bool = False
+        cls, net_type: str = "alex", reduction: Reduction = "mean", normalize: bool = False, **kwargs: Any
     ) -> "PerceptualDistance":
         """In place of torchmetrics' `LearnedPerceptualImagePatchSimilarity`: same arguments, range, numbers.
 
@@ -70,6 +110,7 @@ class PerceptualDistance(Metric):
             net_type: `alex`, `squeeze` or `vgg`, with the published calibration v0.1.
             reduction: as in the class.
             normalize: images are in [0, 1] if True, else in [-1, 1].
+            kwargs: of `torchmetrics.Metric`.
 
         Raises:
             ValueError: unknown network or reduction.
@@ -77,12 +118,7 @@ class PerceptualDistance(Metric):
         """
         if net_type not in NETS:
             raise ValueError(f"net_type must be one of {', '.join(NETS)}, got {net_type!r}")
-        return cls(LPIPS(NETS[net_type], value_range=(0, 1) if normalize else (-1, 1)), reduction)
-
-    @property
-    def distance(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The distance."""
-        return self._hidden[0]
+        return cls(LPIPS(NETS[net_type], value_range=(0, 1) if normalize else (-1, 1)), reduction, **kwargs)
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Add N pairs of images, (N, 3, H, W) each."""
@@ -91,6 +127,9 @@ class PerceptualDistance(Metric):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Add N pairs of images and return the reduction over these alone, with its gradient."""
+        if self.dist_sync_on_step:
+            value: Tensor = super().forward(x, y)
+            return value
         distance = self.distance(x, y)
         self._computed = None
         self._update_count += 1
@@ -109,12 +148,6 @@ class PerceptualDistance(Metric):
         total = self.total - self.lost
         return total / self.pairs if self.reduction == "mean" else total
 
-    def set_dtype(self, dst_type: str | torch.dtype) -> "PerceptualDistance":
-        """Convert the distance; what is summed stays float32, half precision would overflow."""
-        if isinstance(self.distance, nn.Module):
-            self.distance.type(dst_type)
-        return self
-
     def _add(self, distance: Tensor) -> None:
         if self.reduction == "none":
             self.distances.append(distance)
@@ -125,8 +158,3 @@ class PerceptualDistance(Metric):
         self.lost = torch.where(total.isfinite(), total - self.total - addend, 0)
         self.total = total
         self.pairs = self.pairs + len(distance)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> nn.Module:
-        if isinstance(self.distance, nn.Module):
-            self.distance._apply(fn)
-        return super()._apply(fn, *args, **kwargs)

@@ -5,11 +5,10 @@ https://arxiv.org/abs/1801.03924, shown there as "JND mAP". The area is that of 
 points of the precision envelope).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from perceptual.metrics.columns import TwoColumns
 
 
 def jnd_average_precision(distance: Tensor, same: Tensor) -> Tensor:
@@ -50,47 +49,31 @@ def _check(distance: Tensor, same: Tensor) -> None:
         raise ValueError(f"same must lie in [0, 1], but {outside} of {len(same)} do not")
 
 
-class JNDAveragePrecision(Metric):
+class JNDAveragePrecision(TwoColumns):
     """JND average precision over all pairs seen: see `jnd_average_precision`.
 
-    `update(distance, same)`, (N,) each; `compute()` gives a float64 scalar (float32 on mps, which has
-    nothing wider). Pairs are kept, 16 bytes each, because the curve has to sort them.
+    `update(distance, same)`, (N,) each; `compute()` gives a float64 scalar (float32 on mps). Pairs are kept,
+    16 bytes each, because the curve has to sort them.
+
+    >>> import torch
+    >>> metric = JNDAveragePrecision()
+    >>> metric.update(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([1.0, 1.0, 0.0]))
+    >>> metric.compute()
+    tensor(1., dtype=torch.float64)
+
+    Args:
+        kwargs: of `torchmetrics.Metric`, such as `dist_sync_on_step`.
     """
 
     higher_is_better = True
-    is_differentiable = False
-    full_state_update = False
-
-    distance: list[Tensor]
-    same: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("distance", [], dist_reduce_fx="cat")
-        self.add_state("same", [], dist_reduce_fx="cat")
-
-    @property
-    def _float(self) -> torch.dtype:
-        return torch.float32 if self.device.type == "mps" else torch.float64
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
 
     def update(self, distance: Tensor, same: Tensor) -> None:
         """Add N pairs: distances and fractions of "same", (N,) each."""
         _check(distance, same)
-        self.distance.append(distance.detach().to(self.device, self._float))
-        self.same.append(same.detach().to(self.device, self._float))
-
-    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
-        # torchmetrics stands float32 in for a process without pairs, which does not mix with float64
-        nothing = torch.zeros(0, dtype=self._float, device=self.device)
-        self.distance, self.same = [*self.distance, nothing], [*self.same, nothing]
-        super()._sync_dist(*args, **kwargs)
+        self.keep(distance, same)
 
     def compute(self) -> Tensor:
         """Average precision over the pairs of all processes."""
-        area = jnd_average_precision(_joined(self.distance), _joined(self.same))
-        return area.to(self.device, self._float)
-
-
-def _joined(state: Tensor | list[Tensor]) -> Tensor:
-    # a list before processes are merged, one tensor after
-    return torch.cat([torch.zeros(0), *state] if isinstance(state, list) else [state]).cpu()
+        return jnd_average_precision(*self.kept()).to(self.device, self.float_type)

@@ -1,17 +1,23 @@
-"""Opinion scores (DMOS): how a distance correlates with mean ratings of single distorted images.
+"""Opinion scores: how a distance correlates with mean ratings of single distorted images.
 
 SRCC, KRCC and PLCC after a logistic fit, as in the Video Quality Experts Group's "Final report on the
 validation of objective models of video quality assessment" (2000) and most studies of image quality since.
 """
 
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import least_squares
 from scipy.special import expit
-from torch import Tensor
+from torch import Tensor, tensor
+
+from perceptual.metrics.columns import TwoColumns
+
+Correlation = Literal["srcc", "krcc", "plcc"]
+FEWEST = 5  # items that a fit of four parameters says something about
+CORRELATIONS: tuple[Correlation, ...] = get_args(Correlation)
 
 
 class OpinionCorrelations(NamedTuple):
@@ -36,17 +42,23 @@ def opinion_correlations(distance: Tensor, score: Tensor) -> OpinionCorrelations
     Raises:
         ValueError: shapes differ, fewer than 5 items (the fit has 4 parameters), a number is not finite.
     """
-    if distance.ndim != 1 or distance.shape != score.shape or len(distance) < 5:
-        shapes = f"{tuple(distance.shape)} and {tuple(score.shape)}"
-        raise ValueError(f"distance and score must have one shape (N,), N at least 5, got {shapes}")
-    if (infinite := int((~(distance.isfinite() & score.isfinite())).sum())) > 0:
-        raise ValueError(f"distance and score must be finite, but {infinite} of {len(score)} items are not")
+    _check(distance, score)
+    if len(distance) < FEWEST:
+        raise ValueError(f"distance and score must have at least {FEWEST} items, got {len(distance)}")
     d, s = (values.detach().cpu().double().numpy() for values in (distance, score))
     if np.ptp(d) == 0 or np.ptp(s) == 0:
         return OpinionCorrelations(np.nan, np.nan, np.nan)
     srcc, krcc = stats.spearmanr(d, s).statistic, stats.kendalltau(d, s).statistic
     plcc = stats.pearsonr(logistic_fit(d, s), s).statistic
     return OpinionCorrelations(float(srcc), float(krcc), float(plcc))
+
+
+def _check(distance: Tensor, score: Tensor) -> None:
+    if distance.ndim != 1 or distance.shape != score.shape:
+        shapes = f"{tuple(distance.shape)} and {tuple(score.shape)}"
+        raise ValueError(f"distance and score must have one shape (N,), got {shapes}")
+    if (infinite := int((~(distance.isfinite() & score.isfinite())).sum())) > 0:
+        raise ValueError(f"distance and score must be finite, but {infinite} of {len(score)} items are not")
 
 
 def logistic_fit(d: NDArray[np.float64], s: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -65,3 +77,48 @@ def logistic_fit(d: NDArray[np.float64], s: NDArray[np.float64]) -> NDArray[np.f
     scale = [np.ptp(s), np.ptp(s), 1.0, 1.0]
     fit = least_squares(lambda beta: predicted(beta) - s, start, x_scale=scale, max_nfev=2000)
     return predicted(fit.x)
+
+
+class OpinionCorrelation(TwoColumns):
+    """One correlation of distances with opinion scores over all images seen: see `opinion_correlations`.
+
+    `update(distance, score)`, (N,) each; `compute()` gives a float64 scalar (float32 on mps), NaN where
+    either is constant or fewer than five images were given. In a `MetricCollection` the three share what
+    they keep.
+
+    >>> import torch
+    >>> metric = OpinionCorrelation("srcc")
+    >>> metric.update(torch.tensor([0.1, 0.2, 0.3, 0.5, 0.4]), torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]))
+    >>> metric.compute()
+    tensor(0.9000, dtype=torch.float64)
+
+    Args:
+        correlation: `srcc` (Spearman), `krcc` (Kendall), or `plcc` (Pearson after a logistic fit).
+        kwargs: of `torchmetrics.Metric`, such as `dist_sync_on_step`.
+
+    Raises:
+        ValueError: unknown correlation.
+    """
+
+    higher_is_better = True
+    plot_lower_bound = -1.0
+    plot_upper_bound = 1.0
+
+    def __init__(self, correlation: Correlation = "srcc", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if correlation not in CORRELATIONS:
+            raise ValueError(f"correlation must be one of {', '.join(CORRELATIONS)}, got {correlation!r}")
+        self.correlation = correlation
+
+    def update(self, distance: Tensor, score: Tensor) -> None:
+        """Add N images: distances from their references and opinion scores, larger = worse, (N,) each."""
+        _check(distance, score)
+        self.keep(distance, score)
+
+    def compute(self) -> Tensor:
+        """The correlation over the images of all processes."""
+        distance, score = self.kept()
+        value = np.nan
+        if len(distance) >= FEWEST:
+            value = getattr(opinion_correlations(distance, score), self.correlation)
+        return tensor(value, dtype=self.float_type, device=self.device)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,14 @@ class PerSubset(WrapperMetric):
     Args:
         metric: a torchmetrics metric with a scalar result; it is copied, never changed.
         subsets: distinct names, none of them "mean" or "micro".
+        kwargs: of `torchmetrics.Metric`, such as `dist_sync_on_step`.
 
     Raises:
         ValueError: a name is taken or repeated, `subset` does not fit, or there are no items to compute from.
     """
 
-    def __init__(self, metric: Metric, subsets: Sequence[str]) -> None:
-        super().__init__()
+    def __init__(self, metric: Metric, subsets: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if not subsets or len(set(subsets)) < len(subsets) or {MACRO, MICRO} & set(subsets):
             raise ValueError(
                 f"subsets must be distinct names other than {MACRO!r} and {MICRO!r}, got {list(subsets)}"
@@ -78,6 +79,20 @@ class PerSubset(WrapperMetric):
         super().reset()
         for metric in (*self.metrics, *self.counts, self.pooled):
             metric.reset()
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot the scores by subset, or those of several steps, within the bounds of the metric."""
+        return self._plot(val, ax)
+
+    @property
+    def plot_lower_bound(self) -> float | None:  # type: ignore[override]
+        """That of the metric."""
+        return self.pooled.plot_lower_bound
+
+    @property
+    def plot_upper_bound(self) -> float | None:  # type: ignore[override]
+        """That of the metric."""
+        return self.pooled.plot_upper_bound
 
     def _split(self, args: tuple[Tensor, ...], subset: Tensor) -> dict[int, tuple[Tensor, ...]]:
         """The arguments of each subset that has items here, by position."""

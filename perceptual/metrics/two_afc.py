@@ -4,6 +4,8 @@ Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual M
 https://arxiv.org/abs/1801.03924. A number here is a fraction in [0, 1]; the paper prints percent.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -103,11 +105,22 @@ class TwoAFCScore(Metric):
 
     `update(d0, d1, judgment)` as in `two_afc_agreement`; `compute()` gives a float64 scalar (float32 on
     mps, which has nothing wider), NaN without items.
+
+    >>> import torch
+    >>> metric = TwoAFCScore()
+    >>> metric.update(torch.tensor([0.2, 0.5]), torch.tensor([0.4, 0.1]), torch.tensor([0.0, 0.75]))
+    >>> metric.compute()
+    tensor(0.8750, dtype=torch.float64)
+
+    Args:
+        kwargs: of `torchmetrics.Metric`, such as `dist_sync_on_step`.
     """
 
     higher_is_better = True
     is_differentiable = False
     full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
 
     agreement: Tensor
     items: Tensor
@@ -118,8 +131,8 @@ class TwoAFCScore(Metric):
     # add up to the same sum in any order, over any number of processes, on any device; room for 1e8 items.
     _UNITS = 2**36
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         for state in ("agreement", "items", "majority_agreement", "majority_items"):
             self.add_state(state, torch.tensor(0), dist_reduce_fx="sum")
 
@@ -140,6 +153,10 @@ class TwoAFCScore(Metric):
     def compute(self) -> Tensor:
         """Mean agreement over the items of all processes."""
         return self._mean(self.agreement, self.items)
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot the value, or those of several steps, as every metric of torchmetrics does."""
+        return self._plot(val, ax)
 
     def _mean(self, agreement: Tensor, items: Tensor) -> Tensor:
         mean = agreement.cpu().double() / self._UNITS / items.cpu()

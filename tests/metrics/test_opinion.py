@@ -59,7 +59,7 @@ def test_constant_distance_is_undefined():
 
 def test_bad_items_are_refused():
     distance, score = ratings(0)
-    with pytest.raises(ValueError, match=r"N at least 5, got \(4,\) and \(4,\)"):
+    with pytest.raises(ValueError, match=r"at least 5 items, got 4"):
         opinion_correlations(distance[:4], score[:4])
     with pytest.raises(ValueError, match=r"got \(80,\) and \(79,\)"):
         opinion_correlations(distance, score[1:])
