@@ -14,7 +14,7 @@ from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 from perceptual.distance.baselines import BASELINES
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.backbone import Backbone
-from perceptual.metrics import PerceptualDistance
+from perceptual.metrics import OpinionCorrelation, PerceptualDistance, PerceptualDiversity
 
 
 def small(reduction="mean"):
@@ -162,6 +162,22 @@ def test_what_cannot_be_is_refused():
         small().compute()
 
 
+def part(rank):
+    """What a process sees: images, their groups (none in common but one), distances and scores."""
+    samples, group = images(rank, count=3)[0], torch.tensor([0, rank, rank])
+    return samples, group, *torch.rand(2, 4, generator=torch.Generator().manual_seed(rank))
+
+
+def of_both(name, samples, group, distance, score):
+    if name == "srcc":
+        metric = OpinionCorrelation("srcc")
+        metric.update(distance, score)
+        return metric
+    metric = PerceptualDiversity(small().distance)
+    metric.update(samples, group)
+    return metric
+
+
 def run(rank, world, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world)
@@ -170,6 +186,7 @@ def run(rank, world, folder):
         metric = small(reduction)
         metric.update(*images(rank, count=2 + rank))
         results[reduction] = metric.compute()
+    results |= {name: of_both(name, *part(rank)).compute() for name in ("diversity", "srcc")}
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -183,3 +200,6 @@ def test_processes_are_reduced_as_one(tmp_path, monkeypatch):
         torch.testing.assert_close(results["mean"], distances.mean())
         torch.testing.assert_close(results["sum"], distances.sum())
         torch.testing.assert_close(results["none"], distances)
+        for name in ("diversity", "srcc"):
+            whole = of_both(name, *(torch.cat(pair) for pair in zip(part(0), part(1), strict=True)))
+            torch.testing.assert_close(results[name], whole.compute(), atol=1e-9, rtol=1e-6)
