@@ -126,7 +126,7 @@ def _centroids(patches: Tensor, count: int, rng: np.random.Generator) -> Tensor:
     whitened = ((patches - patches.mean(0)) @ whitening).numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a cluster that lost its patches keeps its centroid
-        centroids, _ = kmeans2(whitened, count, iter=ITERATIONS, minit="++", rng=rng)
+        centroids, _ = kmeans2(whitened, count, iter=ITERATIONS, minit="points", rng=rng)
     return torch.from_numpy(centroids).float() @ whitening.T
 
 
