@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone and a Python 3.10 or newer are enough.
 PYTHON ?= python3
 BIN := .venv/bin
-# a worker a core, each with one thread of torch
+# one worker per core, each with one thread of torch
 WORKERS := --numprocesses auto --dist worksteal
 
 .PHONY: train test test-all lint docs clean help

@@ -54,7 +54,7 @@ def prepare(folder: Path, count: int) -> list[str]:
 
 
 def paces(folders: list[str]) -> tuple[float, float]:
-    """Pairs a second: of the bare distance loop, and of `dirs`."""
+    """Pairs per second: of the bare distance loop, and of `dirs`."""
     chosen = choose(None, "alexnet", None)
     pairs = list(zip(*(list_images(folder).values() for folder in folders), strict=True))
     first = [read_pair(*pair, False) for pair in pairs[:BATCH]]

@@ -66,7 +66,7 @@ _judged: "WeakKeyDictionary[pl.Trainer, Judged]" = WeakKeyDictionary()
 
 
 def judge(trainer: pl.Trainer, module: PerceptualRanker) -> Judged:
-    """What the trained metric says of every validation triplet; computed once a run, for all reports."""
+    """What the trained metric says of every validation triplet; computed once per run, for all reports."""
     if trainer not in _judged:
         val_set = source(trainer).val_set
         assert val_set is not None  # or there was nothing to validate on

@@ -1,4 +1,4 @@
-"""`PerceptualDistance` in a LightningModule of one's own: a denoiser with LPIPS as loss and as metric.
+"""`PerceptualDistance` in your LightningModule: a denoiser with LPIPS as loss and as metric.
 
     python examples/lightning_module.py --epochs 3
 

@@ -4,8 +4,8 @@ Each config group has one here, stored as `schema/<group>`; its YAML files begin
 of data modules are taken from their signatures; the YAML files say only what differs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from inspect import signature
 from typing import Any, get_args
@@ -26,7 +26,6 @@ from perceptual.data.loading import at_least
 from perceptual.data.modules.bapps import BAPPS_TRAIN, BAPPS_VAL
 from perceptual.distance.lpips import FORMS
 from perceptual.features.backbone import PRECISIONS
-from perceptual.features.custom import TARGET
 from perceptual.ranking import RANKINGS
 from perceptual.training import fsdp, settings
 from perceptual.training.module import PerceptualRanker
@@ -49,7 +48,7 @@ Cache = Enum("Cache", ["on", "off"])
 class BackboneConfig:
     """What `perceptual.features.build.build_backbone` takes.
 
-    With `_target_`, a network of the user's, further keys are its arguments, see `with_arguments`.
+    With `_target_`, a network of the user's, further keys are its arguments, see `cli.errors.with_arguments`.
     """
 
     _target_: str | None = None
@@ -229,22 +228,6 @@ def register() -> None:
         ("opinions", OpinionConfig),
     ):
         store(group="schema/data", name=name, node=node)
-
-
-def with_arguments(words: Sequence[str]) -> list[str]:
-    """Overrides with `++` before the keys that no schema can know.
-
-    Those are `backbone.options.aa_layer=…`, and with `backbone._target_=…` the arguments of that network.
-    """
-    known = {f"backbone.{one.name}" for one in fields(BackboneConfig)}
-    custom = any(word.startswith(f"backbone.{TARGET}=") for word in words)
-
-    def is_new(key: str) -> bool:
-        return key.startswith("backbone.options.") or (
-            custom and key.startswith("backbone.") and key not in known
-        )
-
-    return [f"++{word}" if is_new(word.partition("=")[0]) else word for word in words]
 
 
 def check(cfg: DictConfig) -> None:

@@ -1,5 +1,6 @@
 """What README and docs/ say: Python blocks run, and commands have the options and keys that they name."""
 
+import configparser
 import re
 import shlex
 from itertools import chain
@@ -11,10 +12,11 @@ from hydra import compose, initialize_config_dir
 from networks import NETS, write_weights
 
 from perceptual.cli import app
+from perceptual.cli.errors import with_arguments
 from perceptual.config import register
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 SLOW = {"export"}  # the exporters of PyTorch take their time
 
@@ -77,6 +79,8 @@ CALLS = [
 
 def check_perceptual(words):
     command, words = typer.main.get_command(app), list(words)
+    if words[0] == "--import":
+        words = words[2:]
     while hasattr(command, "commands"):
         assert words[0] in command.commands, f"no command {words[0]}"
         command = command.commands[words.pop(0)]
@@ -90,6 +94,7 @@ def check_hydra(script, overrides):
         words = [word.replace("…", "x") for word in overrides]  # what was left out may be anything
         # of the values of a sweep the first; composing has no part of Hydra's own configuration
         words = [re.sub(r"(=[^\[{,]*),.*", r"\1", word) for word in words]
+        words = with_arguments([word for word in words if not word.startswith("-")])
         compose(script, [word for word in words if not word.startswith(("-", "hydra/", "hydra."))])
 
 
@@ -99,8 +104,10 @@ def check_make(targets):
 
 
 def check_python(words):
-    if words[0] == "-m":
+    if words[0] == "-m" and words[1] != "pytest":
         assert (ROOT / (words[1].replace(".", "/") + ".py")).is_file()
+    elif words[0] == "-m":
+        assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
     elif words[0] in ("train.py", "evaluate.py"):
         check_hydra(words[0].removesuffix(".py"), words[1:])
     else:
@@ -111,14 +118,50 @@ def check_python(words):
 @pytest.mark.parametrize("words", CALLS)
 def test_commands_exist_with_their_options(words):
     program, *rest = words
-    if program == "srun":  # runs what follows, once a task
+    if program == "srun":  # runs what follows, once per task
         program, *rest = rest
     program = program.removeprefix(".venv/bin/")
     checks = {"perceptual": check_perceptual, "python": check_python, "make": check_make}
     if program in checks:
         checks[program](rest)
     else:
-        assert program in {"pip", "export", "git", "cd", "hf", "tensorboard", "wandb"}, f"what is {program}?"
+        assert program in {"pip", "export", "git", "cd", "hf", "tensorboard", "wandb", "pre-commit"}, (
+            f"what is {program}?"
+        )
+
+
+def test_every_extra_that_is_named_exists():
+    extras = configparser.ConfigParser()
+    extras.read(ROOT / "setup.cfg")
+    known = set(extras["options.extras_require"])
+    files = [
+        *PAGES,
+        *ROOT.glob("perceptual/**/*.py"),
+        *ROOT.glob("conf/**/*.yaml"),
+        *ROOT.glob("tests/**/*.py"),
+    ]
+    named = {}
+    for path in files:
+        for extra in re.findall(
+            r"""pip install (?:-e )?['"]?\.\[(\w+)\]|'\.\[(\w+)\]'""", path.read_text("utf-8")
+        ):
+            named.setdefault("".join(extra), path)
+    assert {"video", "onnx", "lora", "sweeps"} <= named.keys()
+    assert named.keys() <= known, {extra: str(named[extra]) for extra in named.keys() - known}
+    assert not [path for path in files if "perceptual[" in path.read_text("utf-8") and path != Path(__file__)]
+
+
+def test_every_file_that_a_page_names_exists():
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+        for path in re.findall(
+            r"`((?:perceptual|conf|examples|benchmarks|tests|docs|callbacks)/[\w./*-]+)`", text
+        ):
+            assert list(ROOT.glob(path.rstrip("/"))), f"{name(page)} names {path}"
+
+
+def test_the_front_page_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 140
 
 
 def test_links_between_pages_lead_somewhere():
@@ -129,5 +172,5 @@ def test_links_between_pages_lead_somewhere():
 
 def test_every_page_is_in_the_navigation():
     nav = (ROOT / "mkdocs.yml").read_text()
-    for page in PAGES[1:]:
+    for page in PAGES[2:]:
         assert str(page.relative_to(ROOT / "docs")) in nav

@@ -10,7 +10,8 @@ from torch import Tensor
 
 PIXELS = 4 * 256 * 256  # of one side of a batch: larger ones are no faster, and take memory
 WAIT = 256  # pairs that come in before one of an odd size is measured in a smaller batch
-# A thread a core, each with batches of its own: all threads on one batch would wait for those that also read.
+# One thread per core, each with its own batches: all threads on one batch would wait for those that also
+# read.
 WORKERS = max(2, min(8, torch.get_num_threads()))
 Item = TypeVar("Item")
 

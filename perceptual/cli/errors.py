@@ -3,8 +3,9 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 
 FULL, OURS = "HYDRA_FULL_ERROR", "PERCEPTUAL_ONE_LINE"
 # groups of version 0.1 that set one key, and that key
@@ -41,7 +42,7 @@ def start(main: Callable[[], object]) -> None:
     from omegaconf.errors import OmegaConfBaseException
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    from perceptual.config import register, with_arguments
+    from perceptual.config import register
 
     register()
     sys.argv = [sys.argv[0], *with_arguments(sys.argv[1:])]
@@ -57,6 +58,24 @@ def start(main: Callable[[], object]) -> None:
             raise ValueError(
                 f"the folder of this run cannot be made: {explain(error)}; runs=… names another place"
             ) from error
+
+
+def with_arguments(words: Sequence[str]) -> list[str]:
+    """Overrides with `++` before the keys that no schema can know.
+
+    Those are `backbone.options.aa_layer=…`, and with `backbone._target_=…` the arguments of that network.
+    """
+    from perceptual.config import BackboneConfig
+
+    known = {f"backbone.{one.name}" for one in fields(BackboneConfig)}
+    custom = any(word.startswith("backbone._target_=") for word in words)
+
+    def is_new(key: str) -> bool:
+        return key.startswith("backbone.options.") or (
+            custom and key.startswith("backbone.") and key not in known
+        )
+
+    return [f"++{word}" if is_new(word.partition("=")[0]) else word for word in words]
 
 
 def explain(error: BaseException) -> str:

@@ -104,7 +104,7 @@ class Together:
         if abs(self.a.rate - self.b.rate) <= 1e-3 * max(self.a.rate, self.b.rate):
             return []
         return [
-            f"{self.a.path} has {self.a.rate:g} frames a second and {self.b.path} {self.b.rate:g}: frames "
+            f"{self.a.path} has {self.a.rate:g} frames per second and {self.b.path} {self.b.rate:g}: frames "
             "are compared by number, not by time"
         ]
 

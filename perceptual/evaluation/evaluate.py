@@ -232,7 +232,7 @@ def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device
     return {
         "seconds": round(measured.seconds, 3),
         **provenance.inspect(distance, x, y),
-        # apart, on the same pairs for all: features once an image, or three images a triplet, favour LPIPS
+        # separately, on the same pairs for all: features once per image, or three per triplet, favour LPIPS
         "images_per_second": round(provenance.throughput(distance, x, y), 1),
     }
 

@@ -84,7 +84,7 @@ def cost(board: Board) -> Figure | None:
         _scatter(panels[1], board, entries, lambda entry: entry.row["parameters"]),
     ]
     device = board.entries[0].row["device"].split(" ")[0]
-    panels[0].set(xlabel=f"images a second ({device})", ylabel=_axis(board))
+    panels[0].set(xlabel=f"images per second ({device})", ylabel=_axis(board))
     panels[1].set(xlabel="parameters")
     _legend(figure, _colors(board.entries))
     _label(figure, panels, points)

@@ -56,7 +56,7 @@ def inspect(distance: nn.Module, x: Tensor, y: Tensor) -> Row:
 
 @torch.no_grad()
 def throughput(distance: nn.Module, x: Tensor, y: Tensor, seconds: float = 0.3) -> float:
-    """Images a second of a distance that is given pairs, over at least so many seconds after a first pass.
+    """Images per second of a distance that is given pairs, over at least so many seconds after a first pass.
 
     Args:
         distance: (x, y) → (N,).

@@ -136,7 +136,9 @@ class PerceptualRanker(pl.LightningModule):
             ValueError: not a checkpoint of a PerceptualRanker, or other weights under the backbone's name.
         """
         hparams = read_checkpoint(checkpoint_path)["hyper_parameters"]
-        ranker: PerceptualRanker = super().load_from_checkpoint(checkpoint_path, *args, **hparams | kwargs)
+        ranker: PerceptualRanker = super().load_from_checkpoint(
+            checkpoint_path, *args, **{**hparams, "weights_only": True, **kwargs}
+        )
         return ranker
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ def test_other_lengths_and_rates_are_reported(shell, folder, frames):
     found = json.loads(out)
     assert (code, len(found["frames"]), found["left_out"]) == (0, 6, {"a.mkv": 3})
     assert err.splitlines() == [
-        "a.mkv has 10 frames a second and b.mkv 25: frames are compared by number, not by time",
+        "a.mkv has 10 frames per second and b.mkv 25: frames are compared by number, not by time",
         "a.mkv has 3 frames more, which were left out",
     ]
 

@@ -20,7 +20,7 @@ from perceptual.features.names import ALIASES
 from perceptual.features.timm_networks import default_levels
 from perceptual.features.torchvision_networks import TORCHVISION
 
-# of every kind the smallest at hand: convolutions, pyramids without a first level at stride 2, BatchNorm and
+# the smallest of every kind: convolutions, pyramids without a first level at stride 2, BatchNorm and
 # LayerNorm, patches of 16 and 14, windows, maps with channels last, fixed sizes
 SMALL = [
     "alexnet",
