@@ -110,7 +110,7 @@ def _patches(layer: nn.Conv2d, batch: Tensor) -> Tensor:
     """The patches that a layer's filters are laid on, (groups, n, C/groups·h·w)."""
     padding: Sequence[int] = layer.padding if not isinstance(layer.padding, str) else (0, 0)
     kernel = layer.kernel_size
-    columns = F.unfold(batch.float(), kernel, layer.dilation, tuple(padding), layer.stride)
+    columns = F.unfold(batch.float().cpu(), kernel, layer.dilation, tuple(padding), layer.stride)
     step = max(1, columns.shape[2] // 256)  # neighbours say the same
     columns = columns[:, :, ::step].transpose(1, 2).flatten(0, 1)
     return columns.unflatten(1, (layer.groups, -1)).transpose(0, 1)
