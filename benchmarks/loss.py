@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.distance import TOLERANCE
-from benchmarks.timing import ROUNDS, arguments, medians, report, same_weights
+from benchmarks.timing import ROUNDS, arguments, full_precision, medians, report, same_weights
 
 COUNT, SIDE = 4, 256
 KINDS = ("lpips", "ours", "held")
@@ -50,12 +50,13 @@ def steps(name: str, device: str = "cpu") -> dict[str, Step]:
 def measure(name: str, device: str) -> dict[str, Any]:
     """Time of each and, on the CPU, memory, and ratios to the package's."""
     calls = steps(name, device)
-    expected, gradient = calls["lpips"]()
-    for kind in ("ours", "held"):
-        value, grad = calls[kind]()
-        torch.testing.assert_close(value, expected, **TOLERANCE[device])
-        # as vectors: where a feature is within rounding of a ReLU's 0, single pixels differ by more
-        assert (grad - gradient).norm() < 0.02 * gradient.norm(), f"the gradient of {kind} is another"
+    with full_precision():
+        expected, gradient = calls["lpips"]()
+        for kind in ("ours", "held"):
+            value, grad = calls[kind]()
+            torch.testing.assert_close(value, expected, **TOLERANCE[device])
+            # as vectors: where a feature is within rounding of a ReLU's 0, single pixels differ by more
+            assert (grad - gradient).norm() < 0.02 * gradient.norm(), f"the gradient of {kind} is another"
     seconds = medians(calls)
     row: dict[str, Any] = {"net": name}
     row |= {f"{kind} ms": 1000 * taken for kind, taken in seconds.items()}

@@ -7,7 +7,8 @@ import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,17 @@ def medians(calls: Mapping[str, Callable[[], Any]], rounds: int = ROUNDS) -> dic
             if turn >= 0:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Without TensorFloat-32, whose three digits would hide a wrong number; nothing is timed within."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def finish_device() -> None:

@@ -92,7 +92,10 @@ def test_every_choice_is_documented_in_its_first_line(path):
 def test_backbones_are_known(name):
     from perceptual.features.networks import check_name
 
-    cfg = compose("train", [f"backbone={name}"])
+    joined = ["backbone.members=[alexnet,vgg16]"] if name == "joint" else []
+    cfg = compose("train", [f"backbone={name}", *joined])
+    if joined:
+        return check_name("+".join(cfg.backbone.members))
     check_name(cfg.backbone.name)
 
 

@@ -12,6 +12,7 @@ from perceptual.metrics import JNDAveragePrecision, OpinionCorrelation, Perceptu
 from perceptual.training.cache import CachedDataModule
 
 pytestmark = [
+    pytest.mark.filterwarnings("ignore:GPU available but not used"),
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
 ]

@@ -126,7 +126,8 @@ def versions(backbone: str) -> list[str]:
     architecture, _, tag = backbone.partition(".")
     if tag not in ("", "tv_in1k"):  # calibrated on torchvision's weights, which timm tags so
         return []
-    return sorted(path.stem.removeprefix(f"{architecture}-") for path in FOLDER.glob(f"{architecture}-v*"))
+    published = (path.stem.rpartition("-") for path in FOLDER.glob("*-v*"))
+    return sorted(version for name, _, version in published if name == architecture)
 
 
 def load(backbone: str, lin: str | os.PathLike[str] | None) -> Calibration:

@@ -137,20 +137,24 @@ class LPIPS(HubMixin, nn.Module):
         d0, d1 = levels.sum(1, keepdim=self.spatial).chunk(2)
         return d0, d1
 
-    def _compare(self, levels: Sequence[Sequence[Tensor]], size: Sequence[int], spatial: bool) -> Tensor:
+    def _compare(
+        self, levels: Sequence[Sequence[Tensor]], size: Sequence[int], spatial: bool, compile: bool = True
+    ) -> Tensor:
         """Equation 1, level by level: distances of the first maps from the second, then from the third ….
 
         Args:
             levels: for each level, maps (N, C, h, w) of two or more batches of images.
             size: (H, W) of the images.
             spatial: upsample to maps, instead of taking the mean over positions.
+            compile: run compiled code if the metric was made so.
 
         Returns:
             (K·N, L) for K batches after the first, or (K·N, L, H, W).
         """
         compiling = torch.compiler.is_compiling()
-        if self.compiled and not compiling:
-            return compiled.call(LPIPS._compare, self, levels, size, spatial)
+        if self.compiled and compile and not compiling:
+            # not once more within: where torch.compile gives up, it runs this as it is
+            return compiled.call(LPIPS._compare, self, levels, size, spatial, False)
         parts = []
         # autocast would round distances to the three digits of bfloat16, and make ties of preferences
         with torch.autocast(levels[0][0].device.type, enabled=False):

@@ -15,6 +15,8 @@ KMEANS = "kmeans"  # weights that are made of images, by `kmeans.initialize`
 BUILT = "built"  # in a description: the name of a network that was passed as an object
 # with `_target_`, what is said of the network and not to it
 ABOUT = {"weights": "given", "prefix": "", "input_size": None}
+# what a description says even if it is nothing
+PLAIN = ("name", "weights", "out_indices", "input_size")
 # with `_target_`, what describes a network by name
 BY_NAME = ("name", "options", "nodes", "members", "out_indices")
 
@@ -25,7 +27,9 @@ def describe(network: str | Mapping[str, Any] | nn.Module) -> dict[str, Any]:
         return dict(network.spec)
     if isinstance(network, nn.Module):
         return {BUILT: str(getattr(network, "name", None) or type(network).__name__)}
-    return {"name": network} if isinstance(network, str) else dict(network)
+    if isinstance(network, str):
+        return {"name": network}
+    return {key: value for key, value in network.items() if value not in (None, "", {}) or key in PLAIN}
 
 
 def build_backbone(

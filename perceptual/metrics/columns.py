@@ -54,4 +54,5 @@ class TwoColumns(Metric):
 
 def _joined(state: Tensor | list[Tensor]) -> Tensor:
     # a list before processes are merged, one tensor after
-    return torch.cat([torch.zeros(0), *state] if isinstance(state, list) else [state]).cpu()
+    parts = state if isinstance(state, list) else [state]
+    return torch.cat([torch.zeros(0), *(part.cpu() for part in parts)])

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from perceptual.distance import calibration as calibrations
+from perceptual.distance import compiled
 from perceptual.distance import lpips as lpips_module
 from perceptual.distance.level import unit_normalize
 from perceptual.distance.lpips import LPIPS
@@ -799,6 +800,20 @@ def test_the_formula_and_its_fast_form_agree(small, spatial):
 
 
 # --- compile and export ---
+
+
+@torch.no_grad()
+def test_where_compilation_gives_up_the_numbers_stay(monkeypatch):
+    torch._dynamo.reset()
+    monkeypatch.setattr(compiled, "_compiled", lambda method: torch.compile(method, backend="eager"))
+    backbone = Backbone("test_resnet", None)
+    fast, plain = LPIPS(backbone, None, compile=True), LPIPS(backbone, None)
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for size in (32, 40, 48):
+            x, y = images(2, 3, size, size)
+            torch.testing.assert_close(fast(x, y), plain(x, y))
+            torch.testing.assert_close(fast.triplet(x, y, y), plain.triplet(x, y, y))
+    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("name", ["alexnet", "test_vit"])
