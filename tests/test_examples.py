@@ -65,7 +65,7 @@ def test_a_folder_is_clustered(example, tmp_path):
 
 
 def test_a_custom_backbone_is_trained_and_scored(example, capsys):
-    scores = example("custom_backbone", "--count", 60)
+    scores = example("custom_backbone", "--count", 20)
     networks = {"tf_efficientnet_lite0", "tf_efficientnet_lite0-random"}
     assert set(scores) == {"gabor", "gabor, calibrated", *networks}
     assert all(0.4 < score["mean"] < 1 for score in scores.values())

@@ -72,7 +72,7 @@ def test_a_run_leaves_scores_checkpoints_and_a_table(train, capsys, variant):
 
 @pytest.mark.parametrize("model", ["lin", "tune"])
 def test_evaluate_repeats_the_score_that_training_logged(train, monkeypatch, capsys, model):
-    whole = ("trainer.limit_train_batches=null", "trainer.limit_val_batches=null", "trainer.max_epochs=6")
+    whole = ("trainer.limit_train_batches=null", "trainer.limit_val_batches=null", "trainer.max_epochs=3")
     run = train(f"model={model}", "model.lr=0.3", *whole)
     capsys.readouterr()
     means = logged(run, "val/2afc/mean")

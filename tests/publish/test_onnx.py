@@ -57,6 +57,7 @@ def test_onnx_of_a_cnn_takes_any_batch_and_any_size(tmp_path, name):
     assert np.array_equal(run_onnx(tmp_path / "model.onnx", x, x), [0, 0])
 
 
+@pytest.mark.slow
 def test_onnx_of_padding_that_depends_on_the_size(tmp_path):
     metric = a_metric("test_resnet")
     net = metric.backbone.net

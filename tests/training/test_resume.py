@@ -137,6 +137,7 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(folder, variant
     assert "not resumable" not in Path("killed.log").read_text()
 
 
+@pytest.mark.slow
 def test_steps_that_end_a_run_may_be_raised(folder):
     # 9 batches an epoch: it ends with one, then within one
     arguments = (
@@ -162,6 +163,7 @@ def test_sigterm_leaves_a_checkpoint_to_go_on_from(folder):
     assert "ckpt=last goes on from" in Path("told.log").read_text()
 
 
+@pytest.mark.slow
 def test_slurm_preempts_a_job_and_starts_it_again(folder, monkeypatch):
     arguments = ("model=lin", "trainer.max_epochs=30", "schedule=cosine", "callbacks.last.steps=10")
     assert finish(start("whole", *arguments)) == 0
