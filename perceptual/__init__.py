@@ -6,6 +6,8 @@ The names below are imported when they are first used, so that `import perceptua
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from perceptual.version import __version__
+
 if TYPE_CHECKING:
     from perceptual.distance.lpips import LPIPS
     from perceptual.evaluation.create import create_metric, list_metrics
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     from perceptual.metrics import PerceptualDistance
     from perceptual.training.module import PerceptualRanker
 
-__version__ = "0.2.0.dev0"
 __all__ = [
     "LPIPS",
     "Backbone",

@@ -14,10 +14,11 @@ AT_THE_ROOT = 5  # files
 
 # room: the rooms that it may import; images → features → distance → preference → score
 ROOMS = {
+    "version": set(),
     "features": set(),
     "data": set(),
     "ranking": set(),
-    "distance": {"features"},
+    "distance": {"features", "version"},
     "metrics": set(),
     "metrics.distance": {"distance"},
     "metrics.diversity": {"distance", "metrics.distance"},
@@ -72,7 +73,7 @@ def test_arrows_point_one_way():
             continue
         assert own in ROOMS, f"{module} is in no room: which may it import?"
         ours = {room(name) for name in runtime_imports(tree) if name.split(".")[0] == "perceptual"}
-        more = ours - {own, "__version__"} - ROOMS[own] - GATHERS.get(module, set())
+        more = ours - {own} - ROOMS[own] - GATHERS.get(module, set())
         assert not more, f"{module} must not import {more}"
     assert seen == {*ROOMS, *TOP}
 
@@ -82,10 +83,6 @@ def test_files_are_read_in_one_sitting():
         str(path): n for path in ROOT.rglob("*.py") if (n := len(path.read_text().splitlines())) > MOST_LINES
     }
     assert not long
-
-
-def test_the_root_holds_few_files():
-    assert len([path for path in ROOT.iterdir() if path.is_file()]) <= 5
 
 
 def test_the_rooms_have_no_circle():

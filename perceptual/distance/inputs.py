@@ -1,15 +1,22 @@
-"""Images as people give them → RGB in [0, 1], or one line that says what is wrong with them."""
+"""Images as users pass them → RGB in [0, 1], or one line that says what is wrong with them."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from perceptual.distance.lpips import LPIPS
+from perceptual.features.backbone import Backbone
 
 SLACK = 0.01  # of the range: resampling overshoots a little
+
+
+class Metric(Protocol):
+    """What of a metric decides how its images are checked."""
+
+    value_range: tuple[float, float]
+    check_range: bool
+    backbone: Backbone
 
 
 def check_value_range(value_range: tuple[float, float]) -> None:
@@ -18,7 +25,7 @@ def check_value_range(value_range: tuple[float, float]) -> None:
         raise ValueError(f"value_range must be (black, white) with black < white, got {value_range}")
 
 
-def to_rgb(metric: "LPIPS", **images: Tensor) -> list[Tensor]:
+def to_rgb(metric: Metric, **images: Tensor) -> list[Tensor]:
     """Check images that are compared with each other, and bring them to RGB in [0, 1].
 
     Args:
@@ -52,7 +59,7 @@ def to_rgb(metric: "LPIPS", **images: Tensor) -> list[Tensor]:
     return rgb
 
 
-def check(metric: "LPIPS", images: Mapping[str, Tensor]) -> None:
+def check(metric: Metric, images: Mapping[str, Tensor]) -> None:
     """Refuse what is not a batch of images; by values too, except while images are optimised, and may leave
     the range.
 

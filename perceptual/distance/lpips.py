@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from perceptual.distance import calibration as calibrations
 from perceptual.distance import compiled, pairwise, saved_folder
+from perceptual.distance import level as fast
 from perceptual.distance.hub import HubMixin
 from perceptual.distance.inputs import check, check_value_range, to_rgb
-from perceptual.distance.level import compare, unit_normalize
+from perceptual.distance.level import unit_normalize
 from perceptual.distance.reference import Reference
 from perceptual.features.backbone import Backbone
 
@@ -117,7 +118,7 @@ class LPIPS(HubMixin, nn.Module):
             ValueError: another shape, type or range, or images too small for the backbone.
         """
         x, y = to_rgb(self, x=x, y=y)
-        return self._compare(self._levels(x, y), x.shape[2:], self.spatial).sum(1, keepdim=self.spatial)
+        return self.compare(self._levels(x, y), x.shape[2:], self.spatial).sum(1, keepdim=self.spatial)
 
     def per_level(self, x: Tensor, y: Tensor) -> Tensor:
         """What each level adds to the distance, shallow to deep: (N, L), or with `spatial` (N, L, H, W).
@@ -125,7 +126,7 @@ class LPIPS(HubMixin, nn.Module):
         Arguments and errors as in `forward`.
         """
         x, y = to_rgb(self, x=x, y=y)
-        return self._compare(self._levels(x, y), x.shape[2:], self.spatial)
+        return self.compare(self._levels(x, y), x.shape[2:], self.spatial)
 
     def triplet(self, ref: Tensor, p0: Tensor, p1: Tensor) -> tuple[Tensor, Tensor]:
         """(d0, d1), the distances of p0 and of p1 from ref: `forward` twice, each image in one backbone pass.
@@ -133,11 +134,11 @@ class LPIPS(HubMixin, nn.Module):
         Arguments and errors as in `forward`.
         """
         ref, p0, p1 = to_rgb(self, ref=ref, p0=p0, p1=p1)
-        levels = self._compare(self._levels(ref, p0, p1), ref.shape[2:], self.spatial)
+        levels = self.compare(self._levels(ref, p0, p1), ref.shape[2:], self.spatial)
         d0, d1 = levels.sum(1, keepdim=self.spatial).chunk(2)
         return d0, d1
 
-    def _compare(
+    def compare(
         self, levels: Sequence[Sequence[Tensor]], size: Sequence[int], spatial: bool, compile: bool = True
     ) -> Tensor:
         """Equation 1, level by level: distances of the first maps from the second, then from the third ….
@@ -154,7 +155,7 @@ class LPIPS(HubMixin, nn.Module):
         compiling = torch.compiler.is_compiling()
         if self.compiled and compile and not compiling:
             # not once more within: where torch.compile gives up, it runs this as it is
-            return compiled.call(LPIPS._compare, self, levels, size, spatial, False)
+            return compiled.call(LPIPS.compare, self, levels, size, spatial, False)
         parts = []
         # autocast would round distances to the three digits of bfloat16, and make ties of preferences
         with torch.autocast(levels[0][0].device.type, enabled=False):
@@ -164,7 +165,9 @@ class LPIPS(HubMixin, nn.Module):
                     squares = torch.cat([(u - v).square() for v in units])  # (K·N, C, h, w)
                     part = (lin.view(-1, 1, 1) * self.dropout(squares)).sum(1, keepdim=True)
                 else:
-                    part = compare(lin, x, *others).flatten(0, 1).unsqueeze(1)  # the same, in less memory
+                    part = (
+                        fast.compare(lin, x, *others).flatten(0, 1).unsqueeze(1)
+                    )  # the same, in less memory
                 if spatial:
                     parts.append(F.interpolate(part, list(size), mode="bilinear", align_corners=False))
                 else:
@@ -213,7 +216,7 @@ class LPIPS(HubMixin, nn.Module):
             return torch.stack(parts).sum(0)
         chunks = zip(first.split(PAIRS), second.split(PAIRS), strict=True)
         pairs = ([(f[i], f[j]) for f in maps] for i, j in chunks)
-        return torch.cat([self._compare(levels, rgb.shape[2:], False).sum(1) for levels in pairs])
+        return torch.cat([self.compare(levels, rgb.shape[2:], False).sum(1) for levels in pairs])
 
     def reference(self, y: Tensor) -> "Reference":
         """The distance from y alone: an object called as ref(x) → (N,), with the features of y held.

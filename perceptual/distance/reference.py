@@ -1,20 +1,32 @@
 """Many images against one: the distance from a target whose features are held."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from perceptual.distance.inputs import to_rgb
+from perceptual.distance.inputs import Metric, to_rgb
 
-if TYPE_CHECKING:
-    from perceptual.distance.lpips import LPIPS
+
+class Comparing(Metric, Protocol):
+    """What of `LPIPS` a reference uses."""
+
+    spatial: bool
+
+    def maps(self, rgb: Tensor) -> list[Tensor]:
+        """Feature maps that are compared."""
+        ...
+
+    def compare(self, levels: Sequence[Sequence[Tensor]], size: Sequence[int], spatial: bool) -> Tensor:
+        """Distances of maps, level by level."""
+        ...
 
 
 class Reference:
     """Distance of images from one target whose features are held: what `LPIPS.reference` returns."""
 
-    def __init__(self, lpips: "LPIPS", y: Tensor) -> None:
+    def __init__(self, lpips: Comparing, y: Tensor) -> None:
         # features made in inference mode could not take part in a gradient later
         with torch.inference_mode(False), torch.no_grad():
             (rgb,) = to_rgb(lpips, y=y.clone() if y.is_inference() else y)
@@ -42,4 +54,4 @@ class Reference:
             (f, held.expand(len(rgb), -1, -1, -1))
             for f, held in zip(lpips.maps(rgb), self._maps, strict=True)
         ]
-        return lpips._compare(levels, rgb.shape[2:], lpips.spatial).sum(1, keepdim=lpips.spatial)
+        return lpips.compare(levels, rgb.shape[2:], lpips.spatial).sum(1, keepdim=lpips.spatial)

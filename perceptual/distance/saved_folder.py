@@ -19,13 +19,13 @@ from huggingface_hub import HfApi, snapshot_download
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from perceptual import __version__
 from perceptual.distance.card import card
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
 from perceptual.features.build import BUILT, build_backbone
 from perceptual.features.custom import TARGET
 from perceptual.features.names import members
+from perceptual.version import __version__
 
 FORMAT = 1
 CONFIG, MODEL, RANKING, CARD = "config.json", "model.safetensors", "ranking.safetensors", "README.md"
