@@ -6,6 +6,7 @@ from pathlib import Path
 
 import app
 import numpy as np
+import onnxruntime
 import pytest
 import pytorch_lightning as pl
 import timm
@@ -19,6 +20,8 @@ from perceptual.cli import app as command
 from perceptual.data import ManifestDataModule
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.features import custom
+from perceptual.features.build import build_backbone
+from perceptual.publish.onnx import to_onnx
 from perceptual.training.cache import CachedDataModule
 from perceptual.training.checkpoints import read_checkpoint
 
@@ -112,6 +115,38 @@ def test_the_whole_way(kind, folder, monkeypatch, capsys):
         with torch.no_grad():
             saved = LPIPS.from_pretrained(f"out{number}")(x, y)
             torch.testing.assert_close(saved, model.distance(x, y), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"name": "test_resnet", "options": {"aa_layer": "blurpc"}},
+        {"name": "torchvision:resnet18", "nodes": ["maxpool", "layer1"]},
+        {"members": ["test_resnet", "alexnet"]},
+        {"_target_": "my_nets.MyNet", "width": 6},
+    ],
+    ids=["options", "nodes", "joint", "target"],
+)
+def test_onnx_gives_the_same_distances(described, folder):
+    torch.manual_seed(0)
+    metric = LPIPS(build_backbone({**described, "weights": None}))
+    to_onnx(metric, "metric.onnx", (64, 64))
+    x, y = torch.rand(2, 3, 3, 64, 64)
+    session = onnxruntime.InferenceSession("metric.onnx")
+    (found,) = session.run(None, {"x": x.numpy(), "y": y.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(found, metric(x, y).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_variants_of_a_sweep_stand_in_one_leaderboard(folder, monkeypatch, capsys):
+    names = "test_resnet,test_resnet[aa_layer=blurpc]"
+    words = ("--multirun", "runs=sweep", f"backbone.name={names}", "backbone.weights=null", "model=lin")
+    app.run("train.py", *words, *SMALL, *RUN, "trainer.max_steps=2", monkeypatch=monkeypatch)
+    (board,) = Path("sweep").rglob("leaderboard.md")
+    said = board.read_text()
+    assert "| test_resnet |" in said
+    assert "| test_resnet[aa_layer=blurpc] |" in said
 
 
 class Pyramid(nn.Module):

@@ -17,6 +17,10 @@ def models(
         str | None,
         typer.Argument(metavar="PATTERN", help="Names to list, with * and ?.", show_default=False),
     ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Say what one network costs: 'resnet18[aa_layer=blurpc]', A+B, …"),
+    ] = None,
     json: Json = False,
     csv: Csv = False,
 ) -> None:
@@ -29,7 +33,13 @@ def models(
     Example: `perceptual models`
 
     Example: `perceptual models '*convnext*' --json`
+
+    Example: `perceptual models --variant 'resnet18[aa_layer=blurpc]'`
     """
+    if variant is not None:
+        if pattern is not None or csv:
+            raise ValueError("--variant is for one network: leave out PATTERN and --csv")
+        return _show(variant, json)
     import timm
 
     from perceptual.cli.output import print_json, print_table, write_csv
@@ -52,6 +62,34 @@ def models(
     print_table(COLUMNS, lines)
     if not pattern:
         typer.echo(f"\n{len(known) - len(rows):,} more: perceptual models '*resnet*' lists those that fit")
+
+
+def _show(variant: str, json: bool) -> None:
+    """Levels, channels, parameters and operations of a network, with random weights: none are downloaded."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from perceptual.cli.output import print_json, print_table
+    from perceptual.features.backbone import PATCH, Backbone
+
+    backbone = Backbone(variant, weights=None)
+    side = backbone.smallest_size()
+    size = backbone.input_size or ((max(PATCH, side),) * 2 if side else (PATCH, PATCH))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        maps = backbone(torch.zeros(1, 3, *size))
+    facts = {
+        "backbone": backbone.name,
+        "levels": list(backbone.out_indices),
+        "channels": list(backbone.channels),
+        f"maps of {size[0]}×{size[1]}": ["×".join(map(str, m.shape[2:])) for m in maps],
+        "parameters": sum(p.numel() for p in backbone.parameters()),
+        f"FLOPs of {size[0]}×{size[1]}": counter.get_total_flops(),
+        "smallest size": backbone.input_size[0] if backbone.input_size else side,
+    }
+    if json:
+        return print_json({key.replace(" ", "_"): value for key, value in facts.items()})
+    shown = {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in facts.items()}
+    print_table(("", ""), [(k, f"{v:,}" if isinstance(v, int) else str(v)) for k, v in shown.items()])
 
 
 def _fits(name: str, pattern: str | None) -> bool:

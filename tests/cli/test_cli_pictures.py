@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import timm
 import torch
 from PIL import Image
 
@@ -209,7 +210,23 @@ def test_a_checkpoint_says_how_sure_it_is(shell, draw, folder, ranking):
 # models and info
 
 
-def test_models_at_hand(shell, weights):
+def test_the_cost_of_a_variant(shell):
+    name = "test_resnet[aa_layer=blurpc]"
+    code, out, _ = shell("models", "--variant", name, "--json")
+    facts = json.loads(out)
+    net = timm.create_model("test_resnet", features_only=True)
+    assert (code, facts["backbone"]) == (0, name)
+    assert facts["channels"] == net.feature_info.channels()
+    assert facts["parameters"] == sum(p.numel() for p in net.parameters())
+    assert facts["FLOPs_of_64×64"] > 0
+    assert facts["maps_of_64×64"][0] == "32×32"
+    code, out, err = shell("models", "--variant", "test_resnet[aa_layr=blur]")
+    assert (code, out) == (1, "")
+    assert "has no option aa_layr" in err
+    assert shell("models", "--variant", name, "--csv")[0] == 1
+
+
+def test_models_on_this_machine(shell, weights):
     code, out, _ = shell("models", "--json")
     found = {row["backbone"]: row for row in json.loads(out)}
     assert code == 0

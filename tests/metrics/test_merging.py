@@ -53,7 +53,8 @@ def run(rank: int, world: int, directory: str) -> None:
 @pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_merged_scores_are_those_of_one_process(world, tmp_path, monkeypatch):
     monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")
-    mp.spawn(run, (world, str(tmp_path)), nprocs=world)
+    # forked: a new process would import for longer than it computes
+    mp.start_processes(run, (world, str(tmp_path)), nprocs=world, start_method="fork")
     args, subset, _ = items(world)
     expected = score(args, subset, batch=203)
     assert list(expected["jnd by subset"]) == [*(SUBSETS[i] for i in (0, 2, 3)), "mean", "micro"]

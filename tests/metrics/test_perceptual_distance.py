@@ -193,7 +193,8 @@ def run(rank, world, folder):
 
 def test_processes_are_reduced_as_one(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    mp.spawn(run, (2, str(tmp_path)), nprocs=2)
+    # forked: a new process would import for longer than it computes
+    mp.start_processes(run, (2, str(tmp_path)), nprocs=2, start_method="fork")
     distances = torch.cat([small().distance(*images(rank, count=2 + rank)) for rank in range(2)])
     for rank in range(2):
         results = torch.load(tmp_path / f"{rank}.pt")
