@@ -140,7 +140,7 @@ def test_onnx_gives_the_same_distances(described, folder):
 
 
 def test_variants_of_a_sweep_stand_in_one_leaderboard(folder, monkeypatch, capsys):
-    names = "test_resnet,test_resnet[aa_layer=blurpc]"
+    names = "test_resnet,'test_resnet[aa_layer=blurpc]'"
     words = ("--multirun", "runs=sweep", f"backbone.name={names}", "backbone.weights=null", "model=lin")
     app.run("train.py", *words, *SMALL, *RUN, "trainer.max_steps=2", monkeypatch=monkeypatch)
     (board,) = Path("sweep").rglob("leaderboard.md")

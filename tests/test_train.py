@@ -212,7 +212,12 @@ def test_a_loss_that_is_not_finite_is_one_line_and_the_last_checkpoint_stays(
 EXPERIMENTS = sorted(path.stem for path in (app.ROOT / "conf/experiment").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+SLOW = {"unseen_tune", "lpips_vgg_lin", "lpips_alex_scratch"}  # each shares its way with another
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in EXPERIMENTS]
+)
 def test_every_experiment_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for subset in ("traditional", "cnn", "mix"):
@@ -319,11 +324,11 @@ def test_evaluate_refuses_what_is_no_checkpoint(tmp_path, monkeypatch, capsys):
     "name",
     [
         "swin_tiny_patch4_window7_224",
-        "vit_tiny_patch16_224",
+        pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow),
         "vit_small_patch14_dinov2",
-        "convnext_atto",
+        pytest.param("convnext_atto", marks=pytest.mark.slow),
         "resnet18",
-        "efficientnet_lite0",
+        pytest.param("efficientnet_lite0", marks=pytest.mark.slow),
     ],
 )
 def test_any_backbone_trains_by_its_name(train, name):

@@ -46,11 +46,16 @@ def opinion_correlations(distance: Tensor, score: Tensor) -> OpinionCorrelations
     if len(distance) < FEWEST:
         raise ValueError(f"distance and score must have at least {FEWEST} items, got {len(distance)}")
     d, s = (values.detach().cpu().double().numpy() for values in (distance, score))
+    return OpinionCorrelations(*(_correlate(kind, d, s) for kind in CORRELATIONS))
+
+
+def _correlate(kind: Correlation, d: NDArray[np.float64], s: NDArray[np.float64]) -> float:
     if np.ptp(d) == 0 or np.ptp(s) == 0:
-        return OpinionCorrelations(np.nan, np.nan, np.nan)
-    srcc, krcc = stats.spearmanr(d, s).statistic, stats.kendalltau(d, s).statistic
-    plcc = stats.pearsonr(logistic_fit(d, s), s).statistic
-    return OpinionCorrelations(float(srcc), float(krcc), float(plcc))
+        return np.nan
+    if kind == "plcc":
+        return float(stats.pearsonr(logistic_fit(d, s), s).statistic)
+    ranked = {"srcc": stats.spearmanr, "krcc": stats.kendalltau}[kind]
+    return float(ranked(d, s).statistic)
 
 
 def _check(distance: Tensor, score: Tensor) -> None:
@@ -120,5 +125,5 @@ class OpinionCorrelation(TwoColumns):
         distance, score = self.kept()
         value = np.nan
         if len(distance) >= FEWEST:
-            value = getattr(opinion_correlations(distance, score), self.correlation)
+            value = _correlate(self.correlation, distance.double().numpy(), score.double().numpy())
         return tensor(value, dtype=self.float_type, device=self.device)

@@ -258,7 +258,8 @@ def test_evaluate_py_scores_methods_and_refuses_when_none_can_be(capsys, monkeyp
         run("evaluate.py", *arguments, "methods=[nonsense]", monkeypatch=monkeypatch)
 
 
-@pytest.mark.parametrize("launcher", ["basic", pytest.param("parallel", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "parallel"])
 def test_a_multirun_fills_one_folder_of_results_and_goes_on_after_a_failure(manifest, tmp_path, launcher):
     words = ["-m", "data=manifest", f"data.path={manifest.path}", "data.val_fraction=1", "data.size=32"]
     words += [f"hydra/launcher={launcher}", "methods=[nonsense],[squeezenet1_1-random],[l2,squeezenet1_1]"]

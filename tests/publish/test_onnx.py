@@ -47,7 +47,8 @@ def check(path, metric, *shapes, dtype=torch.float32):
 slow = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", ["test_resnet", pytest.param("squeezenet1_1", marks=slow)])
+@slow
+@pytest.mark.parametrize("name", ["test_resnet", "squeezenet1_1"])
 def test_onnx_of_a_cnn_takes_any_batch_and_any_size(tmp_path, name):
     metric = a_metric(name)
     to_onnx(metric, tmp_path / "model.onnx")

@@ -303,7 +303,8 @@ def scores(run: Path) -> list[float]:
         return [float(row["val/2afc/mean"]) for row in csv.DictReader(file) if row["val/2afc/mean"]]
 
 
-@pytest.mark.parametrize("epochs", [2, pytest.param(29, marks=pytest.mark.slow)])  # of 7 steps
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [2, 29])  # of 7 steps
 def test_two_processes_train_as_one(folder, epochs):
     common = (
         *("model=lin", "model.lin_init=ones", "model.dropout=0"),
