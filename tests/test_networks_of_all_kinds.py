@@ -54,7 +54,7 @@ KINDS = {
     "joint": ("backbone=joint", "backbone.members=[test_resnet,test_efficientnet]"),
     "kmeans": ("backbone._target_=my_nets.MyNet", "backbone.weights=kmeans"),
 }
-IN_SHORT = ("options", "target")
+IN_SHORT = ("target",)
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ def start(*command: str, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_without_a_key_a_run_goes_on_offline_and_holds_everything(manifest):
     words = [*SMALL, f"data.path={manifest}", "logger=wandb"]
     done = start(sys.executable, str(app.ROOT / "train.py"), *words)

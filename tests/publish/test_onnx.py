@@ -83,11 +83,11 @@ def test_same_padding_is_what_the_last_window_lacks():
         assert same_padding(side, kernel, stride, dilation) == max(last - (side - 1), 0)
 
 
+@slow
 @pytest.mark.parametrize(
     "name",
     [
-        "test_vit",
-        *(pytest.param(n, marks=slow) for n in ("swin_tiny_patch4_window7_224", "vit_tiny_patch16_224")),
+        *("test_vit", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"),
     ],
 )
 def test_onnx_of_a_transformer_takes_any_batch_of_one_size(tmp_path, name):

@@ -322,6 +322,7 @@ def test_the_processes_of_a_run_share_the_work(data, tmp_path, monkeypatch):
     torch.testing.assert_close(means_of(together), means_of(alone), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_train_py_killed_while_it_extracts_goes_on_part_by_part(tmp_path, monkeypatch):
     """By SIGKILL with a part written but not yet on record: the next run begins with that part."""
     monkeypatch.chdir(tmp_path)
