@@ -36,3 +36,15 @@ def assets() -> Path:
     if not (folder := os.environ.get("PERCEPTUAL_ASSETS")):
         pytest.skip("PERCEPTUAL_ASSETS is not set")
     return Path(folder).absolute()
+
+
+@pytest.fixture
+def alexnet(tmp_path, monkeypatch):
+    """PERCEPTUAL_WEIGHTS with random weights of AlexNet; the folder."""
+    from networks import write_weights  # imports the lpips package
+
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    write_weights(folder, "alexnet")
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(folder))
+    return folder

@@ -20,11 +20,12 @@ from perceptual.distance import saved_folder
 from perceptual.features import networks
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
+from perceptual.features.build import KMEANS
+from perceptual.features.timm_networks import SCHEMES
 
 FOLDER = Path(__file__).parent / "calibrations"
-DEFAULT, UNCALIBRATED, RANDOM, KMEANS = "default", "uncalibrated", "random", "kmeans"
+DEFAULT, UNCALIBRATED, RANDOM = "default", "uncalibrated", "random"
 PUBLISHED = "v0.1"  # what `default` means where it exists
-SCHEMES = "hf-hub:|hf_hub:|local-dir:"  # of names with slashes
 SEED = 0  # of the weights of `NAME-random`
 
 
@@ -71,7 +72,7 @@ class Calibration(NamedTuple):
 
 def split(name: str) -> tuple[str, str]:
     """`vgg-v0.0` → (`vgg16`, `v0.0`), and likewise the other words above; else (name, `default`)."""
-    if "/" in name and not re.match(SCHEMES, name):
+    if "/" in name and not name.startswith(SCHEMES):
         return name, DEFAULT  # a path or owner/name
     match = re.fullmatch(rf"(.+)-(v\d+\.\d+|{UNCALIBRATED}|{RANDOM}|{KMEANS})", name)
     return (networks.resolve(match[1]), match[2]) if match else (networks.resolve(name), DEFAULT)

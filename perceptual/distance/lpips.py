@@ -165,9 +165,8 @@ class LPIPS(HubMixin, nn.Module):
                     squares = torch.cat([(u - v).square() for v in units])  # (K·N, C, h, w)
                     part = (lin.view(-1, 1, 1) * self.dropout(squares)).sum(1, keepdim=True)
                 else:
-                    part = (
-                        fast.compare(lin, x, *others).flatten(0, 1).unsqueeze(1)
-                    )  # the same, in less memory
+                    # the same in less memory
+                    part = fast.compare(lin, x, *others).flatten(0, 1).unsqueeze(1)
                 if spatial:
                     parts.append(F.interpolate(part, list(size), mode="bilinear", align_corners=False))
                 else:

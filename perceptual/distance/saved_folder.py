@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from perceptual.distance.card import card
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
-from perceptual.features.build import BUILT, build_backbone
-from perceptual.features.custom import TARGET
+from perceptual.features.build import build_backbone
+from perceptual.features.custom import BUILT, TARGET
 from perceptual.features.names import members
 from perceptual.version import __version__
 

@@ -21,7 +21,6 @@ Classic distances, checkpoints and timm take seconds to import: they are importe
 
 import difflib
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +33,9 @@ from perceptual.distance.compiled import check_compiler
 from perceptual.distance.lpips import LPIPS
 from perceptual.features import networks
 from perceptual.features.backbone import Precision, check_precision
+from perceptual.features.build import KMEANS
 from perceptual.features.names import parse
+from perceptual.features.timm_networks import SCHEMES
 from perceptual.ranking import restore
 
 WILDCARD = "timm:"
@@ -77,7 +78,7 @@ def load(method: str) -> Method:
         path = Path(method).expanduser()
         return _from_checkpoint(path) if path.suffix == ".ckpt" else _from_folder(method)
     name, said = calibrations.split(method)
-    if said == calibrations.KMEANS:
+    if said == KMEANS:
         return Method(_kmeans(name))
     if _is_network(name):
         return Method(LPIPS(method))
@@ -174,7 +175,7 @@ def is_path(method: str) -> bool:
     """Whether a method name is a path or `owner/name`: it ends in `.ckpt` or has a slash, and no scheme."""
     if method.endswith(".ckpt"):
         return True
-    return os.sep in method and not re.search(rf"(^|\+)({calibrations.SCHEMES})", method)
+    return os.sep in method and not any(part.startswith(SCHEMES) for part in method.split(networks.JOINT))
 
 
 def _split(method: str) -> tuple[str, str]:
@@ -217,7 +218,6 @@ def _kmeans(name: str) -> LPIPS:
     from perceptual.data.synthetic.photographs import packaged
     from perceptual.features.kmeans import initialize
 
-    networks.check_name(name)
     backbone = calibrations.random_backbone(name)
     initialize(backbone, patches(packaged(), KMEANS_IMAGES, seed=0))
     return LPIPS(backbone, lin=None)

@@ -152,7 +152,7 @@ class Backbone(nn.Module):
         backbone = cls.__new__(cls)
         nn.Module.__init__(backbone)
         backbone.name = str(name or getattr(network, "name", None) or type(network).__name__)
-        backbone.spec = {"built": backbone.name, "weights": "given" if learned else None}
+        backbone.spec = {custom.BUILT: backbone.name, "weights": "given" if learned else None}
         backbone.precision = "32-true"
         mean, std = (
             [float(value) for value in torch.as_tensor(getattr(network, key, default)).flatten()]

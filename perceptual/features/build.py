@@ -12,7 +12,6 @@ from perceptual.features.backbone import Backbone
 from perceptual.features.names import JOINT, Name
 
 KMEANS = "kmeans"  # weights that are made of images, by `kmeans.initialize`
-BUILT = "built"  # in a description: the name of a network that was passed as an object
 # with `_target_`, what is said of the network and not to it
 ABOUT = {"weights": "given", "prefix": "", "input_size": None}
 # what a description says even if it is nothing
@@ -26,7 +25,7 @@ def describe(network: str | Mapping[str, Any] | nn.Module) -> dict[str, Any]:
     if isinstance(network, Backbone):
         return dict(network.spec)
     if isinstance(network, nn.Module):
-        return {BUILT: str(getattr(network, "name", None) or type(network).__name__)}
+        return {custom.BUILT: str(getattr(network, "name", None) or type(network).__name__)}
     if isinstance(network, str):
         return {"name": network}
     return {key: value for key, value in network.items() if value not in (None, "", {}) or key in PLAIN}
@@ -56,20 +55,19 @@ def build_backbone(
     if isinstance(described, nn.Module):
         return Backbone.of(described, trainable=trainable, learned=not scratch)
     spec = describe(described)
-    if BUILT in spec:
+    if custom.BUILT in spec:
         raise ValueError(
-            f"the network {spec[BUILT]} was passed as an object, which no file holds: pass it again, "
+            f"the network {spec[custom.BUILT]} was passed as an object, which no file holds: pass it again, "
             "backbone=network"
         )
     if scratch:
         spec["weights"] = None
-    if spec.get(custom.TARGET) is not None:
+    if custom.TARGET in spec:
         return _custom(spec, trainable, trusted)
-    spec.pop(custom.TARGET, None)
     if members := spec.pop("members", None):
         spec["name"] = JOINT.join(members)
     if nodes := spec.pop("nodes", None):
-        spec["options"] = {**(spec.get("options") or {}), "nodes": list(nodes)}
+        spec["options"] = {**spec.get("options", {}), "nodes": list(nodes)}
     if not spec.get("name"):
         raise ValueError("a backbone needs a name, or members of several networks as one")
     if spec.get("weights") == KMEANS:

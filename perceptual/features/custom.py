@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 TARGET = "_target_"
+BUILT = "built"  # in a description: the name of a network that was passed as an object
 SIZES = ((64, 64), (96, 80))  # that a network is tried with: channels are what does not change with the size
 _imported: set[str] = set()
 

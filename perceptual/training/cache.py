@@ -30,7 +30,7 @@ from perceptual.data.items.pairs import PairDataset
 from perceptual.data.items.triplets import TripletDataset
 from perceptual.data.loading import Batches, loader, val_loaders
 from perceptual.distance.lpips import LPIPS
-from perceptual.features.build import BUILT
+from perceptual.features.custom import BUILT
 from perceptual.features.joint import Joint
 from perceptual.training.differences import DifferenceBatch, PairDifferenceBatch, mean_differences
 

@@ -55,16 +55,6 @@ def a_metric(seed=0, **arguments):
     return calibrate(LPIPS(Backbone("test_resnet", weights=None), lin=None, **arguments), seed)
 
 
-@pytest.fixture
-def alexnet(tmp_path, monkeypatch):
-    """PERCEPTUAL_WEIGHTS with random weights of AlexNet; the folder."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    write_weights(folder, "alexnet")
-    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(folder))
-    return folder
-
-
 def change_json(path, **changes):
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, **changes}))

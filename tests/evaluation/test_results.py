@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from killing import in_process
 
 from perceptual.evaluation.results import DataResults, find, folder_name, publish, read
 
@@ -21,16 +22,6 @@ def write_all(folder, size=1000):
     results = DataResults(folder)
     for method in METHODS:
         results.write({"method": method, "writer": os.getpid()}, arrays(method, size))
-
-
-def in_process(work):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return pid
 
 
 def check(folder):
