@@ -22,6 +22,7 @@ from perceptual.data import (
     TwoAFCDataModule,
 )
 from perceptual.data.items import splits
+from perceptual.data.items.opinions import LARGER_IS
 from perceptual.data.loading import at_least
 from perceptual.data.modules.bapps import BAPPS_TRAIN, BAPPS_VAL
 from perceptual.distance.lpips import FORMS
@@ -40,6 +41,7 @@ Schedule = Enum("Schedule", settings.SCHEDULES)  # type: ignore[misc]
 Augmentation = Enum("Augmentation", settings.AUGMENTATIONS)  # type: ignore[misc]
 Precision = Enum("Precision", PRECISIONS)  # type: ignore[misc]
 SplitBy = Enum("SplitBy", get_args(splits.SplitBy))  # type: ignore[misc]
+LargerIs = Enum("LargerIs", list(LARGER_IS))  # type: ignore[misc]
 NEED_IMAGES = {"flip", "crop", "light"}  # augmentations that cached features cannot have
 Cache = Enum("Cache", ["on", "off"])
 
@@ -72,12 +74,14 @@ class DataConfig:
     """What the data modules of triplets have in common."""
 
     _target_: str = MISSING
-    size: int = default_of(TwoAFCDataModule, "size")
+    size: int | None = default_of(TwoAFCDataModule, "size")  # null: images keep their sizes
+    shorter_side: int | None = default_of(TwoAFCDataModule, "shorter_side")
     batch_size: int = default_of(TwoAFCDataModule, "batch_size")
     num_workers: int | None = default_of(TwoAFCDataModule, "num_workers")
     weight_by_votes: bool = default_of(TwoAFCDataModule, "weight_by_votes")
     seed: int = "${seed}"  # type: ignore[assignment]  # OmegaConf resolves and checks it
     jnd: str | None = default_of(TwoAFCDataModule, "jnd")
+    crop: int | None = default_of(TwoAFCDataModule, "crop")
     cache: Cache = Cache.on  # train.py: compute the features of a frozen backbone once, and keep them
 
 
@@ -118,7 +122,8 @@ class JNDConfig:
     _target_: str = "perceptual.data.JNDDataModule"
     root: str = MISSING
     subsets: list[str] | None = None
-    size: int = default_of(JNDDataModule, "size")
+    size: int | None = default_of(JNDDataModule, "size")  # null: images keep their sizes
+    shorter_side: int | None = default_of(JNDDataModule, "shorter_side")
     batch_size: int = default_of(JNDDataModule, "batch_size")
     num_workers: int | None = default_of(JNDDataModule, "num_workers")
 
@@ -129,7 +134,23 @@ class OpinionConfig:
 
     _target_: str = "perceptual.data.OpinionDataModule"
     path: str = MISSING
-    size: int = default_of(OpinionDataModule, "size")
+    size: int | None = default_of(OpinionDataModule, "size")  # null: images keep their sizes
+    shorter_side: int | None = default_of(OpinionDataModule, "shorter_side")
+    batch_size: int = default_of(OpinionDataModule, "batch_size")
+    num_workers: int | None = default_of(OpinionDataModule, "num_workers")
+    larger: LargerIs | None = None
+    layout: str = default_of(OpinionDataModule, "layout")
+
+
+@dataclass
+class PublishedConfig:
+    """A published set of opinions, for `evaluate.py`."""
+
+    _target_: str = "perceptual.data.modules.opinions.published"
+    name: str = MISSING
+    root: str = MISSING
+    size: int | None = default_of(OpinionDataModule, "size")
+    shorter_side: int | None = default_of(OpinionDataModule, "shorter_side")
     batch_size: int = default_of(OpinionDataModule, "batch_size")
     num_workers: int | None = default_of(OpinionDataModule, "num_workers")
 
@@ -226,6 +247,7 @@ def register() -> None:
         ("manifest", ManifestConfig),
         ("jnd", JNDConfig),
         ("opinions", OpinionConfig),
+        ("published", PublishedConfig),
     ):
         store(group="schema/data", name=name, node=node)
 
@@ -247,6 +269,11 @@ def check(cfg: DictConfig) -> None:
     if cfg.trainer.strategy == fsdp.NAME and "ema" in cfg.callbacks:
         raise ValueError(f"strategy={fsdp.NAME} does not average weights: leave out averaging")
     cached = cfg.data.cache is Cache.on and cfg.model.variant.name == "lin"
+    if cached and cfg.data.crop is not None:
+        raise ValueError(
+            f"data.crop={cfg.data.crop} needs images, and a frozen backbone's features are cached: add "
+            "data.cache=off"
+        )
     if cached and (
         needing := [change.name for change in cfg.model.augmentation if change.name in NEED_IMAGES]
     ):

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from perceptual.data import JNDDataModule, OpinionDataModule, TwoAFCDataModule
-from perceptual.data.images import ImageFiles
+from perceptual.data.images import ON_DISK
 from perceptual.data.items.distinct import DistinctPairs
 from perceptual.data.items.opinions import OpinionDataset
 from perceptual.data.items.pairs import PairDataset
+from perceptual.data.items.table import at
 from perceptual.data.items.triplets import TripletDataset
 from perceptual.data.loading import Batches, loader
 from perceptual.distance.compiled import check_compiler
@@ -84,7 +85,7 @@ def evaluate(
     place.write_items(*_items(judged, data.fingerprint(), data.describe()))
     names = list(dict.fromkeys(identity(method, precision) for method in grammar.expand(methods)))
     missing = [name for name in names if not place.has(name)]
-    group = GROUP if isinstance(judged.images, ImageFiles) else 1
+    group = GROUP if isinstance(judged.images, ON_DISK) else 1
     for start in range(0, len(missing), group):
         build = partial(grammar.build, precision=precision, compile=compile)
         _evaluate_group(missing[start : start + group], build, judged, batches, place, torch.device(device))
@@ -158,7 +159,7 @@ def _evaluate_group(
 def _measure(distances: dict[str, nn.Module], data: Judged, batches: Batches[Any]) -> dict[str, Measured]:
     pairs = DistinctPairs(data)
     images_recur = len(pairs.pairs.unique()) * RECURRING <= pairs.pairs.numel()
-    in_memory = not isinstance(data.images, ImageFiles)
+    in_memory = not isinstance(data.images, ON_DISK)
     by_pair = {
         name: _measure_by_image(distance, pairs)
         for name, distance in distances.items()
@@ -241,7 +242,7 @@ def _row(method: str, data: Judged, device: torch.device) -> Row:
     return {
         "method": method,
         "names": NAMES,
-        "size": data.images.shape[-1],
+        "size": at(data.images),
         **provenance.surroundings(device),
     }
 
@@ -254,7 +255,7 @@ def _items(data: Judged, fingerprint: str, description: str) -> tuple[Row, Array
         "name": f"{kind}-{fingerprint[:8]}",
         "fingerprint": fingerprint,
         "description": description,
-        "size": data.images.shape[-1],
+        "size": at(data.images),
         "subsets": list(table.subsets),
         "counts": np.bincount(table.subset, minlength=len(table.subsets)).tolist(),
     }

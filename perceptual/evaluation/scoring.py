@@ -14,6 +14,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from perceptual.data.loading import Batches
 from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -53,8 +54,18 @@ def measure(distances: Mapping[str, Distance], batches: Iterable[Any]) -> dict[s
                 measured[name].seconds += time.perf_counter() - start
     for name, result in measured.items():
         if not result.error:
-            result.columns = [np.concatenate(column) for column in zip(*parts[name], strict=True)]
+            columns = [np.concatenate(column) for column in zip(*parts[name], strict=True)]
+            result.columns = [_in_order(column, batches) for column in columns]
     return measured
+
+
+def _in_order(column: np.ndarray, batches: Iterable[Any]) -> np.ndarray:
+    """What batches gave in their order, in that of the items: images in their own sizes come by size."""
+    if not isinstance(batches, Batches):
+        return column
+    in_order = np.empty_like(column)
+    in_order[batches.sampler.order()] = column
+    return in_order
 
 
 @torch.no_grad()

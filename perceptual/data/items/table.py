@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, TypeVar, get_args
 
 import numpy as np
 
-from perceptual.data.images import Images, image_digests, open_images
+from perceptual.data.images import Images, image_digests, open_images, sizes_of
 from perceptual.data.native import NativeFiles, NativeImages, check_alike, resolution
 
 AnyTable = TypeVar("AnyTable", bound="Table")
@@ -67,6 +67,32 @@ class Table:
                 + f", but the images are already open at {at(images)} (a store has the size it was packed at)"
             )
         return self
+
+    def sizes(self, crop: int | None = None) -> np.ndarray | None:
+        """Height and width of the images of each item, (N, 2), where they keep their sizes; else None.
+
+        Args:
+            crop: side of squares that are cropped from them, which have one size then.
+
+        Raises:
+            ValueError: images of an item differ in size, or some are smaller than `crop`.
+        """
+        if isinstance(self.images, list):
+            raise RuntimeError("call open() before sizes()")
+        if crop is not None:
+            small = (sizes_of(self.images) < crop).any(1)
+            small &= np.isin(np.arange(len(small)), self.items())
+            if small.any():
+                height, width = sizes_of(self.images)[small.argmax()]
+                raise ValueError(
+                    f"crop={crop} needs images of at least {crop}×{crop} pixels; {small.sum():,} are smaller, "
+                    f"the first is {width}×{height}"
+                )
+            return None
+        if not isinstance(self.images, (NativeImages, NativeFiles)):
+            return None
+        check_alike(self.roles, self.items(), self.images.sizes, [])
+        return self.images.sizes[getattr(self, self.roles[0])]
 
     def take(self: AnyTable, rows: np.ndarray) -> AnyTable:
         """The items that a mask (N,) or indices choose, over the same images."""

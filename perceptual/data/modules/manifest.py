@@ -39,14 +39,16 @@ class ManifestDataModule(TwoAFCDataModule):
         split_by: SplitBy = "image",
         val_fraction: float = 0.3,
         split_seed: int = 0,
-        size: int = 64,
+        size: int | None = 64,
         batch_size: int = 50,
         num_workers: int | None = None,
         weight_by_votes: bool = False,
         seed: int = 0,
         jnd: str | None = None,
+        shorter_side: int | None = None,
+        crop: int | None = None,
     ) -> None:
-        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd)
+        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd, shorter_side, crop)
         if split_by not in SPLIT_BY:
             raise ValueError(f"split_by must be one of {', '.join(SPLIT_BY)}, got {split_by!r}")
         if not 0 < val_fraction <= 1:
@@ -70,7 +72,7 @@ class ManifestDataModule(TwoAFCDataModule):
         else:
             train, val = SPLIT_BY[self.split_by](table, self.val_fraction, self.split_seed)
         how = self._say(table, len(table) - train.sum() - val.sum())
-        table = table.open(self.size)
+        table = table.open(self.size, self.shorter_side)
         return table.take(train), table.take(val), how
 
     def _table(self) -> TripletTable:

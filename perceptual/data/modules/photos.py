@@ -28,14 +28,19 @@ class PhotosDataModule(TwoAFCDataModule):
         self,
         count_train: int = 4000,
         count_val: int = 1000,
-        size: int = 64,
+        size: int | None = 64,
         batch_size: int = 50,
         num_workers: int | None = None,
         weight_by_votes: bool = False,
         seed: int = 0,
         jnd: str | None = None,
+        shorter_side: int | None = None,
+        crop: int | None = None,
     ) -> None:
-        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd)
+        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd, shorter_side, crop)
+        if size is None:
+            raise ValueError("data=photos makes squares: size must be their side, not null")
+        self.side = size
         at_least("count_train", count_train, 1)
         at_least("count_val", count_val, 1)
         self.count_train = count_train
@@ -43,11 +48,11 @@ class PhotosDataModule(TwoAFCDataModule):
 
     def read_train(self) -> TripletTable:
         """Triplets of the training photographs."""
-        return make_triplets(packaged(TRAIN_PHOTOS), self.count_train, seed=0, size=self.size)
+        return make_triplets(packaged(TRAIN_PHOTOS), self.count_train, seed=0, size=self.side)
 
     def read_val(self) -> TripletTable:
         """Triplets of the held-out photographs."""
-        return make_triplets(packaged(VAL_PHOTOS), self.count_val, seed=1, size=self.size)
+        return make_triplets(packaged(VAL_PHOTOS), self.count_val, seed=1, size=self.side)
 
     def source(self) -> str:
         """Photographs and the simulated observer."""
