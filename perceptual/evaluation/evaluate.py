@@ -35,6 +35,7 @@ from perceptual.metrics import (
     PerSubset,
     opinion_correlations,
 )
+from perceptual.metrics.opinion_protocol import opinion_protocol
 from perceptual.training.differences import mean_differences, weigh
 
 GROUP = 8  # networks held at once where images have to be decoded for every reading
@@ -197,7 +198,12 @@ def _scores(columns: Sequence[np.ndarray], data: Judged) -> Row:
     table = data.table
     answer = torch.from_numpy(getattr(table, table.answer))
     if isinstance(data, OpinionDataset):
-        return _correlations(tensors[0], answer, torch.from_numpy(table.subset), table.subsets)
+        reference = getattr(table, table.roles[0])
+        protocol = opinion_protocol(columns[0], answer.numpy(), reference)
+        return {
+            **_correlations(tensors[0], answer, torch.from_numpy(table.subset), table.subsets),
+            "protocol": {name: {by: list(e) for by, e in of.items()} for name, of in protocol.items()},
+        }
     metrics: dict[str, Metric] = {"scores": METRICS[KINDS[type(data)]]()}
     if isinstance(data, TripletDataset):
         metrics["majority"] = MajorityAccuracy()

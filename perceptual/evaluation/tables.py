@@ -14,10 +14,15 @@ from perceptual.evaluation import published
 from perceptual.evaluation.board import Board, Entry
 from perceptual.evaluation.results import Row
 from perceptual.evaluation.scoring import JND
+from perceptual.metrics.opinion_protocol import STATISTICS
 
 NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %", "opinion": "SRCC × 100"}
 NARROWEST, NUMBER, GAP = 12, 5, 2  # characters of a name, a number, and between columns
 TIED = " ≈"  # marks what does not differ significantly from the best
+PROTOCOL = (
+    "SRCC, KRCC, and PLCC and RMSE after the logistic of four and of five parameters, over all images and as the mean "
+    "within references, with 95 % intervals by bootstrap over references. RMSE has the unit of the scores."
+)
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
     "th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}"
@@ -93,7 +98,12 @@ def markdown(board: Board) -> str:
     rows = [_header(board), *_body(board)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|--:|:--" + "|--:" * (len(rows[0]) - 2) + "|")
-    return "\n".join([f"### {_title(board)}", "", *lines, "", *_notes(board)]) + "\n"
+    more = []
+    if protocol := protocol_rows(board):
+        more = ["| " + " | ".join(row) + " |" for row in protocol]
+        more.insert(1, "|:--" + "|--:" * (len(protocol[0]) - 1) + "|")
+        more = ["", *more, "", PROTOCOL]
+    return "\n".join([f"### {_title(board)}", "", *lines, *more, "", *_notes(board)]) + "\n"
 
 
 def terminal(board: Board, rows: int = 20) -> Table:
@@ -121,9 +131,27 @@ def html_page(boards: Sequence[Board]) -> str:
         ]
         notes = [f"<p>{html.escape(note)}</p>" for note in _notes(board) if note]
         title = html.escape(_title(board))
-        parts += [f"<h2>{title}</h2>\n<table>\n<tr>{header}</tr>", *body, "</table>", *notes]
+        parts += [f"<h2>{title}</h2>\n<table>\n<tr>{header}</tr>", *body, "</table>"]
+        if protocol := protocol_rows(board):
+            cells = [[html.escape(cell) for cell in row] for row in protocol]
+            parts += ["<table>", "<tr>" + "".join(f"<th>{cell}</th>" for cell in cells[0]) + "</tr>"]
+            parts += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells[1:]]
+            parts += ["</table>", f"<p>{html.escape(PROTOCOL)}</p>"]
+        parts += notes
     head = f'<meta charset="utf-8"><title>Perceptual distances</title><style>{STYLE}</style>'
     return f"<!doctype html>\n{head}\n" + "\n".join(parts) + "\n"
+
+
+def protocol_rows(board: Board) -> list[list[str]]:
+    """How image-quality studies report opinions: a header, then a row for each method; [] of other kinds."""
+    entries = [entry for entry in board.entries if "protocol" in entry.row]
+    if not entries:
+        return []
+    rows = [["method", *(f"{name}, {by}" for name in STATISTICS for by in ("all", "within"))]]
+    for entry in entries:
+        estimates = [entry.row["protocol"][name][by] for name in STATISTICS for by in ("all", "within")]
+        rows.append([called(board, entry.row), *(f"{v:.3f} ({low:.3f} – {high:.3f})" for v, low, high in estimates)])
+    return rows
 
 
 def _title(board: Board) -> str:

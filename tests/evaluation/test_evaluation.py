@@ -302,7 +302,7 @@ def test_people_are_shown_beside_methods(manifest):
 def opinions(tmp_path):
     """Three references, each blurred ever more; the score is how much, on another scale."""
     rng = np.random.default_rng(0)
-    lines = ["ref,dist,score,subset"]
+    lines = ["ref,dist,dmos,subset"]
     for number in range(3):
         noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
         for strength in range(8):
@@ -342,5 +342,5 @@ def test_opinion_scores_are_correlated_by_the_same_command(opinions, monkeypatch
 def test_a_manifest_of_opinions_needs_finite_scores(opinions):
     opinions.write_text(opinions.read_text().replace(",210,", ",inf,"))
     data = OpinionDataModule(str(opinions))
-    with pytest.raises(ValueError, match=r"score must be a number that is finite; 3 of 24 are not"):
+    with pytest.raises(ValueError, match=r"dmos must be a number that is finite; 3 of 24 are not"):
         data.setup()
