@@ -116,6 +116,19 @@ class ManifestConfig(DataConfig):
 
 
 @dataclass
+class AnswersConfig(DataConfig):
+    """A published set of choices, which is closer?"""
+
+    _target_: str = "perceptual.data.modules.manifest.published"
+    name: str = MISSING
+    root: str = MISSING
+    size: int | None = None
+    split_by: SplitBy = SplitBy[default_of(ManifestDataModule, "split_by")]
+    val_fraction: float = default_of(ManifestDataModule, "val_fraction")
+    split_seed: int = "${seed}"  # type: ignore[assignment]
+
+
+@dataclass
 class JNDConfig:
     """Pairs that people called the same or not, for `evaluate.py`."""
 
@@ -248,6 +261,7 @@ def register() -> None:
         ("jnd", JNDConfig),
         ("opinions", OpinionConfig),
         ("published", PublishedConfig),
+        ("answers", AnswersConfig),
     ):
         store(group="schema/data", name=name, node=node)
 

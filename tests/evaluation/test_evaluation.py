@@ -94,7 +94,7 @@ def test_where_images_recur_each_goes_through_the_backbone_once(manifest, tmp_pa
     if kind == "opinion":
         # each pair one way round: d(a, b) = d(b, a) are ties, which rounding may break and so move a rank
         rows = [f"grain/{a}.png,grain/{b}.png,{a * b % 5}" for b in range(7) for a in range(b)]
-        (tmp_path / "dmos.csv").write_text("\n".join(["ref,dist,score", *rows]) + "\n")
+        (tmp_path / "dmos.csv").write_text("\n".join(["ref,dist,dmos", *rows]) + "\n")
         data = OpinionDataModule(str(tmp_path / "dmos.csv"), size=32)
         data.setup("validate")
     lpips, passes = LPIPS("squeezenet1_1", None), []
