@@ -62,6 +62,12 @@ def pack(
         typer.Argument(help="The store; for BAPPS a folder with one store for `2afc` and one for `jnd`."),
     ],
     size: Size = 64,
+    native: Annotated[
+        bool, typer.Option("--native", help="Keep the sizes of the images, instead of squares.")
+    ] = False,
+    shorter_side: Annotated[
+        int | None, typer.Option(min=8, help="Resize the shorter side to so many pixels, keeping the shape.")
+    ] = None,
     skip_unusable: Annotated[
         bool,
         typer.Option(
@@ -81,11 +87,15 @@ def pack(
     from perceptual.data.readers.detect import read_origin
     from perceptual.data.writers.stores import pack as pack_table
 
+    shown = f"{size}×{size}"
+    if native or shorter_side:
+        shown = "their own sizes" if shorter_side is None else f"shorter side {shorter_side}"
     for half, table in read_origin(src).items():
-        info = pack_table(table, dst / half, str(src), size, skip_unusable, workers)
+        side = None if native or shorter_side else size
+        info = pack_table(table, dst / half, str(src), side, skip_unusable, workers, shorter_side)
         for problem in info.skipped:
             typer.echo(f"left out: {problem}", err=True)
-        typer.echo(f"{dst / half}: {info.items:,} {info.kind}, {info.images:,} images of {size}×{size}")
+        typer.echo(f"{dst / half}: {info.items:,} {info.kind}, {info.images:,} images of {shown}")
 
 
 @app.command("make-triplets")

@@ -126,6 +126,23 @@ def write_pixels(array: str, rows: range, paths: Sequence[str], size: int) -> li
     return found
 
 
+def write_native(
+    array: str, starts: Sequence[int], paths: Sequence[str], shorter_side: int | None
+) -> list[bytes | str]:
+    """Decode files into a flat `.npy` (B,) uint8, each at its start; returns as `write_pixels`."""
+    flat = np.lib.format.open_memmap(array, mode="r+")
+    found: list[bytes | str] = []
+    for start, path in zip(starts, paths, strict=True):
+        try:
+            pixels = read_pixels(path, None, shorter_side)
+        except ValueError as error:
+            found.append(str(error))
+        else:
+            flat[start : start + pixels.size] = pixels.ravel()
+            found.append(pixel_digest(pixels))
+    return found
+
+
 def pixel_digest(pixels: np.ndarray) -> bytes:
     """SHA-256 of the pixels (3, S, S) uint8, 32 bytes."""
     return sha256(np.ascontiguousarray(pixels).data).digest()

@@ -8,6 +8,7 @@ from torch.utils.data import Sampler
 
 PIXELS = 2**22  # of all images of a batch of one size: a few hundred MB of AlexNet's maps, 3 GB of VGG16's
 
+
 class EpochBatches(Sampler[np.ndarray]):
     """Indices of the items of each batch, in order, or shuffled by `seed` and the epoch.
 
@@ -95,7 +96,9 @@ class EpochBatches(Sampler[np.ndarray]):
 
     def order(self) -> np.ndarray:
         """Items in the order of the epoch's batches, (N,)."""
-        order = np.concatenate([rows[self._shuffled(len(rows), i)] for i, (rows, _) in enumerate(self._groups)])
+        order = np.concatenate(
+            [rows[self._shuffled(len(rows), i)] for i, (rows, _) in enumerate(self._groups)]
+        )
         if self.seed is None or len(self._groups) == 1:
             return order
         batches = np.split(order, self._ends[:-1])
@@ -104,9 +107,7 @@ class EpochBatches(Sampler[np.ndarray]):
     def _split(self) -> np.ndarray:
         """Where batches end, those of the first group first."""
         counts = [
-            min(most, len(rows) - start)
-            for rows, most in self._groups
-            for start in range(0, len(rows), most)
+            min(most, len(rows) - start) for rows, most in self._groups for start in range(0, len(rows), most)
         ]
         return np.cumsum(counts, dtype=np.int64)
 

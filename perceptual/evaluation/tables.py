@@ -150,7 +150,9 @@ def protocol_rows(board: Board) -> list[list[str]]:
     rows = [["method", *(f"{name}, {by}" for name in STATISTICS for by in ("all", "within"))]]
     for entry in entries:
         estimates = [entry.row["protocol"][name][by] for name in STATISTICS for by in ("all", "within")]
-        rows.append([called(board, entry.row), *(f"{v:.3f} ({low:.3f} – {high:.3f})" for v, low, high in estimates)])
+        rows.append(
+            [called(board, entry.row), *(f"{v:.3f} ({low:.3f} – {high:.3f})" for v, low, high in estimates)]
+        )
     return rows
 
 

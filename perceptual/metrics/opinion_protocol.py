@@ -105,7 +105,9 @@ def opinion_protocol(
     within, within_drawn = np.full(len(STATISTICS), np.nan), np.full((1, len(STATISTICS)), np.nan)
     if len(parts):
         within = parts.mean(0)
-        within_drawn = np.array([parts[rng.integers(len(parts), size=len(parts))].mean(0) for _ in range(draws)])
+        within_drawn = np.array(
+            [parts[rng.integers(len(parts), size=len(parts))].mean(0) for _ in range(draws)]
+        )
     return {
         name: {
             "all": _estimate(whole[i], np.array(drawn)[:, i]),

@@ -29,7 +29,9 @@ def tid2013(root):
 def kadid10k(root):
     for name in ("I01.png", "I01_01_01.png", "I01_01_05.png"):
         picture(root / "images" / name)
-    (root / "dmos.csv").write_text("dist_img,ref_img,dmos,var\nI01_01_01.png,I01.png,4.57,0.5\nI01_01_05.png,I01.png,1.2,0.4\n")
+    (root / "dmos.csv").write_text(
+        "dist_img,ref_img,dmos,var\nI01_01_01.png,I01.png,4.57,0.5\nI01_01_05.png,I01.png,1.2,0.4\n"
+    )
     return [-4.57, -1.2], ["I01.png"] * 2
 
 
@@ -87,7 +89,9 @@ def test_published_opinions(tmp_path, name):
 
 @pytest.mark.parametrize("name", OPINIONS)
 def test_a_set_without_its_scores_says_where_to_get_it(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=rf"which {name} has; get the set from http.*nothing is downloaded"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"which {name} has; get the set from http.*nothing is downloaded"
+    ):
         OPINIONS[name](tmp_path)
 
 
@@ -124,7 +128,10 @@ def test_clic(tmp_path):
 
 
 def test_pieapp(tmp_path):
-    for split, column in (("train", "raw preference for A, processed preference for A"), ("test", "preference for A")):
+    for split, column in (
+        ("train", "raw preference for A, processed preference for A"),
+        ("test", "preference for A"),
+    ):
         folder = tmp_path / "labels" / split
         folder.mkdir(parents=True)
         extra = "0.9,0.7" if split == "train" else "0.25"

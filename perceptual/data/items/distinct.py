@@ -73,9 +73,7 @@ class DistinctPairs(Dataset[ImagePair]):
 
     def loader(self, batch_size: int) -> Batches[ImagePair]:
         """Batches of pairs, in order; those of images in their own sizes by size, see `EpochBatches`."""
-        return Batches(
-            self, batch_size, shared=False, ahead=isinstance(self.images, NativeFiles)
-        )
+        return Batches(self, batch_size, shared=False, ahead=isinstance(self.images, NativeFiles))
 
     def to_items(self, distance: np.ndarray) -> list[np.ndarray]:
         """(d0, d1) of triplets, else (distance,), (N,) each in the items' order, from that of each pair."""

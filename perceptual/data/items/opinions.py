@@ -67,9 +67,7 @@ class OpinionDataset(Dataset[OpinionBatch]):
 
     images_per_item = 2
 
-    def __init__(
-        self, table: OpinionTable, size: int | None, shorter_side: int | None = None
-    ) -> None:
+    def __init__(self, table: OpinionTable, size: int | None, shorter_side: int | None = None) -> None:
         self.table = table.open(size, shorter_side)
         self.images: Images = self.table.images  # type: ignore[assignment]
         self.sizes = self.table.sizes()

@@ -60,9 +60,7 @@ class PairDataset(Dataset[PairBatch]):
 
     images_per_item = 2
 
-    def __init__(
-        self, table: PairTable, size: int | None = 64, shorter_side: int | None = None
-    ) -> None:
+    def __init__(self, table: PairTable, size: int | None = 64, shorter_side: int | None = None) -> None:
         self.table = table.open(size, shorter_side)
         self.images: Images = self.table.images  # type: ignore[assignment]
         self.sizes = self.table.sizes()

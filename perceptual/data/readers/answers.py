@@ -45,7 +45,10 @@ def read_mucped23(root: str | Path) -> TripletTable:
 def read_clic(root: str | Path) -> TripletTable:
     """CLIC's perceptual track: rows of original, A, B and 0 (A is closer) or 1, names relative to the folder."""
     root = Path(root)
-    path = next((root / name for name in ("oracle.csv", "validation.csv") if (root / name).is_file()), root / "oracle.csv")
+    path = next(
+        (root / name for name in ("oracle.csv", "validation.csv") if (root / name).is_file()),
+        root / "oracle.csv",
+    )
     _needed("clic", path)
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
@@ -95,7 +98,9 @@ def _preference(columns: Columns) -> np.ndarray:
     names = [name for name in columns.cells if "preference" in name]
     chosen = next((name for name in names if "processed" in name), names[0] if names else None)
     if chosen is None:
-        raise ValueError(f"{columns.path}: no column with a preference for A; it has {', '.join(columns.cells)}")
+        raise ValueError(
+            f"{columns.path}: no column with a preference for A; it has {', '.join(columns.cells)}"
+        )
     return columns.numbers(chosen, 0, 1)
 
 

@@ -197,7 +197,9 @@ def _sheet(path: Path, needed: Iterable[str]) -> list[tuple[Any, ...]]:
             f"{path} needs the package openpyxl: pip install openpyxl; or save its sheet all_by_image as "
             f"{path.with_suffix('.csv')}"
         ) from None
-    cells = [list(row) for row in load_workbook(path, read_only=True)["all_by_image"].iter_rows(values_only=True)]
+    cells = [
+        list(row) for row in load_workbook(path, read_only=True)["all_by_image"].iter_rows(values_only=True)
+    ]
     top = next((i for i, row in enumerate(cells) if "image" in row and "dmos" in row), None)
     if top is None or not set(needed) <= set(cells[top]):
         raise ValueError(f"{path}: the sheet all_by_image must have the columns {', '.join(needed)}")
@@ -208,7 +210,9 @@ def _sheet(path: Path, needed: Iterable[str]) -> list[tuple[Any, ...]]:
 def _table(name: str, source: Path, rated: list[Rated], larger: Larger) -> OpinionTable:
     if not rated:
         raise ValueError(f"{source} holds no scores of {name}")
-    files = {path: i for i, path in enumerate(dict.fromkeys(p for item in rated for p in (item.ref, item.dist)))}
+    files = {
+        path: i for i, path in enumerate(dict.fromkeys(p for item in rated for p in (item.ref, item.dist)))
+    }
     subsets = list(dict.fromkeys(item.subset for item in rated))
     score = np.array([item.score for item in rated], np.float32)
     return OpinionTable(

@@ -3,7 +3,8 @@
 A folder with
 
 - `store.json`: what is in it and where it came from (`StoreInfo`), written last;
-- `images.npy` (M, 3, S, S) uint8, RGB, and `digests.npy` (M, 32) uint8, the SHA-256 of each image;
+- `images.npy` (M, 3, S, S) uint8, RGB, and `digests.npy` (M, 32) uint8, the SHA-256 of each image; of images
+  in their own sizes, instead `pixels.npy` (B,) uint8, one image after another, and `sizes.npy` (M, 2);
 - `items.npy` (roles, N) int64, for each item the images it shows;
 - `judgment.npy` or `same.npy` (N,) float32, `subset.npy` (N,) int64 and, where the source has them,
   `votes.npy` (N,) float32 and `split.npy` (N,) text.
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from perceptual.data.images import MappedImages
+from perceptual.data.native import NativeImages
 from perceptual.data.items.pairs import PairTable
 from perceptual.data.items.table import AnyTable, Table
 from perceptual.data.items.triplets import TripletTable
@@ -33,7 +35,7 @@ class StoreInfo:
     version: int  # of this format
     kind: str  # "triplets" or "pairs"
     source: str
-    size: int  # side S of the images
+    size: int | None  # side S of the images; None: they keep their sizes
     resize: str
     items: int
     images: int
@@ -41,6 +43,7 @@ class StoreInfo:
     skipped: list[str]  # files that could not be used
     request: str  # SHA-256 of the listing this was packed from, see `perceptual.data.writers.stores`
     fingerprint: str  # SHA-256 of the content, see `Table.fingerprint`
+    shorter_side: int | None = None  # of images that keep their shapes; None: as they were
 
 
 def is_store(path: str | Path) -> bool:
@@ -74,7 +77,11 @@ def read_store(kind: type[AnyTable], folder: str | Path) -> AnyTable:
     if KINDS[info.kind] is not kind:
         raise ValueError(f"{folder} is a store of {info.kind}, not of {kind.plural}")
     try:
-        images = MappedImages(folder)
+        images: MappedImages | NativeImages
+        if info.size is None:
+            images = NativeImages.mapped(folder, info.shorter_side)
+        else:
+            images = MappedImages(folder)
         items, answers, subset = (
             np.load(folder / f"{name}.npy") for name in ("items", kind.answer, "subset")
         )
@@ -117,6 +124,7 @@ def write_columns(folder: Path, table: Table) -> None:
 
 def write_info(folder: Path, info: StoreInfo) -> None:
     """Write `store.json`, which makes the folder a store."""
-    (folder / INFO).write_text(
-        json.dumps(asdict(info), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    record = asdict(info)
+    if info.size is not None:  # as earlier versions write and read it
+        del record["shorter_side"]
+    (folder / INFO).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

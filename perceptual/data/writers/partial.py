@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import DTypeLike
 
 from perceptual.data.decode import pixel_digest
+from perceptual.data.native import NativeImages
 from perceptual.data.workers import each_done
 
 Result = TypeVar("Result")
@@ -47,9 +48,10 @@ def begin(
     partial: Path,
     plan: str,
     images: int,
-    size: int,
+    size: int | None,
     tasks: int,
     columns: Mapping[str, tuple[int, DTypeLike]] | None = None,
+    sizes: np.ndarray | None = None,
 ) -> None:
     """Prepare the arrays, unless an earlier run with the same plan left them.
 
@@ -57,16 +59,21 @@ def begin(
         partial: the folder.
         plan: identifies the store and the state of the files that it is made from.
         images: number of images.
-        size: their side S.
+        size: their side S; None: they have the sizes in `sizes`.
         tasks: number of tasks.
         columns: other arrays to fill by tasks, their length and type by name.
+        sizes: (images, 2) height and width of each.
     """
     path = partial / "plan"
     if path.exists() and path.read_text() == plan:
         return
     shutil.rmtree(partial)
     partial.mkdir()
-    for name, shape in (("images", (images, 3, size, size)), ("digests", (images, 32)), ("done", (tasks,))):
+    pixels: tuple[str, tuple[int, ...]] = ("images", (images, 3, size or 0, size or 0))
+    if sizes is not None:
+        pixels = ("pixels", (int(3 * sizes.prod(1).sum()),))
+        np.save(partial / "sizes.npy", sizes)
+    for name, shape in (pixels, ("digests", (images, 32)), ("done", (tasks,))):
         np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.uint8, shape)
     for name, (length, kind) in (columns or {}).items():
         np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.dtype(kind), (length,))
@@ -115,6 +122,9 @@ def state_of(paths: Sequence[str]) -> str:
 def _intact(partial: Path, rows: Sequence[int] | np.ndarray) -> bool:
     """Whether images of an earlier run are as they were when their digests were taken."""
     # mapped anew for each task: pages that stay mapped count as memory of this process
-    images = np.load(partial / "images.npy", mmap_mode="r")
     digests = np.load(partial / "digests.npy", mmap_mode="r")
+    if (partial / "sizes.npy").exists():
+        native = NativeImages.mapped(partial, None)
+        return all(pixel_digest(native.one(row).numpy()) == digests[row].tobytes() for row in rows)
+    images = np.load(partial / "images.npy", mmap_mode="r")
     return all(pixel_digest(images[row]) == digests[row].tobytes() for row in rows)
