@@ -27,6 +27,7 @@ from perceptual.distance.lpips import LPIPS
 from perceptual.distance.saved_folder import CONFIG
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance
+from perceptual.evaluation.begun import Begun
 from perceptual.evaluation.results import NAMES, PRECISION, Arrays, DataResults, Row
 from perceptual.evaluation.scoring import METRICS, Measured, as_numbers, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
@@ -141,7 +142,7 @@ def _evaluate_group(
             distances[method] = build(_path(method)).to(device)
         except Exception as error:  # whatever it is, the others go on
             place.write_failure(_row(method, data, device) | {"error": one_line(error)})
-    for method, measured in _measure(distances, data, batches).items():
+    for method, measured in _measure(distances, data, batches, place.folder).items():
         row = _row(method, data, device)
         try:
             if measured.error:
@@ -155,9 +156,13 @@ def _evaluate_group(
         else:
             names = ("d0", "d1") if isinstance(data, TripletDataset) else ("distance",)
             place.write(row, dict(zip(names, measured.columns, strict=True)))
+            Begun(place.folder, "items").forget(method)
 
 
-def _measure(distances: dict[str, nn.Module], data: Judged, batches: Batches[Any]) -> dict[str, Measured]:
+def _measure(
+    distances: dict[str, nn.Module], data: Judged, batches: Batches[Any], folder: Path | None = None
+) -> dict[str, Measured]:
+    """Distances of the items by each method; in `folder` is kept what a run that is stopped had computed."""
     pairs = DistinctPairs(data)
     images_recur = len(pairs.pairs.unique()) * RECURRING <= pairs.pairs.numel()
     in_memory = not isinstance(data.images, ON_DISK)
@@ -170,9 +175,10 @@ def _measure(distances: dict[str, nn.Module], data: Judged, batches: Batches[Any
     by_item: dict[str, Measured] = {}
     pairs_recur = len(pairs) * RECURRING <= pairs.which.size
     if others and pairs_recur:
-        by_pair |= measure(others, pairs.loader(batches.batch_size or 1))
+        begun = Begun(folder, "pairs") if folder else None
+        by_pair |= measure(others, pairs.loader(batches.batch_size or 1), begun)
     elif others:  # without any, the images need not be read
-        by_item = measure(others, batches)
+        by_item = measure(others, batches, Begun(folder, "items") if folder else None)
     for result in by_pair.values():
         if not result.error:
             result.columns = pairs.to_items(result.columns[0])
