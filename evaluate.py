@@ -1,23 +1,27 @@
-"""Score perceptual distances on judgments: `python evaluate.py ckpt=runs/…/last.ckpt`, or `methods=[…]`."""
+"""Score perceptual distances on judgments: `python evaluate.py ckpt=runs/…/last.ckpt`, `methods=[…]`, or `suite=…`."""
 
 import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import hydra
 import torch
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
+from yaml import YAMLError
 
 from perceptual.cli.errors import one_line_errors, start
 from perceptual.config import build, data_arguments
 from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
 from perceptual.evaluation import evaluate as evaluation
-from perceptual.evaluation import methods
+from perceptual.evaluation import methods, suite_tables, suites
 from perceptual.evaluation.scoring import one_line, score
 from perceptual.evaluation.tables import NAMES, table, tables
 from perceptual.features.custom import import_modules
@@ -38,6 +42,8 @@ def evaluate(cfg: DictConfig) -> Scores:
         ValueError, OSError: what the user asked for cannot be done, or no method could be scored.
     """
     import_modules(cfg.imports)
+    if cfg.suite:
+        return evaluate_suite(cfg)
     speed = {"precision": cfg.precision.name, "compile": cfg.compile}
     distance = methods.build(cfg.ckpt, **speed) if cfg.ckpt else None
     data = data_of(cfg)
@@ -70,6 +76,65 @@ def evaluate_methods(chosen: list[str], data: Data, results: str, **speed: Any) 
         console.print(f"Failed    {reason}", highlight=False, soft_wrap=True)
     console.print(f"Results   {place.folder}", highlight=False, soft_wrap=True)
     return scores
+
+
+def evaluate_suite(cfg: DictConfig) -> Scores:
+    """Score methods on every set of `cfg.suite`, a YAML file, and write and show one table.
+
+    Raises:
+        ValueError, OSError: the file cannot be read as a suite, or no set of it can be read.
+    """
+    if cfg.data is not None or cfg.ckpt is not None:
+        raise ValueError(
+            "suite=… says which data: leave out data=… and ckpt=…; methods=[…] takes checkpoints"
+        )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    speed = {"precision": cfg.precision.name, "compile": cfg.compile}
+    sets = {
+        name: partial(build_set, Path(cfg.suite).parent, name, of)
+        for name, of in read_suite(cfg.suite).items()
+    }
+    chosen = listed(cfg.methods) or list(PUBLISHED)
+    suite = suites.evaluate(sets, chosen, cfg.results, device, build, **speed)
+    console = Console()
+    console.print(suite_tables.terminal(suite))
+    for line in suite_tables.notes(suite):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    for path in suite_tables.write(suite, Path(cfg.results), Path(cfg.suite).stem):
+        console.print(f"Written   {path}", highlight=False, soft_wrap=True)
+    scores = zip(suite.methods, suite.score.tolist(), strict=True)
+    return {method: dict(zip(suite.columns, row, strict=True)) for method, row in scores}
+
+
+def read_suite(path: str) -> dict[str, dict[str, Any]]:
+    """The sets of a suite file by name: for each, `data`, a choice of `conf/data`, and its settings."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no suite {path}")
+    try:
+        sets = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path} is not a suite in YAML: {one_line(error)}") from None
+    for name, of in sets.items() if isinstance(sets, dict) else [("", None)]:
+        if not isinstance(of, dict) or not isinstance(of.get("data"), str):
+            raise ValueError(f"{path}: {name or 'the file'} must name sets, each with data: and its settings")
+    return sets  # type: ignore[return-value]
+
+
+def build_set(folder: Path, name: str, of: dict[str, Any]) -> Data:
+    """The data module of a set; its paths are relative to the folder of the suite.
+
+    Raises:
+        ValueError: naming the set and what is wrong with its settings.
+    """
+    kind, settings = of["data"], {key: value for key, value in of.items() if key != "data"}
+    for key in ("path", "root", "jnd"):
+        if isinstance(settings.get(key), str):
+            settings[key] = str(folder / settings[key])
+    try:
+        node = compose("evaluate", [f"data={kind}"]).data
+        return build(data_arguments(OmegaConf.merge(node, settings)))
+    except (OmegaConfBaseException, HydraException) as error:
+        raise ValueError(f"{name}: {one_line(error)}") from None
 
 
 def listed(methods: str | Sequence[str] | None) -> list[str]:

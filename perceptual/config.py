@@ -240,6 +240,7 @@ class EvaluateConfig:
     ckpt: str | None = None
     imports: list[str] = field(default_factory=list)  # modules of the user's, with networks
     methods: Any = None  # a list of names, or one
+    suite: str | None = None  # a YAML file of many judged sets
     results: str = "results"
     precision: Precision = Precision[PRECISIONS[0]]  # of deep features; bf16-mixed is faster, and kept apart
     compile: bool = False  # compare deep features by compiled code; needs a C++ compiler

@@ -74,18 +74,14 @@ def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
     scored = results.scored()
     if not scored:
         raise ValueError(f"{results.folder} holds no scored method, only {len(results.failed())} failures")
-    cluster, recurring = clusters(items["cluster"])
-    draw = {"2afc": _triplets, "jnd": _pairs, "opinion": _opinions}
-    intervals = draw[data["kind"]]([result.arrays for result in scored], items, cluster)
+    recurring, found = intervals(data["kind"], [result.arrays for result in scored], items)
     macro = len(data["subsets"])
-    group = rank_groups(intervals.score[:, macro], intervals.draws[:, :, macro])
-    best = int(intervals.score[:, macro].argmax())
-    gaps = np.quantile(
-        intervals.draws[:, [best], macro] - intervals.draws[:, :, macro], [0.025, 0.975], axis=0
-    )
+    group = rank_groups(found.score[:, macro], found.draws[:, :, macro])
+    best = int(found.score[:, macro].argmax())
+    gaps = np.quantile(found.draws[:, [best], macro] - found.draws[:, :, macro], [0.025, 0.975], axis=0)
     columns = zip(
         [result.row for result in scored],
-        *(part.tolist() for part in (intervals.score, intervals.low, intervals.high)),
+        *(part.tolist() for part in (found.score, found.low, found.high)),
         group,
         [(low, high) for low, high in gaps.T.tolist()],
         strict=True,
@@ -98,6 +94,13 @@ def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
     rows = [entry.row for entry in entries]
     settings, folder = varied(rows), common_folder([*rows, *lost])
     return Board(data, data["subsets"] + MEANS, entries, people, failed, recurring, settings, folder)
+
+
+def intervals(kind: str, scored: list[Arrays], items: Arrays) -> tuple[bool, Intervals]:
+    """Bootstrap of methods on the same items, and whether references recur, so that those are drawn."""
+    cluster, recurring = clusters(items["cluster"])
+    draw = {"2afc": _triplets, "jnd": _pairs, "opinion": _opinions}
+    return recurring, draw[kind](scored, items, cluster)
 
 
 def _triplets(scored: list[Arrays], items: Arrays, cluster: np.ndarray) -> Intervals:

@@ -54,6 +54,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     precision: Precision = "32-true",
     compile: bool = False,
+    build: Callable[[str], nn.Module] | None = None,
 ) -> tuple[DataResults, list[str]]:
     """Score methods on validation items; what `results` has already is not computed again.
 
@@ -69,6 +70,7 @@ def evaluate(
         device: where distances are computed.
         precision, compile: of deep features, see `methods.build`. Results of another precision are kept
             apart; compiled code changes no digit that counts.
+        build: the distance of a method name, in place of `methods.build` with these.
 
     Returns:
         the results on these items, and what the methods are called there (a path with a hash, a precision
@@ -87,10 +89,11 @@ def evaluate(
     place.write_items(*_items(judged, data.fingerprint(), data.describe()))
     names = list(dict.fromkeys(identity(method, precision) for method in grammar.expand(methods)))
     missing = [name for name in names if not place.has(name)]
+    build = build or partial(grammar.build, precision=precision, compile=compile)
     group = GROUP if isinstance(judged.images, ON_DISK) else 1
     for start in range(0, len(missing), group):
-        build = partial(grammar.build, precision=precision, compile=compile)
-        _evaluate_group(missing[start : start + group], build, judged, batches, place, torch.device(device))
+        chosen = missing[start : start + group]
+        _evaluate_group(chosen, build, judged, batches, place, torch.device(device))
     return place, names
 
 

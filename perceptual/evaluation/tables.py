@@ -267,7 +267,7 @@ def _count(number: int) -> str:
     return f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number:,}"
 
 
-def _resolution(size: int | str) -> str:
+def resolution(size: int | str) -> str:
     """As rows say it: a side of squares, or how images keep their shapes."""
     if isinstance(size, int):
         return f"images {size}×{size}"
@@ -277,7 +277,7 @@ def _resolution(size: int | str) -> str:
 def _notes(board: Board) -> list[str]:
     drawn = "references, each with all its items (references recur)" if board.recurring else "items"
     notes = [
-        f"{board.data['description']}; {_resolution(board.data['size'])}. "
+        f"{board.data['description']}; {resolution(board.data['size'])}. "
         f"Intervals: 95 %, paired bootstrap over {drawn}. "
         "A new group begins where a method is significantly worse than the first of the group above. “Behind "
         f"the best” is the interval of the difference to the first row;{TIED} marks methods that do not "
