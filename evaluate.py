@@ -1,4 +1,4 @@
-"""Score perceptual distances on judgments: `python evaluate.py ckpt=runs/…/last.ckpt`, `methods=[…]`, or `suite=…`."""
+"""Score distances on judgments: `python evaluate.py ckpt=…/last.ckpt`, `methods=[…]` or `suite=…`."""
 
 import sys
 from collections.abc import Sequence
@@ -114,9 +114,13 @@ def read_suite(path: str) -> dict[str, dict[str, Any]]:
         sets = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"{path} is not a suite in YAML: {one_line(error)}") from None
-    for name, of in sets.items() if isinstance(sets, dict) else [("", None)]:
-        if not isinstance(of, dict) or not isinstance(of.get("data"), str):
-            raise ValueError(f"{path}: {name or 'the file'} must name sets, each with data: and its settings")
+    wrong = (
+        [name for name, of in sets.items() if not (isinstance(of, dict) and "data" in of)]
+        if isinstance(sets, dict)
+        else ["it"]
+    )
+    if wrong or not sets:
+        raise ValueError(f"{path} must list sets by name, each with data: and its settings; {wrong} is none")
     return sets  # type: ignore[return-value]
 
 
@@ -132,7 +136,8 @@ def build_set(folder: Path, name: str, of: dict[str, Any]) -> Data:
             settings[key] = str(folder / settings[key])
     try:
         node = compose("evaluate", [f"data={kind}"]).data
-        return build(data_arguments(OmegaConf.merge(node, settings)))
+        node.merge_with(settings)
+        return build(data_arguments(node))
     except (OmegaConfBaseException, HydraException) as error:
         raise ValueError(f"{name}: {one_line(error)}") from None
 

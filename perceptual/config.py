@@ -4,27 +4,19 @@ Each config group has one here, stored as `schema/<group>`; its YAML files begin
 of data modules are taken from their signatures; the YAML files say only what differs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from inspect import signature
-from typing import Any, get_args
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from perceptual.data import (
-    JNDDataModule,
-    ManifestDataModule,
-    OpinionDataModule,
-    PhotosDataModule,
-    TwoAFCDataModule,
-)
-from perceptual.data.items import splits
-from perceptual.data.items.opinions import LARGER_IS
+from perceptual.data import schemas
 from perceptual.data.loading import at_least
-from perceptual.data.modules.bapps import BAPPS_TRAIN, BAPPS_VAL
+from perceptual.data.schemas import Cache, default_of
 from perceptual.distance.lpips import FORMS
 from perceptual.features.backbone import PRECISIONS
 from perceptual.ranking import RANKINGS
@@ -40,10 +32,7 @@ Optimizer = Enum("Optimizer", settings.OPTIMIZERS)  # type: ignore[misc]
 Schedule = Enum("Schedule", settings.SCHEDULES)  # type: ignore[misc]
 Augmentation = Enum("Augmentation", settings.AUGMENTATIONS)  # type: ignore[misc]
 Precision = Enum("Precision", PRECISIONS)  # type: ignore[misc]
-SplitBy = Enum("SplitBy", get_args(splits.SplitBy))  # type: ignore[misc]
-LargerIs = Enum("LargerIs", list(LARGER_IS))  # type: ignore[misc]
 NEED_IMAGES = {"flip", "crop", "light"}  # augmentations that cached features cannot have
-Cache = Enum("Cache", ["on", "off"])
 
 
 @dataclass
@@ -62,110 +51,6 @@ class BackboneConfig:
     members: list[str] | None = None
     out_indices: list[int] | None = None
     input_size: int | None = None
-
-
-def default_of(function: Callable[..., Any], name: str) -> Any:
-    """The default value of a function's argument."""
-    return signature(function).parameters[name].default
-
-
-@dataclass
-class DataConfig:
-    """What the data modules of triplets have in common."""
-
-    _target_: str = MISSING
-    size: int | None = default_of(TwoAFCDataModule, "size")  # null: images keep their sizes
-    shorter_side: int | None = default_of(TwoAFCDataModule, "shorter_side")
-    batch_size: int = default_of(TwoAFCDataModule, "batch_size")
-    num_workers: int | None = default_of(TwoAFCDataModule, "num_workers")
-    weight_by_votes: bool = default_of(TwoAFCDataModule, "weight_by_votes")
-    seed: int = "${seed}"  # type: ignore[assignment]  # OmegaConf resolves and checks it
-    jnd: str | None = default_of(TwoAFCDataModule, "jnd")
-    crop: int | None = default_of(TwoAFCDataModule, "crop")
-    cache: Cache = Cache.on  # train.py: compute the features of a frozen backbone once, and keep them
-
-
-@dataclass
-class PhotosConfig(DataConfig):
-    """Packaged photographs and a simulated observer."""
-
-    _target_: str = "perceptual.data.PhotosDataModule"
-    count_train: int = default_of(PhotosDataModule, "count_train")
-    count_val: int = default_of(PhotosDataModule, "count_val")
-
-
-@dataclass
-class BAPPSConfig(DataConfig):
-    """The data set of the paper."""
-
-    _target_: str = "perceptual.data.BAPPSDataModule"
-    root: str = MISSING
-    train_subsets: list[str] = field(default_factory=lambda: list(BAPPS_TRAIN))
-    val_subsets: list[str] = field(default_factory=lambda: list(BAPPS_VAL))
-
-
-@dataclass
-class ManifestConfig(DataConfig):
-    """A CSV file of triplets and judgments."""
-
-    _target_: str = "perceptual.data.ManifestDataModule"
-    path: str = MISSING
-    split_by: SplitBy = SplitBy[default_of(ManifestDataModule, "split_by")]
-    val_fraction: float = default_of(ManifestDataModule, "val_fraction")
-    split_seed: int = "${seed}"  # type: ignore[assignment]
-
-
-@dataclass
-class AnswersConfig(DataConfig):
-    """A published set of choices, which is closer?"""
-
-    _target_: str = "perceptual.data.modules.manifest.published"
-    name: str = MISSING
-    root: str = MISSING
-    size: int | None = None
-    split_by: SplitBy = SplitBy[default_of(ManifestDataModule, "split_by")]
-    val_fraction: float = default_of(ManifestDataModule, "val_fraction")
-    split_seed: int = "${seed}"  # type: ignore[assignment]
-
-
-@dataclass
-class JNDConfig:
-    """Pairs that people called the same or not, for `evaluate.py`."""
-
-    _target_: str = "perceptual.data.JNDDataModule"
-    root: str = MISSING
-    subsets: list[str] | None = None
-    size: int | None = default_of(JNDDataModule, "size")  # null: images keep their sizes
-    shorter_side: int | None = default_of(JNDDataModule, "shorter_side")
-    batch_size: int = default_of(JNDDataModule, "batch_size")
-    num_workers: int | None = default_of(JNDDataModule, "num_workers")
-
-
-@dataclass
-class OpinionConfig:
-    """Images that people rated against a reference, for `evaluate.py`."""
-
-    _target_: str = "perceptual.data.OpinionDataModule"
-    path: str = MISSING
-    size: int | None = default_of(OpinionDataModule, "size")  # null: images keep their sizes
-    shorter_side: int | None = default_of(OpinionDataModule, "shorter_side")
-    batch_size: int = default_of(OpinionDataModule, "batch_size")
-    num_workers: int | None = default_of(OpinionDataModule, "num_workers")
-    larger: LargerIs | None = None
-    layout: str = default_of(OpinionDataModule, "layout")
-
-
-@dataclass
-class PublishedConfig:
-    """A published set of opinions, for `evaluate.py`."""
-
-    _target_: str = "perceptual.data.modules.opinions.published"
-    name: str = MISSING
-    root: str = MISSING
-    size: int | None = default_of(OpinionDataModule, "size")
-    shorter_side: int | None = default_of(OpinionDataModule, "shorter_side")
-    batch_size: int = default_of(OpinionDataModule, "batch_size")
-    num_workers: int | None = default_of(OpinionDataModule, "num_workers")
 
 
 @dataclass
@@ -256,13 +141,13 @@ def register() -> None:
     store(group="schema", name="model", node=ModelConfig)
     store(group="schema", name="trainer", node=TrainerConfig)
     for name, node in (
-        ("photos", PhotosConfig),
-        ("bapps", BAPPSConfig),
-        ("manifest", ManifestConfig),
-        ("jnd", JNDConfig),
-        ("opinions", OpinionConfig),
-        ("published", PublishedConfig),
-        ("answers", AnswersConfig),
+        ("photos", schemas.PhotosConfig),
+        ("bapps", schemas.BAPPSConfig),
+        ("manifest", schemas.ManifestConfig),
+        ("jnd", schemas.JNDConfig),
+        ("opinions", schemas.OpinionConfig),
+        ("published", schemas.PublishedConfig),
+        ("answers", schemas.AnswersConfig),
     ):
         store(group="schema/data", name=name, node=node)
 

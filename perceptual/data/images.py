@@ -1,7 +1,7 @@
 """Images for batches: checked before training, then kept in memory if they fit, else read per batch.
 
-`Images` are a uint8 tensor (M, 3, S, S), files, the mapped array of a packed store, or images in their own sizes
-(`perceptual.data.native`); `read_batch` makes the same batches of all of them.
+`Images` are a uint8 tensor (M, 3, S, S), files, the mapped array of a packed store, or images in their own
+sizes (`perceptual.data.native`); `read_batch` makes the same batches of all of them.
 """
 
 import os

@@ -31,11 +31,7 @@ from perceptual.evaluation.begun import Begun
 from perceptual.evaluation.results import NAMES, PRECISION, Arrays, DataResults, Row
 from perceptual.evaluation.scoring import METRICS, Measured, as_numbers, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
-from perceptual.metrics import (
-    MajorityAccuracy,
-    PerSubset,
-    opinion_correlations,
-)
+from perceptual.metrics import MajorityAccuracy, PerSubset, opinion_correlations
 from perceptual.metrics.opinion_protocol import opinion_protocol
 from perceptual.training.differences import mean_differences, weigh
 

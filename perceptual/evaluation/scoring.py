@@ -42,8 +42,8 @@ def measure(
 
     Args:
         distances: (x, y) → (N,) by method name.
-        batches: of `perceptual.data.items`, images (N, 3, H, W) in [0, 1]; the items of `Batches` may come in any
-            order.
+        batches: of `perceptual.data.items`, images (N, 3, H, W) in [0, 1]; the items of `Batches` may come in
+            any order.
         begun: what an earlier run had computed, which is not computed again; this run adds to it.
     """
     if isinstance(batches, Batches):
@@ -79,10 +79,10 @@ def _measure_items(
             for name, distance in distances.items():
                 if name in found and not np.isnan(found[name][:, rows]).any():
                     continue
-                if columns := _compare_timed(measured[name], distance, batch):
+                if parts := _compare_timed(measured[name], distance, batch):
                     if name not in found:
-                        found[name] = np.full((len(columns), count), np.nan, np.float32)
-                    found[name][:, rows] = np.stack(columns)
+                        found[name] = np.full((len(parts), count), np.nan, np.float32)
+                    found[name][:, rows] = np.stack(parts)
             if begun is not None:
                 begun.keep(found)
     except BaseException:  # Ctrl-C too: nothing that was computed is lost

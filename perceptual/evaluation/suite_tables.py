@@ -52,9 +52,9 @@ def notes(suite: Suite) -> list[str]:
     ]
     described += [f"{name}: absent ({reason})" for name, reason in suite.absent.items()]
     described.append(
-        f"Scores are means over the subsets of a set, × 100; “{MACRO}” is the plain mean of the sets. Intervals: 95 %, "
-        f"paired bootstrap within each set;{TIED} marks methods whose mean does not differ significantly from the "
-        "best one."
+        f"Scores are means over the subsets of a set, × 100; “{MACRO}” is the plain mean of the sets. "
+        f"Intervals: 95 %, paired bootstrap within each set;{TIED} marks methods whose mean does not differ "
+        "significantly from the best one."
     )
     described += [
         f"{TRAINED} {method} was trained on {count:,} of the images of {name}"

@@ -26,7 +26,7 @@ Data = TwoAFCDataModule | JNDDataModule | OpinionDataModule
 
 
 class Suite(NamedTuple):
-    """Scores of methods on many sets, each the mean over the subsets of its set, in [0, 1] or a correlation."""
+    """Scores of methods on many sets, each the mean over its subsets, in [0, 1] or a correlation."""
 
     sets: dict[str, Row]
     """What was judged, by the name of the set."""
@@ -107,6 +107,7 @@ class Loaded:
         self._built: dict[str, nn.Module] = {}
 
     def __call__(self, method: str) -> nn.Module:
+        """The distance of a method name; raises what `methods.build` raises."""
         if method not in self._built:
             self._built[method] = grammar.build(method, **self._speed)
         return self._built[method]
@@ -126,7 +127,10 @@ def tabulate(
         names: methods as they are called in the results.
         shared: see `Suite`.
     """
-    rows, scores, draws, failed = {}, [], [], {}
+    rows: dict[str, Row] = {}
+    scores: list[np.ndarray] = []
+    draws: list[np.ndarray | None] = []
+    failed: dict[str, str] = {}
     for name, place in places.items():
         rows[name], items = place.items()
         found = {result.row["method"]: result for result in place.scored() if result.row["method"] in names}

@@ -20,8 +20,8 @@ NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %", "opinion": "SRCC × 100"}
 NARROWEST, NUMBER, GAP = 12, 5, 2  # characters of a name, a number, and between columns
 TIED = " ≈"  # marks what does not differ significantly from the best
 PROTOCOL = (
-    "SRCC, KRCC, and PLCC and RMSE after the logistic of four and of five parameters, over all images and as the mean "
-    "within references, with 95 % intervals by bootstrap over references. RMSE has the unit of the scores."
+    "SRCC, KRCC, and PLCC and RMSE after the logistic of four and five parameters, over all images and as "
+    "the mean within references, with 95 % intervals (references drawn); RMSE in the unit of the scores."
 )
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
@@ -133,9 +133,8 @@ def html_page(boards: Sequence[Board]) -> str:
         title = html.escape(_title(board))
         parts += [f"<h2>{title}</h2>\n<table>\n<tr>{header}</tr>", *body, "</table>"]
         if protocol := protocol_rows(board):
-            cells = [[html.escape(cell) for cell in row] for row in protocol]
-            parts += ["<table>", "<tr>" + "".join(f"<th>{cell}</th>" for cell in cells[0]) + "</tr>"]
-            parts += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells[1:]]
+            rows = [[html.escape(cell) for cell in row] for row in protocol]
+            parts += ["<table>", *("<tr><td>" + "</td><td>".join(row) + "</td></tr>" for row in rows)]
             parts += ["</table>", f"<p>{html.escape(PROTOCOL)}</p>"]
         parts += notes
     head = f'<meta charset="utf-8"><title>Perceptual distances</title><style>{STYLE}</style>'

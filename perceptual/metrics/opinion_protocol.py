@@ -1,8 +1,8 @@
 """How image-quality studies report a distance: correlations and error over all images, and by reference.
 
-SRCC and KRCC; PLCC and RMSE after the logistic of four parameters (VQEG 2000, see `opinion`) and after that of five
-(Sheikh, Sabir, Bovik 2006, "A statistical evaluation of recent full reference image quality assessment algorithms",
-https://doi.org/10.1109/TIP.2006.881959, equation 9).
+SRCC and KRCC; PLCC and RMSE after the logistic of four parameters (VQEG 2000, see `opinion`) and of five
+(Sheikh, Sabir, Bovik 2006, "A statistical evaluation of recent full reference image quality assessment
+algorithms", https://doi.org/10.1109/TIP.2006.881959).
 """
 
 from collections.abc import Callable
@@ -67,8 +67,8 @@ def opinion_protocol(
 ) -> dict[str, dict[str, Estimate]]:
     """Every statistic over `all` images, and `within`: its mean over references.
 
-    The logistics are fitted once, to all images, and not again to those of a draw or a reference. Intervals are a
-    percentile bootstrap over references, each drawn with its images, or over images where no reference recurs.
+    The logistics are fitted once, to all images, and not again to those of a draw or a reference. Intervals
+    are a percentile bootstrap over references, each drawn with its images.
 
     Args:
         distance: (N,) distance of each distorted image from its reference, finite.
@@ -79,8 +79,8 @@ def opinion_protocol(
 
     Returns:
         by `STATISTICS`, then `all` and `within`. `within` counts references with three or more images whose
-        distances and scores vary, and is NaN without any. Everything is NaN for fewer than six images, a constant
-        distance or constant scores.
+        distances and scores vary, and is NaN without any. Everything is NaN for fewer than six images, a
+        constant distance or constant scores.
     """
     d, s = distance.astype(np.float64), score.astype(np.float64)
     nothing = Estimate(np.nan, np.nan, np.nan)

@@ -179,7 +179,7 @@ def test_what_cannot_be_used_is_one_line(manifest, tmp_path):
 def test_two_hundred_megapixels_are_refused(tmp_path):
     Image.new("L", (20000, 10000)).save(tmp_path / "a.png")
     (tmp_path / "set.csv").write_text("ref,dist,mos\na.png,a.png,1\n")
-    with pytest.raises(ValueError, match="a.png .*200000000 pixels"):
+    with pytest.raises(ValueError, match=r"a.png .*200000000 pixels"):
         OpinionDataModule(str(tmp_path / "set.csv")).setup()
 
 

@@ -137,7 +137,8 @@ def test_pieapp(tmp_path):
         extra = "0.9,0.7" if split == "train" else "0.25"
         (folder / f"ref_{split}_pairwise_labels.csv").write_text(
             f"ref. image, distorted image A, distorted image B, {column}\n"
-            f"ref_{split}.png, one.png, two.png, {extra}\nref_{split}.png, ref_{split}.png, two.png, {extra}\n"
+            f"ref_{split}.png, one.png, two.png, {extra}\n"
+            f"ref_{split}.png, ref_{split}.png, two.png, {extra}\n"
         )
     table = ANSWERS["pieapp"](tmp_path)
     np.testing.assert_allclose(table.judgment, [0.3, 0.75])

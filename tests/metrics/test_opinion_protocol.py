@@ -7,7 +7,7 @@ from perceptual.metrics.opinion_protocol import STATISTICS, logistic_fit_5, opin
 
 
 def ratings(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distances, scores that follow them, on another level for each of twelve references, and the references."""
+    """Distances, scores that follow them, on another level for each of twelve references, and these."""
     rng = np.random.default_rng(seed)
     reference = np.repeat(np.arange(12), 8)
     distance = rng.random(96)

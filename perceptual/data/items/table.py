@@ -80,13 +80,13 @@ class Table:
         if isinstance(self.images, list):
             raise RuntimeError("call open() before sizes()")
         if crop is not None:
-            small = (sizes_of(self.images) < crop).any(1)
-            small &= np.isin(np.arange(len(small)), self.items())
+            small = (sizes_of(self.images) < crop).any(axis=1)
+            small = small & np.isin(np.arange(self.images.shape[0]), self.items())
             if small.any():
                 height, width = sizes_of(self.images)[small.argmax()]
                 raise ValueError(
-                    f"crop={crop} needs images of at least {crop}×{crop} pixels; {small.sum():,} are smaller, "
-                    f"the first is {width}×{height}"
+                    f"crop={crop} needs images of at least {crop}×{crop} pixels; {small.sum():,} are "
+                    f"smaller, the first is {width}×{height}"
                 )
             return None
         if not isinstance(self.images, (NativeImages, NativeFiles)):
@@ -122,9 +122,10 @@ class Table:
     def fingerprint(self) -> str:
         """SHA-256, in hex, of what a score on this table depends on; its images must be open.
 
-        That is the size (of each image, where they keep theirs), the names of the subsets, and, in the order of the items, the SHA-256 of each
-        image's resized uint8 pixels, the answers, the subsets and the votes. The files' places and formats do
-        not matter: a folder, a manifest and a store with the same items have the same fingerprint.
+        That is the size (of each image, where they keep theirs), the names of the subsets, and, in the order
+        of the items, the SHA-256 of each image's pixels, the answers, the subsets and the votes.
+        The files' places and formats do not matter: a folder, a manifest and a store with the same items have
+        the same fingerprint.
         """
         if isinstance(self.images, list):
             raise RuntimeError("call open() before fingerprint()")

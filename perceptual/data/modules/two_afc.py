@@ -27,7 +27,8 @@ class TwoAFCDataModule(pl.LightningDataModule):
     `SharedTripletBatch`es, which hold each image once.
 
     Args:
-        size: side S of the square patches; None: images keep their sizes, and a batch holds those of one size.
+        size: side S of the square patches; None: images keep their sizes, and a batch holds those of one
+            size.
         batch_size: triplets per batch.
         num_workers: processes that read images; None: 0 where the images are in memory or in a store, else up
             to 4.

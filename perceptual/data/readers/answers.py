@@ -3,7 +3,7 @@
 | name | answers | an answer says |
 |---|---|---|
 | `mucped23` | `answers.csv`: methodA, methodB, originalName, answerValue | which is *farther*, `A` or `B` |
-| `clic` | `oracle.csv` or `validation.csv`, no header: original, A, B, answer | 0: A is closer, 1: B is closer |
+| `clic` | `oracle.csv` or `validation.csv`, no header: original, A, B, answer | 0: A is closer, 1: B |
 | `pieapp` | `labels/<split>/<ref>_pairwise_labels.csv` | the share that preferred A |
 """
 
@@ -25,10 +25,10 @@ ENDINGS = (".png", ".jpg", ".bmp")
 
 
 def read_mucped23(root: str | Path) -> TripletTable:
-    """mucped23: `answers.csv` beside the folders of the methods and `originals`. Rows of one question are votes.
+    """mucped23: `answers.csv` beside the folders of the methods and `originals`.
 
-    `answerValue` is the image that looks farther from the original: that of the lower quality, where two settings of one
-    codec are compared, and only so do the answers agree with the published Elo scores.
+    Rows of one question are votes. `answerValue` is the image that looks farther from the original: mostly
+    that of the lower quality, where two settings of one codec are compared.
     """
     root = Path(root)
     path = root / "answers.csv"
@@ -43,7 +43,7 @@ def read_mucped23(root: str | Path) -> TripletTable:
 
 
 def read_clic(root: str | Path) -> TripletTable:
-    """CLIC's perceptual track: rows of original, A, B and 0 (A is closer) or 1, names relative to the folder."""
+    """CLIC's perceptual track: rows of original, A, B and 0 (A is closer) or 1, in the folder."""
     root = Path(root)
     path = next(
         (root / name for name in ("oracle.csv", "validation.csv") if (root / name).is_file()),
@@ -143,8 +143,8 @@ def _file(root: Path, name: str) -> str:
 def _needed(name: str, path: Path) -> None:
     if not path.exists():
         raise FileNotFoundError(
-            f"no {path.name} in {str(path.parent)!r}, which {name} has; get the set from {WHERE[name]}: nothing is "
-            "downloaded"
+            f"no {path.name} in {str(path.parent)!r}, which {name} has; get the set from {WHERE[name]}: "
+            "nothing is downloaded"
         )
 
 

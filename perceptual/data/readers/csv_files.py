@@ -56,8 +56,8 @@ def read_opinion_manifest(path: str | Path, larger: Larger | None = None) -> Opi
     means = LARGER[name] or larger
     if means is None:
         raise ValueError(
-            f"{path}: a column score does not say whether larger is better or worse; say data.larger=better or "
-            "data.larger=worse, or call it mos (larger = better) or dmos (larger = worse)"
+            f"{path}: a column score does not say whether larger is better or worse; say "
+            "data.larger=better or data.larger=worse, or call it mos (better) or dmos (worse)"
         )
     if larger is not None and larger != means:
         raise ValueError(f"{path}: larger {name} are {means} by definition, but larger={larger} was given")

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | `tid2013` | `mos_with_names.txt` | better | https://www.ponomarenko.info/tid2013.htm |
 | `kadid10k` | `dmos.csv`, whose "dmos" runs from 1 (very annoying) to 5 (imperceptible) | better | KADID |
-| `csiq` | `csiq.DMOS.xlsx`, or its sheet saved as `csiq.DMOS.csv` | worse | https://s2.smu.edu/~eclarson/csiq.html |
+| `csiq` | `csiq.DMOS.xlsx`, or its sheet saved as `csiq.DMOS.csv` | worse | https://s2.smu.edu/~eclarson/ |
 | `live` | `dmos.mat` or `dmos_realigned.mat`, and `refnames_all.mat` | worse | LIVE, release 2 |
 | `pipal` | `Train_Label/*.txt`, Elo scores | better | https://github.com/HaomingCai/PIPAL-dataset |
 """
@@ -49,7 +49,7 @@ class Rated(NamedTuple):
 
 
 def read_tid2013(root: str | Path) -> OpinionTable:
-    """TID2013: `mos_with_names.txt` in `reference_images` and `distorted_images`, in whatever case names are."""
+    """TID2013: `mos_with_names.txt`, `reference_images`, `distorted_images`; the case of names varies."""
     root = Path(root)
     scores = _needed("tid2013", root, "mos_with_names.txt")
     refs, dists = Names(root / "reference_images"), Names(root / "distorted_images")
@@ -68,7 +68,7 @@ def read_tid2013(root: str | Path) -> OpinionTable:
 
 
 def read_kadid10k(root: str | Path) -> OpinionTable:
-    """KADID-10k: `dmos.csv` with `dist_img`, `ref_img`, `dmos`, and `images`. Its "dmos" is larger for better."""
+    """KADID-10k: `dmos.csv` with `dist_img`, `ref_img`, `dmos`, and `images`; larger "dmos" are better."""
     root = Path(root)
     columns = read_columns(_needed("kadid10k", root, "dmos.csv"), ("dist_img", "ref_img", "dmos"), None)
     files = Names(root / "images")
@@ -103,7 +103,7 @@ def read_csiq(root: str | Path) -> OpinionTable:
 
 
 def read_live(root: str | Path) -> OpinionTable:
-    """LIVE, release 2: `dmos_realigned.mat`, or else `dmos.mat`; undistorted images, which it marks, are left out."""
+    """LIVE, release 2: `dmos_realigned.mat`, or else `dmos.mat`; without the originals that it marks."""
     from scipy.io import loadmat
 
     root = Path(root)
@@ -135,7 +135,7 @@ def read_live(root: str | Path) -> OpinionTable:
 
 
 def read_pipal(root: str | Path) -> OpinionTable:
-    """PIPAL's training part: `Train_Label/A0001.txt` with lines `A0001_00_00.bmp,1500.0`, references, distorted."""
+    """PIPAL's training part: `Train_Label/A0001.txt` with lines `A0001_00_00.bmp,1500.0`, and the images."""
     root = Path(root)
     labels = _needed("pipal", root, "Train_Label")
     refs = Names(root / "Train_Ref")
@@ -184,7 +184,8 @@ class Names:
 def _needed(name: str, root: Path, file: str) -> Path:
     if not (root / file).exists():
         raise FileNotFoundError(
-            f"no {file} in {str(root)!r}, which {name} has; get the set from {WHERE[name]}: nothing is downloaded"
+            f"no {file} in {str(root)!r}, which {name} has; get the set from {WHERE[name]}: nothing "
+            "is downloaded"
         )
     return root / file
 

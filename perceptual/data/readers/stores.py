@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from perceptual.data.images import MappedImages
-from perceptual.data.native import NativeImages
 from perceptual.data.items.pairs import PairTable
 from perceptual.data.items.table import AnyTable, Table
 from perceptual.data.items.triplets import TripletTable
+from perceptual.data.native import NativeImages
 
 VERSION = 1
 INFO = "store.json"
