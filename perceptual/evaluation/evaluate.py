@@ -1,8 +1,6 @@
 """Score many methods on the same judged items, each into a result folder of its own."""
 
-import hashlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -24,11 +22,11 @@ from perceptual.data.items.triplets import TripletDataset
 from perceptual.data.loading import Batches, loader
 from perceptual.distance.compiled import check_compiler
 from perceptual.distance.lpips import LPIPS
-from perceptual.distance.saved_folder import CONFIG
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance
 from perceptual.evaluation.begun import Begun
-from perceptual.evaluation.results import NAMES, PRECISION, Arrays, DataResults, Row
+from perceptual.evaluation.identity import identity, path_of
+from perceptual.evaluation.results import NAMES, Arrays, DataResults, Row
 from perceptual.evaluation.scoring import METRICS, Measured, as_numbers, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
 from perceptual.metrics import MajorityAccuracy, PerSubset, opinion_correlations
@@ -37,6 +35,7 @@ from perceptual.training.differences import mean_differences, weigh
 
 GROUP = 8  # networks held at once where images have to be decoded for every reading
 RECURRING = 2  # how often pairs, or images, must recur on average to be computed by themselves
+LARGE = 2**24  # pixels of three images that are compared in twos, to take less memory
 SHOWN = 64  # pairs that the shares of the levels are averaged over
 
 Judged = TripletDataset | PairDataset | OpinionDataset
@@ -138,7 +137,7 @@ def _evaluate_group(
     distances: dict[str, nn.Module] = {}
     for method in methods:
         try:
-            distances[method] = build(_path(method)).to(device)
+            distances[method] = build(path_of(method)).to(device)
         except Exception as error:  # whatever it is, the others go on
             place.write_failure(_row(method, data, device) | {"error": one_line(error)})
     for method, measured in _measure(distances, data, batches, place.folder).items():
@@ -146,7 +145,7 @@ def _evaluate_group(
         try:
             if measured.error:
                 raise RuntimeError(measured.error)
-            row |= {"family": grammar.family(_path(method)), **_scores(measured.columns, data)}
+            row |= {"family": grammar.family(path_of(method)), **_scores(measured.columns, data)}
             row |= provenance.describe(distances[method]) | _cost(
                 distances[method], measured, batches, device
             )
@@ -172,8 +171,10 @@ def _measure(
     }
     others = {name: distance for name, distance in distances.items() if name not in by_pair}
     by_item: dict[str, Measured] = {}
-    pairs_recur = len(pairs) * RECURRING <= pairs.which.size
-    if others and pairs_recur:
+    by_pairs = len(pairs) * RECURRING <= pairs.which.size
+    if pairs.sizes is not None:
+        by_pairs = by_pairs or 3 * pairs.sizes.prod(1).max() > LARGE
+    if others and by_pairs:
         begun = Begun(folder, "pairs") if folder else None
         by_pair |= measure(others, pairs.loader(batches.batch_size or 1), begun)
     elif others:  # without any, the images need not be read
@@ -238,7 +239,11 @@ def _correlations(distance: Tensor, score: Tensor, subset: Tensor, subsets: Sequ
 
 
 def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device: torch.device) -> Row:
+    sampler = batches.sampler
+    if getattr(batches.dataset, "sizes", None) is not None:  # images of the middle size, not the largest
+        sampler.wanted = np.isin(np.arange(sampler.items), sampler.order()[sampler.items // 2])
     batch = next(iter(batches))
+    sampler.wanted = None
     x = getattr(batch, "ref", batch.p0)[:SHOWN].to(device)
     y = batch.p1[:SHOWN].to(device)
     return {
@@ -278,21 +283,3 @@ def _items(data: Judged, fingerprint: str, description: str) -> tuple[Row, Array
     if table.votes is not None:
         arrays["votes"] = table.votes
     return row, arrays
-
-
-def identity(method: str, precision: str = "32-true") -> str:
-    """A method's canonical name, or the path of a checkpoint or a saved folder with `@` and its SHA-256.
-
-    Deep features of another precision than float32 are another method, with `+` and the precision.
-    """
-    deep = grammar.family(method) != grammar.CLASSIC
-    suffix = f"+{precision}" if deep and precision != "32-true" else ""
-    path = Path(method, CONFIG) if Path(method).is_dir() else Path(method)
-    if not grammar.is_path(method) or not path.is_file():
-        return grammar.canonical(method) + suffix
-    return f"{method}@{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}{suffix}"
-
-
-def _path(name: str) -> str:
-    """The method that `identity` was given."""
-    return re.sub(r"(@[0-9a-f]{8})?$", "", name.removesuffix(PRECISION))
