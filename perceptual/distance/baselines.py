@@ -142,8 +142,8 @@ DEFINITIONS: dict[str, str] = {
     "l2_lab": "mean squared difference of CIE L*a*b* under D65, the mean of the three channels",
     "psnr": "−dB of RGB, all channels together, peak 1; psnr_y is that of luma",
     "psnr_y": "−dB of luma (BT.601, full range: not the 16 … 235 of video), peak 1",
-    "ssim": "RGB, 11×11 Gaussian window (σ 1.5) at every pixel, borders reflected, as torchmetrics; ssim_valid, "
-    "ssim_y and ssim_y_256 are other common definitions",
+    "ssim": "RGB, 11×11 Gaussian window (σ 1.5) at every pixel, borders reflected, as torchmetrics; "
+    "ssim_valid, ssim_y and ssim_y_256 are other common definitions",
     "ssim_valid": "RGB, 11×11 Gaussian window (σ 1.5) inside the image, as scikit-image and as piq with "
     "downsample=False",
     "ssim_y": "luma (BT.601), 11×11 Gaussian window (σ 1.5) inside the image, full size",
