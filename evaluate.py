@@ -18,7 +18,7 @@ from rich.console import Console
 from yaml import YAMLError
 
 from perceptual.cli.errors import one_line_errors, start
-from perceptual.config import build, data_arguments
+from perceptual.config import build, build_data, data_arguments
 from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods, suite_tables, suites
@@ -95,7 +95,7 @@ def evaluate_suite(cfg: DictConfig) -> Scores:
         for name, of in read_suite(cfg.suite).items()
     }
     chosen = listed(cfg.methods) or list(PUBLISHED)
-    suite = suites.evaluate(sets, chosen, cfg.results, device, build, **speed)
+    suite = suites.evaluate(sets, chosen, cfg.results, device, build_data, **speed)
     console = Console()
     console.print(suite_tables.terminal(suite))
     for line in suite_tables.notes(suite):
@@ -156,7 +156,7 @@ def data_of(cfg: DictConfig) -> Data:
     described = read_checkpoint(cfg.ckpt).get("datamodule_hyper_parameters")
     if described is None:
         raise ValueError(f"{cfg.ckpt!r} does not say which data it was trained on; choose data=…")
-    return build(described)
+    return build_data(described, cfg.ckpt)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")

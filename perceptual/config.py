@@ -32,6 +32,11 @@ Optimizer = Enum("Optimizer", settings.OPTIMIZERS)  # type: ignore[misc]
 Schedule = Enum("Schedule", settings.SCHEDULES)  # type: ignore[misc]
 Augmentation = Enum("Augmentation", settings.AUGMENTATIONS)  # type: ignore[misc]
 Precision = Enum("Precision", PRECISIONS)  # type: ignore[misc]
+# what a checkpoint may name as the data that it was trained on
+DATA_MODULES = tuple(
+    schema._target_
+    for schema in (schemas.PhotosConfig, schemas.BAPPSConfig, schemas.ManifestConfig, schemas.AnswersConfig)
+)
 NEED_IMAGES = {"flip", "crop", "light"}  # augmentations that cached features cannot have
 
 
@@ -197,8 +202,29 @@ def data_arguments(node: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in plain(node).items() if key != "cache"}
 
 
+def build_data(described: Any, source: str) -> Any:
+    """The data module that a checkpoint describes; of what a file names, nothing else is ever called.
+
+    Args:
+        described: `_target_`, one of `DATA_MODULES`, and its arguments.
+        source: the file that says so.
+
+    Raises:
+        ValueError: it names anything else, or arguments that it does not take.
+    """
+    target = described.get("_target_") if isinstance(described, Mapping) else None
+    if target not in DATA_MODULES:
+        raise ValueError(
+            f"{source!r} names {target!r} as its data, which no file may call; it may name "
+            f"{', '.join(DATA_MODULES)}; choose data=…"
+        )
+    return build(described)
+
+
 def build(node: DictConfig | Mapping[str, Any], **parts: Any) -> Any:
     """The object that a node describes: its `_target_` called with its plain values, and with built parts.
+
+    The user wrote the node, in a config or on the command line; what a file says goes through `build_data`.
 
     Raises:
         ValueError: a value for which the target has no argument, or none for one that it needs.

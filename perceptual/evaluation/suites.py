@@ -56,7 +56,7 @@ def evaluate(
     chosen: Iterable[str],
     results: str,
     device: str,
-    training: Callable[[Mapping[str, Any]], TwoAFCDataModule] | None = None,
+    training: Callable[[Mapping[str, Any], str], TwoAFCDataModule] | None = None,
     **speed: Any,
 ) -> Suite:
     """Score methods on many sets; what `results` has already is not computed again.
@@ -68,8 +68,8 @@ def evaluate(
         chosen: methods, see `perceptual.evaluation.methods`.
         results: folder of all results.
         device: where distances are computed.
-        training: builds a data module from what a checkpoint says of its data, to look for images that it was
-            trained on; None: do not look.
+        training: builds a data module from what a checkpoint says of its data, and its path, to look for
+            images that it was trained on; None: do not look.
         speed: `precision` and `compile`, see `methods.build`.
     """
     opened: dict[str, Data] = {}
@@ -183,7 +183,7 @@ def tabulate(
 def _shared(
     opened: Mapping[str, Data],
     names: Mapping[str, str],
-    training: Callable[[Mapping[str, Any]], TwoAFCDataModule],
+    training: Callable[[Mapping[str, Any], str], TwoAFCDataModule],
 ) -> dict[tuple[str, str], int]:
     """Images of a set among those that a checkpoint was trained on, both at the resolution of the set."""
     shared: dict[tuple[str, str], int] = {}
@@ -191,12 +191,12 @@ def _shared(
         if Path(method).suffix != ".ckpt" or not Path(method).is_file():
             continue
         described = read_checkpoint(method).get("datamodule_hyper_parameters")
-        if described is None:
+        if not isinstance(described, dict):
             continue
         for name, data in opened.items():
             try:
                 at = {"size": data.size, "shorter_side": data.shorter_side, "crop": None}
-                trained = training({**described, **at})
+                trained = training({**described, **at}, method)
                 trained.setup("fit")
             except (ValueError, OSError):
                 continue  # its images are not here any more, or a store has another size

@@ -82,7 +82,8 @@ def test_images_of_training_are_marked(sets, tmp_path, monkeypatch):
     for data in opened.values():
         data.setup("validate")
 
-    def training(options):
+    def training(options, source):
+        assert source == str(path)
         data = ManifestDataModule(**{**options, "split_by": "triplet"})
         data.setup("fit")
         return data
