@@ -6,7 +6,7 @@ A folder with
 - `images.npy` (M, 3, S, S) uint8, RGB, and `digests.npy` (M, 32) uint8, the SHA-256 of each image;
 - `items.npy` (roles, N) int64, for each item the images it shows;
 - `judgment.npy` or `same.npy` (N,) float32, `subset.npy` (N,) int64 and, where the source has them,
-  `votes.npy` (N,) float32 and `split.npy` (N,) text.
+  `votes.npy` (N,) float32, `split.npy` (N,) text and `made.npy` (N,) bytes, the record of synthetic items.
 """
 
 import json
@@ -23,7 +23,7 @@ from perceptual.data.items.triplets import TripletTable
 VERSION = 1
 INFO = "store.json"
 KINDS: dict[str, type[Table]] = {kind.plural: kind for kind in (TripletTable, PairTable)}
-_OPTIONAL = ("votes", "split")
+_OPTIONAL = ("votes", "split", "made")
 
 
 @dataclass(frozen=True)

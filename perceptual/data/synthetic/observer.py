@@ -14,7 +14,10 @@ from scipy.fft import dctn, idctn
 TRIPLET_VOTES, PAIR_VOTES = 5, 3  # as in BAPPS
 PIXELS_PER_DEGREE = (15.0, 30.0, 60.0)  # of the viewing distances
 DECISION_NOISE = 0.25  # of the logarithm of the ratio of two differences, scale of the logistic
-JUST_NOTICEABLE, NOTICING_NOISE = 2.0, 0.25  # ΔE called "same" by half; scale of the logistic of its logarithm
+JUST_NOTICEABLE, NOTICING_NOISE = (
+    2.0,
+    0.25,
+)  # ΔE called "same" by half; scale of the logistic of its logarithm
 _NOTHING = 0.05  # ΔE below which differences are alike: less than a step of 8 bits
 
 _RGB_TO_XYZ = np.array(
@@ -80,7 +83,7 @@ def _sensitivity(size: int, density: float) -> np.ndarray:
     frequency = np.arange(size) * density / (2 * size)  # cycles per degree
     squared = frequency[:, None] ** 2 + frequency**2
     gains = [
-        sum(weight * np.exp(-((np.pi * width) ** 2) * squared) for weight, width in gaussians)
+        np.sum([weight * np.exp(-((np.pi * width) ** 2) * squared) for weight, width in gaussians], axis=0)
         for gaussians in _FILTERS
     ]
     return np.stack([gain / gain[0, 0] for gain in gains]).astype(np.float32)
