@@ -112,8 +112,8 @@ def main(output: Path) -> None:
     each = ", ".join(f"{name} {score:.1f} %" for name, score in scores.items())
     lines += [
         "",
-        f"On {TRIPLETS:,} triplets of design `paper`, AlexNet, SqueezeNet (both uncalibrated) and SSIM do not "
-        f"all choose the same patch on {split:.1%}. 2AFC with the simulated observer: {each}.",
+        f"On {TRIPLETS:,} triplets of design `paper`, AlexNet, SqueezeNet (both uncalibrated) and SSIM "
+        f"do not all choose the same patch on {split:.1%}. 2AFC with the simulated observer: {each}.",
         "",
         "![Distance against severity for each family](severity.png)",
     ]

@@ -99,7 +99,7 @@ def memory() -> int:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as Linux reports it")
 def test_memory_does_not_grow_with_the_count(tmp_path, monkeypatch):
     patches = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
-    monkeypatch.setattr(makes, "_make_triplet", lambda *_: Item(patches.clone(), 0.5, 0))
+    monkeypatch.setattr(makes, "_make_item", lambda *_: Item(patches.clone(), 0.5, 0, b"[]"))
     make_store(triplets(300, size=64), tmp_path / "warm", "photographs")
     before, grown, make = memory(), [], Making.make
 

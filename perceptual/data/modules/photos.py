@@ -23,8 +23,8 @@ class PhotosDataModule(TwoAFCDataModule):
     """Triplets made of scikit-image's photographs and judged by a simulated observer, see `make_triplets`.
 
     A quarter of them is of each design: `traditional` (design `paper`), `severity`, `cnn` and `mix`, see
-    `perceptual.data.synthetic.designs`. Training and validation triplets come from different photographs. They do not depend on `seed`, which only
-    orders them.
+    `perceptual.data.synthetic.designs`. Training and validation triplets come from different photographs.
+    They do not depend on `seed`, which only orders them.
 
     Args:
         count_train: training triplets to make.

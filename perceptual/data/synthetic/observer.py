@@ -3,7 +3,7 @@
 Zhang and Wandell 1997, "A spatial extension of CIELAB for digital color-image reproduction"
 (https://doi.org/10.1889/1.1985127): an image is split into luminance, red-green and blue-yellow, each channel
 is blurred as much as the eye's contrast sensitivity to it falls with spatial frequency, and the results are
-compared in CIELAB. Here this is done at three viewing distances, with noise in the decision.
+compared in CIELAB. Here this is done at two viewing distances, with noise in the decision.
 """
 
 from functools import lru_cache
@@ -12,8 +12,8 @@ import numpy as np
 from scipy.fft import dctn, idctn
 
 TRIPLET_VOTES, PAIR_VOTES = 5, 3  # as in BAPPS
-PIXELS_PER_DEGREE = (15.0, 30.0, 60.0)  # of the viewing distances
-DECISION_NOISE = 0.25  # of the logarithm of the ratio of two differences, scale of the logistic
+PIXELS_PER_DEGREE = (15.0, 30.0)  # of the viewing distances
+DECISION_NOISE = 0.2  # of the logarithm of the ratio of two differences, scale of the logistic
 JUST_NOTICEABLE, NOTICING_NOISE = (
     2.0,
     0.25,
@@ -46,7 +46,7 @@ def differences(images: np.ndarray) -> np.ndarray:
         images: (N, 3, S, S) uint8, sRGB.
 
     Returns:
-        (N - 1,) float64, the mean of the three viewing distances.
+        (N - 1,) float64, the mean of the two viewing distances.
     """
     size = images.shape[-1]
     linear = _LINEAR[images]
