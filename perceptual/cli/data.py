@@ -101,6 +101,24 @@ def pack(
         typer.echo(f"{dst / half}: {info.items:,} {info.kind}, {info.images:,} images of {size}×{size}")
 
 
+@app.command()
+def shard(
+    src: Annotated[str, typer.Argument(help="A store: a folder, or a URL such as s3://bucket/store.")],
+    dst: Annotated[str, typer.Argument(help="Folder or URL for the shards.")],
+    images: Annotated[int, typer.Option(min=1, help="Images per shard.")] = 1000,
+) -> None:
+    """Split a store in shards, tar files that WebDataset reads too, on this disk or on object storage.
+
+    After an interruption, run it again to continue. What reads a store reads its shards.
+
+    Example: `perceptual data shard bapps64/2afc s3://bucket/bapps64 --images 1000`
+    """
+    from perceptual.data.writers.shards import write_shards
+
+    info = write_shards(src, dst, images)
+    typer.echo(f"{dst}: {info.items:,} {info.kind}, {-(-info.images // images):,} shards")
+
+
 @app.command("make-triplets")
 def make_triplets(
     photos: Photos,

@@ -18,6 +18,7 @@ from rich.progress import track
 from torch import Tensor
 
 from perceptual.data.decode import first_few, pixel_digest, read_pixels
+from perceptual.data.ranged import RangedImages
 
 MEMORY_BUDGET = 2**30  # bytes of decoded uint8 pixels; about 87,000 images of 64×64
 _CHUNK = 64  # images per task of the thread pool: enough to hide its overhead, few enough for a smooth bar
@@ -76,7 +77,7 @@ class MappedImages:
         return self._pixels.index_select(0, index)
 
 
-Images = Tensor | ImageFiles | MappedImages
+Images = Tensor | ImageFiles | MappedImages | RangedImages
 
 
 def read_batch(images: Images, index: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """DataModule of triplets listed in one file: a CSV, a store packed from one, or NIGHTS."""
 
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -9,6 +8,7 @@ from perceptual.data.items.splits import SPLIT_BY, SplitBy
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.loading import at_least
 from perceptual.data.modules.two_afc import TwoAFCDataModule
+from perceptual.data.places import place
 from perceptual.data.readers.csv_files import read_manifest
 from perceptual.data.readers.nights import read_nights
 from perceptual.data.readers.stores import is_store, read_store
@@ -52,7 +52,7 @@ class ManifestDataModule(TwoAFCDataModule):
         if not 0 < val_fraction <= 1:
             raise ValueError(f"val_fraction must be in (0, 1], got {val_fraction}")
         at_least("split_seed", split_seed, 0)
-        self.path = Path(path)
+        self.path = place(path)
         self.split_by = split_by
         self.val_fraction = val_fraction
         self.split_seed = split_seed
