@@ -81,7 +81,7 @@ def picture(found: dict[str, dict[str, np.ndarray]]) -> Figure:
             panel.plot(SEVERITIES, np.sqrt(np.clip(curve, 0, None) / top[name]), label=name)
         panel.axvspan(*RANGES[family], color="0.9")
         panel.set(title=family.replace("_", " "), ylim=(0, 1), xlim=(0, 1))
-    figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS))
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=len(METHODS))
     figure.supxlabel("severity; grey: the range of design paper")
     figure.supylabel("√(distance / largest)")
     return figure

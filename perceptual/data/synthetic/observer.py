@@ -35,6 +35,7 @@ _FILTERS = (
 )
 _TO_OPPONENT = (_XYZ_TO_OPPONENT @ _RGB_TO_XYZ).astype(np.float32)
 _TO_XYZ = (np.linalg.inv(_XYZ_TO_OPPONENT) / _WHITE[:, None]).astype(np.float32)  # relative to white
+_DARK = np.float32(216 / 24389)  # below it CIELAB is linear
 _levels = np.arange(256) / 255
 _LINEAR = np.where(_levels <= 0.04045, _levels / 12.92, ((_levels + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
@@ -92,5 +93,9 @@ def _sensitivity(size: int, density: float) -> np.ndarray:
 def _lab(opponent: np.ndarray) -> np.ndarray:
     """CIELAB of opponent colours, (N, 3, H, W)."""
     xyz = (_TO_XYZ @ opponent.reshape(len(opponent), 3, -1)).reshape(opponent.shape)
-    x, y, z = np.where(xyz > 216 / 24389, np.cbrt(xyz), xyz * (24389 / 27 / 116) + 16 / 116).swapaxes(0, 1)
+    root = np.power(np.maximum(xyz, _DARK), np.float32(1 / 3))  # three times as fast as cbrt
+    dark = xyz < _DARK
+    if dark.any():
+        root[dark] = xyz[dark] * np.float32(24389 / 27 / 116) + np.float32(16 / 116)
+    x, y, z = root.swapaxes(0, 1)
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)

@@ -41,7 +41,7 @@ class Population:
 
 
 def train_population(
-    photos: Sequence[str], dst: str | Path, count: int, seed: int, workers: int = 1, steps: int = STEPS
+    photos: Sequence[str], dst: str | Path, count: int, seed: int, workers: int = 1, steps: int | None = None
 ) -> None:
     """Train networks on patches of photographs, into a new folder.
 
@@ -53,7 +53,7 @@ def train_population(
         count: number of networks, at least 2.
         seed: chooses the recipes.
         workers: processes to train in; more than one need a main module that can be imported.
-        steps: of training, per network.
+        steps: of training, per network; None: 600.
 
     Raises:
         ValueError: `dst` is something else already, another process is writing it, or a photograph is too
@@ -62,7 +62,7 @@ def train_population(
     """
     if count < 2:
         raise ValueError(f"count must be at least 2, got {count}")
-    dst = Path(dst)
+    dst, steps = Path(dst), STEPS if steps is None else steps
     photos = list(photos)[:_PATCHES]  # no more are looked at
     request = f"{VERSION} {count} {seed} {steps} {' '.join(os.path.basename(path) for path in photos)}"
     request = sha256(request.encode(errors="surrogateescape")).hexdigest()
