@@ -4,6 +4,7 @@ import atexit
 import os
 import signal
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,43 @@ def alexnet(tmp_path, monkeypatch):
     write_weights(folder, "alexnet")
     monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(folder))
     return folder
+
+
+def _untrained_population(folder: Path) -> None:
+    """Distorters as a first run trains them, but untrained: tests that do not look at images need no more."""
+    from perceptual.data.synthetic.distorters import population
+    from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, packaged
+
+    population.train_population(packaged(TRAIN_PHOTOS[:1]), folder, population.SMALL_COUNT, seed=0, steps=0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def distorters() -> Path:
+    """A folder of distorters, where the cache has the small population: started processes find it too."""
+    from perceptual.data.synthetic.distorters import population
+
+    name = f"distorters-{population.VERSION}-{population.SMALL_COUNT}-{population.SMALL_STEPS}"
+    folder = Path(os.environ["PERCEPTUAL_CACHE"]) / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _untrained_population(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pool():
+    """Two processes."""
+    from perceptual.data import workers
+
+    with workers.worker_pool(2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def two_workers(pool, monkeypatch):
+    """One pool for all calls: each process that starts imports torch, for seconds."""
+    from perceptual.data import workers
+
+    asked = []
+    monkeypatch.setattr(workers, "worker_pool", lambda count: asked.append(count) or nullcontext(pool))
+    yield
+    assert set(asked) == {2}

@@ -13,6 +13,7 @@ app = typer.Typer(
     help="Download, pack, make and look at judged images.", no_args_is_help=True, rich_markup_mode="markdown"
 )
 
+Design = Enum("Design", {"paper": "paper", "severity": "severity", "cnn": "cnn", "mix": "mix"})
 Form = Enum("Form", {"folder": "folder", "store": "store", "unjudged": "unjudged"})
 Size = Annotated[int, typer.Option(min=8, help="Side of the square patches.")]
 Count = Annotated[int, typer.Option(min=1, help="Number of items to make.")]
@@ -30,6 +31,18 @@ As = Annotated[
     ),
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Number of processes.")]
+How = Annotated[
+    Design,
+    typer.Option(
+        "--design",
+        help="`paper`: each patch has its own traditional distortions; `severity`: one at two severities; "
+        "`cnn`: outputs of networks; `mix`: either.",
+    ),
+]
+Distorters = Annotated[
+    Path | None,
+    typer.Option(help="For `cnn` and `mix`: a folder of `train-distorters`; default: a small one, cached."),
+]
 
 
 @app.command()
@@ -98,6 +111,24 @@ def pack(
         typer.echo(f"{dst / half}: {info.items:,} {info.kind}, {info.images:,} images of {shown}")
 
 
+@app.command()
+def shard(
+    src: Annotated[str, typer.Argument(help="A store: a folder, or a URL such as s3://bucket/store.")],
+    dst: Annotated[str, typer.Argument(help="Folder or URL for the shards.")],
+    images: Annotated[int, typer.Option(min=1, help="Images per shard.")] = 1000,
+) -> None:
+    """Split a store in shards, tar files that WebDataset reads too, on this disk or on object storage.
+
+    After an interruption, run it again to continue. What reads a store reads its shards.
+
+    Example: `perceptual data shard bapps64/2afc s3://bucket/bapps64 --images 1000`
+    """
+    from perceptual.data.writers.shards import write_shards
+
+    info = write_shards(src, dst, images)
+    typer.echo(f"{dst}: {info.items:,} {info.kind}, {-(-info.images // images):,} shards")
+
+
 @app.command("make-triplets")
 def make_triplets(
     photos: Photos,
@@ -107,6 +138,8 @@ def make_triplets(
     size: Size = 64,
     form: As = Form.folder,
     workers: Workers = 1,
+    design: How = Design.paper,
+    distorters: Distorters = None,
 ) -> None:
     """Make triplets: a patch and two of its distortions, judged by a simulated observer, not by people.
 
@@ -114,7 +147,7 @@ def make_triplets(
     """
     from perceptual.data.items.triplets import TripletTable
 
-    _make(TripletTable, photos, dst, count, seed, size, form, workers)
+    _make(TripletTable, photos, dst, count, seed, size, form, workers, design, distorters)
 
 
 @app.command("make-pairs")
@@ -126,6 +159,8 @@ def make_pairs(
     size: Size = 64,
     form: As = Form.folder,
     workers: Workers = 1,
+    design: How = Design.paper,
+    distorters: Distorters = None,
 ) -> None:
     """Make JND pairs: a patch and a faint distortion, judged by a simulated observer, not by people.
 
@@ -133,7 +168,29 @@ def make_pairs(
     """
     from perceptual.data.items.pairs import PairTable
 
-    _make(PairTable, photos, dst, count, seed, size, form, workers)
+    _make(PairTable, photos, dst, count, seed, size, form, workers, design, distorters)
+
+
+@app.command("train-distorters")
+def train_distorters(
+    photos: Photos,
+    dst: New,
+    count: Annotated[int, typer.Option(min=2, help="Number of networks to train.")] = 96,
+    seed: Seed = 0,
+    workers: Workers = 1,
+) -> None:
+    """Train small denoising autoencoders, whose outputs are distortions, and draw a gallery of them.
+
+    After an interruption, run it again to continue. A GPU is used where there is one.
+
+    Example: `perceptual data train-distorters packaged distorters --count 12 --workers 2`
+    """
+    from perceptual.data.contact_sheets import distorter_gallery
+    from perceptual.data.synthetic.distorters.population import train_population
+
+    train_population(_find_photos(photos), dst, count, seed, workers)
+    distorter_gallery(dst).save(dst / "gallery.png")
+    typer.echo(f"{dst}: {count:,} distorters, drawn in {dst / 'gallery.png'}")
 
 
 @app.command()
@@ -150,15 +207,22 @@ def show(
     count: Annotated[int, typer.Option(min=1, help="Number of items to draw.")] = 24,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of items.")] = 0,
     size: Annotated[int, typer.Option(min=8, help="Side of the patches; a store has its own.")] = 64,
+    made: Annotated[
+        bool, typer.Option("--made", help="Print what was done to the patches of each item drawn.")
+    ] = False,
 ) -> None:
     """Draw triplets (p0 · ref · p1) or pairs with their judgments, or a gallery of the distortions.
 
     Example: `perceptual data show datasets/bapps64/2afc -o sheet.png`
     """
-    from perceptual.data.contact_sheets import contact_sheet, gallery
+    from perceptual.data.contact_sheets import contact_sheet, gallery, made_lines
 
+    if made and src is None:
+        raise ValueError("--made needs a folder, manifest or store")
     sheet = gallery(size) if src is None else contact_sheet(src, count, seed, size)
     sheet.save(output)
+    for line in made_lines(src, count, seed) if made and src is not None else []:
+        typer.echo(line)
     typer.echo(f"{output}: {sheet.width}×{sheet.height}")
 
 
@@ -169,17 +233,28 @@ def _find_photos(photos: str) -> list[str]:
 
 
 def _make(
-    kind: "type[Table]", photos: str, dst: Path, count: int, seed: int, size: int, form: Form, workers: int
+    kind: "type[Table]",
+    photos: str,
+    dst: Path,
+    count: int,
+    seed: int,
+    size: int,
+    form: Form,
+    workers: int,
+    design: Design,
+    distorters: Path | None,
 ) -> None:
-    from perceptual.data.synthetic.making import Making, make
-    from perceptual.data.synthetic.storing import make_store
-    from perceptual.data.writers.folders import refuse_existing, write_folder, write_unjudged
+    from perceptual.data.synthetic.making import Making
+    from perceptual.data.synthetic.storing import make_files, make_store
+    from perceptual.data.writers.folders import refuse_existing
 
-    making = Making(kind, _find_photos(photos), count, seed, size)
+    if form is not Form.store:
+        refuse_existing(dst)  # before networks are trained
+    place = None if distorters is None else str(distorters)
+    making = Making(kind, _find_photos(photos), count, seed, size, design.name, place)
+    source = f"design {design.name} on photographs in {photos}, judged by a simulated observer"
     if form is Form.store:
-        source = f"made of photographs in {photos}, judged by a simulated observer"
         make_store(making, dst, source, workers)
     else:
-        refuse_existing(dst)  # before all is made
-        (write_folder if form is Form.folder else write_unjudged)(make(making, workers), dst)
+        make_files(making, dst, source, form.name, workers)
     typer.echo(f"{dst}: {count:,} {kind.plural}")

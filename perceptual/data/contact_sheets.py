@@ -11,8 +11,11 @@ from perceptual.data.images import Images
 from perceptual.data.items.table import Table
 from perceptual.data.readers.detect import read_origin
 from perceptual.data.readers.stores import KINDS, is_store, read_info, read_store
+from perceptual.data.synthetic.cropping import patches, quantised
+from perceptual.data.synthetic.distorters.population import load_population
 from perceptual.data.synthetic.distortions import FAMILIES, distort
-from perceptual.data.synthetic.photographs import packaged
+from perceptual.data.synthetic.photographs import VAL_PHOTOS, packaged
+from perceptual.data.synthetic.steps import recorded
 
 SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
 _TILE = 96  # pixels of a patch on the sheet
@@ -34,7 +37,7 @@ def contact_sheet(src: str | Path, count: int, seed: int, size: int = 64) -> Ima
         FileNotFoundError, ValueError: as `read_origin`, or images cannot be used.
     """
     table = _read(Path(src))
-    rows = np.sort(np.random.default_rng(seed).permutation(len(table))[:count])
+    rows = _chosen(table, count, seed)
     roles = ("p0", "ref", "p1") if "ref" in table.roles else table.roles
     width, height = len(roles) * (_TILE + _GAP) - _GAP, _TILE + _TEXT
     columns = max(1, min(12 // len(roles), len(rows)))
@@ -45,6 +48,47 @@ def contact_sheet(src: str | Path, count: int, seed: int, size: int = 64) -> Ima
         left = _MARGIN + place % columns * (width + _MARGIN)
         top = _MARGIN + place // columns * (height + _MARGIN)
         _draw_item(sheet, left, top, table, roles, row, size)
+    return sheet
+
+
+def made_lines(src: str | Path, count: int, seed: int) -> list[str]:
+    """What was done to the patches of the items that `contact_sheet` draws, in its order, a line each.
+
+    Raises:
+        ValueError: that is not recorded, or as `contact_sheet`.
+    """
+    table = _read(Path(src))
+    if table.made is None:
+        raise ValueError(f"{src} does not record what was done to its images")
+    lines = []
+    for row in _chosen(table, count, seed).tolist():
+        patches = recorded(table.made[row].decode())
+        roles = table.roles[len(table.roles) - len(patches) :]
+        said = [
+            f"{role} {' + '.join(f'{family} {severity:g} (seed {key})' for family, severity, key in steps)}"
+            for role, steps in zip(roles, patches, strict=True)
+        ]
+        lines.append(f"{row}: {'; '.join(said)}")
+    return lines
+
+
+def _chosen(table: Table, count: int, seed: int) -> np.ndarray:
+    return np.sort(np.random.default_rng(seed).permutation(len(table))[:count])
+
+
+def distorter_gallery(folder: str | Path) -> Image.Image:
+    """Draw one row per network of a population: what it makes of six patches, below the patches."""
+    networks = load_population(folder).networks
+    seen = patches(packaged(VAL_PHOTOS)[:6], 6, seed=3)
+    left = 60
+    sheet = Image.new("RGB", (left + 6 * (_TILE + _GAP), (len(networks) + 1) * (_TILE + _GAP)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (name, network) in enumerate([("", None), *networks.items()]):
+        top = row * (_TILE + _GAP)
+        draw.text((left - 10, top + _TILE // 2), name, _INK, _FONT, anchor="rm")
+        for column, patch in enumerate(seen[:, None]):
+            drawn = patch if network is None else network(patch, torch.Generator().manual_seed(0))
+            sheet.paste(_tile(quantised(drawn[0]).numpy()), (left + column * (_TILE + _GAP), top))
     return sheet
 
 

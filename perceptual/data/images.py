@@ -19,6 +19,7 @@ from torch import Tensor
 
 from perceptual.data.decode import first_few, pixel_digest, read_pixels, size_of
 from perceptual.data.native import NativeFiles, NativeImages
+from perceptual.data.ranged import RangedImages
 
 MEMORY_BUDGET = 2**30  # bytes of decoded uint8 pixels; about 87,000 images of 64×64
 _CHUNK = 64  # images per task of the thread pool: enough to hide its overhead, few enough for a smooth bar
@@ -77,7 +78,7 @@ class MappedImages:
         return self._pixels.index_select(0, index)
 
 
-Images = Tensor | ImageFiles | MappedImages | NativeImages | NativeFiles
+Images = Tensor | ImageFiles | MappedImages | RangedImages | NativeImages | NativeFiles
 ON_DISK = (ImageFiles, NativeFiles)  # decoded at each access
 
 

@@ -214,7 +214,7 @@ def _nearest(method: str) -> list[str]:
 
 def _kmeans(name: str) -> LPIPS:
     """The same weights each time, made of photographs that are not judged anywhere."""
-    from perceptual.data.synthetic.making import patches
+    from perceptual.data.synthetic.cropping import patches
     from perceptual.data.synthetic.photographs import packaged
     from perceptual.features.kmeans import initialize
 

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -119,9 +120,58 @@ def test_show(run, tmp_path):
     assert (code, out) == (0, f"{tmp_path}/gallery.png: 764×2022\n")
 
 
+def test_designs_and_what_was_made(run, tmp_path, distorters):
+    code, _, _ = run(
+        *("make-triplets", "packaged", tmp_path / "set", "--count", 6, "--size", 32, "--as", "store"),
+        *("--design", "mix", "--distorters", distorters),
+    )
+    assert code == 0
+    _, out, _ = run("show", tmp_path / "set", "-o", tmp_path / "a.png", "--count", 3, "--made")
+    *lines, last = out.splitlines()
+    assert len(lines) == 3
+    assert all(re.fullmatch(r"\d: p0 \S+ [\d.]+ \(seed \d+\).*; p1 .*", line) for line in lines)
+    assert last.startswith(f"{tmp_path}/a.png: ")
+    write_subset(tmp_path / "people/cnn", 3)
+    code, _, err = run("show", tmp_path / "people", "-o", tmp_path / "b.png", "--made")
+    assert (code, err) == (
+        1,
+        f"error: {tmp_path}/people does not record what was done to its images",
+    )
+
+
+def test_train_distorters(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("perceptual.data.synthetic.distorters.population.STEPS", 1)
+    for _ in range(2):  # a complete one is left
+        code, out, _ = run("train-distorters", "packaged", tmp_path / "networks", "--count", 2)
+        assert (code, out) == (
+            0,
+            f"{tmp_path}/networks: 2 distorters, drawn in {tmp_path}/networks/gallery.png\n",
+        )
+    with Image.open(tmp_path / "networks/gallery.png") as gallery:
+        assert gallery.size == (660, 300)
+
+
+def test_shard(run, tmp_path):
+    run("make-pairs", "packaged", tmp_path / "store", "--count", 4, "--size", 16, "--as", "store")
+    code, out, _ = run("shard", tmp_path / "store", tmp_path / "shards", "--images", 3)
+    assert (code, out) == (0, f"{tmp_path}/shards: 4 pairs, 3 shards\n")
+    code, _, err = run("shard", tmp_path / "store", tmp_path / "shards", "--images", 4)
+    assert (code, "holds shards of another store" in err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ("make-triplets", "packaged", "set", "--count", 3, "--distorters", "empty"),
+            "design paper takes no distorters; cnn and mix do",
+        ),
+        (
+            ("make-triplets", "packaged", "set", "--count", 3, "--design", "cnn", "--distorters", "empty"),
+            "empty is no folder of distorters: it has no distorters.json",
+        ),
+        (("show", "--made"), "--made needs a folder, manifest or store"),
+        (("shard", "empty", "shards"), "'empty/store.json': No such file or directory"),
         (("pack", "nowhere", "store"), "no file or folder nowhere"),
         (("show", "nowhere"), "no file or folder nowhere"),
         (("make-triplets", "nowhere", "set", "--count", 3), "no folder nowhere"),

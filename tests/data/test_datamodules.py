@@ -197,7 +197,14 @@ def test_photos():
     data = PhotosDataModule(40, 30, size=16)
     data.setup("fit")
     assert (len(data.train_set), len(data.val_set)) == (40, 30)
-    assert set(data.subsets) <= {"photometric", "noise", "blur", "spatial", "compression"}
+    assert data.subsets == ["traditional", "severity", "cnn", "mix"]
+    assert np.bincount(data.val_set.table.subset).tolist() == [8, 8, 7, 7]
+    families = [row.decode() for row in data.train_set.table.made]
+    assert [("cnn/" in row, "nuisance" in row) for row in (families[0], families[10], families[20])] == [
+        (False, False),
+        (False, True),
+        (True, False),
+    ]
     assert data.describe() == (
         "photographs of scikit-image, judged by a simulated observer, not people: "
         "40 training and 30 validation triplets, split by photograph"

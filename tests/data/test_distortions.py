@@ -51,6 +51,21 @@ def test_difference_grows_with_severity(name, patches):
     assert curve[-1] > 0.03
 
 
+@pytest.mark.slow
+def test_distance_of_alexnet_grows_with_severity(name, patches, assets, monkeypatch):
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(assets / "weights"))
+    from perceptual import LPIPS
+
+    lpips = LPIPS("alexnet-uncalibrated")
+    with torch.no_grad():
+        curve = [
+            lpips(patches, distort(patches, [(name, level)], generator()).clamp(0, 1)).mean().item()
+            for level in LEVELS
+        ]
+    assert curve == sorted(curve)
+    assert curve[0] < 1e-3 < 0.01 < curve[-1]
+
+
 def test_shape_range_and_input_kept(name, patches):
     images = patches[2:4, :, :48]
     before = images.clone()
@@ -119,6 +134,15 @@ def test_bilateral_keeps_an_edge_that_gaussian_does_not():
     }
     assert blurred["bilateral_blur"].diff().max() > 0.95
     assert blurred["gaussian_blur"].diff().max() < 0.5
+
+
+def test_gaussian_blur_is_scipys(patches):
+    from scipy.ndimage import gaussian_filter
+
+    blurred = distort(patches[:2], [("gaussian_blur", torch.tensor([0.3, 0.9]))], generator())
+    for image, ours, severity in zip(patches, blurred, (0.3, 0.9), strict=False):
+        expected = gaussian_filter(image.numpy(), severity * 3.2, axes=(1, 2), mode="mirror", radius=10)
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
 def test_jpeg_is_pillows(patches):

@@ -1,31 +1,14 @@
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from perceptual.data import PairTable, TripletTable, read_store, workers
+from perceptual.data import PairTable, TripletTable, read_store
 from perceptual.data.decode import read_rgb
 from perceptual.data.synthetic.distortions import GROUPS
 from perceptual.data.synthetic.making import Making, make_pairs, make_triplets
 from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, VAL_PHOTOS, packaged
 from perceptual.data.synthetic.storing import make_store
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with workers.worker_pool(2) as pool:
-        yield pool
-
-
-@pytest.fixture
-def two_workers(pool, monkeypatch):
-    """One pool for all calls: each process that starts imports torch, for seconds."""
-    asked = []
-    monkeypatch.setattr(workers, "worker_pool", lambda count: asked.append(count) or nullcontext(pool))
-    yield
-    assert set(asked) == {2}
 
 
 def test_photographs_are_on_one_side_only():
@@ -65,7 +48,7 @@ def test_does_not_touch_the_threads_or_the_global_generators():
 
 
 def test_triplets_are_balanced():
-    table = make_triplets(packaged(), 600, 0, 16)
+    table = make_triplets(packaged(), 600, 0, 16, design="severity")
     assert table.images.shape == (1800, 3, 16, 16)
     assert table.images.dtype == torch.uint8
     assert np.isin(table.judgment, np.float32(np.arange(6) / 5)).all()
@@ -77,7 +60,7 @@ def test_triplets_are_balanced():
 
 
 def test_pairs_are_called_the_same_the_less_the_more_they_differ():
-    table = make_pairs(packaged(), 600, 0, 32)
+    table = make_pairs(packaged(), 600, 0, 32, design="severity")
     difference = (
         (table.images[table.p0].float() - table.images[table.p1]).square().mean((1, 2, 3)).sqrt().numpy()
     )

@@ -8,12 +8,12 @@ import torch
 from killing import run_and_kill_when, tree_bytes
 from PIL import Image
 
-from perceptual.data import PairTable, TripletTable
+from perceptual.data import PairTable, TripletTable, pack, read_folder, read_manifest, read_store
 from perceptual.data.readers.stores import read_info
 from perceptual.data.synthetic import making as makes
 from perceptual.data.synthetic.making import Item, Making, make_triplets
 from perceptual.data.synthetic.photographs import packaged
-from perceptual.data.synthetic.storing import make_store
+from perceptual.data.synthetic.storing import make_files, make_store
 from perceptual.data.writers.stores import write_store
 
 
@@ -55,6 +55,43 @@ def test_killed_in_the_middle_it_goes_on(tmp_path, monkeypatch):
     assert len(made) == tasks - kept  # what was made is not made again
     assert tree_bytes(store) == tree_bytes(tmp_path / "whole")
     assert not partial.exists()
+
+
+@pytest.mark.parametrize("form", ["folder", "unjudged"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_files_killed_in_the_middle_go_on(tmp_path, form):
+    making, dst = triplets(40), tmp_path / "files"
+    make_files(making, tmp_path / "whole", "photographs", form)
+    written = f"files.partial/{form}/{'traditional/' if form == 'folder' else ''}p0/000009.png"
+    run_and_kill_when(lambda: make_files(making, dst, "photographs", form), (tmp_path / written).exists)
+    assert not dst.exists()
+    kept = (tmp_path / written).stat().st_mtime_ns
+    make_files(making, dst, "photographs", form)
+    assert tree_bytes(dst) == tree_bytes(tmp_path / "whole")
+    moved = dst / Path(written).relative_to(f"files.partial/{form}")
+    assert moved.stat().st_mtime_ns == kept  # not written again
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_files_record_what_was_made(tmp_path):
+    for form in ("folder", "unjudged"):
+        make_files(triplets(6), tmp_path / form, "photographs", form)
+    made = make_triplets(packaged(), 6, 3, 16).made.tolist()
+    assert read_folder(tmp_path / "folder", ["traditional"]).made.tolist() == made
+    text = (tmp_path / "unjudged/manifest.csv").read_text().replace(",,", ",0.5,")
+    (tmp_path / "unjudged/judged.csv").write_text(text)
+    assert read_manifest(tmp_path / "unjudged/judged.csv").made.tolist() == made
+    pack(read_folder(tmp_path / "folder", ["traditional"]), tmp_path / "packed", "a", 16, workers=1)
+    assert read_store(TripletTable, tmp_path / "packed").made.tolist() == made
+
+
+def test_stores_without_a_record_load(tmp_path):
+    make_store(triplets(4), tmp_path / "store", "photographs")
+    with_record = read_store(TripletTable, tmp_path / "store")
+    (tmp_path / "store/made.npy").unlink()
+    without = read_store(TripletTable, tmp_path / "store")
+    assert without.made is None
+    assert without.fingerprint() == with_record.fingerprint()
 
 
 def test_other_photographs_start_over(tmp_path, monkeypatch):
@@ -99,7 +136,7 @@ def memory() -> int:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as Linux reports it")
 def test_memory_does_not_grow_with_the_count(tmp_path, monkeypatch):
     patches = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
-    monkeypatch.setattr(makes, "_make_triplet", lambda *_: Item(patches.clone(), 0.5, 0))
+    monkeypatch.setattr(makes, "_make_item", lambda *_: Item(patches.clone(), 0.5, 0, b"[]"))
     make_store(triplets(300, size=64), tmp_path / "warm", "photographs")
     before, grown, make = memory(), [], Making.make
 

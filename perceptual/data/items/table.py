@@ -34,6 +34,7 @@ class Table:
     subsets: list[str]
     votes: np.ndarray | None = None  # (N,) float32, people asked; None if not recorded
     split: np.ndarray | None = None  # (N,) "train", "val" or "test" as the source says; None if it does not
+    made: np.ndarray | None = None  # (N,) bytes, what was done to synthetic items; None if not recorded
 
     def __len__(self) -> int:
         return len(self.subset)
@@ -96,7 +97,7 @@ class Table:
 
     def take(self: AnyTable, rows: np.ndarray) -> AnyTable:
         """The items that a mask (N,) or indices choose, over the same images."""
-        names = (*self.roles, self.answer, "subset", "votes", "split")
+        names = (*self.roles, self.answer, "subset", "votes", "split", "made")
         chosen = {name: column[rows] for name in names if (column := getattr(self, name)) is not None}
         return replace(self, **chosen)
 

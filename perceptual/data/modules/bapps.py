@@ -1,11 +1,11 @@
 """DataModule of the Berkeley-Adobe Perceptual Patch Similarity data set, BAPPS (Zhang et al. 2018)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from perceptual.data import bapps_subsets
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.modules.two_afc import TwoAFCDataModule
+from perceptual.data.places import place
 from perceptual.data.readers.folders import read_folder, subset_names
 from perceptual.data.readers.stores import is_store, read_store
 
@@ -43,7 +43,7 @@ class BAPPSDataModule(TwoAFCDataModule):
         super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd, shorter_side, crop)
         subset_names(train_subsets)
         subset_names(val_subsets)
-        self.root = Path(root)
+        self.root = place(root)
         if jnd is None and (self.root / "jnd").is_dir():
             self.jnd = root
         self.train_subsets = list(train_subsets)

@@ -1,12 +1,12 @@
 """DataModule of JND pairs: BAPPS folders, a manifest, or a store packed from either."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytorch_lightning as pl
 
 from perceptual.data.items.pairs import PairBatch, PairDataset, PairTable
 from perceptual.data.loading import Batches, at_least, check_resolution, loader
+from perceptual.data.places import place
 from perceptual.data.readers.csv_files import read_pair_manifest
 from perceptual.data.readers.folders import find_subsets, read_pair_folder, subset_names
 from perceptual.data.readers.stores import is_store, read_store
@@ -50,7 +50,7 @@ class JNDDataModule(pl.LightningDataModule):
         at_least("num_workers", 0 if num_workers is None else num_workers, 0)
         if subsets is not None:
             subset_names(subsets)
-        self.root = Path(root)
+        self.root = place(root)
         self.chosen = None if subsets is None else list(subsets)
         self.size = size
         self.shorter_side = shorter_side

@@ -1,7 +1,6 @@
 """DataModule of triplets listed in one file: a CSV, a store packed from one, or NIGHTS."""
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from perceptual.data.items.splits import SPLIT_BY, SplitBy
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.loading import at_least
 from perceptual.data.modules.two_afc import TwoAFCDataModule
+from perceptual.data.places import place
 from perceptual.data.readers.answers import ANSWERS
 from perceptual.data.readers.csv_files import read_manifest
 from perceptual.data.readers.nights import read_nights
@@ -64,7 +64,7 @@ class ManifestDataModule(TwoAFCDataModule):
         if layout not in (CSV, *ANSWERS):
             raise ValueError(f"layout must be one of {', '.join((CSV, *ANSWERS))}, got {layout!r}")
         self.layout = layout
-        self.path = Path(path)
+        self.path = place(path)
         self.split_by = split_by
         self.val_fraction = val_fraction
         self.split_seed = split_seed

@@ -4,18 +4,27 @@ A first run needs no download, from images to score. The judgments are a simulat
 see `perceptual.data.synthetic.making`.
 """
 
+from dataclasses import replace
+
+import numpy as np
+import torch
+
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.loading import at_least
 from perceptual.data.modules.two_afc import TwoAFCDataModule
+from perceptual.data.synthetic.designs import NAMES
 from perceptual.data.synthetic.making import make_triplets
 from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, VAL_PHOTOS, packaged
+
+_SUBSETS = ("traditional", "severity", "cnn", "mix")  # of the designs, in the order of their names
 
 
 class PhotosDataModule(TwoAFCDataModule):
     """Triplets made of scikit-image's photographs and judged by a simulated observer, see `make_triplets`.
 
-    Training and validation triplets come from different photographs. They do not depend on `seed`, which only
-    orders them.
+    A quarter of them is of each design: `traditional` (design `paper`), `severity`, `cnn` and `mix`, see
+    `perceptual.data.synthetic.designs`. Training and validation triplets come from different photographs.
+    They do not depend on `seed`, which only orders them.
 
     Args:
         count_train: training triplets to make.
@@ -48,11 +57,11 @@ class PhotosDataModule(TwoAFCDataModule):
 
     def read_train(self) -> TripletTable:
         """Triplets of the training photographs."""
-        return make_triplets(packaged(TRAIN_PHOTOS), self.count_train, seed=0, size=self.side)
+        return _of_each_design(packaged(TRAIN_PHOTOS), self.count_train, 0, self.side)
 
     def read_val(self) -> TripletTable:
         """Triplets of the held-out photographs."""
-        return make_triplets(packaged(VAL_PHOTOS), self.count_val, seed=1, size=self.side)
+        return _of_each_design(packaged(VAL_PHOTOS), self.count_val, 1, self.side)
 
     def source(self) -> str:
         """Photographs and the simulated observer."""
@@ -61,3 +70,32 @@ class PhotosDataModule(TwoAFCDataModule):
     def how_split(self) -> str:
         """By photograph."""
         return "split by photograph"
+
+
+def _of_each_design(photos: list[str], count: int, seed: int, size: int) -> TripletTable:
+    """Triplets, shared out among the designs; the first ones get one more where that leaves a rest."""
+    counts = [len(range(number, count, len(NAMES))) for number in range(len(NAMES))]
+    tables = [
+        make_triplets(photos, share, seed, size, design=design)
+        for design, share in zip(NAMES, counts, strict=True)
+        if share
+    ]
+    images: list[torch.Tensor] = [table.images for table in tables]  # type: ignore[misc]  # are in memory
+    starts = np.cumsum([0, *map(len, images[:-1])])
+    roles = {
+        role: np.concatenate(
+            [getattr(table, role) + start for table, start in zip(tables, starts, strict=True)]
+        )
+        for role in TripletTable.roles
+    }
+    return replace(
+        tables[0],
+        images=torch.cat(images),
+        **roles,
+        **{
+            name: np.concatenate([getattr(table, name) for table in tables])
+            for name in ("judgment", "votes", "made")
+        },
+        subset=np.repeat(np.arange(len(tables)), [len(table) for table in tables]),
+        subsets=list(_SUBSETS[: len(tables)]),
+    )

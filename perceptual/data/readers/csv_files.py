@@ -11,7 +11,7 @@ from perceptual.data.items.table import SPLITS, AnyTable, Table
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.readers.columns import read_columns, read_header
 
-OPTIONAL = ("votes", "subset", "split")
+OPTIONAL = ("votes", "subset", "split", "made")
 # what larger numbers mean, by the column's name; None: not said by it
 LARGER: dict[str, Larger | None] = {"mos": "better", "dmos": "worse", "score": None}
 
@@ -20,7 +20,8 @@ def read_manifest(path: str | Path) -> TripletTable:
     """List the triplets of a CSV file with a header.
 
     Its columns are `ref`, `p0`, `p1` (image files, relative to the CSV), `judge` (fraction that preferred p1)
-    and optionally `votes` (people asked), `subset` (a name to score by) and `split` (train, val or test).
+    and optionally `votes` (people asked), `subset` (a name to score by) `split` (train, val or test)
+    and `made` (what was done to synthetic items, see `perceptual.data.synthetic.steps`).
     Files saved by spreadsheets are read, see `perceptual.data.readers.columns`.
 
     Raises:
@@ -91,4 +92,5 @@ def _read_table(
         subsets=list(number),
         votes=votes,
         split=split,
+        made=np.array([cell.encode() for cell in columns.cells["made"]]) if "made" in columns else None,
     )

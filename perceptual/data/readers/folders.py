@@ -10,6 +10,7 @@ from perceptual.data.decode import first_few
 from perceptual.data.items.pairs import PairTable
 from perceptual.data.items.table import AnyTable
 from perceptual.data.items.triplets import TripletTable
+from perceptual.data.readers.columns import read_columns
 
 
 def read_folder(root: str | Path, subsets: Sequence[str]) -> TripletTable:
@@ -43,6 +44,7 @@ def read_tree(kind: type[AnyTable], root: str | Path, subsets: Sequence[str], na
         **{kind.answer: np.concatenate([answers for _, answers in parts])},
         subset=np.repeat(np.arange(len(names)), counts),
         subsets=names,
+        made=_read_made(root, subsets, [files[0] for files, _ in parts]),
     )
 
 
@@ -90,6 +92,21 @@ def _read_subset(kind: type[AnyTable], folder: Path) -> tuple[list[list[str]], n
         )
     *images, answers = ([by_stem[role][stem] for stem in stems] for role in folders)
     return images, _read_answers(kind.answer, answers)
+
+
+def _read_made(root: str | Path, subsets: Sequence[str], files: list[list[str]]) -> np.ndarray | None:
+    """What was done to synthetic items, of `made.csv` in each subset; None where one has no such file."""
+    found: list[bytes] = []
+    for subset, paths in zip(subsets, files, strict=True):
+        file = Path(root) / subset / "made.csv"
+        if not file.is_file():
+            return None
+        columns = read_columns(file, ("stem", "made"), ())
+        of_stem = dict(zip(columns.cells["stem"], columns.cells["made"], strict=True))
+        if absent := [path for path in paths if Path(path).stem not in of_stem]:
+            raise ValueError(f"{file} lacks {len(absent):,} of {len(paths):,} stems: {first_few(absent)}")
+        found += [of_stem[Path(path).stem].encode() for path in paths]
+    return np.array(found)
 
 
 def _files_by_stem(folder: Path, role: str) -> dict[str, str]:

@@ -1,32 +1,37 @@
-"""Write tables with images in memory as files: BAPPS folders, or a manifest for people to fill in."""
+"""Write tables with open images as files: BAPPS folders, or a manifest for people to fill in."""
 
 import csv
+import io
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
+from perceptual.data.images import Images, MappedImages
 from perceptual.data.items.table import Table
+from perceptual.data.workers import each_done
+
+FORMS = ("folder", "unjudged")
+MADE = "made.csv"
+_CHUNK = 256  # images per task
+
+Files = list[tuple[str, int]]  # path of each file, and the image it holds
 
 
 def write_folder(table: Table, dst: str | Path) -> None:
     """Write `<dst>/<subset>/<role>/NNNNNN.png` and the answers as `.npy`, the layout of BAPPS.
 
+    NNNNNN is the number of the item in the table. What was done to synthetic items is in
+    `<dst>/<subset>/made.csv`.
+
     Raises:
         ValueError: `dst` exists.
     """
-    with _new_folder(Path(dst)) as folder:
-        for name, rows in _rows_by_subset(table):
-            for role in table.roles:
-                _write_images(table, role, rows, folder / name / role)
-            answers = folder / name / table.on_disk
-            answers.mkdir()
-            for number, answer in enumerate(getattr(table, table.answer)[rows]):
-                np.save(answers / f"{number:06}.npy", np.array([answer], np.float32))
+    _write_new(table, Path(dst), "folder")
 
 
 def write_unjudged(table: Table, dst: str | Path) -> None:
@@ -35,15 +40,67 @@ def write_unjudged(table: Table, dst: str | Path) -> None:
     Raises:
         ValueError: `dst` exists.
     """
-    with _new_folder(Path(dst)) as folder:
+    _write_new(table, Path(dst), "unjudged")
+
+
+def _write_new(table: Table, dst: Path, form: str) -> None:
+    refuse_existing(dst)
+    partial = dst.with_name(dst.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    write_files(table, partial, form, workers=1)
+    os.replace(partial, dst)
+
+
+def write_files(table: Table, folder: Path, form: str, workers: int) -> None:
+    """Write a table, over open images, into a folder; files that an earlier run left there are kept.
+
+    Args:
+        table: the items.
+        folder: where the files go.
+        form: `folder` or `unjudged`.
+        workers: processes to write them in, where the images are those of a store.
+    """
+    files: list[Files] = []
+    for name, rows in _rows_by_subset(table) if form == "folder" else [("", np.arange(len(table)))]:
         for role in table.roles:
-            _write_images(table, role, np.arange(len(table)), folder / role)
-        with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow([*table.roles, table.on_disk, "subset"])
-            for number, subset in enumerate(table.subset):
-                images = [f"{role}/{number:06}.png" for role in table.roles]
-                rows.writerow([*images, "", table.subsets[subset]])
+            place = folder / name / role
+            place.mkdir(parents=True, exist_ok=True)
+            images = getattr(table, role)[rows].tolist()
+            paths = [str(place / f"{row:06}.png") for row in rows]
+            listed = list(zip(paths, images, strict=True))
+            files += [listed[start : start + _CHUNK] for start in range(0, len(listed), _CHUNK)]
+    shared = isinstance(table.images, MappedImages)
+    tasks = [(table.images, part) for part in files]
+    for _ in each_done(_write_images, tasks, workers if shared else 1, "Writing images"):
+        pass
+    if form == "folder":
+        _write_answers(table, folder)
+    else:
+        _write_manifest(table, folder / "manifest.csv")
+
+
+def _write_answers(table: Table, folder: Path) -> None:
+    for name, rows in _rows_by_subset(table):
+        answers = folder / name / table.on_disk
+        answers.mkdir(exist_ok=True)
+        for row, answer in zip(rows, getattr(table, table.answer)[rows], strict=True):
+            np.save(answers / f"{row:06}.npy", np.array([answer], np.float32))
+        if table.made is not None:
+            with (folder / name / MADE).open("w", newline="", encoding="utf-8") as file:
+                lines = csv.writer(file, lineterminator="\n")
+                lines.writerow(["stem", "made"])
+                lines.writerows((f"{row:06}", table.made[row].decode()) for row in rows)
+
+
+def _write_manifest(table: Table, path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        made = [] if table.made is None else ["made"]
+        lines.writerow([*table.roles, table.on_disk, "subset", *made])
+        for row, subset in enumerate(table.subset):
+            images = [f"{role}/{row:06}.png" for role in table.roles]
+            record = [] if table.made is None else [table.made[row].decode()]
+            lines.writerow([*images, "", table.subsets[subset], *record])
 
 
 def _rows_by_subset(table: Table) -> Iterator[tuple[str, np.ndarray]]:
@@ -53,25 +110,20 @@ def _rows_by_subset(table: Table) -> Iterator[tuple[str, np.ndarray]]:
             yield name, rows
 
 
-def _write_images(table: Table, role: str, rows: np.ndarray, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    pixels = np.asarray(table.images)
-    for number, image in enumerate(getattr(table, role)[rows]):
-        Image.fromarray(pixels[image].transpose(1, 2, 0)).save(folder / f"{number:06}.png")
+def _write_images(images: Images, files: Files) -> None:
+    missing = [(path, image) for path, image in files if not os.path.exists(path)]
+    if not missing:
+        return
+    which = torch.tensor([image for _, image in missing])
+    pixels = images.index_select(0, which) if isinstance(images, torch.Tensor) else images[which]
+    for (path, _), image in zip(missing, pixels.numpy(), strict=True):
+        encoded = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(encoded, "PNG")
+        Path(f"{path}.partial").write_bytes(encoded.getvalue())
+        os.replace(f"{path}.partial", path)  # a file that is there is whole
 
 
 def refuse_existing(dst: str | Path) -> None:
     """Raise ValueError if there is such a file or folder."""
     if Path(dst).exists():
         raise ValueError(f"{dst} exists already; remove it or choose another place")
-
-
-@contextmanager
-def _new_folder(dst: Path) -> Iterator[Path]:
-    """A folder to fill, which is renamed to `dst` at the end."""
-    refuse_existing(dst)
-    partial = dst.with_name(dst.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    os.replace(partial, dst)

@@ -11,15 +11,23 @@ from torch.nn import functional as F
 
 def gaussian_blur(images: Tensor, severity: Tensor, generator: Generator) -> Tensor:
     """Gaussian blur, standard deviation up to 1/20 of the side (3.2 pixels of 64)."""
-    count, channels, height = images.shape[:3]
+    height, width = images.shape[-2:]
     sigma = (severity * height / 20).clamp_min(1e-3)  # 1e-3 leaves only the middle of the kernel
     radius = math.ceil(3 * height / 20)
     kernel = torch.exp(-(torch.arange(-radius, radius + 1) ** 2) / (2 * sigma[:, None] ** 2))
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]
-    # one convolution with a group per channel and image, as each image has another kernel
-    padded = F.pad(images, [radius] * 4, mode="reflect").flatten(0, 1)[None]
-    rows = F.conv2d(padded, kernel[..., None], groups=count * channels)
-    return F.conv2d(rows, kernel[..., None, :], groups=count * channels).view_as(images)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    # as matrices: each image has another kernel, and patches are small
+    rows, columns = (_blurring(kernel, extent)[:, None] for extent in (height, width))
+    return rows @ images @ columns.mT
+
+
+def _blurring(kernel: Tensor, extent: int) -> Tensor:
+    """Matrices (N, S, S) that convolve S values with kernels (N, K), mirrored at the ends."""
+    count, width = kernel.shape
+    source = F.pad(torch.arange(extent)[None, None].float(), [width // 2] * 2, mode="reflect")[0, 0].long()
+    places = torch.arange(extent)[:, None] * extent + source.unfold(0, width, 1)
+    matrix = kernel.new_zeros(count, extent * extent)
+    return matrix.index_add_(1, places.flatten(), kernel.repeat(1, extent)).view(count, extent, extent)
 
 
 def bilateral_blur(images: Tensor, severity: Tensor, generator: Generator) -> Tensor:

@@ -1,0 +1,68 @@
+"""Square patches of photographs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from perceptual.data.decode import read_rgb, resized
+
+SMALLEST_CROP, LARGEST_CROP = 64, 256  # sides, in pixels of the photograph
+
+
+def chance(seed: int, row: int, use: int) -> np.random.Generator:
+    """Draws of an item that depend on neither the number of items nor the order they are made in."""
+    return np.random.default_rng([seed, row, use])
+
+
+def patches(photos: Sequence[str], count: int, seed: int, size: int = 64) -> Tensor:
+    """Random squares of photographs, (count, 3, size, size) float in [0, 1], as triplets are made of.
+
+    Args:
+        photos: image files, from which the squares are taken in turn.
+        count, seed: how many, and which.
+        size: side in pixels.
+
+    Raises:
+        ValueError: a photograph is too small.
+        OSError: one cannot be read.
+    """
+    made = torch.empty(count, 3, size, size)
+    for first, path in enumerate(photos[:count]):
+        photo = read_photo(path, size)
+        for row in range(first, count, len(photos)):
+            made[row] = crop(photo, size, chance(seed, row, 0))
+    return made
+
+
+def read_photo(path: str, size: int) -> Image.Image:
+    """A photograph to take patches of `size` from; raises as `patches`."""
+    try:
+        photo = read_rgb(path)
+    except Exception as error:  # decoders raise all kinds of errors
+        raise OSError(f"cannot read the photograph {path}: {error}") from None
+    if min(photo.size) < max(size, SMALLEST_CROP):
+        width, height = photo.size
+        raise ValueError(
+            f"{path} is {width}×{height}, patches need {max(size, SMALLEST_CROP)} on the smaller side"
+        )
+    return photo
+
+
+def crop(photo: Image.Image, size: int, rng: np.random.Generator) -> Tensor:
+    """A random square of 64 to 256 pixels, resized to (3, S, S) in [0, 1]; redrawn if nearly uniform."""
+    for _ in range(20):
+        largest = min(LARGEST_CROP, *photo.size)
+        side = int(np.exp(rng.uniform(np.log(SMALLEST_CROP), np.log(largest))))
+        left, top = (int(rng.integers(extent - side + 1)) for extent in photo.size)
+        pixels = np.array(resized(photo.crop((left, top, left + side, top + side)), size))
+        if pixels.std() > 12:
+            break
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def quantised(patch: Tensor) -> Tensor:
+    """Pixels as uint8."""
+    return patch.clamp(0, 1).mul(255).round().byte()

@@ -1,0 +1,113 @@
+"""Designs: which distortions the patches of an item get, and how the observer judges them.
+
+`paper` is the traditional subset of Zhang et al. 2018, section 2.1: both patches are distorted independently,
+each by one family or by two in sequence. `cnn` takes the outputs of two networks of a population of
+distorters, `mix` either kind or a network's output distorted further; all three are judged by the rule of
+`perceptual.data.synthetic.observer`. `severity` is one family at two severities, judged by the severities.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from perceptual.data.synthetic.distortions import FAMILIES, GROUPS
+from perceptual.data.synthetic.distortions.ranges import RANGES
+from perceptual.data.synthetic.steps import CNN, NUISANCE, Step, drawn
+
+Name = Literal["paper", "severity", "cnn", "mix"]
+NAMES: tuple[Name, ...] = get_args(Name)
+PREFERENCE_WIDTH = 0.1  # difference of severities at which it prefers the weaker with 1 / (1 + e^-1) = 73 %
+JUST_NOTICEABLE, NOTICING_WIDTH = 0.2, 0.05  # severity with "same" in half of the votes; width of the slope
+FAINTEST = 0.02  # share of a range that the severities of pairs begin at
+
+Draw = Callable[[np.random.Generator, Sequence[str]], tuple[int, list[list[Step]]]]
+
+
+@dataclass(frozen=True)
+class Design:
+    """How items are made."""
+
+    subsets: tuple[str, ...]
+    triplet: Draw  # (rng, names of distorters) → number of the subset, steps of p0 and of p1
+    pair: Draw  # the same, steps of p1 only; faint
+    by_severity: bool  # how the observer judges
+    needs_distorters: bool
+
+
+def _paper(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
+    return 0, [_traditional(rng) for _ in range(2)]
+
+
+def _paper_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
+    return 0, [_traditional(rng, faint=True)]
+
+
+def _cnn(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
+    first, second = rng.permutation(len(distorters))[:2]
+    return 0, [[_network(rng, distorters[which])] for which in (first, second)]
+
+
+def _cnn_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
+    return 0, [[_network(rng, rng.choice(distorters), FAINTEST)]]
+
+
+def _mix(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
+    return 0, [_either(rng, distorters) for _ in range(2)]
+
+
+def _mix_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
+    return (_paper_pair, _cnn_pair)[rng.integers(2)](rng, distorters)
+
+
+def _either(rng: np.random.Generator, distorters: Sequence[str]) -> list[Step]:
+    kind = rng.integers(3)
+    if kind == 0:
+        return _traditional(rng)
+    steps = [_network(rng, rng.choice(distorters))]
+    return steps if kind == 1 else steps + _traditional(rng)[:1]
+
+
+def _traditional(rng: np.random.Generator, faint: bool = False) -> list[Step]:
+    """One family, or two different ones in sequence."""
+    families = list(FAMILIES)
+    chosen = rng.permutation(len(families))[: rng.integers(1, 3)]
+    steps = []
+    for number in chosen:
+        low, high = RANGES[families[number]]
+        low, high = (FAINTEST * high, high / 2) if faint else (low, high)
+        steps.append(drawn(families[number], rng.uniform(low, high), rng))
+    return steps
+
+
+def _network(rng: np.random.Generator, name: str, lowest: float = 1.0) -> Step:
+    return drawn(f"{CNN}{name}", rng.uniform(lowest, 1), rng)
+
+
+def _severity(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
+    """One family at two severities in [.05, 1], often close to each other; and for each a nuisance."""
+    middle = rng.uniform(0.25, 0.8)
+    half = np.clip(rng.normal(0, 0.12), -0.2, 0.2)
+    group, step = _of_a_group(rng, middle - half)
+    other = step._replace(severity=round(float(middle + half), 4))  # the same direction or noise
+    return group, [[each, drawn(NUISANCE, 1, rng)] for each in (step, other)]
+
+
+def _severity_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
+    group, step = _of_a_group(rng, rng.uniform(0, 2.5 * JUST_NOTICEABLE))
+    return group, [[step]]
+
+
+def _of_a_group(rng: np.random.Generator, severity: float) -> tuple[int, Step]:
+    group = int(rng.integers(len(GROUPS)))
+    families = list(GROUPS.values())[group]
+    return group, drawn(families[int(rng.integers(len(families)))].__name__, severity, rng)
+
+
+DESIGNS: dict[str, Design] = {
+    "paper": Design(("traditional",), _paper, _paper_pair, False, False),
+    "severity": Design(tuple(GROUPS), _severity, _severity_pair, True, False),
+    "cnn": Design(("cnn",), _cnn, _cnn_pair, False, True),
+    "mix": Design(("mix",), _mix, _mix_pair, False, True),
+}

@@ -1,0 +1,168 @@
+"""A population of distorters: a folder with a safetensors file for each network.
+
+`distorters.json`, written last, says what it is and holds the SHA-256 of each file; the recipe of a network
+is in the metadata of its file. Training that was interrupted continues with the networks that are missing.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from perceptual.data.synthetic.cropping import patches
+from perceptual.data.synthetic.distorters.network import Distorter, Recipe, draw_recipe
+from perceptual.data.synthetic.distorters.training import train_file
+from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, packaged
+from perceptual.data.workers import each_done
+from perceptual.data.writers.partial import state_of, working_on
+
+VERSION, INFO = 1, "distorters.json"
+STEPS = 600  # of training, per network
+SMALL_COUNT, SMALL_STEPS = 6, 100  # of the population that a first run trains
+_PATCHES = 512
+
+
+@dataclass(frozen=True)
+class Population:
+    """Networks by name, and what identifies them."""
+
+    networks: dict[str, nn.Module]
+    digest: str  # SHA-256 of all weights and recipes
+
+
+def train_population(
+    photos: Sequence[str], dst: str | Path, count: int, seed: int, workers: int = 1, steps: int | None = None
+) -> None:
+    """Train networks on patches of photographs, into a new folder.
+
+    Network i depends on the photographs, the seed, the steps and i only. A complete folder is left unchanged.
+
+    Args:
+        photos: image files, at least 64 pixels on the smaller side.
+        dst: the folder.
+        count: number of networks, at least 2.
+        seed: chooses the recipes.
+        workers: processes to train in; more than one need a main module that can be imported.
+        steps: of training, per network; None: 600.
+
+    Raises:
+        ValueError: `dst` is something else already, another process is writing it, or a photograph is too
+            small.
+        OSError: a photograph cannot be read, or the folder cannot be written.
+    """
+    if count < 2:
+        raise ValueError(f"count must be at least 2, got {count}")
+    dst, steps = Path(dst), STEPS if steps is None else steps
+    photos = list(photos)[:_PATCHES]  # no more are looked at
+    request = f"{VERSION} {count} {seed} {steps} {' '.join(os.path.basename(path) for path in photos)}"
+    request = sha256(request.encode(errors="surrogateescape")).hexdigest()
+    if dst.exists():
+        if _read_info(dst)["request"] != request:
+            raise ValueError(f"{dst} is another population of distorters; remove it or choose another place")
+        return
+    with working_on(dst) as partial:
+        plan = f"{request} {state_of(photos)}"
+        path = partial / "plan"
+        if not (path.exists() and path.read_text() == plan):
+            shutil.rmtree(partial)
+            partial.mkdir()
+            seen = patches(photos, _PATCHES, seed).mul(255).round().byte().numpy()
+            np.save(partial / "patches.npy", seen)
+            path.write_text(plan)
+        names = [f"{number:03}" for number in range(count)]
+        recipes = [draw_recipe(seed, number, steps) for number in range(count)]
+        files = [partial / f"{name}.safetensors" for name in names]
+        tasks = [
+            (recipe, str(partial / "patches.npy"), str(file))
+            for recipe, file in zip(recipes, files, strict=True)
+            if not file.exists()
+        ]
+        for _ in each_done(train_file, tasks, workers, "Training distorters"):
+            pass
+        digests = {
+            name: sha256(file.read_bytes()).hexdigest() for name, file in zip(names, files, strict=True)
+        }
+        (partial / "patches.npy").unlink()
+        path.unlink()
+        for left in partial.glob("*.partial"):
+            left.unlink()
+        info = {"version": VERSION, "request": request, "seed": seed, "networks": digests}
+        (partial / INFO).write_text(json.dumps(info, indent=1) + "\n")
+        os.replace(partial, dst)
+
+
+def small_population() -> Path:
+    """The folder of the small population of packaged photographs, which is trained if it is not there yet."""
+    cache = Path(os.environ.get("PERCEPTUAL_CACHE") or Path.home() / ".cache/perceptual")
+    folder = cache / f"distorters-{VERSION}-{SMALL_COUNT}-{SMALL_STEPS}"
+    if not folder.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        train_population(packaged(TRAIN_PHOTOS), folder, SMALL_COUNT, seed=0, steps=SMALL_STEPS)
+    return folder
+
+
+def load_population(folder: str | Path | None) -> Population:
+    """The networks of a folder, on the CPU, ready to use.
+
+    Raises:
+        ValueError: it is no such folder, of another version, or a file is missing, damaged or not finite.
+    """
+    path = Path(str(folder)) / INFO
+    info = _read_info(path.parent)
+    return _load(path.parent, sha256(json.dumps(info["networks"]).encode()).hexdigest())
+
+
+@lru_cache(2)
+def _load(folder: Path, digest: str) -> Population:
+    info = _read_info(folder)
+    networks = {
+        name: _load_network(folder / f"{name}.safetensors", expected)
+        for name, expected in info["networks"].items()
+    }
+    return Population(networks, digest)
+
+
+def _load_network(path: Path, digest: str) -> nn.Module:
+    try:
+        damaged = sha256(path.read_bytes()).hexdigest() != digest
+    except OSError:
+        raise ValueError(f"{path} is missing: train the distorters again") from None
+    try:
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            network = Distorter(Recipe(**json.loads(file.metadata()["recipe"])))
+        if not all(bool(torch.isfinite(value).all()) for value in state.values()):
+            raise ValueError(f"{path} has weights that are not finite")
+        network.load_state_dict(state)
+    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError):
+        raise ValueError(f"{path} holds no distorter of this version: train the distorters again") from None
+    if damaged:
+        raise ValueError(f"{path} is not the file that {INFO} records: train the distorters again")
+    return network.eval().requires_grad_(False)
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    path = folder / INFO
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        if info["version"] != VERSION:
+            raise ValueError(
+                f"{folder} is of version {info['version']}, this is for {VERSION}: train it again"
+            )
+        if len(info["networks"]) < 2 or not isinstance(info["request"], str):
+            raise KeyError
+    except OSError:
+        raise ValueError(f"{folder} is no folder of distorters: it has no {INFO}") from None
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError):
+        raise ValueError(f"{path} does not describe distorters: train them again") from None
+    return info

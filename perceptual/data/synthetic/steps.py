@@ -1,0 +1,82 @@
+"""What is done to a patch, as a sequence of steps that can be repeated from its record.
+
+The record of an item is JSON: for each distorted patch a list of `[family, severity, seed]`. A family is one
+of `FAMILIES`, `nuisance`, or `cnn/NAME` for a distorter; applied to the reference patch of the item, its
+steps give the distorted patch, bit for bit.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from perceptual.data.synthetic.distortions import distort
+
+NUISANCE, CNN = "nuisance", "cnn/"
+LONGEST = 320  # characters of a record
+
+
+class Step(NamedTuple):
+    """One distortion."""
+
+    family: str
+    severity: float  # in [0, 1]
+    seed: int
+
+
+def drawn(family: str, severity: float, rng: np.random.Generator) -> Step:
+    """A step with a seed; the severity is rounded, so that records are short and exact."""
+    return Step(family, round(float(severity), 4), int(rng.integers(2**32)))
+
+
+def apply(patch: Tensor, steps: Sequence[Step], distorters: Mapping[str, nn.Module]) -> Tensor:
+    """The patch (3, S, S) after the steps.
+
+    Raises:
+        ValueError: a family, or a distorter, that there is none of.
+    """
+    for family, severity, seed in steps:
+        if family == NUISANCE:
+            patch = _nuisance(patch, severity, seed)
+            continue
+        generator = torch.Generator().manual_seed(seed)
+        if family.startswith(CNN):
+            name = family.removeprefix(CNN)
+            if name not in distorters:
+                raise ValueError(f"no distorter {name!r}; there are {', '.join(distorters) or 'none'}")
+            with torch.no_grad():
+                output = distorters[name](patch[None], generator)[0]
+            patch = torch.lerp(patch, output, severity)
+        else:
+            patch = distort(patch[None], [(family, severity)], generator)[0]
+    return patch
+
+
+def record(patches: Sequence[Sequence[Step]]) -> bytes:
+    """The steps of each distorted patch of an item, as JSON."""
+    return json.dumps(patches, separators=(",", ":")).encode()
+
+
+def recorded(text: bytes | str) -> list[list[Step]]:
+    """The steps of a record; raises ValueError if it is none."""
+    try:
+        return [
+            [Step(str(family), float(severity), int(seed)) for family, severity, seed in steps]
+            for steps in json.loads(text)
+        ]
+    except (ValueError, TypeError):
+        raise ValueError(f"{text!r} is no record of distortions") from None
+
+
+def _nuisance(patch: Tensor, severity: float, seed: int) -> Tensor:
+    """What people nearly ignore: a shift of up to 2 pixels, and lightness changed by up to 3 %."""
+    rng = np.random.default_rng(seed)
+    top, left = rng.integers(0, 5, 2)
+    padded = pad(patch[None], (2, 2, 2, 2), mode="reflect")[0]
+    height, width = patch.shape[-2:]
+    moved = padded[:, top : top + height, left : left + width] * rng.uniform(0.97, 1.03)
+    return moved if severity == 1 else torch.lerp(patch, moved, severity)
