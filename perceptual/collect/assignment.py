@@ -62,9 +62,7 @@ def next_trial(database: Database, connection: Connection, participant: Particip
 
 def trial_of(connection: Connection, participant: Participant, token: str) -> Trial | None:
     """A trial of this participant by its token."""
-    query = select(*_COLUMNS).where(
-        ASSIGNMENTS.c.token == token, ASSIGNMENTS.c.participant == participant.id
-    )
+    query = select(*_COLUMNS).where(ASSIGNMENTS.c.token == token, ASSIGNMENTS.c.participant == participant.id)
     row = connection.execute(query).first()
     return Trial(*row, attempt=_attempts(connection, row.id)) if row else None
 

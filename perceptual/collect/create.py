@@ -50,8 +50,8 @@ each took, and the size of your window. We record no name and no network address
 HOW = {
     "2afc": "In each trial, the image in the middle is the reference. Choose which of the other two is more "
     "similar to it: click or touch it, or press the left or right arrow key.",
-    "jnd": "In each trial, two images are shown one after the other, each for one second. Then say whether they "
-    "were the same or different: click or touch a button, or press the left arrow key for same and the right "
+    "jnd": "In each trial, two images are shown one after the other, each for one second. Then say whether "
+    "they were the same or different: click or touch a button, or press the left arrow key for same and the right "
     "one for different.",
 }
 

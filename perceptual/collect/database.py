@@ -199,7 +199,8 @@ def _prepare(connection: Connection, study: Study) -> None:
             [{"key": "study", "value": study.config.id}, {"key": "version", "value": str(VERSION)}],
         )
         _fill(connection, study)
-    known = dict(connection.execute(select(META.c.key, META.c.value).with_for_update()).tuples())
+    rows = connection.execute(select(META.c.key, META.c.value).with_for_update())
+    known = {key: value for key, value in rows}
     if known.get("study") != study.config.id:
         raise ValueError(
             f"the database holds the votes of study {known.get('study')}, not of {study.config.id}"

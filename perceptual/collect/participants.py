@@ -5,7 +5,7 @@ import re
 import secrets
 from typing import NamedTuple
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select
 
 from perceptual.collect.database import PARTICIPANTS, Database, now
 from perceptual.collect.study import ITEM, PRACTICE, REPEAT, SENTINEL, Config
@@ -52,15 +52,6 @@ def enrol(database: Database, external: str | None = None) -> Participant:
         key = connection.execute(insert(PARTICIPANTS).values(values)).inserted_primary_key
         assert key is not None
         return Participant(key[0], values["cookie"], values["seed"], values["code"], None)
-
-
-def finish(database: Database, participant: Participant) -> None:
-    """Say that a participant has done all trials."""
-    with database.write() as connection:
-        chosen = update(PARTICIPANTS).where(
-            PARTICIPANTS.c.id == participant.id, PARTICIPANTS.c.finished.is_(None)
-        )
-        connection.execute(chosen.values(finished=now()))
 
 
 def schedule(config: Config, seed: int) -> list[str]:

@@ -51,7 +51,9 @@ def _read_csv(path: Path) -> Source:
     optional = (kind.on_disk, "votes", "subset", "split", *ALGORITHMS)
     columns = read_columns(path, kind.roles, optional)
     images, items = columns.files(kind.roles)
-    empty = np.array([not all(columns.cells[role][row] for role in kind.roles) for row in range(len(columns))])
+    empty = np.array(
+        [not all(columns.cells[role][row] for role in kind.roles) for row in range(len(columns))]
+    )
     columns.refuse(kind.roles[0], f"{', '.join(kind.roles)} must name images", empty)
     names = columns.cells.get("subset", [path.stem] * len(columns))
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}

@@ -132,7 +132,7 @@ def read_config(path: Path) -> Config:
         version = read.get("version", VERSION) if OmegaConf.is_dict(read) else 0
         if isinstance(version, int) and version > VERSION:
             raise ValueError(
-                f"{path} is of version {version}, made by a newer perceptual; this one reads version {VERSION}"
+                f"{path} is of version {version}, made by a newer perceptual; this one reads {VERSION}"
             )
         merged = OmegaConf.merge(OmegaConf.structured(Config), read)
         return Config(**OmegaConf.to_container(merged, throw_on_missing=True))  # type: ignore[arg-type]

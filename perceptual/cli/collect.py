@@ -1,0 +1,116 @@
+"""`perceptual collect`: ask people for judgments in a browser."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Ask people: collect judgments in a browser.", no_args_is_help=True, rich_markup_mode="markdown"
+)
+Folder = Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of the study.")]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="URL",
+        help="Database, as `postgresql+psycopg://user@host/name`; default: SQLite in the study's folder.",
+    ),
+]
+
+
+def _needed() -> None:
+    """Say what to install where the extra is not."""
+    from importlib.util import find_spec
+
+    absent = [
+        name
+        for name in ("sqlalchemy", "starlette", "uvicorn", "jinja2", "markdown_it")
+        if not find_spec(name)
+    ]
+    if absent:
+        raise ValueError(f"{', '.join(absent)} not installed: pip install 'perceptual-lpips[collect]'")
+
+
+@app.command()
+def new(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder to make; must not exist.")],
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--from",
+            metavar="SOURCE",
+            help="Manifest (CSV), with or without answers, folder that holds one, BAPPS folder or store.",
+        ),
+    ],
+    title: Annotated[str | None, typer.Option(help="Title of the pages.")] = None,
+    votes: Annotated[int, typer.Option(min=1, help="Votes per item; with --stop-when-sure the most.")] = 5,
+    items: Annotated[int, typer.Option(min=1, help="Items per session.")] = 50,
+    practice: Annotated[int, typer.Option(min=0, help="Practice items, with feedback.")] = 4,
+    sentinels: Annotated[int, typer.Option(min=0, help="Items per session whose answer is plain.")] = 4,
+    repeats: Annotated[int, typer.Option(min=0, help="Items per session that are asked twice.")] = 3,
+    enlarge: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Whole multiple to show images at; 1 is native. Default: to about 256 pixels."
+        ),
+    ] = None,
+    stop_when_sure: Annotated[
+        bool, typer.Option("--stop-when-sure", help="Ask for more votes only while the majority is open.")
+    ] = False,
+    least_votes: Annotated[
+        int,
+        typer.Option(min=1, help="With --stop-when-sure: votes to begin with, and the lead that is sure."),
+    ] = 2,
+    completion_url: Annotated[
+        str | None, typer.Option(help="Where participants go at the end, as a recruiting service gives it.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the practice and sentinel items.")] = 0,
+) -> None:
+    """Make a study: a folder with its settings, instructions and images.
+
+    Example: `perceptual collect new mystudy --from ask/manifest.csv --votes 5`
+    """
+    _needed()
+    from perceptual.collect.create import create
+    from perceptual.collect.study import CONFIG, INSTRUCTIONS, ITEM, Study
+
+    create(
+        study,
+        source,
+        seed,
+        title=title,
+        votes_per_item=votes,
+        items_per_session=items,
+        practice=practice,
+        sentinels=sentinels,
+        repeats=repeats,
+        enlarge=enlarge,
+        stop_when_sure=stop_when_sure,
+        least_votes=least_votes,
+        completion_url=completion_url,
+    )
+    made = Study(study)
+    count = sum(item.purpose == ITEM for item in made.items.values())
+    typer.echo(f"{study}: {count:,} items ({made.config.kind}), shown {made.config.enlarge} times enlarged")
+    typer.echo(f"Edit {study / INSTRUCTIONS} and {study / CONFIG}, then: perceptual collect serve {study}")
+
+
+@app.command()
+def serve(
+    study: Folder,
+    database: Url = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+) -> None:
+    """Show a study to people in their browsers, until Ctrl-C.
+
+    The administrator's page needs the token that is printed, or the one in PERCEPTUAL_ADMIN_TOKEN.
+
+    Example: `perceptual collect serve mystudy`
+    """
+    _needed()
+    from perceptual.collect.serving import serve as run
+    from perceptual.collect.study import Study
+
+    run(Study(study), database, host, port, lambda line: print(line, flush=True))
