@@ -76,7 +76,7 @@ class Admin:
         return {
             "wanted": wanted,
             "open": open_,
-            "items": count,
+            "of": count,
             "started": started,
             "finished": finished,
         }

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ PHONE = {
     "has_touch": True,
     "is_mobile": True,
 }
-SHOWN = ".trial.shown"
+THANKS = "location.pathname === '/thanks'"
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +43,27 @@ def picture(page, name):
         page.screenshot(path=f"{folder}/{name}.png")
 
 
+def wait(page, expression, argument=None):
+    """Wait until JavaScript says so: the pages' own policy forbids what `wait_for_function` does."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            if page.evaluate(expression, argument):
+                return
+        except playwright.Error:  # on its way to another page
+            pass
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(10)
+
+
+def moved_on(page, token):
+    wait(page, f"old => {THANKS} || typeof trial !== 'undefined' && trial && trial.token !== old", token)
+
+
 def ready(page):
-    """Wait until an answer is taken; the token of the trial."""
-    page.wait_for_function(
-        "listening && trial && document.body.dataset.token === trial.token || location.pathname === '/thanks'"
-    )
-    return page.evaluate("location.pathname === '/thanks' ? null : trial.token")
+    """Wait until an answer is taken; the token of the trial, or None at the end."""
+    wait(page, f"{THANKS} || typeof trial !== 'undefined' && listening")
+    return page.evaluate(f"{THANKS} ? null : trial.token")
 
 
 def begin(page, server, name="", size=""):
@@ -77,9 +93,7 @@ def take_part(page, how, choices, name):
         if len(tokens) in (1, 4):
             picture(page, f"{name}-trial{len(tokens)}")
         answer(page, how, choices[len(tokens) % 2])
-        page.wait_for_function(
-            "old => location.pathname === '/thanks' || trial === null || trial.token !== old", arg=token
-        )
+        moved_on(page, token)
     picture(page, f"{name}-thanks")
     return tokens
 
@@ -141,7 +155,7 @@ def test_images_are_in_one_frame_and_whole_multiples(browser, tmp_path):
         assert boxes[0]["x"] < boxes[1]["x"] < boxes[2]["x"]
         assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth === 16)")
         page.set_viewport_size({"width": 390, "height": 700})  # the reference above
-        page.wait_for_function("document.querySelector('.stacked')")
+        wait(page, "Boolean(document.querySelector('.stacked'))")
         boxes = [page.locator("#stage img").nth(i).bounding_box() for i in range(3)]
         assert boxes[1]["y"] < boxes[0]["y"] == boxes[2]["y"]
         assert boxes[0]["x"] >= 0
@@ -163,28 +177,28 @@ def test_interruptions_lose_and_repeat_nothing(browser, tmp_path):
         for _ in range(3):
             token = ready(page)
             page.keyboard.press("ArrowLeft")
-            page.wait_for_function("old => trial.token !== old", arg=token)
+            moved_on(page, token)
         token = ready(page)
         second = context.new_page()
         second.goto(f"{server.address}/")
         assert ready(second) == token
         page.bring_to_front()
         page.keyboard.press("ArrowLeft")
-        page.wait_for_function("old => trial.token !== old", arg=token)
+        moved_on(page, token)
         after = ready(page)
         second.bring_to_front()
         second.keyboard.press("ArrowRight")  # the same trial, answered already: the first answer stays
-        second.wait_for_function("old => trial.token !== old", arg=token)
+        moved_on(second, token)
         assert ready(second) == after
         votes = [vote for vote in read_votes(server.database) if vote.purpose != "practice"]
         assert [vote.choice for vote in votes] == ["left"] * 2
         assert page.locator("#back").is_visible()
         page.bring_to_front()
         page.locator("#back").click()
-        page.wait_for_function("old => trial.token === old", arg=token)
+        wait(page, "old => trial.token === old", token)
         ready(page)
         page.keyboard.press("ArrowRight")
-        page.wait_for_function("old => trial.token === old", arg=after)
+        wait(page, "old => trial.token === old", after)
         votes = [vote for vote in read_votes(server.database) if vote.purpose != "practice"]
         assert [(vote.choice, vote.counts) for vote in votes] == [
             ("left", True),
@@ -213,7 +227,7 @@ def test_a_lost_connection_loses_no_answer(browser, tmp_path):
         page.get_by_text("Not saved yet").wait_for()
         picture(page, "offline")
         context.set_offline(False)
-        page.wait_for_function("old => trial.token !== old", arg=token)
+        moved_on(page, token)
         assert len(read_votes(server.database)) == 1
 
 

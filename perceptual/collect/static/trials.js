@@ -168,7 +168,6 @@ async function show(next) {
     holder.classList.add("shown");
     shown = [];
   }
-  document.body.dataset.token = trial.token;
   listening = true;
 }
 
@@ -190,7 +189,6 @@ async function answer(choice, time) {
     pixel_ratio: devicePixelRatio,
     scale,
   };
-  document.body.dataset.shown = JSON.stringify(vote.shown_ms);
   back.hidden = true;
   const result = await post("/api/vote", vote);
   if (chosen) chosen.classList.remove("chosen");
