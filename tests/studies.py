@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+COMMAND = "from perceptual.cli import main; main()"
 TOKEN = "a token for the tests alone"
 VOTE = {
     "response_ms": 812.5,
@@ -43,11 +44,15 @@ def write_source(folder: Path, count: int = 12, pairs: bool = False, size: int =
             for role in roles:
                 pixels = ref + rng.normal(0, 1, ref.shape) * noise[role]
                 Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"{item}-{role}.png")
-            rows.writerow([f"{item}-{role}.png" for role in roles] + [each(item) for each in columns.values()])
+            rows.writerow(
+                [f"{item}-{role}.png" for role in roles] + [each(item) for each in columns.values()]
+            )
     return folder / "manifest.csv"
 
 
-def make_study(folder: Path, count: int = 12, pairs: bool = False, source: Path | None = None, **settings: Any):
+def make_study(
+    folder: Path, count: int = 12, pairs: bool = False, source: Path | None = None, **settings: Any
+):
     """A study in `folder/study`."""
     from perceptual.collect.create import create
     from perceptual.collect.study import Study
@@ -86,8 +91,7 @@ def served(study: Any, url: str | None = None) -> Iterator[SimpleNamespace]:
 def start_process(folder: Path, port: int = 0, *options: str) -> tuple[subprocess.Popen, int]:
     """`perceptual collect serve` in a process; the process and its port, once it answers."""
     process = subprocess.Popen(
-        [sys.executable, "-c", "from perceptual.cli import main; main()"]
-        + ["collect", "serve", str(folder), "--port", str(port), *options],
+        [sys.executable, "-c", COMMAND, "collect", "serve", str(folder), "--port", str(port), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

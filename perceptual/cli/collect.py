@@ -114,3 +114,39 @@ def serve(
     from perceptual.collect.study import Study
 
     run(Study(study), database, host, port, lambda line: print(line, flush=True))
+
+
+@app.command()
+def export(
+    study: Folder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; must not exist.")],
+    database: Url = None,
+    most_missed: Annotated[
+        float, typer.Option(min=0, max=1, help="Exclude who missed more than this share of the sentinels.")
+    ] = 0.25,
+    fastest_ms: Annotated[
+        float, typer.Option(min=0, help="Exclude whose median response time in ms is below this.")
+    ] = 300,
+    most_one_side: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Exclude who made one choice in more than this share of the votes."),
+    ] = 0.95,
+) -> None:
+    """Write the manifest that training reads, all votes, and a report on their quality.
+
+    Example: `perceptual collect export mystudy -o judged`
+    """
+    _needed()
+    from perceptual.collect.database import Database
+    from perceptual.collect.export import MANIFEST, REPORT
+    from perceptual.collect.export import export as run
+    from perceptual.collect.quality import Rules
+    from perceptual.collect.study import Study
+
+    opened = Database(Study(study), database)
+    done = run(opened, output, Rules(most_missed, fastest_ms, most_one_side))
+    opened.close()
+    out = [f"{one.participant} ({one.excluded})" for one in done.people if one.excluded]
+    typer.echo(f"Manifest  {output / MANIFEST}: {done.items:,} items, {done.votes:,} votes")
+    typer.echo(f"Report    {output / REPORT}")
+    typer.echo(f"Excluded  {len(out)} of {len(done.people)} participants" + "".join(f"; {o}" for o in out))

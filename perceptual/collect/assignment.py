@@ -26,7 +26,7 @@ class Trial(NamedTuple):
     purpose: str
     position: int
     swapped: bool
-    attempt: int  # how often it was answered already
+    attempt: int = 0  # how often it was answered already
 
 
 _COLUMNS = [ASSIGNMENTS.c[name] for name in Trial._fields if name != "attempt"]
@@ -53,18 +53,19 @@ def next_trial(database: Database, connection: Connection, participant: Particip
         if item is None and purpose == REPEAT:  # nothing to repeat: another item instead
             purpose, item = ITEM, _choose(connection, study, participant, ITEM, rows)
         if item is None and purpose == ITEM:
-            return _finished(connection, participant)  # everything has its votes
+            break  # everything has its votes
         if item is None:
             continue
         return _hand_out(connection, participant, item, purpose, len(rows))
-    return _finished(connection, participant)
+    _finish(connection, participant)
+    return None
 
 
 def trial_of(connection: Connection, participant: Participant, token: str) -> Trial | None:
     """A trial of this participant by its token."""
     query = select(*_COLUMNS).where(ASSIGNMENTS.c.token == token, ASSIGNMENTS.c.participant == participant.id)
     row = connection.execute(query).first()
-    return Trial(*row, attempt=_attempts(connection, row.id)) if row else None
+    return Trial(*row, _attempts(connection, row.id)) if row else None
 
 
 def previous_trial(connection: Connection, participant: Participant, token: str) -> Trial | None:
@@ -106,7 +107,7 @@ def add_load(connection: Connection, item: int, change: int) -> None:
 
 def _again(connection: Connection, study: Study, participant: Participant, row: Any) -> Trial | None:
     """The unanswered trial; with another item where others have answered this one meanwhile."""
-    trial = Trial(*row[: len(_COLUMNS)], attempt=0)
+    trial = Trial(*row[: len(_COLUMNS)])
     values: dict[str, Any] = {"handed_out": now()}
     if trial.purpose == ITEM and not row.counted:
         still_open = connection.scalar(select(ITEMS.c.open).where(ITEMS.c.id == trial.item))
@@ -139,10 +140,10 @@ def _hand_out(
     assert key is not None
     if purpose == ITEM:
         add_load(connection, item, 1)
-    return Trial(key[0], *(values[name] for name in Trial._fields[1:-1]), attempt=0)  # type: ignore[arg-type]
+    return Trial(key[0], *(values[name] for name in Trial._fields[1:-1]))
 
 
-def _finished(connection: Connection, participant: Participant) -> None:
+def _finish(connection: Connection, participant: Participant) -> None:
     chosen = update(PARTICIPANTS).where(
         PARTICIPANTS.c.id == participant.id, PARTICIPANTS.c.finished.is_(None)
     )
@@ -179,11 +180,11 @@ def _open_item(connection: Connection, study: Study, participant: Participant) -
         if fewest is None:
             return None
         query = select(ITEMS.c.id).where(*fit, ITEMS.c.load == fewest).order_by(ITEMS.c.place).limit(1)
-        item = connection.scalar(query.where(ITEMS.c.place >= _RANDOM.random()))
-        if item is None:
-            item = connection.scalar(query)
+        place = _RANDOM.random()
+        found = connection.scalar(query.where(ITEMS.c.place >= place))
+        item = int(connection.scalar(query) if found is None else found)  # type: ignore[arg-type]
         if not _lacks_images(study, item):
-            return int(item)
+            return item
         _LOG.error("item %s is left out: an image of it is gone", item)
         connection.execute(update(ITEMS).where(ITEMS.c.id == item).values(open=False, wanted=0))
 

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ You will compare images. There is no right or wrong taste: answer what you see.
 
 {how}
 
-Take part only if you can see the screen well, and set its zoom to 100 %. It takes about {minutes} minutes.
+Take part only if you can see the screen well, and set its zoom to 100 %. It takes about {minutes}.
 
 ## Consent
 
@@ -48,11 +49,11 @@ Taking part is voluntary, and you may stop at any time by closing the page. We r
 each took, and the size of your window. We record no name and no network address.
 """
 HOW = {
-    "2afc": "In each trial, the image in the middle is the reference. Choose which of the other two is more "
-    "similar to it: click or touch it, or press the left or right arrow key.",
+    "2afc": "In each trial, the image in the middle (on a narrow screen, above) is the reference. Choose "
+    "which of the other two is more similar to it: click or touch it, or press the left or right arrow key.",
     "jnd": "In each trial, two images are shown one after the other, each for one second. Then say whether "
-    "they were the same or different: click or touch a button, or press the left arrow key for same and the right "
-    "one for different.",
+    "they were the same or different: click or touch a button, or press the left arrow key for same and "
+    "the right one for different.",
 }
 
 
@@ -72,7 +73,7 @@ def create(folder: Path, source: Path, seed: int = 0, **settings: object) -> Con
     refuse_existing(folder)
     read = read_source(source)
     kind = "2afc" if isinstance(read.table, TripletTable) else "jnd"
-    enlarge = settings.pop("enlarge", None)
+    enlarge: Any = settings.pop("enlarge", None)
     given = {name: value for name, value in settings.items() if value is not None}
     config = Config(id=secrets.token_hex(8), kind=kind, **given)  # type: ignore[arg-type]
     partial = folder.with_name(folder.name + ".partial")
@@ -89,7 +90,8 @@ def create(folder: Path, source: Path, seed: int = 0, **settings: object) -> Con
         write_items(partial / ITEMS, items)
         trials = config.items_per_session + config.sentinels + config.repeats + config.practice
         minutes = max(1, round(trials * (4 if kind == "2afc" else 5) / 60))
-        (partial / INSTRUCTIONS).write_text(TEXT.format(how=HOW[kind], minutes=minutes), "utf-8")
+        said = "a minute" if minutes == 1 else f"{minutes} minutes"
+        (partial / INSTRUCTIONS).write_text(TEXT.format(how=HOW[kind], minutes=said), "utf-8")
         write_config(partial / CONFIG, config)
         os.replace(partial, folder)
     except BaseException:

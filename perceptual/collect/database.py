@@ -200,7 +200,7 @@ def _prepare(connection: Connection, study: Study) -> None:
         )
         _fill(connection, study)
     rows = connection.execute(select(META.c.key, META.c.value).with_for_update())
-    known = {key: value for key, value in rows}
+    known = {row.key: row.value for row in rows}
     if known.get("study") != study.config.id:
         raise ValueError(
             f"the database holds the votes of study {known.get('study')}, not of {study.config.id}"

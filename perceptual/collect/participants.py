@@ -3,7 +3,7 @@
 import random
 import re
 import secrets
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import insert, select
 
@@ -42,7 +42,7 @@ def enrol(database: Database, external: str | None = None) -> Participant:
             row = connection.execute(select(*_COLUMNS).where(PARTICIPANTS.c.external == external)).first()
             if row:
                 return Participant(*row)
-        values = {
+        values: dict[str, Any] = {
             "cookie": secrets.token_urlsafe(32),
             "external": external or None,
             "seed": secrets.randbits(48),

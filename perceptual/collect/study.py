@@ -15,7 +15,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 ROLES: dict[str, tuple[str, ...]] = {"2afc": ("ref", "p0", "p1"), "jnd": ("p0", "p1")}
 CHOICES: dict[str, tuple[str, ...]] = {"2afc": ("left", "right"), "jnd": ("same", "different")}
 QUESTIONS = {
-    "2afc": "Which of the two outer images is more similar to the one in the middle?",
+    "2afc": "Which of the two images is more similar to the reference?",
     "jnd": "Were the two images the same or different?",
 }
 ITEM, PRACTICE, SENTINEL, REPEAT = "item", "practice", "sentinel", "repeat"
@@ -178,7 +178,9 @@ def _read_items(path: Path, kind: str) -> list[Item]:
                     int(row["id"]),
                     row["purpose"],
                     {role: row[role] for role in ROLES[kind]},
-                    *(row[name] for name in ("answer", "subset", "split")),
+                    row["answer"],
+                    row["subset"],
+                    row["split"],
                     (row["algorithm0"], row["algorithm1"]),
                 )
                 for row in csv.DictReader(file)

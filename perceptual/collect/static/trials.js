@@ -199,7 +199,7 @@ async function answer(choice, time) {
   if (result.right !== undefined) {
     say(result.right ? "Right." : pairs
       ? "Not quite: look again at such pairs."
-      : "Not quite: the other image was a copy of the one in the middle.");
+      : "Not quite: the other image was a copy of the reference.");
     await new Promise((resolve) => setTimeout(resolve, FEEDBACK_MS));
     say("");
   }

@@ -10,7 +10,7 @@ from perceptual.data.items.table import SPLITS, AnyTable, Table
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.readers.columns import read_columns, read_header
 
-OPTIONAL = ("votes", "subset", "split")
+OPTIONAL = ("votes", "subset", "split", "algorithm0", "algorithm1")  # what made p0 and p1: not used here
 
 
 def read_manifest(path: str | Path) -> TripletTable:
