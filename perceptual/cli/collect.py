@@ -59,9 +59,8 @@ def new(
         bool, typer.Option("--stop-when-sure", help="Ask for more votes only while the majority is open.")
     ] = False,
     least_votes: Annotated[
-        int,
-        typer.Option(min=1, help="With --stop-when-sure: votes to begin with, and the lead that is sure."),
-    ] = 2,
+        int, typer.Option(min=1, help="With --stop-when-sure: the fewest votes per item.")
+    ] = 1,
     completion_url: Annotated[
         str | None, typer.Option(help="Where participants go at the end, as a recruiting service gives it.")
     ] = None,

@@ -65,7 +65,7 @@ def trial_of(connection: Connection, participant: Participant, token: str) -> Tr
     """A trial of this participant by its token."""
     query = select(*_COLUMNS).where(ASSIGNMENTS.c.token == token, ASSIGNMENTS.c.participant == participant.id)
     row = connection.execute(query).first()
-    return Trial(*row, _attempts(connection, row.id)) if row else None
+    return Trial(*row)._replace(attempt=_attempts(connection, row.id)) if row else None
 
 
 def previous_trial(connection: Connection, participant: Participant, token: str) -> Trial | None:
@@ -125,7 +125,7 @@ def _again(connection: Connection, study: Study, participant: Participant, row: 
 def _hand_out(
     connection: Connection, participant: Participant, item: int, purpose: str, position: int
 ) -> Trial:
-    values = {
+    values: dict[str, Any] = {
         "token": secrets.token_urlsafe(TOKEN_BYTES),
         "participant": participant.id,
         "item": item,

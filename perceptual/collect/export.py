@@ -3,8 +3,11 @@
 import csv
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from perceptual.collect.database import Database
 from perceptual.collect.quality import Person, Rules, assess, tally
@@ -14,7 +17,7 @@ from perceptual.collect.stopping import unbiased
 from perceptual.collect.study import IMAGES, ITEM, Study
 from perceptual.data.writers.folders import refuse_existing
 
-MANIFEST, VOTES, REPORT = "manifest.csv", "votes.csv", "report.md"
+MANIFEST, MAJORITY, VOTES, REPORT = "manifest.csv", "majority.csv", "votes.csv", "report.md"
 
 
 class Exported(NamedTuple):
@@ -27,6 +30,9 @@ class Exported(NamedTuple):
 
 def export(database: Database, folder: Path, rules: Rules) -> Exported:
     """Write a folder with `manifest.csv`, its images, `votes.csv` and `report.md`.
+
+    A study that stops when sure also gets `majority.csv`, with judgments of 0 and 1: what most of all votes
+    would have said.
 
     Args:
         database: of the study, which is left as it is.
@@ -52,7 +58,9 @@ def export(database: Database, folder: Path, rules: Rules) -> Exported:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         (partial / IMAGES).mkdir(parents=True)
-        _write_manifest(partial, study, kept)
+        _write_manifest(partial, MANIFEST, study, kept, lambda n, k: unbiased(study.config, n, k))
+        if study.config.stop_when_sure:
+            _write_manifest(partial, MAJORITY, study, kept, lambda n, k: (1 + np.sign(2 * k - n)) / 2)
         (partial / VOTES).write_text(as_csv(votes, excluded), "utf-8")
         write_report(partial, study, votes, kept, people, rules)
         os.replace(partial, folder)
@@ -62,25 +70,29 @@ def export(database: Database, folder: Path, rules: Rules) -> Exported:
     return Exported(len(counts), sum(n for n, _ in counts.values()), people)
 
 
-def _write_manifest(folder: Path, study: Study, kept: list[VoteRow]) -> None:
+def _write_manifest(
+    folder: Path, name: str, study: Study, kept: list[VoteRow], judge: Callable[[int, int], float]
+) -> None:
     counts, config = tally(kept), study.config
     chosen = [study.items[item] for item in counts if study.items[item].purpose == ITEM]
     answer = "same" if config.kind == "jnd" else "judge"
-    columns = [*study.roles, answer, "votes", "subset"]
+    columns = [*study.roles, answer, "subset"]
+    # judgments that are unbiased in spite of early stopping are not votes over votes
+    columns += [] if config.stop_when_sure else ["votes"]
     columns += ["split"] if all(item.split for item in chosen) else []
     columns += ["algorithm0", "algorithm1"] if all(all(item.algorithms) for item in chosen) else []
-    with (folder / MANIFEST).open("w", newline="", encoding="utf-8") as file:
+    with (folder / name).open("w", newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         rows.writeheader()
         for item in chosen:
             n, k = counts[item.id]
-            for name in item.images.values():
-                if not (folder / IMAGES / name).exists():
-                    shutil.copyfile(study.image(name), folder / IMAGES / name)
+            for image in item.images.values():
+                if not (folder / IMAGES / image).exists():
+                    shutil.copyfile(study.image(image), folder / IMAGES / image)
             rows.writerow(
                 {
-                    **{role: f"{IMAGES}/{name}" for role, name in item.images.items()},
-                    answer: f"{unbiased(config, n, k):.6g}",
+                    **{role: f"{IMAGES}/{image}" for role, image in item.images.items()},
+                    answer: f"{judge(n, k):.6g}",
                     "votes": n,
                     "subset": item.subset or study.folder.name,
                     "split": item.split,

@@ -48,4 +48,5 @@ def _paths(least: int, most: int, first: int, second: int, from_second: bool) ->
 
 
 def _stops(least: int, most: int, first: int, second: int) -> bool:
-    return first + second >= most or (first + second >= least and abs(first - second) >= least)
+    """Whether the votes that are left up to the most cannot change what the majority says."""
+    return first + second >= most or (first + second >= least and 2 * max(first, second) > most)

@@ -51,7 +51,7 @@ class Config:
     enlarge: int = 1  # whole multiple, nearest neighbour
     expire_minutes: int = 30  # until an item that was handed out and not answered goes to somebody else
     stop_when_sure: bool = False
-    least_votes: int = 2  # of an item, where stop_when_sure is true
+    least_votes: int = 1  # of an item, where stop_when_sure is true
     completion_url: str = ""
 
     def __post_init__(self) -> None:
