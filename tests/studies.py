@@ -66,16 +66,11 @@ def make_study(
 @contextmanager
 def served(study: Any, url: str | None = None) -> Iterator[SimpleNamespace]:
     """Serve a study in a thread; `port`, `address` and `database`."""
-    import uvicorn
-
     from perceptual.collect.database import Database
-    from perceptual.collect.server import application
-    from perceptual.collect.serving import _listen
+    from perceptual.collect.serving import listen, make_server
 
-    database, listener = Database(study, url), _listen("127.0.0.1", 0)
-    server = uvicorn.Server(
-        uvicorn.Config(application(database, TOKEN), access_log=False, log_level="warning", lifespan="off")
-    )
+    database, listener = Database(study, url), listen("127.0.0.1", 0)
+    server = make_server(database, TOKEN)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     port = listener.getsockname()[1]
@@ -111,6 +106,10 @@ class Visitor:
         self.seconds: list[float] = []
         self.connection: http.client.HTTPConnection | None = None
 
+    def __del__(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> SimpleNamespace:
         """One request, again while the server is away, for `patience` seconds."""
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -129,6 +128,7 @@ class Visitor:
                 self.seconds.append(time.perf_counter() - start)
                 break
             except (OSError, http.client.HTTPException):
+                self.connection.close()
                 self.connection = None
                 if time.monotonic() > end:
                     raise

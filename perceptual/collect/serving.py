@@ -37,7 +37,7 @@ def serve(study: Study, url: str | None, host: str, port: int, say: Callable[[st
     token = os.environ.get(TOKEN) or secrets.token_urlsafe(24)
     if len(token) < LEAST_TOKEN or not token.isascii():
         raise ValueError(f"{TOKEN} must have at least {LEAST_TOKEN} ASCII characters")
-    listener = _listen(host, port)
+    listener = listen(host, port)
     with contextlib.closing(listener):
         database = Database(study, url)
         where = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
@@ -45,22 +45,27 @@ def serve(study: Study, url: str | None, host: str, port: int, say: Callable[[st
         say(f"Administrator  {where}/admin?token={token}")
         say("Ctrl-C stops.")
         logging.getLogger("perceptual.collect").addHandler(logging.StreamHandler())
-        # no access log: addresses of participants are not recorded
-        config = uvicorn.Config(
-            application(database, token),
-            access_log=False,
-            log_level="warning",
-            server_header=False,
-            proxy_headers=True,
-            timeout_graceful_shutdown=5,
-        )
         try:
-            asyncio.run(uvicorn.Server(config).serve([listener]))
+            asyncio.run(make_server(database, token).serve([listener]))
         finally:
             database.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def make_server(database: Database, token: str) -> uvicorn.Server:
+    """The server of a study's application."""
+    # no access log: addresses of participants are not recorded
+    config = uvicorn.Config(
+        application(database, token),
+        access_log=False,
+        log_level="warning",
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    return uvicorn.Server(config)
+
+
+def listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -137,7 +137,8 @@ def read_config(path: Path) -> Config:
         merged = OmegaConf.merge(OmegaConf.structured(Config), read)
         return Config(**OmegaConf.to_container(merged, throw_on_missing=True))  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
-        raise ValueError(f"{path}: {str(error).splitlines()[0]}") from None
+        key = getattr(error, "full_key", None)
+        raise ValueError(f"{path}: {f'{key}: ' if key else ''}{str(error).splitlines()[0]}") from None
     except ValueError as error:
         message = str(error)
         raise ValueError(message if str(path) in message else f"{path}: {message}") from None
