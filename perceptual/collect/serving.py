@@ -66,6 +66,7 @@ def make_server(database: Database, token: str) -> uvicorn.Server:
 
 
 def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; raises ValueError if it cannot."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

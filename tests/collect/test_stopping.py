@@ -40,7 +40,7 @@ def test_judgments_are_unbiased(most, least, chance):
 
 
 def test_the_majority_is_that_of_all_votes_with_a_quarter_fewer():
-    """On people who agree in 71 % of pairs, as on images of materials; labels, and so scores, are the same."""
+    """On people who agree in 71 % of pairs, as on materials; labels and scores are the same."""
     rng = np.random.default_rng(0)
     chance = rng.beta(0.674, 0.674, 20_000)
     votes = (rng.random((20_000, 5)) < chance[:, None]).astype(int)
