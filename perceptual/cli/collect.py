@@ -149,3 +149,34 @@ def export(
     typer.echo(f"Manifest  {output / MANIFEST}: {done.items:,} items, {done.votes:,} votes")
     typer.echo(f"Report    {output / REPORT}")
     typer.echo(f"Excluded  {len(out)} of {len(done.people)} participants" + "".join(f"; {o}" for o in out))
+
+
+@app.command()
+def choose(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Triplets that nobody has judged yet.")],
+    methods: Annotated[str, typer.Option(help="Distances that shall disagree, as `alexnet,ssim`.")],
+    count: Annotated[int, typer.Option(min=1, help="Triplets to choose.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; must not exist.")],
+    random_part: Annotated[
+        float, typer.Option(min=0, max=1, help="Share drawn at random, on which scores are unbiased.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random part.")] = 0,
+    size: Annotated[int, typer.Option(min=8, help="Side that images are resized to for the distances.")] = 64,
+) -> None:
+    """Choose the triplets on which distances disagree, and a random part that keeps scores unbiased.
+
+    The manifest's column `split` says which is which: `val` is the random part, which train.py and
+    evaluate.py score on, and `train` is where the distances disagree.
+
+    Example: `perceptual collect choose many --methods alexnet,ssim --count 500 -o chosen`
+    """
+    _needed()
+    from perceptual.collect.choose import choose as run
+    from perceptual.evaluation.methods import build, expand
+
+    names = expand([name.strip() for name in methods.split(",") if name.strip()])
+    done = run(source, output, {name: build(name) for name in names}, count, random_part, seed, size)
+    typer.echo(f"{output / 'manifest.csv'}: {len(done.random):,} triplets at random (split val),")
+    typer.echo(f"{len(done.disagreed):,} on which {', '.join(names)} disagree most (split train)")
+    if done.shared:
+        typer.echo(f"{done.shared:,} of these show an image of the random part: there were not enough others")

@@ -97,13 +97,34 @@ def make_triplets(
     size: Size = 64,
     form: As = Form.folder,
     workers: Workers = 1,
+    more: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="With --outputs: more folders.")
+    ] = None,
+    outputs: Annotated[
+        bool,
+        typer.Option(
+            "--outputs",
+            help="The arguments are a folder of originals, two or more of what algorithms made of them, and "
+            "the folder to write: images and a manifest for people to fill in.",
+        ),
+    ] = False,
+    native: Annotated[
+        bool, typer.Option("--native", help="With --outputs: whole images, no patches.")
+    ] = False,
 ) -> None:
     """Make triplets: a patch and two of its distortions, judged by a simulated observer, not by people.
 
     Example: `perceptual data make-triplets packaged triplets --count 1000 --as store`
+
+    Of your algorithms: `perceptual data make-triplets --outputs originals codec_a codec_b ask --count 500`
     """
     from perceptual.data.items.triplets import TripletTable
 
+    if outputs:
+        _make_outputs([Path(photos), dst, *(more or [])], count, seed, None if native else size)
+        return
+    if more or native:
+        raise ValueError(f"{more[0] if more else '--native'} needs --outputs")
     _make(TripletTable, photos, dst, count, seed, size, form, workers)
 
 
@@ -150,6 +171,20 @@ def show(
     sheet = gallery(size) if src is None else contact_sheet(src, count, seed, size)
     sheet.save(output)
     typer.echo(f"{output}: {sheet.width}×{sheet.height}")
+
+
+def _make_outputs(folders: list[Path], count: int, seed: int, size: int | None) -> None:
+    from perceptual.data.synthetic.outputs import make_from_outputs
+
+    if len(folders) < 4:
+        raise ValueError(
+            f"--outputs needs a folder of originals, two of outputs and one to write, got {len(folders)}"
+        )
+    originals, *algorithms, dst = folders
+    made = make_from_outputs(originals, algorithms, dst, count, seed, size)
+    typer.echo(f"{dst}: {made.triplets:,} triplets of {len(algorithms)} algorithms")
+    if made.alike:
+        typer.echo(f"{made.alike:,} of them show two equal outputs")
 
 
 def _find_photos(photos: str) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -80,7 +81,9 @@ def create(folder: Path, source: Path, seed: int = 0, **settings: object) -> Con
     shutil.rmtree(partial, ignore_errors=True)
     try:
         (partial / IMAGES).mkdir(parents=True)
-        names, sizes = _write_images(read.table.images, partial / IMAGES)
+        images = read.table.images
+        count = len(images) if isinstance(images, list) else images.shape[0]
+        names, sizes = write_images(images, partial / IMAGES, range(count))
         items = _items(read, names, sizes)
         side = max(max(size) for size in sizes)
         config = replace(config, enlarge=max(1, SHOWN_SIDE // side) if enlarge is None else enlarge)
@@ -100,11 +103,12 @@ def create(folder: Path, source: Path, seed: int = 0, **settings: object) -> Con
     return config
 
 
-def _write_images(images: list[str] | Images, folder: Path) -> tuple[list[str], list[tuple[int, int]]]:
-    """Write each image as PNG without metadata; names and sizes (width, height), in order."""
+def write_images(
+    images: list[str] | Images, folder: Path, rows: Sequence[int]
+) -> tuple[list[str], list[tuple[int, int]]]:
+    """Write some images as PNG without metadata; names and sizes (width, height), in order."""
     names, sizes, problems = [], [], []
-    count = len(images) if isinstance(images, list) else images.shape[0]
-    for row in range(count):
+    for row in rows:
         try:
             if isinstance(images, list):
                 image = checked_rgb(images[row])
@@ -116,7 +120,7 @@ def _write_images(images: list[str] | Images, folder: Path) -> tuple[list[str], 
         names.append(_save(image, folder))
         sizes.append(image.size)
     if problems:
-        raise ValueError(f"{len(problems):,} of {count:,} images cannot be used: {first_few(problems)}")
+        raise ValueError(f"{len(problems):,} of {len(rows):,} images cannot be used: {first_few(problems)}")
     return names, sizes
 
 
