@@ -5,9 +5,9 @@ import random
 import secrets
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, case, func, insert, select, update
 
-from perceptual.collect.database import ASSIGNMENTS, ITEMS, PARTICIPANTS, VOTES, Database, now, reopen
+from perceptual.collect.database import ASSIGNMENTS, ITEMS, PARTICIPANTS, VOTES, Database, now
 from perceptual.collect.participants import Participant, schedule
 from perceptual.collect.study import ITEM, PRACTICE, REPEAT, Study
 
@@ -68,6 +68,14 @@ def trial_of(connection: Connection, participant: Participant, token: str) -> Tr
     return Trial(*row)._replace(attempt=_attempts(connection, row.id)) if row else None
 
 
+def shown_in(connection: Connection, cookie: str, token: str) -> Any:
+    """A row with `item` and `swapped` of a trial by its token, for the participant of a cookie, or None."""
+    query = select(ASSIGNMENTS.c.item, ASSIGNMENTS.c.swapped).join(PARTICIPANTS)
+    return connection.execute(
+        query.where(ASSIGNMENTS.c.token == token, PARTICIPANTS.c.cookie == cookie)
+    ).first()
+
+
 def previous_trial(connection: Connection, participant: Participant, token: str) -> Trial | None:
     """The trial before an unanswered one, to be answered once more; None where that is not possible."""
     trial = trial_of(connection, participant, token)
@@ -101,8 +109,9 @@ def _expire(connection: Connection, study: Study) -> None:
 
 def add_load(connection: Connection, item: int, change: int) -> None:
     """Change how many votes an item has or is being asked for."""
-    connection.execute(update(ITEMS).where(ITEMS.c.id == item).values(load=ITEMS.c.load + change))
-    reopen(connection, item)
+    load = ITEMS.c.load + change
+    chosen = update(ITEMS).where(ITEMS.c.id == item)
+    connection.execute(chosen.values(load=load, open=case((load < ITEMS.c.wanted, True), else_=False)))
 
 
 def _again(connection: Connection, study: Study, participant: Participant, row: Any) -> Trial | None:

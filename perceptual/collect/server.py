@@ -21,7 +21,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from perceptual.collect.admin import Admin
-from perceptual.collect.assignment import Trial, next_trial, previous_trial, trial_of
+from perceptual.collect.assignment import Trial, next_trial, previous_trial, shown_in
 from perceptual.collect.database import Database, is_full, reason
 from perceptual.collect.participants import EXTERNAL, Participant, enrol, find, schedule
 from perceptual.collect.security import Guard
@@ -154,14 +154,13 @@ class Pages:
 
     def image(self, request: Request) -> Response:
         """An image of a trial, by its place: the address says nothing of what it is."""
-        participant, place = self._enrolled(request), request.path_params["place"]
-        places = PLACES[self.study.config.kind]
-        token = request.path_params["token"]
-        with self.database.read() as connection:
-            trial = (
-                trial_of(connection, participant, token) if token.isascii() and "\0" not in token else None
-            )
-        if trial is None or place not in places:
+        token, place = request.path_params["token"], request.path_params["place"]
+        places, cookie = PLACES[self.study.config.kind], request.cookies.get(COOKIE, "")
+        trial = None
+        if place in places and token.isascii() and "\0" not in token:
+            with self.database.read() as connection:
+                trial = shown_in(connection, cookie, token)
+        if trial is None:
             raise Refused(404, "no such image")
         roles = ("p0", "ref", "p1") if self.study.config.kind == "2afc" else ("p0", "p1")
         role = roles[::-1][places.index(place)] if trial.swapped else roles[places.index(place)]

@@ -47,7 +47,7 @@ def postgresql(tmp_path):
     shutil.rmtree(folder)
 
 
-def crowd(port, patience=0.0, think=(0.1, 0.5), people=PEOPLE):
+def crowd(port, patience=0.0, think=(0.5, 1.5), people=PEOPLE):
     """Everybody takes part at once; accepted votes (token, choice), and seconds of each response."""
     accepted, problems, seconds = [], [], []
 
