@@ -50,6 +50,12 @@ def write_source(folder: Path, count: int = 12, pairs: bool = False, size: int =
     return folder / "manifest.csv"
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def make_study(
     folder: Path, count: int = 12, pairs: bool = False, source: Path | None = None, **settings: Any
 ):

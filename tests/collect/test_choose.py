@@ -1,11 +1,9 @@
 """Choosing triplets, and triplets of algorithms' outputs."""
 
-import csv
-
 import numpy as np
 import pytest
 from PIL import Image
-from studies import make_study, write_source
+from studies import make_study, read_rows, write_source
 
 from perceptual.collect.choose import choose, disagreement, pick
 from perceptual.collect.source import read_source
@@ -61,7 +59,7 @@ def test_choose_writes_what_a_study_reads_and_training_splits(tmp_path):
     write_source(tmp_path / "source", 30, subset=lambda i: f"s{i % 2}")
     chosen = choose(tmp_path / "source", tmp_path / "chosen", {"l2": l2, "corner": corner}, 10, 0.3, size=16)
     assert (len(chosen.random), len(chosen.disagreed)) == (3, 7)
-    rows = list(csv.DictReader((tmp_path / "chosen/manifest.csv").open()))
+    rows = read_rows(tmp_path / "chosen/manifest.csv")
     assert [row["split"] for row in rows] == ["val"] * 3 + ["train"] * 7
     table = read_source(tmp_path / "source").table
     for row, number in zip(rows, [*chosen.random, *chosen.disagreed], strict=True):
@@ -90,7 +88,7 @@ def outputs(tmp_path):
 def test_triplets_of_algorithms(outputs, tmp_path):
     made = make_from_outputs(outputs[0], outputs[1:], tmp_path / "ask", 12, size=16)
     assert made == (12, 0)
-    rows = list(csv.DictReader((tmp_path / "ask/manifest.csv").open()))
+    rows = read_rows(tmp_path / "ask/manifest.csv")
     used = []
     for row in rows:
         ref, p0, p1 = (

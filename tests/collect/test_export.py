@@ -1,10 +1,8 @@
 """Exports: manifests that train, reports that are right, and who is excluded."""
 
-import csv
-
 import numpy as np
 import pytest
-from studies import Visitor, attentive, make_study, served, write_source
+from studies import Visitor, attentive, make_study, read_rows, served, write_source
 
 from perceptual.collect import bradley_terry
 from perceptual.collect.export import export
@@ -41,11 +39,11 @@ def test_votes_become_a_manifest(tmp_path, pairs):
     else:
         by_file = {file: index for index, file in enumerate(table.images)}
         assert len(by_file) == 3 * len(table)
-        rows = list(csv.DictReader((tmp_path / "judged/manifest.csv").open()))
+        rows = read_rows(tmp_path / "judged/manifest.csv")
         source = {item.images["ref"]: item.id for item in server.database.study.items.values()}
         for row in rows:  # p0 is less noisy in every second item
             assert float(row["judge"]) == source[row["ref"].removeprefix("images/")] % 2
-    votes = list(csv.DictReader((tmp_path / "judged/votes.csv").open()))
+    votes = read_rows(tmp_path / "judged/votes.csv")
     assert {row["external"] for row in votes} == set("abcd")
     assert {row["excluded"] for row in votes if row["external"] == "d"} == {"sentinels missed"}
     report = (tmp_path / "judged/report.md").read_text()
@@ -60,7 +58,7 @@ def _wrong(visitor, trial):
 
 def test_an_export_without_votes_or_onto_another_is_refused(tmp_path):
     with served(make_study(tmp_path)) as server:
-        with pytest.raises(ValueError, match="no item of .* has a vote that counts: 0 votes"):
+        with pytest.raises(ValueError, match=r"no item of .* has a vote that counts: 0 votes"):
             export(server.database, tmp_path / "judged", Rules())
         with pytest.raises(ValueError, match="exists already"):
             export(server.database, tmp_path / "study", Rules())
