@@ -10,6 +10,11 @@ from perceptual.collect.source import read_source
 from perceptual.data.synthetic.outputs import make_from_outputs
 
 
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
 def l2(x, y):
     return (x - y).square().mean((1, 2, 3)).sqrt()
 
@@ -64,8 +69,9 @@ def test_choose_writes_what_a_study_reads_and_training_splits(tmp_path):
     table = read_source(tmp_path / "source").table
     for row, number in zip(rows, [*chosen.random, *chosen.disagreed], strict=True):
         assert row["subset"] == f"s{number % 2}"
-        mine = np.asarray(Image.open(tmp_path / "chosen" / row["p1"]))
-        np.testing.assert_array_equal(mine, np.asarray(Image.open(table.images[table.p1[number]])))
+        np.testing.assert_array_equal(
+            pixels(tmp_path / "chosen" / row["p1"]), pixels(table.images[table.p1[number]])
+        )
     study = make_study(tmp_path, source=tmp_path / "chosen")
     assert [study.items[i].split for i in range(10)] == ["val"] * 3 + ["train"] * 7
     for count, methods, says in [(99, [l2, corner], r"\[1, 30\]"), (5, [l2], "two or more")]:
@@ -91,9 +97,7 @@ def test_triplets_of_algorithms(outputs, tmp_path):
     rows = read_rows(tmp_path / "ask/manifest.csv")
     used = []
     for row in rows:
-        ref, p0, p1 = (
-            np.asarray(Image.open(tmp_path / "ask" / row[role])).astype(int) for role in ("ref", "p0", "p1")
-        )
+        ref, p0, p1 = (pixels(tmp_path / "ask" / row[role]) for role in ("ref", "p0", "p1"))
         assert ref.shape == (16, 16, 3)
         shifts = ["", "a", "b", "c"]
         assert (p0 - ref == shifts.index(row["algorithm0"])).all()  # the same place of all three
@@ -103,7 +107,7 @@ def test_triplets_of_algorithms(outputs, tmp_path):
     source = read_source(tmp_path / "ask")
     assert source.algorithms[0] == (rows[0]["algorithm0"], rows[0]["algorithm1"])
     make_from_outputs(outputs[0], outputs[1:], tmp_path / "whole", 4, size=None)
-    sizes = {Image.open(path).size for path in (tmp_path / "whole/ref").iterdir()}
+    sizes = {pixels(path).shape[1::-1] for path in (tmp_path / "whole/ref").iterdir()}
     assert sizes == {(50 + i, 40) for i in range(4)}
 
 
