@@ -42,8 +42,8 @@ class Rules:
         """The rules as sentences."""
         return [
             f"missed more than {self.most_missed:.0%} of the sentinels",
-            f"median response time below {self.fastest_ms:g} ms",
-            f"the same choice in more than {self.most_one_side:.0%} of at least {LEAST_FOR_SIDES} votes",
+            f"had a median response time below {self.fastest_ms:g} ms",
+            f"made the same choice in more than {self.most_one_side:.0%} of at least {LEAST_FOR_SIDES} votes",
         ]
 
 

@@ -14,10 +14,7 @@ from perceptual.collect.rows import read_votes
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
-    pytest.mark.slow,
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 DESKTOP = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {
     "viewport": {"width": 390, "height": 844},
@@ -102,6 +99,7 @@ def take_part(page, how, choices, name):
 WAYS = [("mouse", DESKTOP, "desktop"), ("keys", DESKTOP, "desktop-keys"), ("touch", PHONE, "phone")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [False, True], ids=["2afc", "jnd"])
 def test_three_people_do_a_whole_study(browser, tmp_path, pairs):
     settings = {"items_per_session": 3, "practice": 1, "sentinels": 1, "repeats": 1} if pairs else {}
@@ -217,6 +215,7 @@ def test_interruptions_lose_and_repeat_nothing(browser, tmp_path):
         assert stranger.get_by_role("button", name="I agree").is_visible()
 
 
+@pytest.mark.slow
 def test_a_lost_connection_loses_no_answer(browser, tmp_path):
     with served(make_study(tmp_path)) as server:
         context = browser.new_context(**DESKTOP)
