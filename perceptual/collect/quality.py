@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from perceptual.collect.rows import VoteRow
 from perceptual.collect.study import ITEM, REPEAT, SENTINEL
 from perceptual.evaluation.intervals import bootstrap
-from perceptual.metrics.two_afc import two_people_agreement
 
 PAUSE_SECONDS = 120  # between two votes, from which the time does not count as work
 LEAST_FOR_SIDES = 20  # votes from which "one side only" can be said
@@ -121,6 +119,11 @@ def summary(votes: Sequence[VoteRow]) -> dict[str, Any]:
     n, k = counts[counts[:, 0] >= 2].T
     agreement = None
     if len(n):
+        # here: a server that only asks people starts without torch
+        import torch
+
+        from perceptual.metrics.two_afc import two_people_agreement
+
         agreement = two_people_agreement(torch.from_numpy(k / n), torch.from_numpy(n)).item()
     people = assess(votes, Rules())
     repeats = sum(person.repeats for person in people)
