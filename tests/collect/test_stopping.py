@@ -61,3 +61,34 @@ def test_the_majority_is_that_of_all_votes_with_a_quarter_fewer():
 def test_without_the_option_every_item_gets_all_votes():
     assert wanted(rule(sure=False), 3, 0) == 5
     assert unbiased(rule(sure=False), 4, 3) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("shape", "agree", "fewer", "larger", "cheaper", "ideal"),
+    [  # two people agree on; fewer votes; larger error on the same items; fewer at equal error; at best
+        (1.0, 0.667, 0.26, 1.085, 0.13, 0.075),  # as on all of BAPPS
+        (0.674, 0.713, 0.28, 1.067, 0.18, 0.13),  # materials
+        (0.46, 0.76, 0.30, 1.052, 0.23, 0.21),  # BAPPS's traditional distortions
+    ],
+)
+def test_the_figures_of_the_documentation(shape, agree, fewer, larger, cheaper, ideal):
+    """Exactly, over all orders of five votes and a beta distribution of how people divide on an item."""
+    from scipy.stats import beta
+
+    chance = beta.ppf((np.arange(2000) + 0.5) / 2000, shape, shape)
+    votes = np.array([[number >> i & 1 for i in range(5)] for number in range(32)])
+    stopped = simulate(rule(), votes)
+    probability = np.where(votes[:, None], chance[:, None], 1 - chance[:, None]).prod(-1)  # (32, items)
+    judged = np.array([unbiased(rule(), n, k) for n, k in stopped])
+    asked = np.array([n for n, _ in stopped]) @ probability.mean(1)
+    error = (probability * np.square(judged[:, None] - chance)).sum(0).mean()
+    spread = chance * (1 - chance)
+    assert 1 - 2 * spread.mean() == pytest.approx(agree, abs=0.005)
+    assert 1 - asked / 5 == pytest.approx(fewer, abs=0.005)
+    # of a distance that gets 60 % of the way from chance to the ceiling
+    score = 0.5 + 0.6 * (np.maximum(chance, 1 - chance).mean() - 0.5)
+    items = 0.25 - spread.mean() - (score - 0.5) ** 2
+    stopping, all_votes = items + error, items + spread.mean() / 5
+    assert np.sqrt(stopping / all_votes) == pytest.approx(larger, abs=0.005)
+    assert 1 - stopping * asked / (all_votes * 5) == pytest.approx(cheaper, abs=0.005)
+    assert 1 - np.sqrt(spread).mean() ** 2 / spread.mean() == pytest.approx(ideal, abs=0.005)
