@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from perceptual.cli import data
+from perceptual.cli import collect, data
 from perceptual.cli.dirs import dirs
 from perceptual.cli.distance import distance
 from perceptual.cli.errors import one_line_errors
@@ -46,6 +46,7 @@ app = typer.Typer(
 for command in (distance, dirs, pairs, heatmap, rank, video, models, info, export, leaderboard):
     app.command()(command)
 app.add_typer(data.app, name="data")
+app.add_typer(collect.app, name="collect")
 
 
 @app.callback()
