@@ -17,7 +17,7 @@ from perceptual.cli.errors import one_line_errors, start
 from perceptual.config import build, data_arguments
 from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
 from perceptual.evaluation import evaluate as evaluation
-from perceptual.evaluation import methods
+from perceptual.evaluation import methods, people
 from perceptual.evaluation.scoring import one_line, score
 from perceptual.evaluation.tables import NAMES, table, tables
 from perceptual.features.custom import import_modules
@@ -47,7 +47,10 @@ def evaluate(cfg: DictConfig) -> Scores:
     if not isinstance(data, TwoAFCDataModule):
         raise ValueError(f"ckpt= repeats the scores of training; on other data, methods=[{cfg.ckpt}]")
     scores = score({cfg.ckpt: distance}, data.val_dataloader(), data.subsets, data.jnd_subsets)
-    Console().print(tables(scores, title=f"Validation, {data.describe()}"))
+    console = Console()
+    console.print(tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
+    if near := people.sentence(scores[cfg.ckpt]["mean"], data):
+        console.print(f"Score     {near}", highlight=False, soft_wrap=True)
     return scores
 
 
@@ -65,7 +68,8 @@ def evaluate_methods(chosen: list[str], data: Data, results: str, **speed: Any) 
         raise ValueError("; ".join(failed))
     console = Console()
     header = NAMES[place.items().row["kind"]]
-    console.print(table(scores, title=f"Validation, {data.describe()}", header=header))
+    shown = people.with_ceiling(scores, data)
+    console.print(table(shown, title=f"Validation, {data.describe()}", header=header))
     for reason in failed:
         console.print(f"Failed    {reason}", highlight=False, soft_wrap=True)
     console.print(f"Results   {place.folder}", highlight=False, soft_wrap=True)

@@ -15,9 +15,11 @@ from perceptual.evaluation.intervals import (
     clusters,
     rank_groups,
 )
+from perceptual.evaluation.people import Limit, limit
+from perceptual.evaluation.people import rows as rows_of_people
 from perceptual.evaluation.results import Arrays, DataResults, Row
 from perceptual.evaluation.runs import common_folder, varied
-from perceptual.metrics import ceiling_score, human_score, two_afc_agreement, two_people_agreement
+from perceptual.metrics import two_afc_agreement
 
 MEANS = ["mean", "micro"]
 
@@ -58,6 +60,8 @@ class Board(NamedTuple):
     """Keys of the settings in which the rows of training runs differ, see `runs`."""
     folder: Path | None
     """What holds all training runs among the rows; their names are relative to it."""
+    ceiling: Limit | None = None
+    """The best macro mean that any distance can have; None where the votes are not known."""
 
 
 def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
@@ -83,21 +87,21 @@ def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
     gaps = np.quantile(
         intervals.draws[:, [best], macro] - intervals.draws[:, :, macro], [0.025, 0.975], axis=0
     )
-    columns = zip(
+    parts = zip(
         [result.row for result in scored],
-        *(part.tolist() for part in (intervals.score, intervals.low, intervals.high)),
+        *(numbers.tolist() for numbers in (intervals.score, intervals.low, intervals.high)),
         group,
         [(low, high) for low, high in gaps.T.tolist()],
         strict=True,
     )
-    entries = sorted(
-        (Entry(*column) for column in columns), key=lambda entry: (entry.group, -entry.score[macro])
-    )
-    people = _people(items, data["subsets"]) if data["kind"] == "2afc" else {}
+    entries = sorted((Entry(*part) for part in parts), key=lambda entry: (entry.group, -entry.score[macro]))
+    people = rows_of_people(data["kind"], items, data["subsets"])
+    ceiling = limit(data["kind"], items, data["subsets"], cluster)
     failed = [*results.failed(), *lost]
     rows = [entry.row for entry in entries]
     settings, folder = varied(rows), common_folder([*rows, *lost])
-    return Board(data, data["subsets"] + MEANS, entries, people, failed, recurring, settings, folder)
+    columns = data["subsets"] + MEANS
+    return Board(data, columns, entries, people, failed, recurring, settings, folder, ceiling)
 
 
 def _triplets(scored: list[Arrays], items: Arrays, cluster: np.ndarray) -> Intervals:
@@ -117,27 +121,3 @@ def _pairs(scored: list[Arrays], items: Arrays, cluster: np.ndarray) -> Interval
 def _opinions(scored: list[Arrays], items: Arrays, cluster: np.ndarray) -> Intervals:
     distance = np.stack([arrays["distance"] for arrays in scored])
     return bootstrap_correlation(distance, items["score"], items["subset"], cluster)
-
-
-def _people(items: Arrays, subsets: list[str]) -> dict[str, list[float]]:
-    """Rows that say how far the judgments themselves agree, see `perceptual.metrics`."""
-    judgment, subset = torch.from_numpy(items["judgment"]), torch.from_numpy(items["subset"])
-    parts = [subset == i for i in range(len(subsets))]
-    everything = torch.ones_like(subset, dtype=torch.bool)
-
-    def row(score: list[float], pooled: float) -> list[float]:
-        return [*score, float(np.mean(score)), pooled]
-
-    rows = {
-        "a person, own vote included": row(
-            [human_score(judgment[p]).item() for p in parts], human_score(judgment).item()
-        ),
-        "best possible distance": row(
-            [ceiling_score(judgment[p]).item() for p in parts], ceiling_score(judgment).item()
-        ),
-    }
-    if "votes" in items:
-        votes = torch.from_numpy(items["votes"])
-        both = [two_people_agreement(judgment[p], votes[p]).item() for p in [*parts, everything]]
-        rows["two people (unbiased)"] = row(both[:-1], both[-1])
-    return rows

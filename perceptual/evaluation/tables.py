@@ -12,6 +12,7 @@ from rich.text import Text
 
 from perceptual.evaluation import published
 from perceptual.evaluation.board import Board, Entry
+from perceptual.evaluation.people import ESTIMATED
 from perceptual.evaluation.results import Row
 from perceptual.evaluation.scoring import JND
 
@@ -160,6 +161,8 @@ def _body(board: Board) -> list[list[str]]:
     for group, name, score in scores:
         shown = [f"{100 * value:.1f}" for value in score[: len(_scores(board))]]
         row = [group, name, *before, *shown]
+        if name == ESTIMATED and board.ceiling:
+            row.append(f"{100 * board.ceiling.low:.1f} – {100 * board.ceiling.high:.1f}")
         body.append(row + [""] * (len(_header(board)) - len(row)))
     return body
 
@@ -253,6 +256,14 @@ def _notes(board: Board) -> list[str]:
             "The best of many runs is an optimistic number: score its checkpoint on others.",
             "",
             *notes,
+        ]
+    if board.ceiling:
+        _, lower, upper = (100 * value for value in board.ceiling.value)
+        notes += [
+            "",
+            "The estimated ceiling is the best mean that any distance can have, see the documentation of "
+            f"evaluation; few votes per item leave open {lower:.1f} to {upper:.1f}. The raw one takes the "
+            "votes for the truth and is too high.",
         ]
     if published.rows(board.data):
         notes += ["", "Published rows are from Zhang et al. 2018, Table 5; they were not measured here."]

@@ -24,7 +24,9 @@ Floats = NDArray[np.float64]
 
 GRID = np.linspace(0, 1, 101)
 BEST = np.maximum(GRID, 1 - GRID)  # score of the best distance on an item, by p
-ITERATIONS = 2000  # of EM; it ends before the mixture falls apart into points, which the votes cannot show
+# steps of EM; it ends before the mixture falls apart into points, which the votes cannot show
+ITERATIONS = 2000
+QUICK = 500  # within a bootstrap
 SLACK = 0.25  # standard errors by which the frequencies of mixtures may differ from the fitted ones
 PANELS = 20  # simulated for JND
 
@@ -104,14 +106,14 @@ def ceiling_draws(judgment: Tensor, votes: Tensor, times: Floats) -> Floats:
     """
     k, n = (column.numpy() for column in counted(judgment, votes))
     cells, which = np.unique(np.stack([k, n]), axis=1, return_inverse=True)
-    counts = np.stack([np.bincount(which.ravel(), row, cells.shape[1]) for row in times])
+    counts = np.stack([np.bincount(which.ravel(), row, cells.shape[1]) for row in times]).astype(float)
     asked = cells[1] > 0
-    draws: Floats = fit(cells[:, asked], counts[:, asked]) @ BEST
+    draws: Floats = fit(cells[:, asked], counts[:, asked], QUICK) @ BEST
     return draws
 
 
 def fit(cells: Floats, counts: Floats, iterations: int = ITERATIONS) -> Floats:
-    """Weights (B, G) of the values of `GRID` in the binomial mixtures that are likeliest for B sets of counts.
+    """Weights (B, G) on `GRID` of the binomial mixtures that are likeliest for B sets of counts.
 
     Args:
         cells: (2, K), votes for p1 and people asked, of each kind of item.
