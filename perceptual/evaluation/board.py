@@ -19,6 +19,7 @@ from perceptual.evaluation.people import Limit, limit
 from perceptual.evaluation.people import rows as rows_of_people
 from perceptual.evaluation.results import Arrays, DataResults, Row
 from perceptual.evaluation.runs import common_folder, varied
+from perceptual.evaluation.selection import Picked, average_seeds, corrected
 from perceptual.metrics import two_afc_agreement
 
 MEANS = ["mean", "micro"]
@@ -62,6 +63,8 @@ class Board(NamedTuple):
     """What holds all training runs among the rows; their names are relative to it."""
     ceiling: Limit | None = None
     """The best macro mean that any distance can have; None where the votes are not known."""
+    picked: Picked | None = None
+    """The macro mean of the best, corrected for having been picked among all."""
 
 
 def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
@@ -78,9 +81,8 @@ def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
     scored = results.scored()
     if not scored:
         raise ValueError(f"{results.folder} holds no scored method, only {len(results.failed())} failures")
-    cluster, recurring = clusters(items["cluster"])
-    draw = {"2afc": _triplets, "jnd": _pairs, "opinion": _opinions}
-    intervals = draw[data["kind"]]([result.arrays for result in scored], items, cluster)
+    intervals, recurring = bootstrapped(data["kind"], [result.arrays for result in scored], items)
+    rows, intervals = average_seeds([result.row for result in scored], intervals)
     macro = len(data["subsets"])
     group = rank_groups(intervals.score[:, macro], intervals.draws[:, :, macro])
     best = int(intervals.score[:, macro].argmax())
@@ -88,7 +90,7 @@ def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
         intervals.draws[:, [best], macro] - intervals.draws[:, :, macro], [0.025, 0.975], axis=0
     )
     parts = zip(
-        [result.row for result in scored],
+        rows,
         *(numbers.tolist() for numbers in (intervals.score, intervals.low, intervals.high)),
         group,
         [(low, high) for low, high in gaps.T.tolist()],
@@ -96,12 +98,26 @@ def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
     )
     entries = sorted((Entry(*part) for part in parts), key=lambda entry: (entry.group, -entry.score[macro]))
     people = rows_of_people(data["kind"], items, data["subsets"])
-    ceiling = limit(data["kind"], items, data["subsets"], cluster)
+    ceiling = limit(data["kind"], items, data["subsets"], clusters(items["cluster"])[0])
     failed = [*results.failed(), *lost]
     rows = [entry.row for entry in entries]
     settings, folder = varied(rows), common_folder([*rows, *lost])
     columns = data["subsets"] + MEANS
-    return Board(data, columns, entries, people, failed, recurring, settings, folder, ceiling)
+    picked = corrected(intervals.score[:, macro], intervals.draws[:, :, macro])
+    return Board(data, columns, entries, people, failed, recurring, settings, folder, ceiling, picked)
+
+
+def bootstrapped(kind: str, scored: list[Arrays], items: Arrays) -> tuple[Intervals, bool]:
+    """Scores of methods with their draws, and whether references recur, so that those are drawn.
+
+    Args:
+        kind: of the items, `2afc`, `jnd` or `opinion`.
+        scored: of each method, its distances.
+        items: what was judged.
+    """
+    cluster, recurring = clusters(items["cluster"])
+    draw = {"2afc": _triplets, "jnd": _pairs, "opinion": _opinions}
+    return draw[kind](scored, items, cluster), recurring
 
 
 def _triplets(scored: list[Arrays], items: Arrays, cluster: np.ndarray) -> Intervals:

@@ -186,7 +186,8 @@ def called(board: Board, row: Row) -> str:
     """What a row is called: a method by its name, a run by its place in the folder of all."""
     if board.folder is None or "settings" not in row:
         return str(row["method"])
-    return str(Path(row["method"]).relative_to(board.folder))
+    name = str(Path(row["method"]).relative_to(board.folder))
+    return f"{name} (mean of {row['seeds']} seeds)" if row.get("seeds", 1) > 1 else name
 
 
 def setting(settings: Mapping[str, Any], key: str) -> str:
@@ -209,9 +210,16 @@ def best_setting(board: Board) -> str | None:
     best, second = entries[:2]
     low, high = (100 * bound for bound in second.gap)
     top, ahead = 100 * best.score[macro], 100 * (best.score[macro] - second.score[macro])
+    several = any(entry.row.get("seeds", 1) > 1 for entry in entries)
     words = (
-        f"Best of {len(entries)} runs in {_here(board.folder)}: {_named(board, best)}, {top:.1f} %. "
-        f"The runner-up, {_named(board, second)}, is {ahead:.2f} behind "
+        f"Best of {len(entries)} {'settings' if several else 'runs'} in {_here(board.folder)}: "
+        f"{_named(board, best)}, {top:.1f} %"
+    )
+    if board.picked:
+        expected, least, most = (100 * value for value in board.picked)
+        words += f"; {expected:.1f} % (95 % interval {least:.1f} to {most:.1f}) corrected for the choice"
+    words += (
+        f". The runner-up, {_named(board, second)}, is {ahead:.2f} behind "
         f"(95 % interval {low:.2f} to {high:.2f})"
     )
     tied = sum(entry.tied for entry in entries[1:])
@@ -253,7 +261,7 @@ def _notes(board: Board) -> list[str]:
         notes = [
             best,
             "",
-            "The best of many runs is an optimistic number: score its checkpoint on others.",
+            "The best of many runs is an optimistic number; the corrected one is what others would give.",
             "",
             *notes,
         ]
