@@ -42,6 +42,10 @@ def evaluate(cfg: DictConfig) -> Scores:
     distance = methods.build(cfg.ckpt, **speed) if cfg.ckpt else None
     data = data_of(cfg)
     data.setup("validate")
+    if cfg.robustness:
+        return examine(
+            listed(cfg.methods) or ([cfg.ckpt] if cfg.ckpt else list(PUBLISHED)), data, cfg, **speed
+        )
     if distance is None:
         return evaluate_methods(listed(cfg.methods) or list(PUBLISHED), data, cfg.results, **speed)
     if not isinstance(data, TwoAFCDataModule):
@@ -74,6 +78,28 @@ def evaluate_methods(chosen: list[str], data: Data, results: str, **speed: Any) 
         console.print(f"Failed    {reason}", highlight=False, soft_wrap=True)
     console.print(f"Results   {place.folder}", highlight=False, soft_wrap=True)
     return scores
+
+
+def examine(chosen: list[str], data: Data, cfg: DictConfig, **speed: Any) -> Scores:
+    """Make trust reports that `cfg.results` does not have yet, and show all that were asked for.
+
+    Returns:
+        by method, the share of decisions that flip, or another mean, by column.
+    """
+    from perceptual.evaluation import trust_report
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows, lost = trust_report.report(chosen, data, cfg.results, device, seed=cfg.seed, **speed)
+    if not rows:
+        raise ValueError("; ".join(f"{name}: {reason}" for name, reason in lost.items()))
+    console = Console()
+    for line in trust_report.shown(rows, lost):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    folder = evaluation.place_of(data, cfg.results).folder
+    (folder / "trust.md").write_text(trust_report.markdown(rows, f"Trust, {data.describe()}"), "utf-8")
+    trust_report.picture(rows, folder / "trust.png")
+    console.print(f"Results   {folder}/trust.md, trust.png", highlight=False, soft_wrap=True)
+    return {row["method"]: {key: value[0] for key, value in row["trust"].items()} for row in rows}
 
 
 def listed(methods: str | Sequence[str] | None) -> list[str]:

@@ -136,7 +136,7 @@ def _evaluate_group(
     distances: dict[str, nn.Module] = {}
     for method in methods:
         try:
-            distances[method] = build(_path(method)).to(device)
+            distances[method] = build(path_of(method)).to(device)
         except Exception as error:  # whatever it is, the others go on
             place.write_failure(_row(method, data, device) | {"error": one_line(error)})
     for method, measured in _measure(distances, data, batches).items():
@@ -144,7 +144,7 @@ def _evaluate_group(
         try:
             if measured.error:
                 raise RuntimeError(measured.error)
-            row |= {"family": grammar.family(_path(method)), **_scores(measured.columns, data)}
+            row |= {"family": grammar.family(path_of(method)), **_scores(measured.columns, data)}
             row |= provenance.describe(distances[method]) | _cost(
                 distances[method], measured, batches, device
             )
@@ -281,6 +281,6 @@ def identity(method: str, precision: str = "32-true") -> str:
     return f"{method}@{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}{suffix}"
 
 
-def _path(name: str) -> str:
+def path_of(name: str) -> str:
     """The method that `identity` was given."""
     return re.sub(r"(@[0-9a-f]{8})?$", "", name.removesuffix(PRECISION))
