@@ -21,9 +21,9 @@ from perceptual.cli.errors import one_line_errors, start
 from perceptual.config import build, build_data, data_arguments
 from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
 from perceptual.evaluation import evaluate as evaluation
-from perceptual.evaluation import methods, suite_tables, suites
+from perceptual.evaluation import methods, people, suite_tables, suites
+from perceptual.evaluation.score_table import NAMES, table, tables
 from perceptual.evaluation.scoring import one_line, score
-from perceptual.evaluation.tables import NAMES, table, tables
 from perceptual.features.custom import import_modules
 from perceptual.training.checkpoints import read_checkpoint
 
@@ -48,12 +48,19 @@ def evaluate(cfg: DictConfig) -> Scores:
     distance = methods.build(cfg.ckpt, **speed) if cfg.ckpt else None
     data = data_of(cfg)
     data.setup("validate")
+    if cfg.robustness:
+        return examine(
+            listed(cfg.methods) or ([cfg.ckpt] if cfg.ckpt else list(PUBLISHED)), data, cfg, **speed
+        )
     if distance is None:
         return evaluate_methods(listed(cfg.methods) or list(PUBLISHED), data, cfg.results, **speed)
     if not isinstance(data, TwoAFCDataModule):
         raise ValueError(f"ckpt= repeats the scores of training; on other data, methods=[{cfg.ckpt}]")
     scores = score({cfg.ckpt: distance}, data.val_dataloader(), data.subsets, data.jnd_subsets)
-    Console().print(tables(scores, title=f"Validation, {data.describe()}"))
+    console = Console()
+    console.print(tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
+    if near := people.sentence(scores[cfg.ckpt]["mean"], data):
+        console.print(f"Score     {near}", highlight=False, soft_wrap=True)
     return scores
 
 
@@ -71,7 +78,8 @@ def evaluate_methods(chosen: list[str], data: Data, results: str, **speed: Any) 
         raise ValueError("; ".join(failed))
     console = Console()
     header = NAMES[place.items().row["kind"]]
-    console.print(table(scores, title=f"Validation, {data.describe()}", header=header))
+    shown = people.with_ceiling(scores, data)
+    console.print(table(shown, title=f"Validation, {data.describe()}", header=header))
     for reason in failed:
         console.print(f"Failed    {reason}", highlight=False, soft_wrap=True)
     console.print(f"Results   {place.folder}", highlight=False, soft_wrap=True)
@@ -140,6 +148,28 @@ def build_set(folder: Path, name: str, of: dict[str, Any]) -> Data:
         return build(data_arguments(node))
     except (OmegaConfBaseException, HydraException) as error:
         raise ValueError(f"{name}: {one_line(error)}") from None
+
+
+def examine(chosen: list[str], data: Data, cfg: DictConfig, **speed: Any) -> Scores:
+    """Make trust reports that `cfg.results` does not have yet, and show all that were asked for.
+
+    Returns:
+        by method, the share of decisions that flip, or another mean, by column.
+    """
+    from perceptual.evaluation import trust_report
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows, lost = trust_report.report(chosen, data, cfg.results, device, seed=cfg.seed, **speed)
+    if not rows:
+        raise ValueError("; ".join(f"{name}: {reason}" for name, reason in lost.items()))
+    console = Console()
+    for line in trust_report.shown(rows, lost):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    folder = evaluation.place_of(data, cfg.results).folder
+    (folder / "trust.md").write_text(trust_report.markdown(rows, f"Trust, {data.describe()}"), "utf-8")
+    trust_report.picture(rows, folder / "trust.png")
+    console.print(f"Results   {folder}/trust.md, trust.png", highlight=False, soft_wrap=True)
+    return {row["method"]: {key: value[0] for key, value in row["trust"].items()} for row in rows}
 
 
 def listed(methods: str | Sequence[str] | None) -> list[str]:

@@ -134,6 +134,7 @@ class EvaluateConfig:
     results: str = "results"
     precision: Precision = Precision[PRECISIONS[0]]  # of deep features; bf16-mixed is faster, and kept apart
     compile: bool = False  # compare deep features by compiled code; needs a C++ compiler
+    robustness: bool = False  # a trust report of the methods, in place of their scores
     data: Any = None
 
 

@@ -9,8 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from perceptual.evaluation.score_table import NAMES
 from perceptual.evaluation.suites import MACRO, Suite
-from perceptual.evaluation.tables import NAMES, STYLE, TIED, resolution
+from perceptual.evaluation.tables import STYLE, TIED, resolution
 
 TRAINED = "†"
 

@@ -14,7 +14,6 @@ from perceptual.data import JNDDataModule, OpinionDataModule, TwoAFCDataModule
 from perceptual.data.images import image_digests
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods as grammar
-from perceptual.evaluation.board import intervals
 from perceptual.evaluation.intervals import rank_groups
 from perceptual.evaluation.results import DataResults, Row
 from perceptual.evaluation.scoring import one_line
@@ -140,7 +139,7 @@ def tabulate(
         score = np.full(len(names), np.nan)
         drawn = None
         if found:
-            _, columns = intervals(rows[name]["kind"], [result.arrays for result in found.values()], items)
+            columns, _ = bootstrapped(rows[name]["kind"], [result.arrays for result in found.values()], items)
             macro = len(rows[name]["subsets"])
             at = [names.index(method) for method in found]
             score[at] = columns.score[:, macro]

@@ -292,9 +292,7 @@ def test_people_are_shown_beside_methods(manifest):
     board = make(place)
     assert board.recurring
     judgment = place.items().arrays["judgment"]
-    assert board.references["best possible distance"][-1] == pytest.approx(
-        np.maximum(judgment, 1 - judgment).mean()
-    )
+    assert board.references["ceiling, raw"][-1] == pytest.approx(np.maximum(judgment, 1 - judgment).mean())
     assert "references recur" in markdown(board)
 
 
