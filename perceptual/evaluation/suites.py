@@ -14,6 +14,7 @@ from perceptual.data import JNDDataModule, OpinionDataModule, TwoAFCDataModule
 from perceptual.data.images import image_digests
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods as grammar
+from perceptual.evaluation.board import bootstrapped
 from perceptual.evaluation.intervals import rank_groups
 from perceptual.evaluation.results import DataResults, Row
 from perceptual.evaluation.scoring import one_line

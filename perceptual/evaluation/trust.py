@@ -1,7 +1,7 @@
 """Whether a distance can be trusted: what shifts, slight changes and attacks do to its decisions.
 
-Ghildyal and Liu 2022, "Shift-tolerant perceptual similarity metric", https://arxiv.org/abs/2207.13686, and 2023,
-"Attacking perceptual similarity metrics", https://arxiv.org/abs/2305.08840.
+Ghildyal and Liu 2022, "Shift-tolerant perceptual similarity metric", https://arxiv.org/abs/2207.13686, and
+2023, "Attacking perceptual similarity metrics", https://arxiv.org/abs/2305.08840.
 """
 
 import io
@@ -25,9 +25,8 @@ ATTACKED = 100  # triplets on which all votes agree
 ORDERED = 12  # reference images that each family of distortion changes
 SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
 SHIFTS = (1, 2, 3)  # pixels
-MARGIN = max(SHIFTS)
+MARGIN, BATCH = max(SHIFTS), 25
 RADII = (2, 4)  # of 255
-BATCH = 25
 ROLES = ("ref", "p0", "p1")
 DIRECTIONS = torch.tensor([(0, 1), (0, -1), (1, 0), (-1, 0)])
 
@@ -74,8 +73,7 @@ def choose(judged: TripletDataset, seed: int = 0) -> Judged:
     agree = (table.judgment == 0) | (table.judgment == 1)
     if table.votes is not None:
         agree &= table.votes >= 2  # one vote always agrees
-    sure = np.flatnonzero(agree)
-    sure = np.sort(rng.permutation(sure)[:ATTACKED])
+    sure = np.sort(rng.permutation(np.flatnonzero(agree))[:ATTACKED])
     _, first = np.unique(table.ref, return_index=True)
     references = judged.__getitems__(np.sort(rng.permutation(first)[:ORDERED]).tolist()).ref
     shifted, confident = (judged.__getitems__(chosen.tolist()) for chosen in (rows, sure))
