@@ -13,6 +13,7 @@ from perceptual.collect.study import ITEM, PRACTICE, REPEAT, Study
 
 APART = 5  # trials between an item and its repeat, where there are as many
 TOKEN_BYTES = 16
+SWEEP_SECONDS = 5  # between looking for what was handed out long ago
 _LOG = logging.getLogger("perceptual.collect")
 _RANDOM = random.SystemRandom()
 
@@ -26,6 +27,7 @@ class Trial(NamedTuple):
     purpose: str
     position: int
     swapped: bool
+    counted: bool  # in the item's load
     attempt: int = 0  # how often it was answered already
 
 
@@ -38,9 +40,11 @@ def next_trial(database: Database, connection: Connection, participant: Particip
     Call it in a `database.write()`. An item whose image is gone is left out, with a line in the log.
     """
     study = database.study
-    _expire(connection, study)
+    if not database.swept <= now() < database.swept + SWEEP_SECONDS:
+        database.swept = now()
+        _expire(connection, study)
     rows = connection.execute(
-        select(*_COLUMNS, ASSIGNMENTS.c.answered, ASSIGNMENTS.c.counted)
+        select(*_COLUMNS, ASSIGNMENTS.c.answered)
         .where(ASSIGNMENTS.c.participant == participant.id)
         .order_by(ASSIGNMENTS.c.position)
     ).all()
@@ -63,9 +67,12 @@ def next_trial(database: Database, connection: Connection, participant: Particip
 
 def trial_of(connection: Connection, participant: Participant, token: str) -> Trial | None:
     """A trial of this participant by its token."""
-    query = select(*_COLUMNS).where(ASSIGNMENTS.c.token == token, ASSIGNMENTS.c.participant == participant.id)
-    row = connection.execute(query).first()
-    return Trial(*row)._replace(attempt=_attempts(connection, row.id)) if row else None
+    attempts = select(func.count()).where(VOTES.c.assignment == ASSIGNMENTS.c.id).scalar_subquery()
+    query = select(*_COLUMNS, attempts).where(
+        ASSIGNMENTS.c.token == token, ASSIGNMENTS.c.participant == participant.id
+    )
+    row: Any = connection.execute(query).first()
+    return Trial(*row) if row else None
 
 
 def shown_in(connection: Connection, cookie: str, token: str) -> Any:
@@ -88,11 +95,6 @@ def previous_trial(connection: Connection, participant: Participant, token: str)
     )
     found = connection.scalar(before)
     return trial_of(connection, participant, found) if found else None
-
-
-def _attempts(connection: Connection, assignment: int) -> int:
-    query = select(func.count()).select_from(VOTES).where(VOTES.c.assignment == assignment)
-    return connection.scalar(query) or 0
 
 
 def _expire(connection: Connection, study: Study) -> None:
@@ -185,15 +187,15 @@ def _open_item(connection: Connection, study: Study, participant: Participant) -
     )
     while True:
         fit = (ITEMS.c.open, ~had)
-        fewest = connection.scalar(select(ITEMS.c.load).where(*fit).order_by(ITEMS.c.load).limit(1))
-        if fewest is None:
-            return None
+        fewest = select(ITEMS.c.load).where(*fit).order_by(ITEMS.c.load).limit(1).scalar_subquery()
         query = select(ITEMS.c.id).where(*fit, ITEMS.c.load == fewest).order_by(ITEMS.c.place).limit(1)
-        place = _RANDOM.random()
-        found = connection.scalar(query.where(ITEMS.c.place >= place))
-        item = int(connection.scalar(query) if found is None else found)  # type: ignore[arg-type]
+        item = connection.scalar(query.where(ITEMS.c.place >= _RANDOM.random()))
+        if item is None:  # none after that place
+            item = connection.scalar(query)
+        if item is None:
+            return None
         if not _lacks_images(study, item):
-            return item
+            return int(item)
         _LOG.error("item %s is left out: an image of it is gone", item)
         connection.execute(update(ITEMS).where(ITEMS.c.id == item).values(open=False, wanted=0))
 

@@ -122,6 +122,7 @@ class Database:
         self.study = study
         self.url = url or f"sqlite:///{(study.folder / DATABASE).absolute()}"
         self._lock = threading.Lock()
+        self.swept = 0.0  # when handed out items were last looked through
         try:
             self.engine = _engine(self.url)
             with self._begin() as connection:

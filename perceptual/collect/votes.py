@@ -127,10 +127,9 @@ def _is_last(connection: Connection, participant: Participant, trial: Trial) -> 
 
 def _count(database: Database, connection: Connection, trial: Trial) -> None:
     if not trial.attempt:
-        counted = connection.scalar(select(ASSIGNMENTS.c.counted).where(ASSIGNMENTS.c.id == trial.id))
         done = update(ASSIGNMENTS).where(ASSIGNMENTS.c.id == trial.id)
         connection.execute(done.values(answered=True, counted=True))
-        if not counted:  # it came after a while; what was given back is taken again
+        if not trial.counted:  # it came after a while; what was given back is taken again
             add_load(connection, trial.item, 1)
     config = database.study.config
     if config.stop_when_sure:
