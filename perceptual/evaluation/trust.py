@@ -24,9 +24,8 @@ ITEMS = 300  # triplets, drawn by the seed, that are shifted and slightly change
 ATTACKED = 100  # triplets on which all votes agree
 ORDERED = 12  # reference images that each family of distortion changes
 SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
-SHIFTS = (1, 2, 3)  # pixels
+SHIFTS, RADII = (1, 2, 3), (2, 4)  # pixels; of 255
 MARGIN, BATCH = max(SHIFTS), 25
-RADII = (2, 4)  # of 255
 ROLES = ("ref", "p0", "p1")
 DIRECTIONS = torch.tensor([(0, 1), (0, -1), (1, 0), (-1, 0)])
 
