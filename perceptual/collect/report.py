@@ -13,6 +13,7 @@ from perceptual.collect.quality import Person, Rules, summary, tally
 from perceptual.collect.rows import VoteRow
 from perceptual.collect.study import Study
 from perceptual.data.contact_sheets import contact_sheet
+from perceptual.distance.markdown import escaped
 
 SHEET, PICTURE = "items.png", "votes.png"
 _BAR = "#4878a8"
@@ -39,7 +40,7 @@ def write_report(
     _draw(folder / PICTURE, kept, people)
     contact_sheet(folder / "manifest.csv", 24, 0).save(folder / SHEET)
     lines = [
-        f"# {_plain(study.config.title)}: quality of the votes",
+        f"# {escaped(study.config.title)}: quality of the votes",
         "",
         *_facts(study, kept),
         "",
@@ -93,7 +94,7 @@ def _excluded(people: Sequence[Person], rules: Rules, votes: int, kept: int) -> 
     for one in people:
         median = "–" if one.median_ms is None else f"{one.median_ms / 1000:.2f} s"
         lines.append(
-            f"| {one.participant} | {one.votes} | {one.missed} of {one.sentinels} | {median} | "
+            f"| {escaped(one.participant)} | {one.votes} | {one.missed} of {one.sentinels} | {median} | "
             f"{_percent(one.first_choice)} | {one.consistent} of {one.repeats} | {one.excluded} |"
         )
     return lines
@@ -118,7 +119,7 @@ def _ranking(study: Study, kept: Sequence[VoteRow]) -> list[str]:
         "| algorithm | strength | interval | votes won |",
         "|---|---|---|---|",
         *(
-            f"| {_plain(one.name)} | {one.strength:+.2f} | {one.low:+.2f} to {one.high:+.2f} | "
+            f"| {escaped(one.name)} | {one.strength:+.2f} | {one.low:+.2f} to {one.high:+.2f} | "
             f"{one.won:.0f} of {one.asked:.0f} |"
             for one in ranked
         ),
@@ -145,8 +146,3 @@ def _bars(axes: Any, counts: Counter[int], title: str, label: str) -> None:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
-
-
-def _plain(text: str) -> str:
-    """Text with what Markdown or HTML would read as more."""
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>|#" else letter for letter in text)

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from perceptual.distance.markdown import escaped, table_row
 from perceptual.evaluation.score_table import NAMES
 from perceptual.evaluation.suites import MACRO, Suite
 from perceptual.evaluation.tables import STYLE, TIED, resolution
@@ -29,9 +30,10 @@ def terminal(suite: Suite) -> Table:
 
 def markdown(suite: Suite) -> str:
     """The table in Markdown, with what its columns mean below it."""
-    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in _rows(suite)]
-    rows.insert(1, "|--:|:--" + "|--:" * (rows[0].count("|") - 3) + "|")
-    return "\n".join(["### Suite", "", *rows, "", *(f"* {note}" for note in notes(suite))]) + "\n"
+    cells = _rows(suite)
+    rows = list(map(table_row, cells))
+    rows.insert(1, "|--:|:--" + "|--:" * (len(cells[0]) - 2) + "|")
+    return "\n".join(["### Suite", "", *rows, "", *(f"* {escaped(note)}" for note in notes(suite))]) + "\n"
 
 
 def html_page(suite: Suite) -> str:

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from perceptual.distance.markdown import escaped, table_row
 from perceptual.evaluation import published
 from perceptual.evaluation.board import Board, Entry
 from perceptual.evaluation.people import ESTIMATED
@@ -31,14 +32,17 @@ STYLE = (
 def markdown(board: Board) -> str:
     """The leaderboard in Markdown, with what its columns mean below it."""
     rows = [_header(board), *_body(board)]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines = list(map(table_row, rows))
     lines.insert(1, "|--:|:--" + "|--:" * (len(rows[0]) - 2) + "|")
     more = []
     if protocol := protocol_rows(board):
-        more = ["| " + " | ".join(row) + " |" for row in protocol]
+        more = list(map(table_row, protocol))
         more.insert(1, "|:--" + "|--:" * (len(protocol[0]) - 1) + "|")
         more = ["", *more, "", PROTOCOL]
-    return "\n".join([f"### {_title(board)}", "", *lines, *more, "", *_notes(board)]) + "\n"
+    return (
+        "\n".join([f"### {escaped(_title(board))}", "", *lines, *more, "", *map(escaped, _notes(board))])
+        + "\n"
+    )
 
 
 def terminal(board: Board, rows: int = 20) -> Table:

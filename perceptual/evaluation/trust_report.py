@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from perceptual.data.items.triplets import TripletDataset
+from perceptual.distance.markdown import escaped, table_row
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance, trust
 from perceptual.evaluation.evaluate import place_of
@@ -147,10 +148,10 @@ def markdown(rows: Sequence[Row], title: str) -> str:
         "of triplets that violate the inequality.",
     ]
     if attacked:
-        notes += ["", f"Not attacked, having no gradient: {', '.join(attacked)}."]
-    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+        notes += ["", f"Not attacked, having no gradient: {escaped(', '.join(attacked))}."]
+    text = "\n".join(map(table_row, lines))
     families = _families(rows)
-    return "\n".join([f"### {title}", "", text, "", *notes, "", *families]) + "\n"
+    return "\n".join([f"### {escaped(title)}", "", text, "", *notes, "", *families]) + "\n"
 
 
 def picture(rows: Sequence[Row], path: Path) -> Path:
@@ -186,7 +187,7 @@ def _families(rows: Sequence[Row]) -> list[str]:
     header = ["order of severities", *(row["method"] for row in rows)]
     lines = [header, ["--:"] * len(header)]
     lines += [[name, *(f"{row['order'].get(name, np.nan):.2f}" for row in rows)] for name in names]
-    return ["| " + " | ".join(cells) + " |" for cells in lines]
+    return list(map(table_row, lines))
 
 
 def _row(name: str, values: trust.Values, judged: trust.Judged, rival: str | None, seed: int) -> Row:
