@@ -185,15 +185,20 @@ def _open_item(connection: Connection, study: Study, participant: Participant) -
         .where(ASSIGNMENTS.c.participant == participant.id, ASSIGNMENTS.c.item == ITEMS.c.id)
         .exists()
     )
+    fit = (ITEMS.c.open, ~had)
+    fewest = select(ITEMS.c.load).where(*fit).order_by(ITEMS.c.load).limit(1).scalar_subquery()
+    among = select(ITEMS.c.id).where(*fit).order_by(ITEMS.c.load, ITEMS.c.place).limit(1)
+    least = select(ITEMS.c.id).where(*fit, ITEMS.c.load == fewest).order_by(ITEMS.c.place).limit(1)
     while True:
-        fit = (ITEMS.c.open, ~had)
-        fewest = select(ITEMS.c.load).where(*fit).order_by(ITEMS.c.load).limit(1).scalar_subquery()
-        query = select(ITEMS.c.id).where(*fit, ITEMS.c.load == fewest).order_by(ITEMS.c.place).limit(1)
-        item = connection.scalar(query.where(ITEMS.c.place >= _RANDOM.random()))
-        if item is None:  # none after that place
-            item = connection.scalar(query)
+        # rows that others are changing are passed over, and waited for only where there is no other
+        queries = (least.where(ITEMS.c.place >= _RANDOM.random()), least, among)
+        locked = [query.with_for_update(skip_locked=True, of=ITEMS) for query in queries]
+        found = (connection.scalar(query) for query in (*locked, among.with_for_update(of=ITEMS)))
+        item = next((item for item in found if item is not None), None)
         if item is None:
-            return None
+            if connection.scalar(among) is None:
+                return None
+            continue
         if not _lacks_images(study, item):
             return int(item)
         _LOG.error("item %s is left out: an image of it is gone", item)

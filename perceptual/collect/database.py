@@ -144,11 +144,21 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that no other writes beside, here or in another process; on disk at its end."""
-        # SQLite polls for its lock, which makes some wait long: threads of one process queue here instead
-        with self._lock, self._begin() as connection:
-            connection.execute(select(META.c.value).where(META.c.key == "study").with_for_update())
+    def write(self, participant: int | None = None) -> Iterator[Connection]:
+        """A transaction that is on disk at its end; no other writes for the same participant beside it.
+
+        In SQLite no other writes at all; in other databases the rows of items are locked as they are used.
+        """
+        if self.engine.dialect.name == "sqlite":
+            # SQLite polls for its lock, which makes some wait long: threads of one process queue here instead
+            with self._lock, self._begin() as connection:
+                yield connection
+            return
+        one = select(META.c.value).where(META.c.key == "study")
+        if participant is not None:
+            one = select(PARTICIPANTS.c.id).where(PARTICIPANTS.c.id == participant)
+        with self._begin() as connection:
+            connection.execute(one.with_for_update())
             yield connection
 
     @contextmanager

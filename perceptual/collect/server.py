@@ -120,7 +120,7 @@ class Pages:
     def next(self, request: Request, body: bytes) -> Response:
         """Hand out a trial."""
         participant = self._enrolled(request)
-        with self.database.write() as connection:
+        with self.database.write(participant.id) as connection:
             trial = next_trial(self.database, connection, participant)
         return JSONResponse({"trial": self._describe(participant, trial)})
 
@@ -131,7 +131,7 @@ class Pages:
             vote = Vote.parse(_json(body), self.study.config.kind)
         except ValueError as error:
             raise Refused(400, str(error)) from None
-        with self.database.write() as connection:
+        with self.database.write(participant.id) as connection:
             recorded = record(self.database, connection, participant, vote)
             trial = next_trial(self.database, connection, participant)
         answer = {"trial": self._describe(participant, trial), "kept": recorded is not None}

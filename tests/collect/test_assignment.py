@@ -28,13 +28,13 @@ def opened(tmp_path):
 
 
 def ask(database, participant):
-    with database.write() as connection:
+    with database.write(participant.id) as connection:
         return next_trial(database, connection, participant)
 
 
 def answer(database, participant, trial, choice="left"):
     sent = {"token": trial.token, "attempt": trial.attempt, "choice": choice, **VOTE}
-    with database.write() as connection:
+    with database.write(participant.id) as connection:
         return record(database, connection, participant, Vote.parse(sent, database.study.config.kind))
 
 

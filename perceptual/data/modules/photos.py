@@ -35,7 +35,7 @@ class PhotosDataModule(TwoAFCDataModule):
 
     def __init__(
         self,
-        count_train: int = 4000,
+        count_train: int = 3000,
         count_val: int = 1000,
         size: int | None = 64,
         batch_size: int = 50,

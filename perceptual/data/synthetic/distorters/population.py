@@ -28,7 +28,7 @@ from perceptual.data.writers.partial import state_of, working_on
 
 VERSION, INFO = 1, "distorters.json"
 STEPS = 600  # of training, per network
-SMALL_COUNT, SMALL_STEPS = 6, 100  # of the population that a first run trains
+SMALL_COUNT, SMALL_STEPS = 6, 80  # of the population that a first run trains
 _PATCHES = 512
 
 
