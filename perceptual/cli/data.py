@@ -128,6 +128,8 @@ def show(
 
     if made and src is None:
         raise ValueError("--made needs a folder, manifest or store")
+    if src is not None and output.exists() and output.samefile(src):
+        raise ValueError(f"{output} is what is to be read; give another output")
     sheet = gallery(size) if src is None else contact_sheet(src, count, seed, size)
     sheet.save(output)
     for line in made_lines(src, count, seed) if made and src is not None else []:

@@ -1,8 +1,6 @@
 """Choose which triplets to ask people about: those on which distances disagree, and some at random."""
 
 import csv
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +14,7 @@ from perceptual.collect.study import IMAGES
 from perceptual.data.items.triplets import TripletDataset, TripletTable
 from perceptual.data.loading import loader
 from perceptual.data.writers.folders import refuse_existing
+from perceptual.data.writers.partial import new_folder
 from perceptual.evaluation.scoring import measure
 
 RANDOM, DISAGREED = "val", "train"  # the split column: scores come from the random part
@@ -67,15 +66,9 @@ def choose(
     if not 0 <= random_part <= 1:
         raise ValueError(f"random_part must be in [0, 1], got {random_part}")
     chosen = pick(table.items(), disagreement(table, distances, size), count, random_part, seed)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with new_folder(folder) as partial:
         (partial / IMAGES).mkdir(parents=True)
         _write(partial, table, algorithms, chosen)
-        os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return chosen
 
 

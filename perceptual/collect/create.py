@@ -1,8 +1,6 @@
 """Make a study: images under hashes of their pixels, practice and sentinel items, and its files."""
 
-import os
 import secrets
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -32,6 +30,7 @@ from perceptual.data.images import Images
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.synthetic.distortions import distort
 from perceptual.data.writers.folders import refuse_existing
+from perceptual.data.writers.partial import new_folder
 
 PLAIN = ("uniform_noise", "gaussian_blur", "jpeg", "checkerboard")  # at severity 1
 PLAIN_ERROR = 15 / 255  # root mean square, from which a distortion counts as plain
@@ -77,9 +76,7 @@ def create(folder: Path, source: Path, seed: int = 0, **settings: object) -> Con
     enlarge: Any = settings.pop("enlarge", None)
     given = {name: value for name, value in settings.items() if value is not None}
     config = Config(id=secrets.token_hex(8), kind=kind, **given)  # type: ignore[arg-type]
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with new_folder(folder) as partial:
         (partial / IMAGES).mkdir(parents=True)
         images = read.table.images
         count = len(images) if isinstance(images, list) else images.shape[0]
@@ -96,10 +93,6 @@ def create(folder: Path, source: Path, seed: int = 0, **settings: object) -> Con
         said = "a minute" if minutes == 1 else f"{minutes} minutes"
         (partial / INSTRUCTIONS).write_text(TEXT.format(how=HOW[kind], minutes=said), "utf-8")
         write_config(partial / CONFIG, config)
-        os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return config
 
 

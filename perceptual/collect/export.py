@@ -1,7 +1,6 @@
 """Export a study: the manifest that training reads, the votes, and a report on their quality."""
 
 import csv
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from perceptual.collect.rows import VoteRow, as_csv, read_votes
 from perceptual.collect.stopping import unbiased
 from perceptual.collect.study import IMAGES, ITEM, Study
 from perceptual.data.writers.folders import refuse_existing
+from perceptual.data.writers.partial import new_folder
 
 MANIFEST, MAJORITY, VOTES, REPORT = "manifest.csv", "majority.csv", "votes.csv", "report.md"
 
@@ -54,19 +54,13 @@ def export(database: Database, folder: Path, rules: Rules) -> Exported:
             f"no item of {study.folder} has a vote that counts: {len(votes):,} votes, of "
             f"{len(people)} participants, {len(excluded)} of whom the rules exclude"
         )
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with new_folder(folder) as partial:
         (partial / IMAGES).mkdir(parents=True)
         _write_manifest(partial, MANIFEST, study, kept, lambda n, k: unbiased(study.config, n, k))
         if study.config.stop_when_sure:
             _write_manifest(partial, MAJORITY, study, kept, lambda n, k: (1 + np.sign(2 * k - n)) / 2)
         (partial / VOTES).write_text(as_csv(votes, excluded), "utf-8")
         write_report(partial, study, votes, kept, people, rules)
-        os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return Exported(len(counts), sum(n for n, _ in counts.values()), people)
 
 

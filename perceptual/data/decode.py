@@ -1,5 +1,7 @@
 """Decode image files to RGB pixels as a viewer shows them; by Pillow and NumPy, so workers start fast."""
 
+import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -49,6 +51,8 @@ def checked_rgb(path: str) -> Image.Image:
         ValueError: the file is missing, unreadable, truncated or of unknown range; names it.
     """
     with _one_kind_of_error(path):
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+            raise ValueError("no regular file")
         return read_rgb(path)
 
 

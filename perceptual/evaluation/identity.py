@@ -1,6 +1,7 @@
 """What the results of a method are called."""
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -16,8 +17,9 @@ def identity(method: str, precision: str = "32-true") -> str:
     """
     deep = grammar.family(method) != grammar.CLASSIC
     suffix = f"+{precision}" if deep and precision != "32-true" else ""
-    path = Path(method, CONFIG) if Path(method).is_dir() else Path(method)
-    if not grammar.is_path(method) or not path.is_file():
+    # of os.path: a name that no file can have is no file, where Path raises an error
+    path = Path(method, CONFIG) if os.path.isdir(method) else Path(method)
+    if not grammar.is_path(method) or not os.path.isfile(path):
         return grammar.canonical(method) + suffix
     return f"{method}@{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}{suffix}"
 

@@ -38,7 +38,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: the file is not a checkpoint of a PerceptualRanker.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"checkpoint {str(path)!r} does not exist")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

@@ -4,8 +4,6 @@ As the "real algorithm" sets of Zhang et al. 2018 (https://arxiv.org/abs/1801.03
 """
 
 import csv
-import os
-import shutil
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -17,6 +15,7 @@ from PIL import Image
 from perceptual.data.decode import checked_rgb, first_few
 from perceptual.data.synthetic.photographs import find_photos
 from perceptual.data.writers.folders import refuse_existing
+from perceptual.data.writers.partial import new_folder
 
 TRIES = 20  # places, until the two outputs differ and the patch is not uniform
 UNIFORM = 4.0  # standard deviation of pixels
@@ -58,10 +57,8 @@ def make_from_outputs(
     files = _join([originals, *outputs])
     rng = np.random.default_rng(seed)
     pairs = list(combinations(range(1, len(files[0])), 2))
-    partial = dst.with_name(dst.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     alike = 0
-    try:
+    with new_folder(dst) as partial:
         for role in ROLES:
             (partial / role).mkdir(parents=True)
         with (partial / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
@@ -76,10 +73,6 @@ def make_from_outputs(
                     Image.fromarray(patch).save(partial / role / f"{number:06}.png")
                 images = [f"{role}/{number:06}.png" for role in ROLES]
                 rows.writerow([*images, "", *(names[i - 1] for i in pair)])
-        os.replace(partial, dst)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return Made(count, alike)
 
 

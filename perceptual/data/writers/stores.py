@@ -26,7 +26,7 @@ from perceptual.data.loading import check_resolution
 from perceptual.data.native import NativeFiles, NativeImages, check_alike
 from perceptual.data.readers.stores import VERSION, StoreInfo, is_store, read_info, write_columns, write_info
 from perceptual.data.writers.folders import refuse_existing
-from perceptual.data.writers.partial import begin, complete, state_of, working_on
+from perceptual.data.writers.partial import begin, complete, settle, state_of, working_on
 
 _CHUNK = 256  # images per task
 
@@ -249,5 +249,5 @@ def finish(
         fingerprint=replace(table, images=images).fingerprint(),
     )
     write_info(partial, info)
-    os.replace(partial, dst)
+    settle(partial, dst)
     return info
