@@ -9,9 +9,10 @@ from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from perceptual.collect.database import ITEMS, PARTICIPANTS, Database
+from perceptual.collect.database import Database
 from perceptual.collect.quality import Rules, assess, summary
 from perceptual.collect.rows import as_csv, read_votes
+from perceptual.collect.schema import ITEMS, PARTICIPANTS
 from perceptual.collect.study import ITEM
 
 COOKIE = "administrator"

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, case, func, insert, select, update
 
-from perceptual.collect.database import ASSIGNMENTS, ITEMS, PARTICIPANTS, VOTES, Database, now
+from perceptual.collect.database import Database, now
 from perceptual.collect.participants import Participant, schedule
+from perceptual.collect.schema import ASSIGNMENTS, ITEMS, PARTICIPANTS, VOTES
 from perceptual.collect.study import ITEM, PRACTICE, REPEAT, Study
 
 APART = 5  # trials between an item and its repeat, where there are as many

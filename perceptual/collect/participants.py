@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import insert, select
 
-from perceptual.collect.database import PARTICIPANTS, Database, now
+from perceptual.collect.database import Database, now
+from perceptual.collect.schema import PARTICIPANTS
 from perceptual.collect.study import ITEM, PRACTICE, REPEAT, SENTINEL, Config
 
 EXTERNAL = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, fields
 
 from sqlalchemy import select
 
-from perceptual.collect.database import ASSIGNMENTS, PARTICIPANTS, VOTES, Database
+from perceptual.collect.database import Database
+from perceptual.collect.schema import ASSIGNMENTS, PARTICIPANTS, VOTES
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from perceptual.collect.assignment import Trial, add_load, trial_of
-from perceptual.collect.database import ASSIGNMENTS, ITEMS, VOTES, Database, now, reopen, tallies
+from perceptual.collect.database import Database, now, reopen, tallies
 from perceptual.collect.participants import Participant
+from perceptual.collect.schema import ASSIGNMENTS, ITEMS, VOTES
 from perceptual.collect.stopping import wanted
 from perceptual.collect.study import CHOICES, ITEM, PRACTICE, SENTINEL
 from perceptual.version import __version__

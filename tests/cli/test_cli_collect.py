@@ -35,6 +35,7 @@ def test_help_is_light():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_from_new_to_export(shell, study, folder):
     process, port = start_process(study)
     lines = [process.stdout.readline() for _ in range(2)]

@@ -8,9 +8,10 @@ from studies import VOTE, make_study
 
 from perceptual.collect import assignment
 from perceptual.collect.assignment import next_trial, previous_trial
-from perceptual.collect.database import ITEMS, Database
+from perceptual.collect.database import Database
 from perceptual.collect.participants import enrol
 from perceptual.collect.rows import read_votes
+from perceptual.collect.schema import ITEMS
 from perceptual.collect.votes import Vote, record
 
 

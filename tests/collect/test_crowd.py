@@ -24,6 +24,12 @@ BIN = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
 
 
 @pytest.fixture
+def tmp_path(tmp_path_factory):
+    """On the disk, which is part of what is measured."""
+    return tmp_path_factory.mktemp("crowd")
+
+
+@pytest.fixture
 def postgresql(tmp_path):
     """URL of a PostgreSQL server of its own."""
     pytest.importorskip("psycopg", reason="psycopg is not installed")

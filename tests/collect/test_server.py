@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import event, func, select
 from studies import TOKEN, VOTE, Visitor, attentive, make_study, served
 
-from perceptual.collect.database import ITEMS, VOTES
 from perceptual.collect.rows import read_votes
+from perceptual.collect.schema import ITEMS, VOTES
 from perceptual.collect.serving import listen
 from perceptual.collect.votes import Vote
 

@@ -8,8 +8,10 @@ from studies import make_study, write_source
 from trees import write_pair_subset, write_subset
 
 from perceptual.collect import database as databases
+from perceptual.collect import schema
 from perceptual.collect.create import create
-from perceptual.collect.database import META, Database
+from perceptual.collect.database import Database
+from perceptual.collect.schema import META
 from perceptual.collect.source import read_source
 from perceptual.collect.study import Study
 from perceptual.data.synthetic.making import make_triplets
@@ -120,4 +122,4 @@ def test_schemas_migrate(tmp_path, monkeypatch):
             assert connection.scalar(select(META.c.value).where(META.c.key == "version")) == "2"
             assert connection.exec_driver_sql("SELECT age FROM participants").all() == []
         database.close()
-    assert Column("age", Integer).name not in databases.PARTICIPANTS.c
+    assert Column("age", Integer).name not in schema.PARTICIPANTS.c
