@@ -42,6 +42,7 @@ def train(cfg: DictConfig) -> Scores:
     run.quiet_lightning()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     resume = run.find_checkpoint(cfg)
+    run.refuse_used(Path(cfg.run_dir), resume)
     check(cfg)
     run.import_networks(cfg)
     callbacks = [build(node) for node in cfg.callbacks.values()]

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import app
@@ -43,9 +42,12 @@ def test_the_data_of_a_checkpoint_run_nothing(described, trained, tmp_path, monk
     assert "theirs.ckpt" in message
     assert "which no file may call" in message or described == HOSTILE["list"]
     monkeypatch.setattr(sys, "argv", ["perceptual", "export", "theirs.ckpt", "out"])
-    with suppress(SystemExit):
+    said = ""
+    try:
         command()
-    assert "theirs.ckpt" in capsys.readouterr().err
+    except SystemExit as stopped:
+        said = str(stopped.code)
+    assert "theirs.ckpt" in capsys.readouterr().err + said
     assert not Path("ran").exists()
 
 
@@ -79,3 +81,46 @@ def test_a_changed_checkpoint_is_refused(how, trained, tmp_path, monkeypatch, ca
     words = ("ckpt=theirs.ckpt", f"data.path={trained}/set/triplets.csv")
     message = app.refusal("train.py", *SMALL, *words, monkeypatch=monkeypatch, capsys=capsys)
     assert "theirs.ckpt" in message
+
+
+def train(*words, monkeypatch):
+    network = ("backbone.name=test_resnet", "backbone.weights=null")
+    here = ("trainer.accelerator=cpu", "trainer.devices=1", "callbacks.last.steps=1")
+    app.run("train.py", *SMALL, *network, *here, *words, monkeypatch=monkeypatch)
+
+
+def test_a_run_is_not_mixed_with_another(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    app.write_manifest(tmp_path / "set", rows=20, size=64)
+    train("hydra.run.dir=run", "trainer.max_steps=1", monkeypatch=monkeypatch)
+    before = Path("run/scores.json").read_bytes()
+    words = ("backbone.name=test_resnet", "backbone.weights=null", "hydra.run.dir=run")
+    message = app.refusal("train.py", *SMALL, *words, monkeypatch=monkeypatch, capsys=capsys)
+    assert "holds a run already" in message
+    assert "run/checkpoints/last.ckpt to go on with it" in message
+    assert Path("run/scores.json").read_bytes() == before
+    words = (*words, "ckpt=run/checkpoints/last.ckpt", "trainer.max_steps=2")
+    message = app.refusal("train.py", *SMALL, *words, "model.lr=0.5", monkeypatch=monkeypatch, capsys=capsys)
+    assert "lr=0.0001 there, 0.5 here" in message
+    train("hydra.run.dir=run", *words[-2:], monkeypatch=monkeypatch)
+    assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_a_name_that_no_file_can_have_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    app.write_manifest(tmp_path / "set", rows=20, size=64)
+    words = ("data=manifest", "data.path=set/triplets.csv", f"methods=[l2,{'a' * 300}/{'b' * 300}.ckpt]")
+    app.run("evaluate.py", *words, monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    assert "l2" in said
+    assert "Failed    " in said
+
+
+@pytest.mark.parametrize("name", ["alexnet+bf16-mixed", "alexnet@deadbeef", "alexnet-v0.1+bf16-mixed"])
+def test_names_of_results_are_no_methods(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    app.write_manifest(tmp_path / "set", rows=20, size=64)
+    words = ("data=manifest", "data.path=set/triplets.csv", f"methods=['{name}']")
+    message = app.refusal("evaluate.py", *words, monkeypatch=monkeypatch, capsys=capsys)
+    assert "unknown" in message
+    assert not list(Path("results").glob("*/scored/*"))

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance
 from perceptual.evaluation.begun import Begun
-from perceptual.evaluation.identity import identity, path_of
+from perceptual.evaluation.identity import identity
 from perceptual.evaluation.results import NAMES, Arrays, DataResults, Row
 from perceptual.evaluation.scoring import METRICS, Measured, as_numbers, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
@@ -82,14 +82,14 @@ def evaluate(
     batches = loader(judged, data.batch_size, data.num_workers, seed=0)
     place = place_of(data, results)
     place.write_items(*_items(judged, data.fingerprint(), data.describe()))
-    names = list(dict.fromkeys(identity(method, precision) for method in grammar.expand(methods)))
+    names = {identity(method, precision): method for method in grammar.expand(methods)}
     missing = [name for name in names if not place.has(name)]
     build = build or partial(grammar.build, precision=precision, compile=compile)
     group = GROUP if isinstance(judged.images, ON_DISK) else 1
     for start in range(0, len(missing), group):
-        chosen = missing[start : start + group]
+        chosen = {name: names[name] for name in missing[start : start + group]}
         _evaluate_group(chosen, build, judged, batches, place, torch.device(device))
-    return place, names
+    return place, list(names)
 
 
 def place_of(
@@ -127,7 +127,7 @@ def keep(
 
 
 def _evaluate_group(
-    methods: Sequence[str],
+    methods: Mapping[str, str],
     build: Callable[[str], nn.Module],
     data: Judged,
     batches: Batches[Any],
@@ -135,9 +135,9 @@ def _evaluate_group(
     device: torch.device,
 ) -> None:
     distances: dict[str, nn.Module] = {}
-    for method in methods:
+    for method, said in methods.items():
         try:
-            distances[method] = build(path_of(method)).to(device)
+            distances[method] = build(said).to(device)
         except Exception as error:  # whatever it is, the others go on
             place.write_failure(_row(method, data, device) | {"error": one_line(error)})
     for method, measured in _measure(distances, data, batches, place.folder).items():
@@ -145,7 +145,7 @@ def _evaluate_group(
         try:
             if measured.error:
                 raise RuntimeError(measured.error)
-            row |= {"family": grammar.family(path_of(method)), **_scores(measured.columns, data)}
+            row |= {"family": grammar.family(methods[method]), **_scores(measured.columns, data)}
             row |= provenance.describe(distances[method]) | _cost(
                 distances[method], measured, batches, device
             )

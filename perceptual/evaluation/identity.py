@@ -2,12 +2,10 @@
 
 import hashlib
 import os
-import re
 from pathlib import Path
 
 from perceptual.distance.saved_folder import CONFIG
 from perceptual.evaluation import methods as grammar
-from perceptual.evaluation.results import PRECISION
 
 
 def identity(method: str, precision: str = "32-true") -> str:
@@ -22,8 +20,3 @@ def identity(method: str, precision: str = "32-true") -> str:
     if not grammar.is_path(method) or not os.path.isfile(path):
         return grammar.canonical(method) + suffix
     return f"{method}@{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}{suffix}"
-
-
-def path_of(name: str) -> str:
-    """The method that `identity` was given."""
-    return re.sub(r"(@[0-9a-f]{8})?$", "", name.removesuffix(PRECISION))

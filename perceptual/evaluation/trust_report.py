@@ -17,7 +17,7 @@ from perceptual.distance.markdown import escaped, table_row
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance, trust
 from perceptual.evaluation.evaluate import place_of
-from perceptual.evaluation.identity import identity, path_of
+from perceptual.evaluation.identity import identity
 from perceptual.evaluation.intervals import LEVEL
 from perceptual.evaluation.results import DataResults, Row, folder_name, publish, read
 from perceptual.evaluation.scoring import one_line
@@ -76,7 +76,7 @@ def report(
     if not isinstance(data.val_set, TripletDataset):
         raise ValueError("robustness=true needs judged triplets; these items are none")
     place = place_of(data, results)
-    names = list(dict.fromkeys(identity(method, precision) for method in grammar.expand(methods)))
+    names = {identity(method, precision): method for method in grammar.expand(methods)}
     missing = [name for name in names if not _has(place, name, seed)]
     lost: dict[str, str] = {}
     if missing:
@@ -87,10 +87,10 @@ def report(
             for name in missing:
                 task = bar.add_task(name, total=PARTS)
                 try:
-                    distance = grammar.build(path_of(name), precision, compile).to(device)
+                    distance = grammar.build(names[name], precision, compile).to(device)
                     rival = _rival(name, names)
                     if rival is not None and rival not in rivals:
-                        other = grammar.build(path_of(rival), precision, compile).to(device)
+                        other = grammar.build(names[rival], precision, compile).to(device)
                         rivals[rival] = trust.perturbations(
                             other, judged.to(torch.device(device)).confident, seed
                         )
@@ -236,11 +236,11 @@ def _interval(values: np.ndarray, cluster: np.ndarray) -> list[float]:
     return [float(values.mean()), float(low), float(high)]
 
 
-def _rival(name: str, names: Sequence[str]) -> str | None:
+def _rival(name: str, names: Mapping[str, str]) -> str | None:
     """The first deep method among the names that is of another family."""
-    family = grammar.family(path_of(name))
-    for other in names:
-        kind = grammar.family(path_of(other))
+    family = grammar.family(names[name])
+    for other, method in names.items():
+        kind = grammar.family(method)
         if kind not in (family, grammar.CLASSIC):
             return other
     return None

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ PREFIX = "distance.backbone."
 OBTAINABLE = ("file:", "package:", "hub:")  # sources that give the same weights again
 # where a checkpoint holds weights: the second where the first is an average of them
 STATES = {"state_dict", "current_model_state"}
+OF_OPTIMIZER = ("optimizer", "lr", "backbone_lr_factor", "betas", "weight_decay", "schedule", "warmup")
 SHA256 = "weights_sha256"  # of each of these states that the file holds
 # what every checkpoint holds, beside its optimisers and loops, which Lightning reads
 FIELDS = {"backbone": dict, "hyper_parameters": dict, "state_dict": dict, "epoch": int, "global_step": int}
@@ -156,6 +156,25 @@ def check_fits(checkpoint: Mapping[str, Any], hparams: Mapping[str, Any], own: M
     theirs, ours = _settings(checkpoint["hyper_parameters"]), _settings(hparams)
     if theirs != ours or given != {key: value.shape for key, value in own.items()}:
         raise ValueError(f"the checkpoint does not fit the model: it has {theirs}, the model {ours}")
+
+
+def check_resumed(checkpoint: Mapping[str, Any], hparams: Mapping[str, Any]) -> None:
+    """Refuse to go on with other rates or another optimiser: the checkpoint holds the state of its own.
+
+    Raises:
+        ValueError: naming the settings.
+    """
+    theirs = checkpoint["hyper_parameters"]
+    other = [
+        f"{key}={theirs[key]} there, {hparams[key]} here"
+        for key in OF_OPTIMIZER
+        if key in theirs and theirs[key] != hparams[key]
+    ]
+    if other:
+        raise ValueError(
+            f"a resumed run goes on with the optimiser of its checkpoint: {'; '.join(other)}; give the same, "
+            "or begin a new run"
+        )
 
 
 def _base_fingerprint(backbone: Backbone) -> str:

@@ -252,6 +252,8 @@ class PerceptualRanker(pl.LightningModule):
         """
         checkpoints.check_intact(checkpoint)
         checkpoints.migrate(checkpoint)
+        if self._trainer is not None and self._trainer.training:
+            checkpoints.check_resumed(checkpoint, self.hparams)
         checkpoints.put_back_backbone(checkpoint, self.distance.backbone)
         checkpoints.check_fits(checkpoint, self.hparams, self.state_dict())
 

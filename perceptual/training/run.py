@@ -99,9 +99,23 @@ def begun(run_dir: Path) -> str | None:
     found = [*run_dir.glob("checkpoints/last.ckpt"), *run_dir.glob("hpc_ckpt_*.ckpt")]
     if "SLURM_JOB_ID" not in os.environ or not found:
         return None
-    # as it should be
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     return str(max(found, key=lambda path: path.stat().st_mtime))
+
+
+def refuse_used(run_dir: Path, resume: str | None) -> None:
+    """Refuse the folder of another run, unless that goes on: its checkpoints and scores would be mixed.
+
+    Raises:
+        ValueError: naming the folder.
+    """
+    used = any(run_dir.glob("checkpoints/*.ckpt"))
+    if used and resume is not None:  # as it should be
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    elif used and os.environ.get("LOCAL_RANK", "0") == "0":
+        raise ValueError(
+            f"hydra.run.dir={run_dir} holds a run already: choose another folder, or add "
+            f"ckpt={run_dir / 'checkpoints/last.ckpt'} to go on with it"
+        )
 
 
 def prepare_folder(run_dir: Path, about: dict[str, str]) -> None:

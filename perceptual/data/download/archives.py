@@ -37,9 +37,8 @@ def unpack(archive: Path, folder: Path) -> None:
             for member in tar:
                 total += member.size
                 if total > limit:
-                    raise ValueError(
-                        f"{archive} is not to be trusted: it holds more than {RATIO} times its size; remove it"
-                    )
+                    what = f"holds more than {RATIO} times its size"
+                    raise ValueError(f"{archive} is not to be trusted: it {what}; remove it")
                 _write(tar, member, archive, folder)
             assert tar.fileobj is not None
             while tar.fileobj.read(2**20):  # gzip's checksum comes last

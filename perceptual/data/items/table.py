@@ -16,6 +16,9 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
+RESERVED = ("mean", "micro", "jnd")  # columns of scores
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Table:
     """N items over M distinct images, which several items may share.
@@ -35,6 +38,11 @@ class Table:
     votes: np.ndarray | None = None  # (N,) float32, people asked; None if not recorded
     split: np.ndarray | None = None  # (N,) "train", "val" or "test" as the source says; None if it does not
     made: np.ndarray | None = None  # (N,) bytes, what was done to synthetic items; None if not recorded
+
+    def __post_init__(self) -> None:
+        """Refuse names of subsets that are those of means in tables of scores."""
+        if wrong := [name for name in self.subsets if name in RESERVED or name.startswith("jnd/")]:
+            raise ValueError(f"a subset cannot be called {wrong[0]!r}, which is the name of another score")
 
     def __len__(self) -> int:
         return len(self.subset)

@@ -6,7 +6,6 @@ is in the metadata of its file. Training that was interrupted continues with the
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
