@@ -1,8 +1,8 @@
 """Conditions that a recipe was not chosen on: the same judged images, photographed or rendered otherwise.
 
 People judged the images as they are; a good distance keeps most of its score where all three images of a
-triplet are changed alike. A recipe chosen under one condition often loses in the next: score it on images never
-seen *and* under conditions never seen.
+triplet are changed alike. A recipe chosen under one condition often loses in the next: score it on images
+never seen *and* under conditions never seen.
 """
 
 from collections.abc import Callable, Mapping
