@@ -20,6 +20,7 @@ from yaml import YAMLError
 from perceptual.cli.errors import one_line_errors, start
 from perceptual.config import build, build_data, data_arguments
 from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
+from perceptual.data.items.triplets import TripletDataset
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods, people, suite_tables, suites
 from perceptual.evaluation.score_table import NAMES, table, tables
@@ -48,6 +49,10 @@ def evaluate(cfg: DictConfig) -> Scores:
     distance = methods.build(cfg.ckpt, **speed) if cfg.ckpt else None
     data = data_of(cfg)
     data.setup("validate")
+    if cfg.conditions:
+        return under_conditions(
+            listed(cfg.methods) or ([cfg.ckpt] if cfg.ckpt else list(PUBLISHED)), data, speed
+        )
     if cfg.robustness:
         return examine(
             listed(cfg.methods) or ([cfg.ckpt] if cfg.ckpt else list(PUBLISHED)), data, cfg, **speed
@@ -148,6 +153,23 @@ def build_set(folder: Path, name: str, of: dict[str, Any]) -> Data:
         return build(data_arguments(node))
     except (OmegaConfBaseException, HydraException) as error:
         raise ValueError(f"{name}: {one_line(error)}") from None
+
+
+def under_conditions(chosen: list[str], data: Data, speed: dict[str, Any]) -> Scores:
+    """Score methods on triplets as they were judged, and under simulated conditions; show a table."""
+    from perceptual.evaluation.conditions import score_under
+
+    if not isinstance(data.val_set, TripletDataset):
+        raise ValueError("conditions=true needs judged triplets; these items are none")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    distances = {name: methods.build(name, **speed).to(device) for name in methods.expand(chosen)}
+    scores = score_under(distances, data.val_set)
+    rows = {
+        condition: {name: scores[name][condition] for name in scores}
+        for condition in next(iter(scores.values()))
+    }
+    Console().print(table(rows, title=f"Under conditions, {data.describe()}"))
+    return scores
 
 
 def examine(chosen: list[str], data: Data, cfg: DictConfig, **speed: Any) -> Scores:

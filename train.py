@@ -67,7 +67,7 @@ def train(cfg: DictConfig) -> Scores:
     if resume:
         console.print(f"Resumed   {resume}", highlight=False, soft_wrap=True)
     cached = cfg.data.cache is Cache.on and backbone.frozen
-    batches = CachedDataModule(data, model.distance) if cached else data
+    batches = CachedDataModule(data, model.distance, views=cfg.data.views) if cached else data
     # evaluate.py finds in the checkpoint which data the score is of
     batches.save_hyperparameters(described)
 

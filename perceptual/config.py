@@ -134,6 +134,7 @@ class EvaluateConfig:
     results: str = "results"
     precision: Precision = Precision[PRECISIONS[0]]  # of deep features; bf16-mixed is faster, and kept apart
     compile: bool = False  # compare deep features by compiled code; needs a C++ compiler
+    conditions: bool = False  # 2AFC of the methods under simulated conditions, in place of one score
     robustness: bool = False  # a trust report of the methods, in place of their scores
     data: Any = None
 
@@ -174,6 +175,14 @@ def check(cfg: DictConfig) -> None:
         raise ValueError(f"strategy={fsdp.NAME} does not clip gradients: leave out trainer.gradient_clip_val")
     if cfg.trainer.strategy == fsdp.NAME and "ema" in cfg.callbacks:
         raise ValueError(f"strategy={fsdp.NAME} does not average weights: leave out averaging")
+    at_least("data.views", cfg.data.views, 0)
+    if cfg.data.views and (cfg.data.cache is not Cache.on or cfg.model.variant.name != "lin"):
+        raise ValueError(
+            f"data.views={cfg.data.views} needs cached features, hence model=lin and data.cache=on; "
+            "model.augmentation changes images where they are not cached"
+        )
+    if cfg.data.views and cfg.data.size is None:
+        raise ValueError(f"data.views={cfg.data.views} needs images of one size: give data.size")
     cached = cfg.data.cache is Cache.on and cfg.model.variant.name == "lin"
     if cached and cfg.data.crop is not None:
         raise ValueError(
@@ -185,7 +194,7 @@ def check(cfg: DictConfig) -> None:
     ):
         raise ValueError(
             f"model.augmentation=[{','.join(needing)}] needs images, and a frozen backbone's features are "
-            "cached: add data.cache=off"
+            "cached: add data.cache=off, or take data.views=8 instead"
         )
 
 
@@ -199,8 +208,8 @@ def plain(node: DictConfig) -> dict[str, Any]:
 
 
 def data_arguments(node: DictConfig) -> dict[str, Any]:
-    """What describes a data module; `cache`, which only `train.py` reads, is left out."""
-    return {key: value for key, value in plain(node).items() if key != "cache"}
+    """What describes a data module; `cache` and `views`, which only `train.py` reads, are left out."""
+    return {key: value for key, value in plain(node).items() if key not in ("cache", "views")}
 
 
 def build_data(described: Any, source: str) -> Any:

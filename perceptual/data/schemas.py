@@ -42,6 +42,7 @@ class DataConfig:
     jnd: str | None = default_of(TwoAFCDataModule, "jnd")
     crop: int | None = default_of(TwoAFCDataModule, "crop")
     cache: Cache = Cache.on  # train.py: compute the features of a frozen backbone once, and keep them
+    views: int = 0  # with the cache: augmented views of each training image, beside the image itself
 
 
 @dataclass

@@ -1,8 +1,9 @@
 """Choosing among runs: seeds of one setting averaged, and the score of the best corrected for the choice.
 
-The best of many is best partly by luck on the items that it was chosen on. How much: in each bootstrap draw
-the best is chosen again, and what it scores there above its score on the items themselves is its luck
-(Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 17.6, with the choice repeated).
+The best of many is best partly by luck on the items that it was chosen on. How much, the bootstrap shows: the
+best is chosen again in each draw (Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 17).
+Scores differ more than what is true behind them, so draws are taken about scores that are shrunk towards
+their mean (James, Stein 1961): of equal settings, all the lead of the best is luck.
 """
 
 from collections.abc import Sequence
@@ -32,10 +33,15 @@ def corrected(score: Floats, draws: Floats) -> Picked:
         draws: (B, M) scores of the same draws of items for all.
     """
     best = int(score.argmax())
-    chosen = draws.argmax(1)
-    luck = float((draws[np.arange(len(draws)), chosen] - score[chosen]).mean())
-    low, high = np.quantile(draws[:, best], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Picked(float(score[best]) - luck, float(low) - luck, float(high) - luck)
+    errors = draws - score
+    own = errors - errors.mean(1, keepdims=True)  # what the items do to all alike decides nothing
+    noise = float((own**2).mean(0).sum()) / max(len(score) - 1, 1)
+    spread = float(score.var(ddof=1)) if len(score) > 1 else 0.0
+    kept = max(0.0, 1 - noise / spread) if spread else 0.0
+    true = score.mean() + kept * (score - score.mean())
+    luck = errors[np.arange(len(draws)), (true + errors).argmax(1)]
+    low, high = np.quantile(luck, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Picked(float(score[best] - luck.mean()), float(score[best] - high), float(score[best] - low))
 
 
 def average_seeds(rows: Sequence[Row], intervals: Intervals) -> tuple[list[Row], Intervals]:

@@ -1,4 +1,4 @@
-"""Trust reports of many methods: a result folder each, `results/<data>/trust/<method>/`, and pictures."""
+"""Trust reports of many methods: a folder each, `results/<data>/trust/<method>/`; a table, a picture."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence

@@ -10,7 +10,7 @@ import re
 import shutil
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from perceptual.data import TwoAFCDataModule
 from perceptual.data.items.distinct import DistinctPairs
@@ -32,44 +31,11 @@ from perceptual.data.loading import Batches, loader, val_loaders
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.custom import BUILT
 from perceptual.features.joint import Joint
-from perceptual.training.differences import DifferenceBatch, PairDifferenceBatch, mean_differences
+from perceptual.training.differences import DifferenceBatch, DifferenceDataset, mean_differences
 
 VERSION = 2  # of the numbers and of the files; caches of another version are not read
 PART = 1024  # pairs that a process computes alone, checksums together, and loses at most when it is killed
 ELSEWHERE = "PERCEPTUAL_CACHE=… names another folder, data.cache=off does without"
-
-
-class DifferenceDataset(Dataset[DifferenceBatch | PairDifferenceBatch]):
-    """The items of a dataset, triplets or JND pairs, with cached means in place of images.
-
-    Args:
-        judged: N items.
-        pairs: their distinct pairs.
-        means: (P, C) float32 each, one row for each of `pairs`; side by side, those of all levels.
-    """
-
-    def __init__(
-        self, judged: TripletDataset | PairDataset, pairs: DistinctPairs, means: Sequence[Tensor]
-    ) -> None:
-        self._judged, self._means = judged, means
-        self._which = torch.from_numpy(pairs.which.T.copy()).squeeze(1)  # (N, 2) of triplets, (N,) of pairs
-        self._batch: Any = DifferenceBatch if isinstance(judged, TripletDataset) else PairDifferenceBatch
-
-    def __len__(self) -> int:
-        return len(self._judged)
-
-    def __getitem__(self, index: int) -> DifferenceBatch | PairDifferenceBatch:
-        """One item, without the batch axis."""
-        return self._batch(*(column[0] for column in self.__getitems__([index])))
-
-    def __getitems__(self, indices: Sequence[int]) -> DifferenceBatch | PairDifferenceBatch:
-        """A batch of items, in the order of the indices."""
-        rows = torch.as_tensor(indices)
-        which = self._which[rows]
-        rows_of = which.flatten()
-        parts = [part.index_select(0, rows_of) for part in self._means]
-        means = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        return self._batch(means.view(*which.shape, -1), *self._judged.judged(rows))
 
 
 class CachedDataModule(pl.LightningDataModule):
@@ -81,13 +47,19 @@ class CachedDataModule(pl.LightningDataModule):
         data: the data module of images, set up for fit.
         lpips: the distance, with a frozen backbone.
         folder: the folder of all caches; `default_folder()` if None.
+        views: augmented views of every training image beside the image itself, see `augmentation.view`; each
+            batch is of one of them.
 
     Raises:
         ValueError: the backbone is trained, so its features change.
     """
 
     def __init__(
-        self, data: TwoAFCDataModule, lpips: LPIPS, folder: str | os.PathLike[str] | None = None
+        self,
+        data: TwoAFCDataModule,
+        lpips: LPIPS,
+        folder: str | os.PathLike[str] | None = None,
+        views: int = 0,
     ) -> None:
         super().__init__()
         if not lpips.backbone.frozen:
@@ -95,7 +67,7 @@ class CachedDataModule(pl.LightningDataModule):
         self.data = data
         self.subsets, self.jnd_subsets = data.subsets, data.jnd_subsets
         self.folder = Path(folder) if folder else default_folder()
-        self._lpips = lpips
+        self._lpips, self._views = lpips, views
         self.train_set: DifferenceDataset | None = None
         self.val_set: DifferenceDataset | None = None
         self.jnd_set: DifferenceDataset | None = None
@@ -115,7 +87,7 @@ class CachedDataModule(pl.LightningDataModule):
         backbone.to(self.trainer.strategy.root_device if self.trainer else before)
         self.val_set = cached(self._lpips, data.val_set, self.folder)
         self.jnd_set = None if data.jnd_set is None else cached(self._lpips, data.jnd_set, self.folder)
-        self.train_set = cached(self._lpips, data.train_set, self.folder)
+        self.train_set = cached(self._lpips, data.train_set, self.folder, self._views)
         backbone.to(before)
 
     def train_dataloader(self) -> Batches[DifferenceBatch]:
@@ -132,8 +104,12 @@ def default_folder() -> Path:
     return Path(os.environ.get("PERCEPTUAL_CACHE") or Path.home() / ".cache/perceptual")
 
 
-def cached(lpips: LPIPS, judged: TripletDataset | PairDataset, folder: Path) -> DifferenceDataset:
+def cached(
+    lpips: LPIPS, judged: TripletDataset | PairDataset, folder: Path, views: int = 0
+) -> DifferenceDataset:
     """The items with their means, from `folder` if it has them, else computed and kept there.
+
+    So are those of `views` augmented views, see `augmentation.view`.
 
     Processes that call it at once, ranks of one run or runs of a sweep, share the work part by part. An
     interrupted computation continues where it stopped; parts with a wrong checksum are computed again.
@@ -141,12 +117,15 @@ def cached(lpips: LPIPS, judged: TripletDataset | PairDataset, folder: Path) -> 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
-    pairs, means = DistinctPairs(judged), []
-    for part in _parts(lpips):
-        cache = _Cache(folder, describe(part, judged), (len(pairs), sum(part.backbone.channels)))
-        cache.open()
-        cache.complete(part, pairs)
-        means.append(torch.from_numpy(cache.means()))
+    pairs, means = DistinctPairs(judged), list[list[Tensor]]()
+    for view in range(views + 1):
+        means.append([])
+        for part in _parts(lpips):
+            about = describe(part, judged) | ({"view": view} if view else {})
+            cache = _Cache(folder, about, (len(pairs), sum(part.backbone.channels)), view)
+            cache.open()
+            cache.complete(part, pairs)
+            means[-1].append(torch.from_numpy(cache.means()))
     return DifferenceDataset(judged, pairs, means)
 
 
@@ -183,11 +162,11 @@ def describe(lpips: LPIPS, judged: TripletDataset | PairDataset) -> dict[str, An
 class _Cache:
     """One folder of means: `means.npy`, `about.json`, and a checksum of each part that is complete."""
 
-    def __init__(self, folder: Path, about: dict[str, Any], shape: tuple[int, int]) -> None:
+    def __init__(self, folder: Path, about: dict[str, Any], shape: tuple[int, int], view: int = 0) -> None:
         self.about, self.name = json.dumps(about, indent=1), about["backbone"]
         readable = re.sub(r"[^\w.-]+", "-", self.name)  # a name may have slashes
         self.folder = folder / f"{readable}-{sha256(self.about.encode()).hexdigest()[:16]}"
-        self.shape = shape
+        self.shape, self.view = shape, view
         self.parts = range(0, shape[0], PART)
 
     def open(self) -> None:
@@ -220,7 +199,7 @@ class _Cache:
         shown = Progress(console=console, transient=True, disable=not console.is_terminal)
         # the folder is of the backbone's precision, whatever surrounds this
         with torch.autocast(lpips.backbone.mean.device.type, enabled=False), shown as progress:
-            label = f"Features of {self.name}"
+            label = f"Features of {self.name}" + (f", view {self.view}" if self.view else "")
             bar = progress.add_task(label, total=self.shape[0], completed=self.shape[0] - len(missing) * PART)
             # first what no process works on, then what one did that may have been killed
             for timeout in (0, -1):
@@ -246,7 +225,7 @@ class _Cache:
     ) -> Iterator[int]:
         means = np.lib.format.open_memmap(self.folder / "means.npy", "r+")
         row = part
-        for chunk in mean_differences(lpips, pairs, part, part + PART, held):
+        for chunk in mean_differences(lpips, pairs, part, part + PART, held, self.view):
             means[row : row + len(chunk)] = chunk.numpy()
             row += len(chunk)
             yield len(chunk)

@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from perceptual.data.images import read_batch
-from perceptual.data.items.augmentation import replace_half
+from perceptual.data.items.augmentation import replace_half, view
 from perceptual.data.items.distinct import DistinctPairs
+from perceptual.data.items.pairs import PairDataset
+from perceptual.data.items.triplets import TripletDataset
 from perceptual.data.shuffle import PIXELS
 from perceptual.distance.level import unit_normalize
 from perceptual.distance.lpips import LPIPS
@@ -75,6 +78,42 @@ class PairDifferenceBatch(NamedTuple):
         return PairDifferenceBatch(*(column.to(*args, **kwargs) for column in self))
 
 
+class DifferenceDataset(Dataset[DifferenceBatch | PairDifferenceBatch]):
+    """The items of a dataset, triplets or JND pairs, with cached means in place of images.
+
+    Args:
+        judged: N items.
+        pairs: their distinct pairs.
+        views: for each view of the images, (P, C) float32 each, one row for each of `pairs`; side by side,
+            those of all levels. A batch is of one view, which follows from its items.
+    """
+
+    def __init__(
+        self, judged: TripletDataset | PairDataset, pairs: DistinctPairs, views: Sequence[Sequence[Tensor]]
+    ) -> None:
+        self._judged, self._views = judged, views
+        self._which = torch.from_numpy(pairs.which.T.copy()).squeeze(1)  # (N, 2) of triplets, (N,) of pairs
+        self._batch: Any = DifferenceBatch if isinstance(judged, TripletDataset) else PairDifferenceBatch
+
+    def __len__(self) -> int:
+        return len(self._judged)
+
+    def __getitem__(self, index: int) -> DifferenceBatch | PairDifferenceBatch:
+        """One item, without the batch axis."""
+        return self._batch(*(column[0] for column in self.__getitems__([index])))
+
+    def __getitems__(self, indices: Sequence[int]) -> DifferenceBatch | PairDifferenceBatch:
+        """A batch of items, in the order of the indices."""
+        rows = torch.as_tensor(indices)
+        which = self._which[rows]
+        rows_of = which.flatten()
+        # in training the sum is another each epoch; so a resumed run draws the same views
+        chosen = self._views[int(rows.sum()) % len(self._views)]
+        parts = [part.index_select(0, rows_of) for part in chosen]
+        means = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return self._batch(means.view(*which.shape, -1), *self._judged.judged(rows))
+
+
 @torch.no_grad()
 def mean_differences(
     lpips: LPIPS,
@@ -82,12 +121,14 @@ def mean_differences(
     start: int = 0,
     stop: int | None = None,
     held: "OrderedDict[int, list[Tensor]] | None" = None,
+    number: int = 0,
 ) -> Iterator[Tensor]:
     """Means (n, C) float32 of the pairs from `start` to `stop`, in chunks.
 
     Each image goes through the backbone once; `held` keeps its maps from one call to the next. Where the maps
     of all images do not fit `FEATURE_BUDGET`, those used least recently are dropped and computed again when
-    they recur; pairs are sorted by reference, so few do.
+    they recur; pairs are sorted by reference, so few do. `number` is that of the view of the images, see
+    `augmentation.view`.
     """
     held = OrderedDict() if held is None else held
     device = lpips.backbone.mean.device
@@ -97,7 +138,7 @@ def mean_differences(
         if len(new):
             maps = [
                 unit_normalize(f.to(lpips.lin[0].dtype))  # bfloat16 would make ties of preferences
-                for f in lpips.maps(read_batch(pairs.images, new).to(device))
+                for f in lpips.maps(view(read_batch(pairs.images, new), number).to(device))
             ]
             held.update((i, [m[n] for m in maps]) for n, i in enumerate(new.tolist()))
         levels = zip(*(held[i] for i in images.tolist()), strict=True)

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from perceptual.data.items.augmentation import crop, light
+from perceptual.data.items.augmentation import crop, light, view
 
 
 def test_a_crop_is_the_square_resized():
@@ -35,3 +35,16 @@ def test_light_is_gain_and_gamma_of_each_image():
     expected = np.minimum(images.numpy() ** gamma * gain, 1)
     np.testing.assert_allclose(light(images, draws), expected, atol=1e-6)
     assert torch.equal(light(images, torch.full((1, 4), 0.5)), images)
+
+
+def test_a_view_depends_on_its_number_alone():
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert view(images, 0) is images
+    torch.manual_seed(5)
+    first, second = view(images, 1), view(images, 2)
+    torch.manual_seed(6)
+    assert torch.equal(view(images, 1), first)
+    assert not torch.allclose(first, second, atol=0.01)
+    # all images alike, however many
+    torch.testing.assert_close(view(images[1:2], 2), second[1:2])
+    assert 0 <= first.min() <= first.max() <= 1

@@ -149,18 +149,20 @@ def correlated(rng, simulations, items):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_coverage_of_the_interval_of_a_correlation():
     rng = np.random.default_rng(10)
-    distance, score, truth = correlated(rng, SIMULATIONS, 300)
-    one, each = np.zeros(300, int), np.arange(300)
+    distance, score, truth = correlated(rng, SIMULATIONS, 150)
+    one, each = np.zeros(150, int), np.arange(150)
     covers = []
     for i in range(SIMULATIONS):
-        found = bootstrap_correlation(distance[i : i + 1], score[i], one, each, draws=400, seed=i)
+        found = bootstrap_correlation(distance[i : i + 1], score[i], one, each, draws=300, seed=i)
         covers.append(found.low[0, -1] <= truth <= found.high[0, -1])
     assert 0.93 <= np.mean(covers) <= 0.97
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_coverage_of_the_interval_of_average_precision():
     rng = np.random.default_rng(11)
 

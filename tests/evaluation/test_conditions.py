@@ -1,0 +1,54 @@
+"""Conditions: every one changes images, a distance that ignores it keeps its score."""
+
+import numpy as np
+import pytest
+import torch
+from app import refusal, run, write_manifest
+from torch import nn
+
+from perceptual.data import ManifestDataModule
+from perceptual.evaluation import methods
+from perceptual.evaluation.conditions import CONDITIONS, score_under
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_a_condition_gives_other_images_in_the_range(name):
+    images = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    changed = CONDITIONS[name](images)
+    assert 0 <= changed.min() <= changed.max() <= 1
+    assert changed.shape[:2] == images.shape[:2]
+    assert (changed.shape != images.shape or not torch.equal(changed, images)) == (name != "as judged")
+    torch.testing.assert_close(CONDITIONS[name](images), changed)  # noise too
+
+
+class Contrast(nn.Module):
+    """Contrast of the difference, blind to a factor on all images."""
+
+    def forward(self, x, y):
+        return ((x - y) / x.std((1, 2, 3), keepdim=True)).square().mean((1, 2, 3))
+
+
+def test_scores_under_conditions(tmp_path):
+    data = ManifestDataModule(write_manifest(tmp_path), size=32, num_workers=0, val_fraction=1)
+    data.setup("validate")
+    scores = score_under({"l2": methods.build("l2"), "contrast": Contrast()}, data.val_set)
+    for by in scores.values():
+        assert list(by) == [*CONDITIONS, "mean"]
+        assert by["mean"] == pytest.approx(np.mean(list(by.values())[:-1]))
+    assert scores["contrast"]["exposure × 0.5"] == scores["contrast"]["as judged"]
+    table = data.val_set.table
+    pixels = data.val_set.images[table.items()].double() / 255
+    d0, d1 = ((pixels[0] - pixels[i]).square().mean((1, 2, 3)).numpy() for i in (1, 2))
+    expected = np.where(d0 < d1, 1 - table.judgment, np.where(d1 < d0, table.judgment, 0.5)).mean()
+    assert scores["l2"]["as judged"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_application(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_manifest(tmp_path / "data")
+    words = ["data=manifest", "data.path=data/triplets.csv", "data.size=32", "conditions=true"]
+    run("evaluate.py", *words, "methods=[l2]", monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    assert all(name in said for name in CONDITIONS)
+    words[1] = "data.path=nothing.csv"
+    assert "nothing.csv" in refusal("evaluate.py", *words, monkeypatch=monkeypatch, capsys=capsys)

@@ -1,0 +1,171 @@
+"""Trust reports: each number against a distance for which it is known."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from app import refusal, run, write_manifest
+from torch import nn
+from typer.testing import CliRunner
+
+from perceptual.cli import app as cli
+from perceptual.data import ManifestDataModule
+from perceptual.data.items.triplets import TripletBatch
+from perceptual.evaluation import trust
+from perceptual.evaluation.attack import farthest
+from perceptual.evaluation.trust_report import kept, report
+
+
+class Distance(nn.Module):
+    """(x, y) → (N,) by a function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x, y):
+        return self.function(x, y)
+
+
+L2 = Distance(lambda x, y: (x - y).square().mean((1, 2, 3)))
+POOLED = Distance(lambda x, y: (x.mean((2, 3)) - y.mean((2, 3))).square().sum(1))
+
+
+def triplets(count=12, size=24, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    ref, p0, p1 = (0.2 + 0.6 * torch.rand(3, count, 3, size, size, generator=generator)).unbind()
+    return TripletBatch(
+        ref, p0, p1, torch.zeros(count), torch.ones(count), torch.zeros(count, dtype=torch.long)
+    )
+
+
+def test_a_shift_is_nothing_to_pooled_features_and_much_to_pixels():
+    values = {
+        name: trust.shifts(distance, triplets(), torch.Generator().manual_seed(0))
+        for name, distance in (("l2", L2), ("pooled", POOLED))
+    }
+    assert values["l2"]["shift 1: distance"].mean() > 0.9  # of noise: as far as another image
+    # a window of 18 pixels keeps 17 of 18 rows
+    assert values["pooled"]["shift 1: distance"].mean() < 0.5 * values["l2"]["shift 1: distance"].mean()
+    for one in values.values():
+        assert one["shift 3: distance"].mean() >= one["shift 1: distance"].mean() * 0.9
+
+
+def test_shifted_windows_have_what_was_beside_them():
+    image = torch.arange(24 * 24.0).view(1, 1, 24, 24).expand(2, 3, -1, -1)
+    moved = trust._window(image, torch.tensor([(1, 0), (0, -2)]))
+    assert moved.shape == (2, 3, 18, 18)
+    torch.testing.assert_close(moved[0], image[0, :, 4:22, 3:21])
+    torch.testing.assert_close(moved[1], image[1, :, 3:21, 1:19])
+
+
+def test_the_attack_on_a_linear_distance_is_its_closed_form():
+    """The most that ±ε can add to Σ w (y − x) is ε Σ |w|, where no value leaves [0, 1]."""
+    batch = triplets()
+    weight = torch.randn(3, 24, 24, generator=torch.Generator().manual_seed(1))
+    linear = Distance(lambda x, y: (weight * (y - x)).sum((1, 2, 3)))
+    found = trust.attacked(linear, batch, seed=0)
+    d0, d1 = trust.decide(linear, batch)
+    values = trust.attack(linear, batch, found)
+    for radius in trust.RADII:
+        reach = torch.minimum(d0, d1) + radius / 255 * weight.abs().sum()
+        np.testing.assert_array_equal(values[f"attack {radius}/255"], reach > torch.maximum(d0, d1))
+    farther = farthest(linear, batch.ref, batch.p0, 2 / 255, torch.Generator().manual_seed(0))
+    gain = linear(batch.ref, farther) - linear(batch.ref, batch.p0)
+    torch.testing.assert_close(
+        gain, torch.full((12,), 2 / 255 * weight.abs().sum().item()), rtol=1e-3, atol=0
+    )
+
+
+def test_an_attack_stays_within_its_radius_and_repeats_to_the_bit():
+    batch = triplets()
+    batch = batch._replace(p0=batch.p0.round(), p1=batch.p1.round())  # at the ends of the range
+    first, second = (trust.attacked(L2, batch, seed=3) for _ in range(2))
+    nearer, _ = trust._sides(L2, batch)
+    for radius in trust.RADII:
+        assert torch.equal(first[radius], second[radius])
+        assert (first[radius] - nearer).abs().max() <= radius / 255 + 1e-6
+        assert 0 <= first[radius].min() <= first[radius].max() <= 1
+    starts = [farthest(L2, batch.ref, batch.ref, 0.1, torch.Generator().manual_seed(n), 0) for n in (3, 4)]
+    assert not torch.equal(*starts)
+
+
+def test_what_has_no_gradient_is_not_attacked():
+    with pytest.raises(TypeError, match="no gradient"):
+        trust.attacked(Distance(lambda x, y: L2(x, y).detach()), triplets(), seed=0)
+
+
+def test_symmetry_and_triangle():
+    batch = triplets()
+    squared = trust.axioms(L2, batch)
+    assert squared["asymmetry"].max() == 0
+    rooted = trust.axioms(Distance(lambda x, y: L2(x, y).sqrt()), batch)
+    assert rooted["triangle violations"].max() == 0
+    between = batch._replace(p0=(batch.ref + batch.p1) / 2)  # a square is more than the sum of its parts'
+    assert trust.axioms(L2, between)["triangle violations"].min() == 1
+    one_sided = Distance(lambda x, y: (x - y).clamp(min=0).sum((1, 2, 3)))
+    assert trust.axioms(one_sided, batch)["asymmetry"].mean() > 0
+
+
+def test_order_is_the_rank_correlation_with_severity():
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    worse = {"darker": [images * (1 - severity / 2) for severity in trust.SEVERITIES]}
+    judged = SimpleNamespace(references=images, worse=worse)
+    assert trust.order(L2, judged)["order darker"].tolist() == pytest.approx([1, 1])
+    assert trust.order(Distance(lambda x, y: -L2(x, y)), judged)["order darker"].tolist() == pytest.approx(
+        [-1, -1]
+    )
+    assert trust.order(Distance(lambda x, y: 0 * L2(x, y)), judged)["order darker"].tolist() == [0, 0]
+
+
+@pytest.fixture
+def few(monkeypatch):
+    for name, count in {"ITEMS": 12, "ATTACKED": 6, "ORDERED": 2, "SEVERITIES": (0.3, 1.0)}.items():
+        monkeypatch.setattr(trust, name, count)
+
+
+def test_reports_are_kept_and_repeat(tmp_path, few, monkeypatch):
+    data = ManifestDataModule(write_manifest(tmp_path / "data"), num_workers=0, size=32)
+    data.setup("validate")
+    rows, lost = report(["l2", "ssim", "nothing"], data, str(tmp_path / "one"))
+    assert [row["method"] for row in rows] == ["l2", "ssim"]
+    assert "unknown method" in lost["nothing"]
+    again, _ = report(["ssim", "l2"], data, str(tmp_path / "two"))
+    assert {row["method"]: row["trust"] for row in rows} == {row["method"]: row["trust"] for row in again}
+    for row in rows:
+        assert {"shift 1", "JPEG 95", "attack 2/255", "order", "triangle"} <= set(row["trust"])
+        for value, low, high in row["trust"].values():
+            assert low <= value <= high
+    monkeypatch.setattr(trust, "examine", None)  # what is there is not made again
+    assert report(["l2"], data, str(tmp_path / "one"))[0] == rows[:1]
+
+
+def test_the_applications(tmp_path, few, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_manifest(tmp_path / "data")
+    words = ["data=manifest", "data.path=data/triplets.csv", "data.size=32", "robustness=true"]
+    run("evaluate.py", *words, "methods=[l2,psnr]", monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    assert "Trust     l2: flips by shift 1" in said
+    (place,) = Path("results").iterdir()
+    assert "| l2 |" in (place / "trust.md").read_text()
+    assert (place / "trust.png").stat().st_size > 10_000
+    run("evaluate.py", *words[:3], "methods=[l2]", monkeypatch=monkeypatch)
+    done = CliRunner().invoke(
+        cli, ["leaderboard", "results", "-o", "all.md", "--trust", "--plots", "pictures"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "### Trust" in Path("all.md").read_text()
+    assert list(Path("pictures").glob("trust-*.png"))
+    refused = CliRunner().invoke(cli, ["leaderboard", "results", "-o", "all.html", "--trust"])
+    assert "must end in .md" in str(refused.exception)
+
+
+def test_what_is_refused(tmp_path, few, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_manifest(tmp_path / "data")
+    words = ["data=manifest", "data.path=data/triplets.csv", "data.size=8", "robustness=true", "methods=[l2]"]
+    assert "too small to be shifted" in refusal("evaluate.py", *words, monkeypatch=monkeypatch, capsys=capsys)
+    assert kept(SimpleNamespace(folder=tmp_path)) == []
