@@ -40,7 +40,7 @@ def test_defaults_are_those_of_the_data_module(composed, group, needs):
     given = config.plain(OmegaConf.create({"seed": 0, "data": node}))["data"]
     left_out = {*needs, *(("layout",) if group == "manifest" else ())}  # that of a published set
     own = {name: p.default for name, p in signature(module).parameters.items() if name not in left_out}
-    assert {*given} - {"_target_", "cache"} == {*own, *needs}
+    assert {*given} - {"_target_", "cache", "views"} == {*own, *needs}
     for name, value in own.items():
         assert given[name] == (list(value) if isinstance(value, tuple) else value)
 
