@@ -7,6 +7,7 @@ never seen *and* under conditions never seen.
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,8 +17,12 @@ from torchvision.transforms.functional import gaussian_blur, rotate
 from perceptual.data.images import read_batch
 from perceptual.data.items.distinct import DistinctPairs, ImagePair
 from perceptual.data.items.triplets import TripletDataset
+from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation.scoring import measure
 from perceptual.metrics import two_afc_score
+
+FEW = 256  # images whose features are held at once
+BATCH = 100  # pairs
 
 Condition = Callable[[Tensor], Tensor]
 
@@ -84,13 +89,24 @@ def score_under(
     scores: dict[str, dict[str, float]] = {name: {} for name in distances}
     for condition, change in conditions.items():
         changed = _Changed(change(images), which)
-        batches = torch.utils.data.DataLoader(changed, 100, collate_fn=lambda batch: batch)
-        for name, found in measure(distances, batches).items():
-            if found.error:
-                raise ValueError(f"{name} under the condition {condition!r}: {found.error}")
-            d0, d1 = map(torch.from_numpy, pairs.to_items(found.columns[0]))
+        for name, distance in distances.items():
+            d0, d1 = map(torch.from_numpy, pairs.to_items(_apart(name, distance, changed, condition)))
             scores[name][condition] = two_afc_score(d0, d1, judgment).item()
     return {name: {**by, "mean": sum(by.values()) / len(by)} for name, by in scores.items()}
+
+
+def _apart(name: str, distance: nn.Module, changed: "_Changed", condition: str) -> np.ndarray:
+    """Distance (P,) of each pair; where few images are in many pairs, each is in one backbone pass."""
+    if isinstance(distance, LPIPS) and len(changed.images) <= FEW:
+        device = distance.lin[0].device
+        first, second = changed.pairs.T.to(device)
+        with torch.no_grad():
+            return distance.among(changed.images.to(device), first, second).cpu().numpy()
+    batches = torch.utils.data.DataLoader(changed, BATCH, collate_fn=lambda batch: batch)
+    found = measure({name: distance}, batches)[name]
+    if found.error:
+        raise ValueError(f"{name} under the condition {condition!r}: {found.error}")
+    return found.columns[0]
 
 
 class _Changed(torch.utils.data.Dataset[object]):

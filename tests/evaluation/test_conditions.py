@@ -6,8 +6,9 @@ import torch
 from app import refusal, run, write_manifest
 from torch import nn
 
+from perceptual import LPIPS, Backbone
 from perceptual.data import ManifestDataModule
-from perceptual.evaluation import methods
+from perceptual.evaluation import conditions, methods
 from perceptual.evaluation.conditions import CONDITIONS, score_under
 
 
@@ -41,6 +42,16 @@ def test_scores_under_conditions(tmp_path):
     d0, d1 = ((pixels[0] - pixels[i]).square().mean((1, 2, 3)).numpy() for i in (1, 2))
     expected = np.where(d0 < d1, 1 - table.judgment, np.where(d1 < d0, table.judgment, 0.5)).mean()
     assert scores["l2"]["as judged"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_shared_features_give_the_distances_of_pairs(tmp_path, monkeypatch):
+    data = ManifestDataModule(write_manifest(tmp_path), size=32, num_workers=0, val_fraction=1)
+    data.setup("validate")
+    lpips = LPIPS(Backbone("test_resnet", weights=None), lin=None)
+    few = {name: CONDITIONS[name] for name in ("as judged", "blur")}
+    together = score_under({"x": lpips}, data.val_set, few)
+    monkeypatch.setattr(conditions, "FEW", 0)
+    assert score_under({"x": lpips}, data.val_set, few) == together
 
 
 def test_the_application(tmp_path, monkeypatch, capsys):
