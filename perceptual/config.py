@@ -24,6 +24,7 @@ from perceptual.data import (
 from perceptual.data.items import splits
 from perceptual.data.loading import at_least
 from perceptual.data.modules.bapps import BAPPS_TRAIN, BAPPS_VAL
+from perceptual.data.synthetic import designs
 from perceptual.distance.lpips import FORMS
 from perceptual.features.backbone import PRECISIONS
 from perceptual.ranking import RANKINGS
@@ -39,6 +40,7 @@ Optimizer = Enum("Optimizer", settings.OPTIMIZERS)  # type: ignore[misc]
 Schedule = Enum("Schedule", settings.SCHEDULES)  # type: ignore[misc]
 Augmentation = Enum("Augmentation", settings.AUGMENTATIONS)  # type: ignore[misc]
 Precision = Enum("Precision", PRECISIONS)  # type: ignore[misc]
+Design = Enum("Design", designs.NAMES)  # type: ignore[misc]
 SplitBy = Enum("SplitBy", get_args(splits.SplitBy))  # type: ignore[misc]
 NEED_IMAGES = {"flip", "crop", "light"}  # augmentations that cached features cannot have
 Cache = Enum("Cache", ["on", "off"])
@@ -88,6 +90,7 @@ class PhotosConfig(DataConfig):
     _target_: str = "perceptual.data.PhotosDataModule"
     count_train: int = default_of(PhotosDataModule, "count_train")
     count_val: int = default_of(PhotosDataModule, "count_val")
+    designs: list[Design] = field(default_factory=lambda: list(Design))
 
 
 @dataclass
