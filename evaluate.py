@@ -1,25 +1,29 @@
-"""Score perceptual distances on judgments: `python evaluate.py ckpt=runs/…/last.ckpt`, or `methods=[…]`."""
+"""Score distances on judgments: `python evaluate.py ckpt=…/last.ckpt`, `methods=[…]` or `suite=…`."""
 
 import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import hydra
 import torch
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
+from yaml import YAMLError
 
 from perceptual.cli.errors import one_line_errors, start
-from perceptual.config import build, data_arguments
+from perceptual.config import build, build_data, data_arguments
 from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
 from perceptual.evaluation import evaluate as evaluation
-from perceptual.evaluation import methods
+from perceptual.evaluation import methods, people, suite_tables, suites
+from perceptual.evaluation.score_table import NAMES, table, tables
 from perceptual.evaluation.scoring import one_line, score
-from perceptual.evaluation.tables import NAMES, table, tables
 from perceptual.features.custom import import_modules
 from perceptual.training.checkpoints import read_checkpoint
 
@@ -38,16 +42,25 @@ def evaluate(cfg: DictConfig) -> Scores:
         ValueError, OSError: what the user asked for cannot be done, or no method could be scored.
     """
     import_modules(cfg.imports)
+    if cfg.suite:
+        return evaluate_suite(cfg)
     speed = {"precision": cfg.precision.name, "compile": cfg.compile}
     distance = methods.build(cfg.ckpt, **speed) if cfg.ckpt else None
     data = data_of(cfg)
     data.setup("validate")
+    if cfg.robustness:
+        return examine(
+            listed(cfg.methods) or ([cfg.ckpt] if cfg.ckpt else list(PUBLISHED)), data, cfg, **speed
+        )
     if distance is None:
         return evaluate_methods(listed(cfg.methods) or list(PUBLISHED), data, cfg.results, **speed)
     if not isinstance(data, TwoAFCDataModule):
         raise ValueError(f"ckpt= repeats the scores of training; on other data, methods=[{cfg.ckpt}]")
     scores = score({cfg.ckpt: distance}, data.val_dataloader(), data.subsets, data.jnd_subsets)
-    Console().print(tables(scores, title=f"Validation, {data.describe()}"))
+    console = Console()
+    console.print(tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
+    if near := people.sentence(scores[cfg.ckpt]["mean"], data):
+        console.print(f"Score     {near}", highlight=False, soft_wrap=True)
     return scores
 
 
@@ -65,11 +78,98 @@ def evaluate_methods(chosen: list[str], data: Data, results: str, **speed: Any) 
         raise ValueError("; ".join(failed))
     console = Console()
     header = NAMES[place.items().row["kind"]]
-    console.print(table(scores, title=f"Validation, {data.describe()}", header=header))
+    shown = people.with_ceiling(scores, data)
+    console.print(table(shown, title=f"Validation, {data.describe()}", header=header))
     for reason in failed:
         console.print(f"Failed    {reason}", highlight=False, soft_wrap=True)
     console.print(f"Results   {place.folder}", highlight=False, soft_wrap=True)
     return scores
+
+
+def evaluate_suite(cfg: DictConfig) -> Scores:
+    """Score methods on every set of `cfg.suite`, a YAML file, and write and show one table.
+
+    Raises:
+        ValueError, OSError: the file cannot be read as a suite, or no set of it can be read.
+    """
+    if cfg.data is not None or cfg.ckpt is not None:
+        raise ValueError(
+            "suite=… says which data: leave out data=… and ckpt=…; methods=[…] takes checkpoints"
+        )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    speed = {"precision": cfg.precision.name, "compile": cfg.compile}
+    sets = {
+        name: partial(build_set, Path(cfg.suite).parent, name, of)
+        for name, of in read_suite(cfg.suite).items()
+    }
+    chosen = listed(cfg.methods) or list(PUBLISHED)
+    suite = suites.evaluate(sets, chosen, cfg.results, device, build_data, **speed)
+    console = Console()
+    console.print(suite_tables.terminal(suite))
+    for line in suite_tables.notes(suite):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    for path in suite_tables.write(suite, Path(cfg.results), Path(cfg.suite).stem):
+        console.print(f"Written   {path}", highlight=False, soft_wrap=True)
+    scores = zip(suite.methods, suite.score.tolist(), strict=True)
+    return {method: dict(zip(suite.columns, row, strict=True)) for method, row in scores}
+
+
+def read_suite(path: str) -> dict[str, dict[str, Any]]:
+    """The sets of a suite file by name: for each, `data`, a choice of `conf/data`, and its settings."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no suite {path}")
+    try:
+        sets = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path} is not a suite in YAML: {one_line(error)}") from None
+    wrong = (
+        [name for name, of in sets.items() if not (isinstance(of, dict) and "data" in of)]
+        if isinstance(sets, dict)
+        else ["it"]
+    )
+    if wrong or not sets:
+        raise ValueError(f"{path} must list sets by name, each with data: and its settings; {wrong} is none")
+    return sets  # type: ignore[return-value]
+
+
+def build_set(folder: Path, name: str, of: dict[str, Any]) -> Data:
+    """The data module of a set; its paths are relative to the folder of the suite.
+
+    Raises:
+        ValueError: naming the set and what is wrong with its settings.
+    """
+    kind, settings = of["data"], {key: value for key, value in of.items() if key != "data"}
+    for key in ("path", "root", "jnd"):
+        if isinstance(settings.get(key), str):
+            settings[key] = str(folder / settings[key])
+    try:
+        node = compose("evaluate", [f"data={kind}"]).data
+        node.merge_with(settings)
+        return build(data_arguments(node))
+    except (OmegaConfBaseException, HydraException) as error:
+        raise ValueError(f"{name}: {one_line(error)}") from None
+
+
+def examine(chosen: list[str], data: Data, cfg: DictConfig, **speed: Any) -> Scores:
+    """Make trust reports that `cfg.results` does not have yet, and show all that were asked for.
+
+    Returns:
+        by method, the share of decisions that flip, or another mean, by column.
+    """
+    from perceptual.evaluation import trust_report
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows, lost = trust_report.report(chosen, data, cfg.results, device, seed=cfg.seed, **speed)
+    if not rows:
+        raise ValueError("; ".join(f"{name}: {reason}" for name, reason in lost.items()))
+    console = Console()
+    for line in trust_report.shown(rows, lost):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    folder = evaluation.place_of(data, cfg.results).folder
+    (folder / "trust.md").write_text(trust_report.markdown(rows, f"Trust, {data.describe()}"), "utf-8")
+    trust_report.picture(rows, folder / "trust.png")
+    console.print(f"Results   {folder}/trust.md, trust.png", highlight=False, soft_wrap=True)
+    return {row["method"]: {key: value[0] for key, value in row["trust"].items()} for row in rows}
 
 
 def listed(methods: str | Sequence[str] | None) -> list[str]:
@@ -86,7 +186,7 @@ def data_of(cfg: DictConfig) -> Data:
     described = read_checkpoint(cfg.ckpt).get("datamodule_hyper_parameters")
     if described is None:
         raise ValueError(f"{cfg.ckpt!r} does not say which data it was trained on; choose data=…")
-    return build(described)
+    return build_data(described, cfg.ckpt)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")

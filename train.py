@@ -17,9 +17,9 @@ from rich.console import Console
 from perceptual.cli.errors import one_line_errors, start
 from perceptual.config import Cache, build, check, data_arguments
 from perceptual.distance.lpips import LPIPS
-from perceptual.evaluation import runs
+from perceptual.evaluation import people, runs
+from perceptual.evaluation.score_table import tables
 from perceptual.evaluation.scoring import one_line, score
-from perceptual.evaluation.tables import tables
 from perceptual.features.build import KMEANS
 from perceptual.features.kmeans import initialize
 from perceptual.training import run
@@ -83,7 +83,9 @@ def train(cfg: DictConfig) -> Scores:
     distances["trained"] = model.distance.eval()
     scores |= score(distances, batches.val_dataloader(), data.subsets, data.jnd_subsets)
     run.write_json(Path(cfg.run_dir, "scores.json"), scores)
-    console.print(tables(scores, title=f"Validation, {data.describe()}"))
+    console.print(tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
+    if near := people.sentence(scores["trained"]["mean"], data):
+        console.print(f"Score     {near}", highlight=False, soft_wrap=True)
     console.print(f"Run       {cfg.run_dir}", highlight=False, soft_wrap=True)
     return scores
 

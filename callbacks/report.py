@@ -106,4 +106,7 @@ def _predict(trainer: pl.Trainer, module: PerceptualRanker) -> list[np.ndarray]:
         d0, d1 = module.transfer_batch_to_device(batch, device, 0).distances(module.distance)
         parts.append(torch.stack([d0, d1, module.ranking(d0, d1).sigmoid()]).float().cpu())
     module.to(home).train(training)
-    return list(torch.cat(parts, dim=1).numpy())
+    columns = torch.cat(parts, dim=1).numpy()
+    in_order = np.empty_like(columns)
+    in_order[:, batches.sampler.order()] = columns  # images in their own sizes come by size
+    return list(in_order)

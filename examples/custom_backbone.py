@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from perceptual import LPIPS, PerceptualRanker, create_metric
 from perceptual.data import PhotosDataModule
+from perceptual.evaluation.score_table import table
 from perceptual.evaluation.scoring import score
-from perceptual.evaluation.tables import table
 
 
 class GaborBackbone(nn.Module):

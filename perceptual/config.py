@@ -4,27 +4,19 @@ Each config group has one here, stored as `schema/<group>`; its YAML files begin
 of data modules are taken from their signatures; the YAML files say only what differs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from inspect import signature
-from typing import Any, get_args
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from perceptual.data import (
-    JNDDataModule,
-    ManifestDataModule,
-    OpinionDataModule,
-    PhotosDataModule,
-    TwoAFCDataModule,
-)
-from perceptual.data.items import splits
+from perceptual.data import schemas
 from perceptual.data.loading import at_least
-from perceptual.data.modules.bapps import BAPPS_TRAIN, BAPPS_VAL
-from perceptual.data.synthetic import designs
+from perceptual.data.schemas import Cache, default_of
 from perceptual.distance.lpips import FORMS
 from perceptual.features.backbone import PRECISIONS
 from perceptual.ranking import RANKINGS
@@ -40,10 +32,12 @@ Optimizer = Enum("Optimizer", settings.OPTIMIZERS)  # type: ignore[misc]
 Schedule = Enum("Schedule", settings.SCHEDULES)  # type: ignore[misc]
 Augmentation = Enum("Augmentation", settings.AUGMENTATIONS)  # type: ignore[misc]
 Precision = Enum("Precision", PRECISIONS)  # type: ignore[misc]
-Design = Enum("Design", designs.NAMES)  # type: ignore[misc]
-SplitBy = Enum("SplitBy", get_args(splits.SplitBy))  # type: ignore[misc]
+# what a checkpoint may name as the data that it was trained on
+DATA_MODULES = tuple(
+    schema._target_
+    for schema in (schemas.PhotosConfig, schemas.BAPPSConfig, schemas.ManifestConfig, schemas.AnswersConfig)
+)
 NEED_IMAGES = {"flip", "crop", "light"}  # augmentations that cached features cannot have
-Cache = Enum("Cache", ["on", "off"])
 
 
 @dataclass
@@ -62,79 +56,6 @@ class BackboneConfig:
     members: list[str] | None = None
     out_indices: list[int] | None = None
     input_size: int | None = None
-
-
-def default_of(function: Callable[..., Any], name: str) -> Any:
-    """The default value of a function's argument."""
-    return signature(function).parameters[name].default
-
-
-@dataclass
-class DataConfig:
-    """What the data modules of triplets have in common."""
-
-    _target_: str = MISSING
-    size: int = default_of(TwoAFCDataModule, "size")
-    batch_size: int = default_of(TwoAFCDataModule, "batch_size")
-    num_workers: int | None = default_of(TwoAFCDataModule, "num_workers")
-    weight_by_votes: bool = default_of(TwoAFCDataModule, "weight_by_votes")
-    seed: int = "${seed}"  # type: ignore[assignment]  # OmegaConf resolves and checks it
-    jnd: str | None = default_of(TwoAFCDataModule, "jnd")
-    cache: Cache = Cache.on  # train.py: compute the features of a frozen backbone once, and keep them
-
-
-@dataclass
-class PhotosConfig(DataConfig):
-    """Packaged photographs and a simulated observer."""
-
-    _target_: str = "perceptual.data.PhotosDataModule"
-    count_train: int = default_of(PhotosDataModule, "count_train")
-    count_val: int = default_of(PhotosDataModule, "count_val")
-    designs: list[Design] = field(default_factory=lambda: list(Design))
-
-
-@dataclass
-class BAPPSConfig(DataConfig):
-    """The data set of the paper."""
-
-    _target_: str = "perceptual.data.BAPPSDataModule"
-    root: str = MISSING
-    train_subsets: list[str] = field(default_factory=lambda: list(BAPPS_TRAIN))
-    val_subsets: list[str] = field(default_factory=lambda: list(BAPPS_VAL))
-
-
-@dataclass
-class ManifestConfig(DataConfig):
-    """A CSV file of triplets and judgments."""
-
-    _target_: str = "perceptual.data.ManifestDataModule"
-    path: str = MISSING
-    split_by: SplitBy = SplitBy[default_of(ManifestDataModule, "split_by")]
-    val_fraction: float = default_of(ManifestDataModule, "val_fraction")
-    split_seed: int = "${seed}"  # type: ignore[assignment]
-
-
-@dataclass
-class JNDConfig:
-    """Pairs that people called the same or not, for `evaluate.py`."""
-
-    _target_: str = "perceptual.data.JNDDataModule"
-    root: str = MISSING
-    subsets: list[str] | None = None
-    size: int = default_of(JNDDataModule, "size")
-    batch_size: int = default_of(JNDDataModule, "batch_size")
-    num_workers: int | None = default_of(JNDDataModule, "num_workers")
-
-
-@dataclass
-class OpinionConfig:
-    """Images that people rated against a reference, for `evaluate.py`."""
-
-    _target_: str = "perceptual.data.OpinionDataModule"
-    path: str = MISSING
-    size: int = default_of(OpinionDataModule, "size")
-    batch_size: int = default_of(OpinionDataModule, "batch_size")
-    num_workers: int | None = default_of(OpinionDataModule, "num_workers")
 
 
 @dataclass
@@ -209,9 +130,11 @@ class EvaluateConfig:
     ckpt: str | None = None
     imports: list[str] = field(default_factory=list)  # modules of the user's, with networks
     methods: Any = None  # a list of names, or one
+    suite: str | None = None  # a YAML file of many judged sets
     results: str = "results"
     precision: Precision = Precision[PRECISIONS[0]]  # of deep features; bf16-mixed is faster, and kept apart
     compile: bool = False  # compare deep features by compiled code; needs a C++ compiler
+    robustness: bool = False  # a trust report of the methods, in place of their scores
     data: Any = None
 
 
@@ -224,11 +147,13 @@ def register() -> None:
     store(group="schema", name="model", node=ModelConfig)
     store(group="schema", name="trainer", node=TrainerConfig)
     for name, node in (
-        ("photos", PhotosConfig),
-        ("bapps", BAPPSConfig),
-        ("manifest", ManifestConfig),
-        ("jnd", JNDConfig),
-        ("opinions", OpinionConfig),
+        ("photos", schemas.PhotosConfig),
+        ("bapps", schemas.BAPPSConfig),
+        ("manifest", schemas.ManifestConfig),
+        ("jnd", schemas.JNDConfig),
+        ("opinions", schemas.OpinionConfig),
+        ("published", schemas.PublishedConfig),
+        ("answers", schemas.AnswersConfig),
     ):
         store(group="schema/data", name=name, node=node)
 
@@ -250,6 +175,11 @@ def check(cfg: DictConfig) -> None:
     if cfg.trainer.strategy == fsdp.NAME and "ema" in cfg.callbacks:
         raise ValueError(f"strategy={fsdp.NAME} does not average weights: leave out averaging")
     cached = cfg.data.cache is Cache.on and cfg.model.variant.name == "lin"
+    if cached and cfg.data.crop is not None:
+        raise ValueError(
+            f"data.crop={cfg.data.crop} needs images, and a frozen backbone's features are cached: add "
+            "data.cache=off"
+        )
     if cached and (
         needing := [change.name for change in cfg.model.augmentation if change.name in NEED_IMAGES]
     ):
@@ -273,8 +203,29 @@ def data_arguments(node: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in plain(node).items() if key != "cache"}
 
 
+def build_data(described: Any, source: str) -> Any:
+    """The data module that a checkpoint describes; of what a file names, nothing else is ever called.
+
+    Args:
+        described: `_target_`, one of `DATA_MODULES`, and its arguments.
+        source: the file that says so.
+
+    Raises:
+        ValueError: it names anything else, or arguments that it does not take.
+    """
+    target = described.get("_target_") if isinstance(described, Mapping) else None
+    if target not in DATA_MODULES:
+        raise ValueError(
+            f"{source!r} names {target!r} as its data, which no file may call; it may name "
+            f"{', '.join(DATA_MODULES)}; choose data=…"
+        )
+    return build(described)
+
+
 def build(node: DictConfig | Mapping[str, Any], **parts: Any) -> Any:
     """The object that a node describes: its `_target_` called with its plain values, and with built parts.
+
+    The user wrote the node, in a config or on the command line; what a file says goes through `build_data`.
 
     Raises:
         ValueError: a value for which the target has no argument, or none for one that it needs.

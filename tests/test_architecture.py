@@ -24,6 +24,7 @@ ROOMS = {
     "metrics.diversity": {"distance", "metrics.distance"},
     "training": {"features", "data", "distance", "ranking", "metrics"},
     "evaluation": {"features", "data", "distance", "ranking", "metrics", "training"},
+    "collect": {"data", "distance", "metrics", "evaluation", "version"},
 }
 MOST_LINES = 300
 # a package's own file may gather what its parts may not import from each other

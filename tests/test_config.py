@@ -8,6 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
 from perceptual.config import build, data_arguments, register
+from perceptual.data.readers.answers import ANSWERS
+from perceptual.data.readers.published import OPINIONS
 from perceptual.training.module import PerceptualRanker
 from perceptual.training.run import close_wandb
 
@@ -18,6 +20,7 @@ REQUIRED = {
     "jnd": ["data.root=somewhere"],
     "manifest": ["data.path=some.csv"],
     "opinions": ["data.path=some.csv"],
+    **{name: ["data.root=somewhere"] for name in (*OPINIONS, *ANSWERS)},
 }
 
 

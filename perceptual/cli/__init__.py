@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from perceptual.cli import data
+from perceptual.cli import collect, data
+from perceptual.cli.compare import compare
 from perceptual.cli.dirs import dirs
 from perceptual.cli.distance import distance
 from perceptual.cli.errors import one_line_errors
@@ -43,9 +44,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (distance, dirs, pairs, heatmap, rank, video, models, info, export, leaderboard):
+for command in (distance, dirs, pairs, heatmap, rank, video, models, info, export, leaderboard, compare):
     app.command()(command)
 app.add_typer(data.app, name="data")
+app.add_typer(collect.app, name="collect")
 
 
 @app.callback()

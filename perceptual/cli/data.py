@@ -1,48 +1,16 @@
 """`perceptual data`: download, pack, make and look at judged images."""
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from perceptual.data.items.table import Table
+from perceptual.cli import making
+from perceptual.cli.making import Size
 
 app = typer.Typer(
     help="Download, pack, make and look at judged images.", no_args_is_help=True, rich_markup_mode="markdown"
 )
-
-Design = Enum("Design", {"paper": "paper", "severity": "severity", "cnn": "cnn", "mix": "mix"})
-Form = Enum("Form", {"folder": "folder", "store": "store", "unjudged": "unjudged"})
-Size = Annotated[int, typer.Option(min=8, help="Side of the square patches.")]
-Count = Annotated[int, typer.Option(min=1, help="Number of items to make.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices.")]
-Photos = Annotated[str, typer.Argument(help="Folder of photographs, or `packaged`: those of scikit-image.")]
-New = Annotated[
-    Path,
-    typer.Argument(help="The folder to write; must not exist. A store that was interrupted is continued."),
-]
-As = Annotated[
-    Form,
-    typer.Option(
-        "--as",
-        help="BAPPS folders, a packed store, or images and a manifest for people to fill in.",
-    ),
-]
-Workers = Annotated[int, typer.Option(min=1, help="Number of processes.")]
-How = Annotated[
-    Design,
-    typer.Option(
-        "--design",
-        help="`paper`: each patch has its own traditional distortions; `severity`: one at two severities; "
-        "`cnn`: outputs of networks; `mix`: either.",
-    ),
-]
-Distorters = Annotated[
-    Path | None,
-    typer.Option(help="For `cnn` and `mix`: a folder of `train-distorters`; default: a small one, cached."),
-]
 
 
 @app.command()
@@ -75,6 +43,12 @@ def pack(
         typer.Argument(help="The store; for BAPPS a folder with one store for `2afc` and one for `jnd`."),
     ],
     size: Size = 64,
+    native: Annotated[
+        bool, typer.Option("--native", help="Keep the sizes of the images, instead of squares.")
+    ] = False,
+    shorter_side: Annotated[
+        int | None, typer.Option(min=8, help="Resize the shorter side to so many pixels, keeping the shape.")
+    ] = None,
     skip_unusable: Annotated[
         bool,
         typer.Option(
@@ -94,11 +68,15 @@ def pack(
     from perceptual.data.readers.detect import read_origin
     from perceptual.data.writers.stores import pack as pack_table
 
+    shown = f"{size}×{size}"
+    if native or shorter_side:
+        shown = "their own sizes" if shorter_side is None else f"shorter side {shorter_side}"
     for half, table in read_origin(src).items():
-        info = pack_table(table, dst / half, str(src), size, skip_unusable, workers)
+        side = None if native or shorter_side else size
+        info = pack_table(table, dst / half, str(src), side, skip_unusable, workers, shorter_side)
         for problem in info.skipped:
             typer.echo(f"left out: {problem}", err=True)
-        typer.echo(f"{dst / half}: {info.items:,} {info.kind}, {info.images:,} images of {size}×{size}")
+        typer.echo(f"{dst / half}: {info.items:,} {info.kind}, {info.images:,} images of {shown}")
 
 
 @app.command()
@@ -119,68 +97,9 @@ def shard(
     typer.echo(f"{dst}: {info.items:,} {info.kind}, {-(-info.images // images):,} shards")
 
 
-@app.command("make-triplets")
-def make_triplets(
-    photos: Photos,
-    dst: New,
-    count: Count,
-    seed: Seed = 0,
-    size: Size = 64,
-    form: As = Form.folder,
-    workers: Workers = 1,
-    design: How = Design.paper,
-    distorters: Distorters = None,
-) -> None:
-    """Make triplets: a patch and two of its distortions, judged by a simulated observer, not by people.
-
-    Example: `perceptual data make-triplets packaged triplets --count 1000 --as store`
-    """
-    from perceptual.data.items.triplets import TripletTable
-
-    _make(TripletTable, photos, dst, count, seed, size, form, workers, design, distorters)
-
-
-@app.command("make-pairs")
-def make_pairs(
-    photos: Photos,
-    dst: New,
-    count: Count,
-    seed: Seed = 0,
-    size: Size = 64,
-    form: As = Form.folder,
-    workers: Workers = 1,
-    design: How = Design.paper,
-    distorters: Distorters = None,
-) -> None:
-    """Make JND pairs: a patch and a faint distortion, judged by a simulated observer, not by people.
-
-    Example: `perceptual data make-pairs photos pairs --count 1000`
-    """
-    from perceptual.data.items.pairs import PairTable
-
-    _make(PairTable, photos, dst, count, seed, size, form, workers, design, distorters)
-
-
-@app.command("train-distorters")
-def train_distorters(
-    photos: Photos,
-    dst: New,
-    count: Annotated[int, typer.Option(min=2, help="Number of networks to train.")] = 96,
-    seed: Seed = 0,
-    workers: Workers = 1,
-) -> None:
-    """Train small denoising autoencoders, whose outputs are distortions, and draw a gallery of them.
-
-    After an interruption, run it again to continue. A GPU is used where there is one.
-
-    Example: `perceptual data train-distorters packaged distorters --count 12 --workers 2`
-    """
-    from perceptual.data.contact_sheets import distorter_gallery
-    from perceptual.data.synthetic.distorters.population import train_population
-
-    train_population(_find_photos(photos), dst, count, seed, workers)
-    distorter_gallery(dst).save(dst / "gallery.png")
-    typer.echo(f"{dst}: {count:,} distorters, drawn in {dst / 'gallery.png'}")
+app.command("make-triplets")(making.make_triplets)
+app.command("make-pairs")(making.make_pairs)
+app.command("train-distorters")(making.train_distorters)
 
 
 @app.command()
@@ -209,42 +128,10 @@ def show(
 
     if made and src is None:
         raise ValueError("--made needs a folder, manifest or store")
+    if src is not None and output.exists() and output.samefile(src):
+        raise ValueError(f"{output} is what is to be read; give another output")
     sheet = gallery(size) if src is None else contact_sheet(src, count, seed, size)
     sheet.save(output)
     for line in made_lines(src, count, seed) if made and src is not None else []:
         typer.echo(line)
     typer.echo(f"{output}: {sheet.width}×{sheet.height}")
-
-
-def _find_photos(photos: str) -> list[str]:
-    from perceptual.data.synthetic.photographs import find_photos, packaged
-
-    return packaged() if photos == "packaged" else find_photos(photos)
-
-
-def _make(
-    kind: "type[Table]",
-    photos: str,
-    dst: Path,
-    count: int,
-    seed: int,
-    size: int,
-    form: Form,
-    workers: int,
-    design: Design,
-    distorters: Path | None,
-) -> None:
-    from perceptual.data.synthetic.making import Making
-    from perceptual.data.synthetic.storing import make_files, make_store
-    from perceptual.data.writers.folders import refuse_existing
-
-    if form is not Form.store:
-        refuse_existing(dst)  # before networks are trained
-    place = None if distorters is None else str(distorters)
-    making = Making(kind, _find_photos(photos), count, seed, size, design.name, place)
-    source = f"design {design.name} on photographs in {photos}, judged by a simulated observer"
-    if form is Form.store:
-        make_store(making, dst, source, workers)
-    else:
-        make_files(making, dst, source, form.name, workers)
-    typer.echo(f"{dst}: {count:,} {kind.plural}")

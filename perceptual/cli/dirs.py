@@ -50,7 +50,7 @@ def dirs(
     """
     from perceptual.cli.images import list_images
     from perceptual.cli.method import choose
-    from perceptual.cli.output import RowFile, note, print_json, print_table, write_csv
+    from perceptual.cli.output import RowFile, note, print_json, print_table, refuse_inputs, write_csv
 
     found = match(list_images(dir0), list_images(dir1))
     for folder, names in ((dir0, found.only0), (dir1, found.only1)):
@@ -60,6 +60,7 @@ def dirs(
             note(f"only in {folder}: {len(names) - SHOWN:,} more")
     if not found.pairs:
         raise ValueError(f"{dir0} and {dir1} have no name in common")
+    refuse_inputs(output, *(path for _, *paths in found.pairs for path in paths))
     rows: list[tuple[str, float]] = []
     problems: list[str] = []
     with RowFile(output, COLUMNS) if output else nullcontext() as file:

@@ -35,6 +35,9 @@ def heatmap(
     from perceptual.cli.plots import check_picture
 
     check_picture(output)
+    from perceptual.cli.output import refuse_inputs
+
+    refuse_inputs(output, a, b)
     from perceptual.cli.images import read_pair
     from perceptual.cli.method import choose
     from perceptual.cli.output import print_json, short

@@ -33,6 +33,8 @@ def check_file(path: str, kind: str) -> None:
         raise ValueError(f"{path} is a folder, where one {kind} is expected")
     if not Path(path).exists():
         raise ValueError(f"no file {path}")
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is a pipe or a device, where one {kind} is expected")
 
 
 def fit(image: Image.Image, path: str, size: tuple[int, int], other: str, resize: bool) -> Image.Image:
@@ -76,7 +78,7 @@ def list_images(folder: str) -> dict[str, str]:
     images = {
         path.relative_to(folder).as_posix(): str(path)
         for path in Path(folder).rglob("*")
-        if path.suffix.lower() in suffixes and not path.name.startswith(".")
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
     }
     if not images:
         raise ValueError(f"{folder} holds no images")

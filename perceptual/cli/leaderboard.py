@@ -18,6 +18,9 @@ def leaderboard(
     output: Annotated[Path, typer.Option("-o", "--output", help="Table to write: .md or .html.")] = Path(
         "leaderboard.md"
     ),
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Add the trust reports of evaluate.py robustness=true.")
+    ] = False,
     plots: Annotated[Path | None, typer.Option(help="Folder to write pictures to, as PNG.")] = None,
 ) -> None:
     """Rank methods, or the runs of a sweep, by their results, with paired bootstrap intervals.
@@ -43,6 +46,8 @@ def leaderboard(
     output.parent.mkdir(parents=True, exist_ok=True)
     text = html_page(boards) if output.suffix == ".html" else "\n".join(map(markdown, boards))
     output.write_text(text, "utf-8")
+    if trust:
+        add_trust(results, output, plots)
     for board in boards:
         if best := best_setting(board):
             typer.echo(best)
@@ -54,3 +59,25 @@ def leaderboard(
 
         for path in save(boards, plots):
             typer.echo(f"Picture   {path}")
+
+
+def add_trust(results: Path, output: Path, plots: Path | None) -> None:
+    """Write the trust reports of a folder of results below its leaderboards, and their pictures.
+
+    Raises:
+        ValueError: there are none, or the table is no Markdown.
+    """
+    from perceptual.evaluation import trust_report
+    from perceptual.evaluation.results import find
+
+    if output.suffix != ".md":
+        raise ValueError(f"--trust writes Markdown: output must end in .md, got {str(output)!r}")
+    reports = [(place.items().row, rows) for place in find(results) if (rows := trust_report.kept(place))]
+    if not reports:
+        raise ValueError(f"no trust reports in {str(results)!r}; evaluate.py robustness=true makes them")
+    with output.open("a", encoding="utf-8") as file:
+        for data, rows in reports:
+            file.write("\n" + trust_report.markdown(rows, f"Trust, {data['name']}"))
+            if plots:
+                path = trust_report.picture(rows, plots / f"trust-{data['name']}.png")
+                typer.echo(f"Picture   {path}")

@@ -5,7 +5,8 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -127,6 +128,15 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def refuse_inputs(output: Path | None, *inputs: str | os.PathLike[str]) -> None:
+    """Refuse to write over what is read; raises ValueError naming the file."""
+    if output is None or not output.exists():
+        return
+    for path in inputs:
+        if os.path.exists(path) and os.path.samefile(path, output):
+            raise ValueError(f"{output} is one of the files to be read; give another output")
+
+
 def check_writable(path: Path) -> None:
     """Refuse a file that could not be written, before any work; raises what `whole_file` does."""
     _begin(path).unlink()
@@ -138,13 +148,16 @@ def _begin(path: Path) -> Path:
         raise ValueError(f"{path} is a folder, where the name of a file is expected")
     if path.exists() and not path.is_file():  # as root, /dev/null would be replaced by a file
         raise ValueError(f"{path} is no file that could be replaced")
-    partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
+        for number in count():  # another's file, a link or the rows of an interrupted run stay as they are
+            partial = path.with_name(f"{path.name}.partial{number or ''}")
+            with suppress(FileExistsError):
+                partial.open("x").close()
+                return partial
     except OSError as error:
         raise OSError(f"{path} cannot be written ({error.strerror})") from error
-    return partial
+    raise AssertionError  # numbers do not end
 
 
 def _finite(value: Any) -> Any:

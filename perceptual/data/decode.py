@@ -1,12 +1,18 @@
 """Decode image files to RGB pixels as a viewer shows them; by Pillow and NumPy, so workers start fast."""
 
-from collections.abc import Iterable, Sequence
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 RESIZE = "PIL bilinear, antialiased"
+SMALLEST = 8  # pixels of a side
+ORIENTATION = ExifTags.Base.Orientation
+TURNED = (5, 6, 7, 8)  # orientations with height and width exchanged
 
 
 def read_rgb(path: str) -> Image.Image:
@@ -44,8 +50,16 @@ def checked_rgb(path: str) -> Image.Image:
     Raises:
         ValueError: the file is missing, unreadable, truncated or of unknown range; names it.
     """
-    try:
+    with _one_kind_of_error(path):
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+            raise ValueError("no regular file")
         return read_rgb(path)
+
+
+@contextmanager
+def _one_kind_of_error(path: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise ValueError(f"{path} (missing)") from None
     except Image.UnidentifiedImageError:
@@ -54,18 +68,52 @@ def checked_rgb(path: str) -> Image.Image:
         raise ValueError(f"{path} ({error})") from None
 
 
-def read_pixels(path: str, size: int) -> np.ndarray:
-    """Decode and resize a file to (3, S, S) uint8, RGB.
+def read_pixels(path: str, size: int | None, shorter_side: int | None = None) -> np.ndarray:
+    """Decode a file to (3, H, W) uint8, RGB.
+
+    Args:
+        path: the file.
+        size: side of the square to resize to; None: keep the shape.
+        shorter_side: without `size`, pixels to resize the shorter side to; None: keep the size, too.
 
     Raises:
-        ValueError: as `checked_rgb`, or the smaller side is below size / 4 (enlarged more than four times,
-            an image shows nothing); names the file.
+        ValueError: as `checked_rgb`, or the smaller side is below a quarter of what it is resized to
+            (enlarged more than four times, an image shows nothing) or below 8 pixels; names the file.
     """
     image = checked_rgb(path)
     width, height = image.size
-    if min(width, height) * 4 < size:
-        raise ValueError(f"{path} ({width}×{height}, below a quarter of size={size})")
-    return np.ascontiguousarray(np.asarray(resized(image, size)).transpose(2, 0, 1))
+    side, name = (size, "size") if size is not None else (shorter_side, "shorter_side")
+    if side is not None and min(width, height) * 4 < side:
+        raise ValueError(f"{path} ({width}×{height}, below a quarter of {name}={side})")
+    if min(width, height) < SMALLEST and size is None:
+        raise ValueError(f"{path} ({width}×{height}, a side below {SMALLEST} pixels)")
+    if size is not None:
+        image = resized(image, size)
+    elif shorter_side is not None:
+        image = image.resize(shrunk((width, height), shorter_side), Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def shrunk(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
+    """Width and height with the shorter side of so many pixels, in the same proportion."""
+    scale = shorter_side / min(size)
+    width, height = (max(shorter_side, round(side * scale)) for side in size)
+    return width, height
+
+
+def size_of(path: str, shorter_side: int | None = None) -> tuple[int, int]:
+    """Height and width of the image that `read_pixels` gives of a file, from its header.
+
+    Raises:
+        ValueError: as `checked_rgb`.
+    """
+    with _one_kind_of_error(path), Image.open(path) as image:
+        width, height = image.size
+        if image.getexif().get(ORIENTATION, 1) in TURNED:
+            width, height = height, width
+    if shorter_side is not None:
+        width, height = shrunk((width, height), shorter_side)
+    return height, width
 
 
 def write_pixels(array: str, rows: range, paths: Sequence[str], size: int) -> list[bytes | str]:
@@ -79,6 +127,23 @@ def write_pixels(array: str, rows: range, paths: Sequence[str], size: int) -> li
             found.append(str(error))
         else:
             found.append(pixel_digest(images[row]))
+    return found
+
+
+def write_native(
+    array: str, starts: Sequence[int], paths: Sequence[str], shorter_side: int | None
+) -> list[bytes | str]:
+    """Decode files into a flat `.npy` (B,) uint8, each at its start; returns as `write_pixels`."""
+    flat = np.lib.format.open_memmap(array, mode="r+")
+    found: list[bytes | str] = []
+    for start, path in zip(starts, paths, strict=True):
+        try:
+            pixels = read_pixels(path, None, shorter_side)
+        except ValueError as error:
+            found.append(str(error))
+        else:
+            flat[start : start + pixels.size] = pixels.ravel()
+            found.append(pixel_digest(pixels))
     return found
 
 

@@ -1,12 +1,12 @@
 """Images for batches: checked before training, then kept in memory if they fit, else read per batch.
 
-`Images` are a uint8 tensor (M, 3, S, S), files, or the mapped array of a packed store; `read_batch` makes the
-same batches of all three.
+`Images` are a uint8 tensor (M, 3, S, S), files, the mapped array of a packed store, or images in their own
+sizes (`perceptual.data.native`); `read_batch` makes the same batches of all of them.
 """
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,8 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from perceptual.data.decode import first_few, pixel_digest, read_pixels
+from perceptual.data.decode import first_few, pixel_digest, read_pixels, size_of
+from perceptual.data.native import NativeFiles, NativeImages
 from perceptual.data.ranged import RangedImages
 
 MEMORY_BUDGET = 2**30  # bytes of decoded uint8 pixels; about 87,000 images of 64×64
@@ -77,13 +78,51 @@ class MappedImages:
         return self._pixels.index_select(0, index)
 
 
-Images = Tensor | ImageFiles | MappedImages | RangedImages
+Images = Tensor | ImageFiles | MappedImages | RangedImages | NativeImages | NativeFiles
+ON_DISK = (ImageFiles, NativeFiles)  # decoded at each access
 
 
 def read_batch(images: Images, index: Tensor) -> Tensor:
-    """The images that an int64 tensor (N,) chooses, (N, 3, S, S) float32, RGB in [0, 1]."""
+    """The images that an int64 tensor (N,) chooses, (N, 3, H, W) float32, RGB in [0, 1]; all of one size."""
     # index_select copies whole images, ten times faster than indexing
     pixels = images.index_select(0, index) if isinstance(images, Tensor) else images[index]
+    return as_floats(pixels)
+
+
+def read_crops(images: Images, index: Tensor, place: Tensor, side: int) -> Tensor:
+    """Squares of the images that an int64 tensor (N,) chooses, (N, 3, side, side) float32, RGB in [0, 1].
+
+    Args:
+        images: of any sizes that are large enough.
+        index: (N,).
+        place: (N, 2) int64 of at least 0, random: which rows and columns.
+        side: of the squares.
+    """
+    crops = torch.empty(len(index), 3, side, side, dtype=torch.uint8)
+    for row, (i, (y, x)) in enumerate(zip(index.tolist(), place.tolist(), strict=True)):
+        pixels = read_one(images, i)
+        top, left = y % (pixels.shape[1] - side + 1), x % (pixels.shape[2] - side + 1)
+        crops[row] = pixels[:, top : top + side, left : left + side]
+    return as_floats(crops)
+
+
+def read_one(images: Images, index: int) -> Tensor:
+    """One image, (3, H, W) uint8."""
+    if isinstance(images, (NativeImages, NativeFiles)):
+        return images.one(index)
+    pixels: Tensor = images[index] if isinstance(images, Tensor) else images[torch.tensor([index])][0]
+    return pixels
+
+
+def sizes_of(images: Images) -> np.ndarray:
+    """Height and width of each image, (M, 2) int64."""
+    if isinstance(images, (NativeImages, NativeFiles)):
+        return images.sizes
+    return np.tile(np.array(images.shape[-2:], np.int64), (images.shape[0], 1))
+
+
+def as_floats(pixels: Tensor) -> Tensor:
+    """uint8 as float32 in [0, 1]."""
     # NumPy converts and divides in one pass, on large pages: half the time of torch's two passes
     return torch.from_numpy(np.divide(pixels.numpy(), np.float32(255), dtype=np.float32))
 
@@ -98,7 +137,7 @@ def image_digests(images: Images, which: np.ndarray) -> np.ndarray:
     return np.frombuffer(digests, np.uint8).reshape(-1, 32)[number]
 
 
-def open_images(paths: Sequence[str], size: int) -> Images:
+def open_images(paths: Sequence[str], size: int | None, shorter_side: int | None = None) -> Images:
     """Decode every file once, before anything is trained on it.
 
     If all of them fit `MEMORY_BUDGET` as uint8 they are kept in one tensor; otherwise they are read again at
@@ -106,17 +145,52 @@ def open_images(paths: Sequence[str], size: int) -> Images:
 
     Args:
         paths: distinct image files, M of them.
-        size: side S of the square they are resized to.
+        size: side S of the square they are resized to; None: they keep their sizes.
+        shorter_side: see `read_pixels`.
 
     Raises:
         ValueError: files cannot be used, see `read_pixels`; names the first and counts all.
     """
-    fits = len(paths) * 3 * size**2 <= MEMORY_BUDGET
-    kept = np.empty((len(paths), 3, size, size), np.uint8) if fits else None
     digests = np.empty((len(paths), 32), np.uint8)
+    if size is not None:
+        fits = len(paths) * 3 * size**2 <= MEMORY_BUDGET
+        kept = np.empty((len(paths), 3, size, size), np.uint8) if fits else None
+
+        def keep(row: int) -> None:
+            pixels = read_pixels(paths[row], size)
+            if kept is None:
+                digests[row] = np.frombuffer(pixel_digest(pixels), np.uint8)
+            else:
+                kept[row] = pixels
+
+        _check_each(paths, keep)
+        return ImageFiles(paths, size, digests) if kept is None else torch.from_numpy(kept)
+    sizes = np.zeros((len(paths), 2), np.int64)
+
+    def measure(row: int) -> None:
+        sizes[row] = size_of(paths[row], shorter_side)
+
+    _check_each(paths, measure)
+    ends = np.cumsum(3 * sizes.prod(1))
+    flat = np.empty(ends[-1], np.uint8) if len(ends) and ends[-1] <= MEMORY_BUDGET else None
+
+    def read(row: int) -> None:
+        pixels = read_pixels(paths[row], None, shorter_side)
+        digests[row] = np.frombuffer(pixel_digest(pixels), np.uint8)
+        if flat is not None:
+            flat[ends[row] - pixels.size : ends[row]] = pixels.ravel()
+
+    _check_each(paths, read)
+    if flat is None:
+        return NativeFiles(paths, sizes, digests, shorter_side)
+    return NativeImages(torch.from_numpy(flat), sizes, digests, shorter_side)
+
+
+def _check_each(paths: Sequence[str], work: Callable[[int], None]) -> None:
+    """Do the work for every row of `paths`, by several threads, and raise what is wrong with which files."""
 
     def check(rows: range) -> list[str]:
-        return [problem for row in rows if (problem := _problem(paths[row], size, kept, digests, row))]
+        return [problem for row in rows if (problem := _problem(work, row))]
 
     chunks = [range(start, min(start + _CHUNK, len(paths))) for start in range(0, len(paths), _CHUNK)]
     quiet = len(paths) < _QUIET_BELOW or not sys.stderr.isatty()
@@ -125,16 +199,11 @@ def open_images(paths: Sequence[str], size: int) -> Images:
         problems = [problem for chunk in found for problem in chunk]
     if problems:
         raise ValueError(f"{len(problems):,} of {len(paths):,} images cannot be used: {first_few(problems)}")
-    return ImageFiles(paths, size, digests) if kept is None else torch.from_numpy(kept)
 
 
-def _problem(path: str, size: int, kept: np.ndarray | None, digests: np.ndarray, row: int) -> str | None:
+def _problem(work: Callable[[int], None], row: int) -> str | None:
     try:
-        pixels = read_pixels(path, size)
+        work(row)
     except ValueError as error:
         return str(error)
-    if kept is None:
-        digests[row] = np.frombuffer(pixel_digest(pixels), np.uint8)
-    else:
-        kept[row] = pixels
     return None

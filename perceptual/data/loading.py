@@ -1,17 +1,58 @@
 """Batches of a dataset: shared among processes, and resumed within an epoch."""
 
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import distributed
 from torch.utils.data import DataLoader
 
+from perceptual.data.decode import SMALLEST
 from perceptual.data.images import ImageFiles
+from perceptual.data.native import NativeFiles
 from perceptual.data.shuffle import EpochBatches
 
+AHEAD = 1 << 29  # bytes of float32 images read ahead by threads; one batch is, however large
 Batch = TypeVar("Batch")
+
+
+class ReadAhead:
+    """Batches that threads read ahead: decoders work without holding the GIL, and nothing is copied.
+
+    Args:
+        dataset: as `Batches` takes it, with `sizes` and `images_per_item`.
+        sampler: indices of each batch.
+    """
+
+    def __init__(self, dataset: Any, sampler: Iterable[np.ndarray]) -> None:
+        self.dataset, self.sampler = dataset, sampler
+
+    def __iter__(self) -> Iterator[Any]:
+        waiting: deque[tuple[int, Future[Any]]] = deque()
+        size = 0
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            try:
+                for indices in self.sampler:
+                    new = self._bytes(indices)
+                    while waiting and size + new > AHEAD:
+                        done, future = waiting.popleft()
+                        size -= done
+                        yield future.result()
+                    waiting.append((new, pool.submit(self.dataset.__getitems__, indices)))
+                    size += new
+                while waiting:
+                    yield waiting.popleft()[1].result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _bytes(self, indices: np.ndarray) -> int:
+        if self.dataset.sizes is None or not len(indices):
+            return AHEAD // 8
+        return int(12 * len(indices) * self.dataset.images_per_item * self.dataset.sizes[indices[0]].prod())
 
 
 class Batches(Generic[Batch]):
@@ -22,10 +63,13 @@ class Batches(Generic[Batch]):
     `state_dict` holds the position within an epoch, for any number of processes.
 
     Args:
-        dataset: N items; `dataset.__getitems__(indices)` is a batch.
+        dataset: N items; `dataset.__getitems__(indices)` is a batch. If it has `sizes`, a batch holds images
+            of one size, and fewer where they are large, see `EpochBatches`; if it has `crop`, indices come
+            with places to crop at.
         batch_size: items per batch, over all processes.
         num_workers: reading processes per training process.
         seed: of the order, another each epoch; None: in order.
+        ahead: read batches ahead by threads, as many as fit `AHEAD`, instead of by processes.
         shared: among the processes that train together; False: this one gets all items.
 
     Raises:
@@ -39,15 +83,22 @@ class Batches(Generic[Batch]):
         num_workers: int = 0,
         seed: int | None = None,
         shared: bool = True,
+        ahead: bool = False,
     ) -> None:
         self.dataset, self.batch_size, self.num_workers = dataset, batch_size, num_workers
         # Lightning reads from one whether it shuffles, and sets the epoch of the other
         self.batch_sampler = self.sampler = EpochBatches(
-            len(dataset), batch_size, seed, *(_process() if shared else (0, 1))
+            len(dataset),
+            batch_size,
+            seed,
+            *(_process() if shared else (0, 1)),
+            sizes=getattr(dataset, "sizes", None),
+            images=getattr(dataset, "images_per_item", 1),
+            places=getattr(dataset, "crop", None) is not None,
         )
         self._given = {"epoch": 0, "batches": 0}
         self._resume: dict[str, int] = {}
-        self._loader: DataLoader[Any] = DataLoader(
+        self._loader: Iterable[Any] = DataLoader(
             dataset,
             batch_sampler=self.sampler,  # type: ignore[arg-type]  # of arrays, faster than lists
             num_workers=num_workers,
@@ -57,6 +108,8 @@ class Batches(Generic[Batch]):
             # a separate one, or each epoch would draw from the generator that dropout uses
             generator=torch.Generator().manual_seed(seed or 0),
         )
+        if ahead:
+            self._loader = ReadAhead(dataset, self.sampler)
 
     def __len__(self) -> int:
         """Batches per epoch, the same for every process."""
@@ -101,11 +154,15 @@ def loader(
 ) -> Batches[Any]:
     """Batches in a fixed order, or shuffled by the seed, in another order each epoch.
 
-    `num_workers=None` means 0 where images are in memory or in a store, else up to 4.
+    `num_workers=None` means 0 where images are in memory or in a store, threads where they are files in their
+    own sizes, else up to 4 processes.
     """
     if num_workers is None:
         reads_files = isinstance(getattr(dataset, "images", None), ImageFiles)
         num_workers = min(4, os.cpu_count() or 1) if reads_files else 0
+        # processes would each hold whole photographs, and pass them as float32
+        ahead = isinstance(getattr(dataset, "images", None), NativeFiles)
+        return Batches(dataset, batch_size, num_workers, seed if shuffle else None, ahead=ahead)
     return Batches(dataset, batch_size, num_workers, seed if shuffle else None)
 
 
@@ -121,6 +178,20 @@ def at_least(name: str, value: int, lowest: int) -> None:
     """Raise ValueError for an argument below its lowest value."""
     if value < lowest:
         raise ValueError(f"{name} must be at least {lowest}, got {value}")
+
+
+def check_resolution(size: int | None, shorter_side: int | None, crop: int | None = None) -> None:
+    """Refuse sides of images below 8 pixels, and those that contradict each other; raises ValueError."""
+    for name, side in (("size", size), ("shorter_side", shorter_side), ("crop", crop)):
+        if side is not None:
+            at_least(name, side, SMALLEST)
+    if size is not None and shorter_side is not None:
+        raise ValueError(
+            f"shorter_side={shorter_side} keeps the shape of images and size={size} makes squares; with "
+            "shorter_side, size must be null (None)"
+        )
+    if (side := size or shorter_side) is not None and crop is not None and crop > side:
+        raise ValueError(f"crop={crop} must be at most the side that images are resized to, {side}")
 
 
 def _process() -> tuple[int, int]:

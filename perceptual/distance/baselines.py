@@ -69,6 +69,16 @@ def _minus_psnr(x: Tensor, y: Tensor) -> Tensor:
     return -tm.peak_signal_noise_ratio(x, y, data_range=1.0, reduction="none", dim=(1, 2, 3))
 
 
+def _luma(image: Tensor) -> Tensor:
+    """Y of ITU-R BT.601 at full range, (N, 1, H, W) in [0, 1]."""
+    weights = image.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (image * weights).sum(1, keepdim=True).clamp(0, 1)
+
+
+def _of_luma(formula: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
+    return formula(_luma(x), _luma(y))
+
+
 def _one_minus(similarity: Callable[..., Any], x: Tensor, y: Tensor) -> Tensor:
     return 1 - similarity(x, y, data_range=1.0, reduction="none")
 
@@ -104,6 +114,16 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     # −dB: −∞ for equal images
     "psnr": partial(Baseline, _minus_psnr),
     "ssim": partial(Baseline, partial(_one_minus, tm.structural_similarity_index_measure), min_size=6),
+    # the same where the window lies inside the image, as scikit-image and piq have it
+    "ssim_valid": partial(Baseline, partial(_one_minus, partial(piq.ssim, downsample=False)), min_size=11),
+    # of luma; and of luma reduced to about 256 pixels first, as Wang's own code suggests
+    "ssim_y": partial(
+        Baseline,
+        partial(_of_luma, partial(_one_minus, partial(piq.ssim, downsample=False))),
+        min_size=11,
+    ),
+    "ssim_y_256": partial(Baseline, partial(_of_luma, partial(_one_minus, piq.ssim)), min_size=11),
+    "psnr_y": partial(Baseline, partial(_of_luma, _minus_psnr)),
     # five scales of 11×11 windows; that of torchmetrics asks for 176 pixels
     "ms_ssim": partial(Baseline, partial(_one_minus, piq.multi_scale_ssim), min_size=161),
     # FSIM of the luminance, and FSIMc with chrominance
@@ -116,3 +136,25 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "mdsi": partial(Baseline, partial(piq.mdsi, reduction="none")),
     "dists": DISTS,
 }
+
+DEFINITIONS: dict[str, str] = {
+    "l2": "mean squared difference of RGB in [0, 1]; MSE on 0 … 255 is 65025 times it",
+    "l2_lab": "mean squared difference of CIE L*a*b* under D65, the mean of the three channels",
+    "psnr": "−dB of RGB, all channels together, peak 1; psnr_y is that of luma",
+    "psnr_y": "−dB of luma (BT.601, full range: not the 16 … 235 of video), peak 1",
+    "ssim": "RGB, 11×11 Gaussian window (σ 1.5) at every pixel, borders reflected, as torchmetrics; "
+    "ssim_valid, ssim_y and ssim_y_256 are other common definitions",
+    "ssim_valid": "RGB, 11×11 Gaussian window (σ 1.5) inside the image, as scikit-image and as piq with "
+    "downsample=False",
+    "ssim_y": "luma (BT.601), 11×11 Gaussian window (σ 1.5) inside the image, full size",
+    "ssim_y_256": "luma (BT.601), reduced by round(shorter side / 256) first, window inside the image",
+    "ms_ssim": "RGB, five scales, windows inside the image, as piq",
+    "fsim": "luma of YIQ, reduced by round(shorter side / 256) first, as piq and the authors' code",
+    "fsimc": "YIQ, reduced by round(shorter side / 256) first, as piq and the authors' code",
+    "gmsd": "luma, reduced by 2 first, as piq and the authors' code",
+    "vif": "pixel-domain VIF of luma, four scales, as piq; the wavelet-domain VIF is another number",
+    "haarpsi": "YIQ, reduced by 2 first, as piq and the authors' code",
+    "mdsi": "reduced by round(shorter side / 256) first, as piq and the authors' code",
+    "dists": "images as they are; the authors' code resizes the shorter side to 256 first",
+}
+"""What each one is of, and how the common definition differs."""

@@ -8,14 +8,16 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from perceptual.distance.markdown import code, escaped
+
 TEXT = """---
 {header}
 ---
 
-# Perceptual distance on {name}
+# Perceptual distance on {title}
 
 How different two images look: [LPIPS](https://arxiv.org/abs/1801.03924) (Zhang et al. 2018) on the features
-of `{name}`. Made with `perceptual` {version}.
+of {name}. Made with `perceptual` {version}.
 
 ## Use
 
@@ -56,8 +58,9 @@ def card(config: Mapping[str, Any]) -> str:
     record = config["record"]
     return TEXT.format(
         header=header,
-        name=name,
-        version=config["versions"]["perceptual"],
+        title=escaped(name),
+        name=code(name),
+        version=escaped(config["versions"]["perceptual"]),
         facts="\n".join(f"| {key} | {value} |" for key, value in _facts(config).items()),
         training=_training(record),
         scores=_scores(record.get("scores", [])),
@@ -67,19 +70,21 @@ def card(config: Mapping[str, Any]) -> str:
 def _facts(config: Mapping[str, Any]) -> dict[str, str]:
     backbone, ranking = config["backbone"], config["ranking"]
     kept = (
-        "in `model.safetensors`" if backbone["saved"] else f"not stored; SHA-256 `{backbone['sha256'][:16]}…`"
+        "in `model.safetensors`"
+        if backbone["saved"]
+        else f"not stored; SHA-256 {code(backbone['sha256'][:16] + '…')}"
     )
     levels = zip(backbone["out_indices"], config["channels"], strict=True)
     side = backbone["input_size"]
     versions = config["versions"].items()
     return {
-        "backbone": f"`{backbone['name']}`, weights from `{backbone['source']}` ({kept})",
+        "backbone": f"{code(backbone['name'])}, weights from {code(backbone['source'])} ({kept})",
         "levels (channels)": ", ".join(f"{level} ({channels})" for level, channels in levels),
         "images are resized to": f"{side}×{side}" if side else "nothing: seen as they are",
-        "form": f"`{config['form']}`",
-        "ranking network": f"`{ranking['name']}`" if ranking else "none",
-        "SHA-256 of the tensors": f"`{config['sha256']}`",
-        "versions": ", ".join(f"{library} {number}" for library, number in versions),
+        "form": code(config["form"]),
+        "ranking network": code(ranking["name"]) if ranking else "none",
+        "SHA-256 of the tensors": code(config["sha256"]),
+        "versions": ", ".join(f"{escaped(library)} {escaped(number)}" for library, number in versions),
     }
 
 
@@ -92,11 +97,13 @@ def _training(record: Mapping[str, Any]) -> str:
         "epochs": "epochs",
         "steps": "steps",
     }
-    lines = [f"* {title}: {record[key]}" for key, title in titles.items() if record.get(key) is not None]
+    lines = [
+        f"* {title}: {escaped(record[key])}" for key, title in titles.items() if record.get(key) is not None
+    ]
     if settings := record.get("settings"):
-        lines.append("* settings: " + ", ".join(f"`{key}={value}`" for key, value in settings.items()))
+        lines.append("* settings: " + ", ".join(code(f"{key}={value}") for key, value in settings.items()))
     if command := record.get("command"):
-        lines += ["", "```bash", command, "```"]
+        lines += ["", "```bash", " ".join(str(command).split()), "```"]
     return "\n".join(lines)
 
 
@@ -106,13 +113,13 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for score in scores:
         lines += [
-            f"{KINDS[score['kind']]}, on `{score['data']}`: {score['description']} "
-            f"(fingerprint `{score['fingerprint'][:16]}…`).",
+            f"{KINDS[score['kind']]}, on {code(score['data'])}: {escaped(score['description'])} "
+            f"(fingerprint {code(score['fingerprint'][:16] + '…')}).",
             "",
             "| subset | items | score | 95 % interval |",
             "|---|--:|--:|---|",
             *(
-                f"| {row['subset']} | {row['items']:,} | {100 * row['score']:.1f} "
+                f"| {escaped(row['subset'])} | {row['items']:,} | {100 * row['score']:.1f} "
                 f"| {100 * row['low']:.1f} – {100 * row['high']:.1f} |"
                 for row in score["rows"]
             ),

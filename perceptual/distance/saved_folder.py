@@ -173,9 +173,9 @@ def find(
         NotADirectoryError: a file.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         return path
-    if path.is_file():
+    if os.path.isfile(path):
         raise NotADirectoryError(
             f"{str(path)!r} is a file; a distance is saved as a folder, which `perceptual export` makes of a "
             "checkpoint"

@@ -15,9 +15,12 @@ from perceptual.evaluation.intervals import (
     clusters,
     rank_groups,
 )
+from perceptual.evaluation.people import Limit, limit
+from perceptual.evaluation.people import rows as rows_of_people
 from perceptual.evaluation.results import Arrays, DataResults, Row
 from perceptual.evaluation.runs import common_folder, varied
-from perceptual.metrics import ceiling_score, human_score, two_afc_agreement, two_people_agreement
+from perceptual.evaluation.selection import Picked, average_seeds, corrected
+from perceptual.metrics import two_afc_agreement
 
 MEANS = ["mean", "micro"]
 
@@ -58,6 +61,10 @@ class Board(NamedTuple):
     """Keys of the settings in which the rows of training runs differ, see `runs`."""
     folder: Path | None
     """What holds all training runs among the rows; their names are relative to it."""
+    ceiling: Limit | None = None
+    """The best macro mean that any distance can have; None where the votes are not known."""
+    picked: Picked | None = None
+    """The macro mean of the best, corrected for having been picked among all."""
 
 
 def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
@@ -74,30 +81,43 @@ def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
     scored = results.scored()
     if not scored:
         raise ValueError(f"{results.folder} holds no scored method, only {len(results.failed())} failures")
-    cluster, recurring = clusters(items["cluster"])
-    draw = {"2afc": _triplets, "jnd": _pairs, "opinion": _opinions}
-    intervals = draw[data["kind"]]([result.arrays for result in scored], items, cluster)
+    intervals, recurring = bootstrapped(data["kind"], [result.arrays for result in scored], items)
+    rows, intervals = average_seeds([result.row for result in scored], intervals)
     macro = len(data["subsets"])
     group = rank_groups(intervals.score[:, macro], intervals.draws[:, :, macro])
     best = int(intervals.score[:, macro].argmax())
     gaps = np.quantile(
         intervals.draws[:, [best], macro] - intervals.draws[:, :, macro], [0.025, 0.975], axis=0
     )
-    columns = zip(
-        [result.row for result in scored],
-        *(part.tolist() for part in (intervals.score, intervals.low, intervals.high)),
+    parts = zip(
+        rows,
+        *(numbers.tolist() for numbers in (intervals.score, intervals.low, intervals.high)),
         group,
         [(low, high) for low, high in gaps.T.tolist()],
         strict=True,
     )
-    entries = sorted(
-        (Entry(*column) for column in columns), key=lambda entry: (entry.group, -entry.score[macro])
-    )
-    people = _people(items, data["subsets"]) if data["kind"] == "2afc" else {}
+    entries = sorted((Entry(*part) for part in parts), key=lambda entry: (entry.group, -entry.score[macro]))
+    people = rows_of_people(data["kind"], items, data["subsets"])
+    ceiling = limit(data["kind"], items, data["subsets"], clusters(items["cluster"])[0])
     failed = [*results.failed(), *lost]
     rows = [entry.row for entry in entries]
     settings, folder = varied(rows), common_folder([*rows, *lost])
-    return Board(data, data["subsets"] + MEANS, entries, people, failed, recurring, settings, folder)
+    columns = data["subsets"] + MEANS
+    picked = corrected(intervals.score[:, macro], intervals.draws[:, :, macro])
+    return Board(data, columns, entries, people, failed, recurring, settings, folder, ceiling, picked)
+
+
+def bootstrapped(kind: str, scored: list[Arrays], items: Arrays) -> tuple[Intervals, bool]:
+    """Scores of methods with their draws, and whether references recur, so that those are drawn.
+
+    Args:
+        kind: of the items, `2afc`, `jnd` or `opinion`.
+        scored: of each method, its distances.
+        items: what was judged.
+    """
+    cluster, recurring = clusters(items["cluster"])
+    draw = {"2afc": _triplets, "jnd": _pairs, "opinion": _opinions}
+    return draw[kind](scored, items, cluster), recurring
 
 
 def _triplets(scored: list[Arrays], items: Arrays, cluster: np.ndarray) -> Intervals:
@@ -117,27 +137,3 @@ def _pairs(scored: list[Arrays], items: Arrays, cluster: np.ndarray) -> Interval
 def _opinions(scored: list[Arrays], items: Arrays, cluster: np.ndarray) -> Intervals:
     distance = np.stack([arrays["distance"] for arrays in scored])
     return bootstrap_correlation(distance, items["score"], items["subset"], cluster)
-
-
-def _people(items: Arrays, subsets: list[str]) -> dict[str, list[float]]:
-    """Rows that say how far the judgments themselves agree, see `perceptual.metrics`."""
-    judgment, subset = torch.from_numpy(items["judgment"]), torch.from_numpy(items["subset"])
-    parts = [subset == i for i in range(len(subsets))]
-    everything = torch.ones_like(subset, dtype=torch.bool)
-
-    def row(score: list[float], pooled: float) -> list[float]:
-        return [*score, float(np.mean(score)), pooled]
-
-    rows = {
-        "a person, own vote included": row(
-            [human_score(judgment[p]).item() for p in parts], human_score(judgment).item()
-        ),
-        "best possible distance": row(
-            [ceiling_score(judgment[p]).item() for p in parts], ceiling_score(judgment).item()
-        ),
-    }
-    if "votes" in items:
-        votes = torch.from_numpy(items["votes"])
-        both = [two_people_agreement(judgment[p], votes[p]).item() for p in [*parts, everything]]
-        rows["two people (unbiased)"] = row(both[:-1], both[-1])
-    return rows

@@ -1,8 +1,6 @@
 """Score many methods on the same judged items, each into a result folder of its own."""
 
-import hashlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -15,29 +13,29 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from perceptual.data import JNDDataModule, OpinionDataModule, TwoAFCDataModule
-from perceptual.data.images import ImageFiles
+from perceptual.data.images import ON_DISK
 from perceptual.data.items.distinct import DistinctPairs
 from perceptual.data.items.opinions import OpinionDataset
 from perceptual.data.items.pairs import PairDataset
+from perceptual.data.items.table import at
 from perceptual.data.items.triplets import TripletDataset
 from perceptual.data.loading import Batches, loader
 from perceptual.distance.compiled import check_compiler
 from perceptual.distance.lpips import LPIPS
-from perceptual.distance.saved_folder import CONFIG
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance
-from perceptual.evaluation.results import NAMES, PRECISION, Arrays, DataResults, Row
+from perceptual.evaluation.begun import Begun
+from perceptual.evaluation.identity import identity, path_of
+from perceptual.evaluation.results import NAMES, Arrays, DataResults, Row
 from perceptual.evaluation.scoring import METRICS, Measured, as_numbers, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
-from perceptual.metrics import (
-    MajorityAccuracy,
-    PerSubset,
-    opinion_correlations,
-)
+from perceptual.metrics import MajorityAccuracy, PerSubset, opinion_correlations
+from perceptual.metrics.opinion_protocol import opinion_protocol
 from perceptual.training.differences import mean_differences, weigh
 
 GROUP = 8  # networks held at once where images have to be decoded for every reading
 RECURRING = 2  # how often pairs, or images, must recur on average to be computed by themselves
+LARGE = 2**24  # pixels of three images that are compared in twos, to take less memory
 SHOWN = 64  # pairs that the shares of the levels are averaged over
 
 Judged = TripletDataset | PairDataset | OpinionDataset
@@ -51,6 +49,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     precision: Precision = "32-true",
     compile: bool = False,
+    build: Callable[[str], nn.Module] | None = None,
 ) -> tuple[DataResults, list[str]]:
     """Score methods on validation items; what `results` has already is not computed again.
 
@@ -66,6 +65,7 @@ def evaluate(
         device: where distances are computed.
         precision, compile: of deep features, see `methods.build`. Results of another precision are kept
             apart; compiled code changes no digit that counts.
+        build: the distance of a method name, in place of `methods.build` with these.
 
     Returns:
         the results on these items, and what the methods are called there (a path with a hash, a precision
@@ -84,10 +84,11 @@ def evaluate(
     place.write_items(*_items(judged, data.fingerprint(), data.describe()))
     names = list(dict.fromkeys(identity(method, precision) for method in grammar.expand(methods)))
     missing = [name for name in names if not place.has(name)]
-    group = GROUP if isinstance(judged.images, ImageFiles) else 1
+    build = build or partial(grammar.build, precision=precision, compile=compile)
+    group = GROUP if isinstance(judged.images, ON_DISK) else 1
     for start in range(0, len(missing), group):
-        build = partial(grammar.build, precision=precision, compile=compile)
-        _evaluate_group(missing[start : start + group], build, judged, batches, place, torch.device(device))
+        chosen = missing[start : start + group]
+        _evaluate_group(chosen, build, judged, batches, place, torch.device(device))
     return place, names
 
 
@@ -136,15 +137,15 @@ def _evaluate_group(
     distances: dict[str, nn.Module] = {}
     for method in methods:
         try:
-            distances[method] = build(_path(method)).to(device)
+            distances[method] = build(path_of(method)).to(device)
         except Exception as error:  # whatever it is, the others go on
             place.write_failure(_row(method, data, device) | {"error": one_line(error)})
-    for method, measured in _measure(distances, data, batches).items():
+    for method, measured in _measure(distances, data, batches, place.folder).items():
         row = _row(method, data, device)
         try:
             if measured.error:
                 raise RuntimeError(measured.error)
-            row |= {"family": grammar.family(_path(method)), **_scores(measured.columns, data)}
+            row |= {"family": grammar.family(path_of(method)), **_scores(measured.columns, data)}
             row |= provenance.describe(distances[method]) | _cost(
                 distances[method], measured, batches, device
             )
@@ -153,12 +154,16 @@ def _evaluate_group(
         else:
             names = ("d0", "d1") if isinstance(data, TripletDataset) else ("distance",)
             place.write(row, dict(zip(names, measured.columns, strict=True)))
+            Begun(place.folder, "items").forget(method)
 
 
-def _measure(distances: dict[str, nn.Module], data: Judged, batches: Batches[Any]) -> dict[str, Measured]:
+def _measure(
+    distances: dict[str, nn.Module], data: Judged, batches: Batches[Any], folder: Path | None = None
+) -> dict[str, Measured]:
+    """Distances of the items by each method; in `folder` is kept what a run that is stopped had computed."""
     pairs = DistinctPairs(data)
     images_recur = len(pairs.pairs.unique()) * RECURRING <= pairs.pairs.numel()
-    in_memory = not isinstance(data.images, ImageFiles)
+    in_memory = not isinstance(data.images, ON_DISK)
     by_pair = {
         name: _measure_by_image(distance, pairs)
         for name, distance in distances.items()
@@ -166,11 +171,14 @@ def _measure(distances: dict[str, nn.Module], data: Judged, batches: Batches[Any
     }
     others = {name: distance for name, distance in distances.items() if name not in by_pair}
     by_item: dict[str, Measured] = {}
-    pairs_recur = len(pairs) * RECURRING <= pairs.which.size
-    if others and pairs_recur:
-        by_pair |= measure(others, pairs.loader(batches.batch_size or 1))
+    by_pairs = len(pairs) * RECURRING <= pairs.which.size
+    if pairs.sizes is not None:
+        by_pairs = by_pairs or 3 * pairs.sizes.prod(1).max() > LARGE
+    if others and by_pairs:
+        begun = Begun(folder, "pairs") if folder else None
+        by_pair |= measure(others, pairs.loader(batches.batch_size or 1), begun)
     elif others:  # without any, the images need not be read
-        by_item = measure(others, batches)
+        by_item = measure(others, batches, Begun(folder, "items") if folder else None)
     for result in by_pair.values():
         if not result.error:
             result.columns = pairs.to_items(result.columns[0])
@@ -196,7 +204,12 @@ def _scores(columns: Sequence[np.ndarray], data: Judged) -> Row:
     table = data.table
     answer = torch.from_numpy(getattr(table, table.answer))
     if isinstance(data, OpinionDataset):
-        return _correlations(tensors[0], answer, torch.from_numpy(table.subset), table.subsets)
+        reference = getattr(table, table.roles[0])
+        protocol = opinion_protocol(columns[0], answer.numpy(), reference)
+        return {
+            **_correlations(tensors[0], answer, torch.from_numpy(table.subset), table.subsets),
+            "protocol": {name: {by: list(e) for by, e in of.items()} for name, of in protocol.items()},
+        }
     metrics: dict[str, Metric] = {"scores": METRICS[KINDS[type(data)]]()}
     if isinstance(data, TripletDataset):
         metrics["majority"] = MajorityAccuracy()
@@ -226,7 +239,11 @@ def _correlations(distance: Tensor, score: Tensor, subset: Tensor, subsets: Sequ
 
 
 def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device: torch.device) -> Row:
+    sampler = batches.sampler
+    if getattr(batches.dataset, "sizes", None) is not None:  # images of the middle size, not the largest
+        sampler.wanted = np.isin(np.arange(sampler.items), sampler.order()[sampler.items // 2])
     batch = next(iter(batches))
+    sampler.wanted = None
     x = getattr(batch, "ref", batch.p0)[:SHOWN].to(device)
     y = batch.p1[:SHOWN].to(device)
     return {
@@ -241,7 +258,7 @@ def _row(method: str, data: Judged, device: torch.device) -> Row:
     return {
         "method": method,
         "names": NAMES,
-        "size": data.images.shape[-1],
+        "size": at(data.images),
         **provenance.surroundings(device),
     }
 
@@ -254,7 +271,7 @@ def _items(data: Judged, fingerprint: str, description: str) -> tuple[Row, Array
         "name": f"{kind}-{fingerprint[:8]}",
         "fingerprint": fingerprint,
         "description": description,
-        "size": data.images.shape[-1],
+        "size": at(data.images),
         "subsets": list(table.subsets),
         "counts": np.bincount(table.subset, minlength=len(table.subsets)).tolist(),
     }
@@ -266,21 +283,3 @@ def _items(data: Judged, fingerprint: str, description: str) -> tuple[Row, Array
     if table.votes is not None:
         arrays["votes"] = table.votes
     return row, arrays
-
-
-def identity(method: str, precision: str = "32-true") -> str:
-    """A method's canonical name, or the path of a checkpoint or a saved folder with `@` and its SHA-256.
-
-    Deep features of another precision than float32 are another method, with `+` and the precision.
-    """
-    deep = grammar.family(method) != grammar.CLASSIC
-    suffix = f"+{precision}" if deep and precision != "32-true" else ""
-    path = Path(method, CONFIG) if Path(method).is_dir() else Path(method)
-    if not grammar.is_path(method) or not path.is_file():
-        return grammar.canonical(method) + suffix
-    return f"{method}@{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}{suffix}"
-
-
-def _path(name: str) -> str:
-    """The method that `identity` was given."""
-    return re.sub(r"(@[0-9a-f]{8})?$", "", name.removesuffix(PRECISION))

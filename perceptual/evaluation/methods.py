@@ -86,7 +86,7 @@ def load(method: str) -> Method:
 
     if method in BASELINES:
         return Method(BASELINES[method]())
-    if Path(method, saved_folder.CONFIG).is_file():
+    if os.path.isfile(Path(method, saved_folder.CONFIG)):
         raise ValueError(
             f"unknown method {method!r}; a path has a slash: ./{method} is the folder of that name"
         )

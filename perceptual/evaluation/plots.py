@@ -14,13 +14,14 @@ from matplotlib.ticker import EngFormatter, NullFormatter
 from matplotlib.transforms import Bbox
 
 from perceptual.evaluation.board import Board, Entry
-from perceptual.evaluation.tables import NAMES, called
+from perceptual.evaluation.score_table import NAMES
+from perceptual.evaluation.tables import called
 
 GREY = "#888888"
 _AROUND = [(1, 0), (-1, 0), (0, 1.2), (0, -1.2), (0.8, 0.9), (0.8, -0.9), (-0.8, 0.9), (-0.8, -0.9)]
 _RING = [(r * x, r * y) for r in (7, 13, 20, 28) for x, y in _AROUND]  # offsets of a name, in points
 Point = tuple[float, float, str]
-STYLES = (":", "--", "-.")  # of the lines that show how people agree
+STYLES = (":", "--", "-.", "-", (0, (1, 4)))  # of the lines that show how people agree
 
 
 def save(boards: Sequence[Board], folder: Path) -> list[Path]:

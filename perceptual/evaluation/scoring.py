@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from perceptual.data.loading import Batches
+from perceptual.evaluation.begun import Begun
 from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -33,28 +35,80 @@ class Measured:
     """Why the method gave no distances, in one line."""
 
 
-def measure(distances: Mapping[str, Distance], batches: Iterable[Any]) -> dict[str, Measured]:
+def measure(
+    distances: Mapping[str, Distance], batches: Iterable[Any], begun: Begun | None = None
+) -> dict[str, Measured]:
     """Distances of every item by each method; one that fails is left with its reason, the others go on.
 
     Args:
         distances: (x, y) → (N,) by method name.
-        batches: of `perceptual.data.items`, images (N, 3, H, W) in [0, 1].
+        batches: of `perceptual.data.items`, images (N, 3, H, W) in [0, 1]; the items of `Batches` may come in
+            any order.
+        begun: what an earlier run had computed, which is not computed again; this run adds to it.
     """
+    if isinstance(batches, Batches):
+        return _measure_items(distances, batches, begun)
     measured = {name: Measured() for name in distances}
     parts: dict[str, list[list[np.ndarray]]] = {name: [] for name in distances}
     for batch in shown(batches):
         for name, distance in distances.items():
-            if not measured[name].error:
-                start = time.perf_counter()
-                try:
-                    parts[name].append([column.numpy() for column in compare(distance, batch)])
-                except Exception as error:  # a network may fail in any way; it must not stop the others
-                    measured[name].error = one_line(error)
-                measured[name].seconds += time.perf_counter() - start
+            if columns := _compare_timed(measured[name], distance, batch):
+                parts[name].append(columns)
     for name, result in measured.items():
         if not result.error:
             result.columns = [np.concatenate(column) for column in zip(*parts[name], strict=True)]
     return measured
+
+
+def _measure_items(
+    distances: Mapping[str, Distance], batches: Batches[Any], begun: Begun | None
+) -> dict[str, Measured]:
+    count, sampler = len(batches.dataset), batches.sampler
+    measured = {name: Measured() for name in distances}
+    found = {
+        name: columns
+        for name in distances
+        if begun is not None and (columns := begun.read(name, count)) is not None
+    }
+    if found:
+        missing = [np.isnan(columns).any(0) for columns in found.values()]
+        sampler.wanted = np.any(missing, axis=0) if len(found) == len(distances) else None
+    rows_of_batches = list(sampler)
+    try:
+        for rows, batch in zip(rows_of_batches, _shown_by_size(batches, rows_of_batches), strict=True):
+            for name, distance in distances.items():
+                if name in found and not np.isnan(found[name][:, rows]).any():
+                    continue
+                if parts := _compare_timed(measured[name], distance, batch):
+                    if name not in found:
+                        found[name] = np.full((len(parts), count), np.nan, np.float32)
+                    found[name][:, rows] = np.stack(parts)
+            if begun is not None:
+                begun.keep(found)
+    except BaseException:  # Ctrl-C too: nothing that was computed is lost
+        if begun is not None:
+            begun.keep(found, now=True)
+        raise
+    finally:
+        sampler.wanted = None
+    for name, result in measured.items():
+        if not result.error:
+            result.columns = list(found[name])
+    return measured
+
+
+def _compare_timed(measured: Measured, distance: Distance, batch: Any) -> list[np.ndarray] | None:
+    """Distances of a batch, the time added up; None after a failure, whose reason is kept."""
+    if measured.error:
+        return None
+    start = time.perf_counter()
+    try:
+        return [column.numpy() for column in compare(distance, batch)]
+    except Exception as error:  # a network may fail in any way; it must not stop the others
+        measured.error = one_line(error)
+        return None
+    finally:
+        measured.seconds += time.perf_counter() - start
 
 
 @torch.no_grad()
@@ -67,6 +121,18 @@ def shown(batches: Iterable[Any], total: int | None = None) -> Iterable[Any]:
     """The batches, with a progress bar if a person watches."""
     quiet = not sys.stderr.isatty()
     return track(batches, "Scoring", total, console=Console(stderr=True), transient=True, disable=quiet)
+
+
+def _shown_by_size(batches: Batches[Any], rows: Sequence[np.ndarray]) -> Iterable[Any]:
+    """The batches, with a bar and the time left by the pixels that are left, if a person watches."""
+    sizes = getattr(batches.dataset, "sizes", None)
+    work = [len(of) if sizes is None else int(sizes[of].prod(1).sum()) for of in rows]
+    bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with bar:
+        task = bar.add_task("Scoring", total=sum(work))
+        for batch, done in zip(batches, work, strict=True):
+            yield batch
+            bar.advance(task, done)
 
 
 def score(

@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from perceptual.distance.markdown import escaped, table_row
 from perceptual.evaluation import published
 from perceptual.evaluation.board import Board, Entry
+from perceptual.evaluation.people import ESTIMATED
 from perceptual.evaluation.results import Row
-from perceptual.evaluation.scoring import JND
+from perceptual.evaluation.score_table import NAMES
+from perceptual.metrics.opinion_protocol import STATISTICS
 
-NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %", "opinion": "SRCC × 100"}
-NARROWEST, NUMBER, GAP = 12, 5, 2  # characters of a name, a number, and between columns
 TIED = " ≈"  # marks what does not differ significantly from the best
+PROTOCOL = (
+    "SRCC, KRCC, and PLCC and RMSE after the logistic of four and five parameters, over all images and as "
+    "the mean within references, with 95 % intervals (references drawn); RMSE in the unit of the scores."
+)
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
     "th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}"
@@ -25,75 +29,20 @@ STYLE = (
 )
 
 
-class ScoreTable:
-    """Scores in percent, fitted to the width of the console: no name or number is broken across lines.
-
-    Headings are cut before names, names down to `NARROWEST`; numbers never.
-    """
-
-    def __init__(self, scores: Mapping[str, Mapping[str, float]], title: str | None, header: str) -> None:
-        self.scores, self.title, self.header = scores, title, header
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        columns = list(next(iter(self.scores.values()), {}))
-        longest = max(map(len, [self.header, *self.scores]))
-        space = options.max_width - (NUMBER + GAP) * len(columns)
-        width = min(longest, max(space, NARROWEST))
-        heading = max(NUMBER, (options.max_width - width) // max(len(columns), 1) - GAP)
-        result = Table(
-            title=self.title and Text(self.title),
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-            pad_edge=False,
-            show_edge=False,
-        )
-        result.add_column(Text(_cut(self.header, width)), no_wrap=True, min_width=width)
-        for column in columns:
-            shown = Text(column if len(column) <= heading else f"{column[: heading - 1]}…")
-            result.add_column(shown, justify="right", no_wrap=True, min_width=len(shown))
-        for name, values in self.scores.items():
-            result.add_row(Text(_cut(name, width)), *(f"{100 * values[column]:.1f}" for column in columns))
-        yield result
-
-
-def table(
-    scores: Mapping[str, Mapping[str, float]], title: str | None = None, header: str = "2AFC in %"
-) -> ScoreTable:
-    """Scores in percent: one row per method, one column per subset, then the macro mean and the micro mean.
-
-    Args:
-        scores: by method and subset, fractions in [0, 1], all with the same subsets (see `score`).
-        title: shown above.
-        header: of the column of names: what the scores are.
-    """
-    return ScoreTable(scores, title, header)
-
-
-def _cut(text: str, width: int) -> str:
-    """A text in so many characters; what differs between names is often at their ends, so the middle goes."""
-    if len(text) <= width:
-        return text
-    end = (width - 1) // 2
-    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
-
-
-def tables(scores: Mapping[str, Mapping[str, float]], title: str | None = None) -> Group:
-    """What `score` gives, as a `table` of 2AFC scores and, where there are some, one of JND below it."""
-    kinds: dict[str, dict[str, dict[str, float]]] = {"2afc": {}, "jnd": {}}
-    for name, values in scores.items():
-        for column, value in values.items():
-            kind = "jnd" if column.startswith(JND) else "2afc"
-            kinds[kind].setdefault(name, {})[column.removeprefix(JND)] = value
-    titles = {"2afc": title, "jnd": None}
-    return Group(*(table(part, titles[kind], NAMES[kind]) for kind, part in kinds.items() if part))
-
-
 def markdown(board: Board) -> str:
     """The leaderboard in Markdown, with what its columns mean below it."""
     rows = [_header(board), *_body(board)]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines = list(map(table_row, rows))
     lines.insert(1, "|--:|:--" + "|--:" * (len(rows[0]) - 2) + "|")
-    return "\n".join([f"### {_title(board)}", "", *lines, "", *_notes(board)]) + "\n"
+    more = []
+    if protocol := protocol_rows(board):
+        more = list(map(table_row, protocol))
+        more.insert(1, "|:--" + "|--:" * (len(protocol[0]) - 1) + "|")
+        more = ["", *more, "", PROTOCOL]
+    return (
+        "\n".join([f"### {escaped(_title(board))}", "", *lines, *more, "", *map(escaped, _notes(board))])
+        + "\n"
+    )
 
 
 def terminal(board: Board, rows: int = 20) -> Table:
@@ -121,9 +70,28 @@ def html_page(boards: Sequence[Board]) -> str:
         ]
         notes = [f"<p>{html.escape(note)}</p>" for note in _notes(board) if note]
         title = html.escape(_title(board))
-        parts += [f"<h2>{title}</h2>\n<table>\n<tr>{header}</tr>", *body, "</table>", *notes]
+        parts += [f"<h2>{title}</h2>\n<table>\n<tr>{header}</tr>", *body, "</table>"]
+        if protocol := protocol_rows(board):
+            rows = [[html.escape(cell) for cell in row] for row in protocol]
+            parts += ["<table>", *("<tr><td>" + "</td><td>".join(row) + "</td></tr>" for row in rows)]
+            parts += ["</table>", f"<p>{html.escape(PROTOCOL)}</p>"]
+        parts += notes
     head = f'<meta charset="utf-8"><title>Perceptual distances</title><style>{STYLE}</style>'
     return f"<!doctype html>\n{head}\n" + "\n".join(parts) + "\n"
+
+
+def protocol_rows(board: Board) -> list[list[str]]:
+    """How image-quality studies report opinions: a header, then a row for each method; [] of other kinds."""
+    entries = [entry for entry in board.entries if "protocol" in entry.row]
+    if not entries:
+        return []
+    rows = [["method", *(f"{name}, {by}" for name in STATISTICS for by in ("all", "within"))]]
+    for entry in entries:
+        estimates = [entry.row["protocol"][name][by] for name in STATISTICS for by in ("all", "within")]
+        rows.append(
+            [called(board, entry.row), *(f"{v:.3f} ({low:.3f} – {high:.3f})" for v, low, high in estimates)]
+        )
+    return rows
 
 
 def _title(board: Board) -> str:
@@ -160,6 +128,8 @@ def _body(board: Board) -> list[list[str]]:
     for group, name, score in scores:
         shown = [f"{100 * value:.1f}" for value in score[: len(_scores(board))]]
         row = [group, name, *before, *shown]
+        if name == ESTIMATED and board.ceiling:
+            row.append(f"{100 * board.ceiling.low:.1f} – {100 * board.ceiling.high:.1f}")
         body.append(row + [""] * (len(_header(board)) - len(row)))
     return body
 
@@ -183,7 +153,8 @@ def called(board: Board, row: Row) -> str:
     """What a row is called: a method by its name, a run by its place in the folder of all."""
     if board.folder is None or "settings" not in row:
         return str(row["method"])
-    return str(Path(row["method"]).relative_to(board.folder))
+    name = str(Path(row["method"]).relative_to(board.folder))
+    return f"{name} (mean of {row['seeds']} seeds)" if row.get("seeds", 1) > 1 else name
 
 
 def setting(settings: Mapping[str, Any], key: str) -> str:
@@ -206,9 +177,16 @@ def best_setting(board: Board) -> str | None:
     best, second = entries[:2]
     low, high = (100 * bound for bound in second.gap)
     top, ahead = 100 * best.score[macro], 100 * (best.score[macro] - second.score[macro])
+    several = any(entry.row.get("seeds", 1) > 1 for entry in entries)
     words = (
-        f"Best of {len(entries)} runs in {_here(board.folder)}: {_named(board, best)}, {top:.1f} %. "
-        f"The runner-up, {_named(board, second)}, is {ahead:.2f} behind "
+        f"Best of {len(entries)} {'settings' if several else 'runs'} in {_here(board.folder)}: "
+        f"{_named(board, best)}, {top:.1f} %"
+    )
+    if board.picked:
+        expected, least, most = (100 * value for value in board.picked)
+        words += f"; {expected:.1f} % (95 % interval {least:.1f} to {most:.1f}) corrected for the choice"
+    words += (
+        f". The runner-up, {_named(board, second)}, is {ahead:.2f} behind "
         f"(95 % interval {low:.2f} to {high:.2f})"
     )
     tied = sum(entry.tied for entry in entries[1:])
@@ -237,10 +215,17 @@ def _count(number: int) -> str:
     return f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number:,}"
 
 
+def resolution(size: int | str) -> str:
+    """As rows say it: a side of squares, or how images keep their shapes."""
+    if isinstance(size, int):
+        return f"images {size}×{size}"
+    return "images in their own sizes" if size == "native" else f"images resized to a {size}"
+
+
 def _notes(board: Board) -> list[str]:
     drawn = "references, each with all its items (references recur)" if board.recurring else "items"
     notes = [
-        f"{board.data['description']}; images {board.data['size']}×{board.data['size']}. "
+        f"{board.data['description']}; {resolution(board.data['size'])}. "
         f"Intervals: 95 %, paired bootstrap over {drawn}. "
         "A new group begins where a method is significantly worse than the first of the group above. “Behind "
         f"the best” is the interval of the difference to the first row;{TIED} marks methods that do not "
@@ -250,9 +235,17 @@ def _notes(board: Board) -> list[str]:
         notes = [
             best,
             "",
-            "The best of many runs is an optimistic number: score its checkpoint on others.",
+            "The best of many runs is an optimistic number; the corrected one is what others would give.",
             "",
             *notes,
+        ]
+    if board.ceiling:
+        _, lower, upper = (100 * value for value in board.ceiling.value)
+        notes += [
+            "",
+            "The estimated ceiling is the best mean that any distance can have, see the documentation of "
+            f"evaluation; few votes per item leave open {lower:.1f} to {upper:.1f}. The raw one takes the "
+            "votes for the truth and is too high.",
         ]
     if published.rows(board.data):
         notes += ["", "Published rows are from Zhang et al. 2018, Table 5; they were not measured here."]

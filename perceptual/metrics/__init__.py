@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from perceptual.metrics.ceiling import Ceiling, ceiling, jnd_ceiling
 from perceptual.metrics.jnd import JNDAveragePrecision, jnd_average_precision
 from perceptual.metrics.opinion import OpinionCorrelation, OpinionCorrelations, opinion_correlations
 from perceptual.metrics.per_subset import PerSubset
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from perceptual.metrics.diversity import PerceptualDiversity
 
 __all__ = [
+    "Ceiling",
     "JNDAveragePrecision",
     "MajorityAccuracy",
     "OpinionCorrelation",
@@ -30,9 +32,11 @@ __all__ = [
     "PerceptualDistance",
     "PerceptualDiversity",
     "TwoAFCScore",
+    "ceiling",
     "ceiling_score",
     "human_score",
     "jnd_average_precision",
+    "jnd_ceiling",
     "majority_accuracy",
     "opinion_correlations",
     "two_afc_agreement",

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from perceptual.metrics.votes import counted
+
 
 def two_afc_agreement(d0: Tensor, d1: Tensor, judgment: Tensor) -> Tensor:
     """Agreement of a distance with people on each item: (d0<d1)(1−j) + (d1<d0)j + ½[d0=d1].
@@ -54,7 +56,10 @@ def human_score(judgment: Tensor) -> Tensor:
 
 
 def ceiling_score(judgment: Tensor) -> Tensor:
-    """The best 2AFC score any deterministic distance can have, mean of max(j, 1−j) (scalar)."""
+    """The raw ceiling, mean of max(j, 1−j) (scalar): the best 2AFC score of a distance on these very votes.
+
+    Few votes inflate it; `perceptual.metrics.ceiling` estimates what a distance can reach with other people.
+    """
     j = judgment.double()
     return torch.maximum(j, 1 - j).mean()
 
@@ -73,14 +78,7 @@ def two_people_agreement(judgment: Tensor, votes: Tensor) -> Tensor:
         ValueError: judgment · votes is not a whole number of people for some item.
     """
     asked = votes >= 2
-    n = votes[asked].double()
-    share = judgment[asked].double() * n
-    k = share.round()
-    # files print the judgment with a few decimals
-    if (fractional := int(((share - k).abs() > 0.05).sum())) > 0:
-        raise ValueError(
-            f"judgment · votes must be whole numbers of people, but {fractional} item(s) are not"
-        )
+    k, n = counted(judgment[asked], votes[asked])
     return ((k * (k - 1) + (n - k) * (n - k - 1)) / (n * (n - 1))).mean()
 
 

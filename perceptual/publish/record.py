@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from perceptual.config import build
+from perceptual.config import build_data
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation.board import make
@@ -45,7 +45,7 @@ def measure(ckpt: Path, results: Path) -> None:
     described = read_checkpoint(ckpt).get("datamodule_hyper_parameters")
     if not described:
         raise ValueError(f"{str(ckpt)!r} does not say which data it was trained on")
-    data = build(described)
+    data = build_data(described, str(ckpt))
     data.setup("validate")
     if not _methods(evaluation.place_of(data, results), ckpt):
         evaluation.evaluate([str(ckpt)], data, results)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,9 @@ PREFIX = "distance.backbone."
 OBTAINABLE = ("file:", "package:", "hub:")  # sources that give the same weights again
 # where a checkpoint holds weights: the second where the first is an average of them
 STATES = {"state_dict", "current_model_state"}
+SHA256 = "weights_sha256"  # of each of these states that the file holds
+# what every checkpoint holds, beside its optimisers and loops, which Lightning reads
+FIELDS = {"backbone": dict, "hyper_parameters": dict, "state_dict": dict, "epoch": int, "global_step": int}
 # words of version 0.1.0 for what is a list of changes now
 OLD_AUGMENTATIONS = {
     "none": [],
@@ -35,7 +37,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: the file is not a checkpoint of a PerceptualRanker.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"checkpoint {str(path)!r} does not exist")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -43,8 +45,49 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{str(path)!r} cannot be read as a checkpoint of training") from error
     if not isinstance(checkpoint, dict) or "backbone" not in checkpoint:
         raise ValueError(f"{str(path)!r} is not a checkpoint of a PerceptualRanker: it names no backbone")
+    if wrong := _wrong(checkpoint):
+        raise ValueError(f"{str(path)!r} is not a checkpoint of a PerceptualRanker: {wrong}")
+    check_intact(checkpoint, repr(str(path)))
     migrate(checkpoint)
     return checkpoint
+
+
+def check_intact(checkpoint: Mapping[str, Any], what: str = "the checkpoint") -> None:
+    """Refuse weights that are not those that were saved; version 0.1 did not record which they were.
+
+    Raises:
+        ValueError: naming the file and the weights.
+    """
+    for key, sha256 in checkpoint.get(SHA256, {}).items():
+        if key not in checkpoint or weight_files.fingerprint(checkpoint[key]) != sha256:
+            raise ValueError(f"{what} was damaged or changed: the SHA-256 of its {key} is another")
+
+
+def _wrong(checkpoint: Mapping[str, Any]) -> str | None:
+    """What in a checkpoint is missing or of another type."""
+    for key, kind in FIELDS.items():
+        if not isinstance(checkpoint.get(key), kind):
+            return f"{key} is {type(checkpoint.get(key)).__name__}, not {kind.__name__}"
+    for key in ("datamodule_hyper_parameters", SHA256):
+        if not isinstance(checkpoint.get(key, {}), dict | None):
+            return f"{key} is {type(checkpoint[key]).__name__}, not dict"
+    saved = checkpoint["backbone"]
+    for key, kind in {
+        "name": str,
+        "source": str,
+        "saved": bool,
+        **({} if saved.get("saved") else {"sha256": str}),
+    }.items():
+        if not isinstance(saved.get(key), kind):
+            return f"backbone.{key} is {type(saved.get(key)).__name__}, not {kind.__name__}"
+    if not isinstance(checkpoint["hyper_parameters"].get("backbone"), dict | str):
+        return "hyper_parameters.backbone does not describe one"
+    for key in STATES & checkpoint.keys():
+        if not isinstance(checkpoint[key], dict) or not all(
+            isinstance(v, Tensor) for v in checkpoint[key].values()
+        ):
+            return f"{key} does not map names to tensors"
+    return None
 
 
 def migrate(checkpoint: dict[str, Any]) -> None:
@@ -83,6 +126,9 @@ def leave_out_backbone(checkpoint: dict[str, Any], backbone: Backbone, built_on:
         # its weights are in the checkpoint: loading must not ask the hub for others first
         spec = {**checkpoint["hyper_parameters"]["backbone"], "weights": None}
         checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "backbone": spec}
+    checkpoint[SHA256] = {
+        key: weight_files.fingerprint(checkpoint[key]) for key in STATES & checkpoint.keys()
+    }
 
 
 def put_back_backbone(checkpoint: dict[str, Any], backbone: Backbone) -> None:

@@ -9,12 +9,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from perceptual.data.images import read_batch
 from perceptual.data.items.augmentation import replace_half
 from perceptual.data.items.distinct import DistinctPairs
+from perceptual.data.shuffle import PIXELS
 from perceptual.distance.level import unit_normalize
 from perceptual.distance.lpips import LPIPS
 
@@ -89,7 +91,7 @@ def mean_differences(
     """
     held = OrderedDict() if held is None else held
     device = lpips.backbone.mean.device
-    for chunk in pairs.pairs[start:stop].split(CHUNK):
+    for chunk in _chunks(pairs, start, stop):
         images, place = chunk.unique(return_inverse=True)
         new = torch.tensor([i for i in images.tolist() if i not in held], dtype=torch.long)
         if len(new):
@@ -108,9 +110,23 @@ def mean_differences(
         _drop_oldest(held, images.tolist())
 
 
+def _chunks(pairs: DistinctPairs, start: int, stop: int | None) -> Iterator[Tensor]:
+    """Pairs (n, 2) to compare at once: `CHUNK`, or fewer where images keep their sizes, all of one size."""
+    rows = pairs.pairs[start:stop]
+    if pairs.sizes is None:
+        yield from rows.split(CHUNK)
+        return
+    sizes = pairs.sizes[start:stop]
+    ends = np.append(np.flatnonzero((sizes[1:] != sizes[:-1]).any(1)) + 1, len(rows))
+    for first, last in zip(np.append(0, ends[:-1]).tolist(), ends.tolist(), strict=True):
+        if last > first:
+            count = max(1, min(CHUNK, PIXELS // (2 * int(sizes[first].prod()))))
+            yield from rows[first:last].split(count)
+
+
 def _drop_oldest(held: "OrderedDict[int, list[Tensor]]", used: Sequence[int]) -> None:
     for i in used:
         held.move_to_end(i)
-    size = sum(m.nbytes for m in held[used[0]])
-    while len(held) * size > FEATURE_BUDGET:
-        held.popitem(last=False)
+    size = sum(m.nbytes for maps in held.values() for m in maps)
+    while size > FEATURE_BUDGET:
+        size -= sum(m.nbytes for m in held.popitem(last=False)[1])

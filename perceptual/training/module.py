@@ -250,6 +250,7 @@ class PerceptualRanker(pl.LightningModule):
         Raises:
             ValueError: naming what differs.
         """
+        checkpoints.check_intact(checkpoint)
         checkpoints.migrate(checkpoint)
         checkpoints.put_back_backbone(checkpoint, self.distance.backbone)
         checkpoints.check_fits(checkpoint, self.hparams, self.state_dict())

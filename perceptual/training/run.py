@@ -19,6 +19,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import Tensor, distributed
 
 from perceptual.data import TwoAFCDataModule
+from perceptual.data.images import read_crops
+from perceptual.data.native import NativeFiles, NativeImages
 from perceptual.features import custom
 from perceptual.training.checkpoints import read_checkpoint
 
@@ -26,6 +28,7 @@ from perceptual.training.checkpoints import read_checkpoint
 SECONDS_TO_SPEAK = 5
 RESUMED = "PERCEPTUAL_RESUMED"  # tells the processes of a run what ckpt=last is
 IMAGES = 512  # that weights=kmeans is made of
+SQUARE = 64  # pixels of squares of larger images
 
 
 def import_networks(cfg: DictConfig) -> None:
@@ -40,11 +43,18 @@ def import_networks(cfg: DictConfig) -> None:
 
 
 def training_images(data: TwoAFCDataModule) -> Tensor:
-    """References of training triplets, at most `IMAGES` and evenly spread, float (N, 3, H, W) in [0, 1]."""
+    """References of training triplets, at most `IMAGES` and evenly spread, float (N, 3, H, W) in [0, 1].
+
+    Of references in their own sizes, squares from random places that are as large as all of them are.
+    """
     assert data.train_set is not None
     references = np.unique(data.train_set.table.ref)
     chosen = references[:: -(-len(references) // IMAGES)]
-    pixels: Tensor = data.train_set.images[torch.from_numpy(chosen)]
+    images, index = data.train_set.images, torch.from_numpy(chosen)
+    if isinstance(images, (NativeImages, NativeFiles)):
+        places = torch.from_numpy(np.random.default_rng(0).integers(2**31, size=(len(chosen), 2)))
+        return read_crops(images, index, places, min(SQUARE, int(images.sizes[chosen].min())))
+    pixels: Tensor = images[index]
     return pixels.float() / 255
 
 

@@ -94,7 +94,7 @@ def test_where_images_recur_each_goes_through_the_backbone_once(manifest, tmp_pa
     if kind == "opinion":
         # each pair one way round: d(a, b) = d(b, a) are ties, which rounding may break and so move a rank
         rows = [f"grain/{a}.png,grain/{b}.png,{a * b % 5}" for b in range(7) for a in range(b)]
-        (tmp_path / "dmos.csv").write_text("\n".join(["ref,dist,score", *rows]) + "\n")
+        (tmp_path / "dmos.csv").write_text("\n".join(["ref,dist,dmos", *rows]) + "\n")
         data = OpinionDataModule(str(tmp_path / "dmos.csv"), size=32)
         data.setup("validate")
     lpips, passes = LPIPS("squeezenet1_1", None), []
@@ -292,9 +292,7 @@ def test_people_are_shown_beside_methods(manifest):
     board = make(place)
     assert board.recurring
     judgment = place.items().arrays["judgment"]
-    assert board.references["best possible distance"][-1] == pytest.approx(
-        np.maximum(judgment, 1 - judgment).mean()
-    )
+    assert board.references["ceiling, raw"][-1] == pytest.approx(np.maximum(judgment, 1 - judgment).mean())
     assert "references recur" in markdown(board)
 
 
@@ -302,7 +300,7 @@ def test_people_are_shown_beside_methods(manifest):
 def opinions(tmp_path):
     """Three references, each blurred ever more; the score is how much, on another scale."""
     rng = np.random.default_rng(0)
-    lines = ["ref,dist,score,subset"]
+    lines = ["ref,dist,dmos,subset"]
     for number in range(3):
         noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
         for strength in range(8):
@@ -342,5 +340,5 @@ def test_opinion_scores_are_correlated_by_the_same_command(opinions, monkeypatch
 def test_a_manifest_of_opinions_needs_finite_scores(opinions):
     opinions.write_text(opinions.read_text().replace(",210,", ",inf,"))
     data = OpinionDataModule(str(opinions))
-    with pytest.raises(ValueError, match=r"score must be a number that is finite; 3 of 24 are not"):
+    with pytest.raises(ValueError, match=r"dmos must be a number that is finite; 3 of 24 are not"):
         data.setup()

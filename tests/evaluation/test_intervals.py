@@ -139,3 +139,40 @@ def test_resampled_correlations_are_those_of_repeated_images():
             expected = spearmanr(distance[method][first], score[first]).statistic
             assert result.draws[draw, method, 0] == pytest.approx(expected, abs=1e-12)
     assert bootstrap_correlation(np.ones((1, 40)), score, subset, cluster, draws=1).score[0, -1] == 0
+
+
+def correlated(rng, simulations, items):
+    """Normal distances and opinions with Pearson's ρ = .8, hence a known Spearman correlation."""
+    distance = rng.normal(size=(simulations, items))
+    score = 0.8 * distance + 0.6 * rng.normal(size=(simulations, items))
+    return distance, score, 6 / np.pi * np.arcsin(0.8 / 2)
+
+
+@pytest.mark.slow
+def test_coverage_of_the_interval_of_a_correlation():
+    rng = np.random.default_rng(10)
+    distance, score, truth = correlated(rng, SIMULATIONS, 300)
+    one, each = np.zeros(300, int), np.arange(300)
+    covers = []
+    for i in range(SIMULATIONS):
+        found = bootstrap_correlation(distance[i : i + 1], score[i], one, each, draws=400, seed=i)
+        covers.append(found.low[0, -1] <= truth <= found.high[0, -1])
+    assert 0.93 <= np.mean(covers) <= 0.97
+
+
+@pytest.mark.slow
+def test_coverage_of_the_interval_of_average_precision():
+    rng = np.random.default_rng(11)
+
+    def pairs(count):
+        p = rng.beta(1, 2, count)
+        return -p + rng.normal(0, 0.25, count), rng.binomial(3, p) / 3
+
+    distance, same = pairs(400_000)
+    truth = jnd_average_precision(torch.from_numpy(distance), torch.from_numpy(same)).item()
+    one, each, covers = np.zeros(1000, int), np.arange(1000), []
+    for i in range(SIMULATIONS):
+        distance, same = pairs(1000)
+        found = bootstrap_precision(distance[None], same, one, each, draws=300, seed=i)
+        covers.append(found.low[0, -1] <= truth <= found.high[0, -1])
+    assert 0.93 <= np.mean(covers) <= 0.97

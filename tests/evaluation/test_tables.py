@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from perceptual.evaluation.tables import table
+from perceptual.evaluation.score_table import table
 
 SUBSETS = ["traditional", "cnn", "superres", "deblur", "color", "frameinterp", "mean", "micro"]
 NAMES = [

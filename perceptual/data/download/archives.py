@@ -8,6 +8,9 @@ from pathlib import Path, PurePosixPath
 from rich.console import Console
 from rich.progress import open as open_with_progress
 
+RATIO = 50  # images do not compress: an archive that holds so many times its size is meant to fill the disk
+MARGIN = 2**20  # bytes that any archive may hold
+
 
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack the files of a `.tar.gz` into a new folder; modes, owners and times are ignored.
@@ -30,8 +33,17 @@ def unpack(archive: Path, folder: Path) -> None:
             ) as file,
             tarfile.open(fileobj=file, mode="r:gz") as tar,
         ):
+            limit, total = MARGIN + RATIO * archive.stat().st_size, 0
             for member in tar:
+                total += member.size
+                if total > limit:
+                    raise ValueError(
+                        f"{archive} is not to be trusted: it holds more than {RATIO} times its size; remove it"
+                    )
                 _write(tar, member, archive, folder)
+            assert tar.fileobj is not None
+            while tar.fileobj.read(2**20):  # gzip's checksum comes last
+                pass
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk, not of gzip
@@ -42,8 +54,8 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path, folder:
     path = PurePosixPath(member.name)
     # a backslash or a colon is a separator or a drive elsewhere
     outside = path.is_absolute() or ".." in path.parts or any(mark in member.name for mark in "\\:\0")
-    if outside or not (member.isreg() or member.isdir()):
-        what = "leads out of the folder" if outside else "is neither a file nor a folder"
+    if outside or not (member.isreg() or member.isdir()) or member.issparse():
+        what = "leads out of the folder" if outside else "is neither a plain file nor a folder"
         raise ValueError(f"{archive} is not to be trusted: {member.name!r} {what}; remove it")
     target = folder / path
     if member.isdir():

@@ -6,19 +6,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from perceptual.data.images import Images, read_batch
+from perceptual.data.images import Images, read_batch, sizes_of
 from perceptual.data.items.distance import Distance
 from perceptual.data.items.opinions import OpinionDataset
 from perceptual.data.items.pairs import PairDataset
 from perceptual.data.items.triplets import TripletDataset
+from perceptual.data.loading import Batches
+from perceptual.data.native import NativeFiles, NativeImages
 
 
 class ImagePair(NamedTuple):
     """N pairs of images."""
 
-    p0: Tensor  # (N, 3, S, S) float32, RGB in [0, 1]
+    p0: Tensor  # (N, 3, H, W) float32, RGB in [0, 1]
     p1: Tensor  # the same
 
     def distances(self, distance: Distance) -> tuple[Tensor]:
@@ -41,14 +43,19 @@ class DistinctPairs(Dataset[ImagePair]):
 
     Attributes:
         pairs: (P, 2) int64, indices into `images`.
+        sizes: (P, 2) height and width of the images of each pair, where they keep theirs; else None.
         which: (K, N) int64, the rows of `pairs` that each item compares: two for triplets, else one.
     """
+
+    images_per_item = 2
 
     def __init__(self, judged: TripletDataset | PairDataset | OpinionDataset) -> None:
         first, *others = judged.table.items()
         compared = np.stack([np.tile(first, len(others)), np.concatenate(others)], axis=1)
         pairs, which = np.unique(compared, axis=0, return_inverse=True)
         self.images: Images = judged.images
+        native = isinstance(judged.images, (NativeImages, NativeFiles))
+        self.sizes = sizes_of(judged.images)[pairs[:, 0]] if native else None
         self.pairs = torch.from_numpy(pairs)
         self.which = which.reshape(len(others), -1)
 
@@ -64,9 +71,9 @@ class DistinctPairs(Dataset[ImagePair]):
         first, second = self.pairs[torch.as_tensor(indices)].T
         return ImagePair(read_batch(self.images, first), read_batch(self.images, second))
 
-    def loader(self, batch_size: int) -> DataLoader[ImagePair]:
-        """Batches of pairs, in order."""
-        return DataLoader(self, batch_size, collate_fn=lambda batch: batch)
+    def loader(self, batch_size: int) -> Batches[ImagePair]:
+        """Batches of pairs, in order; those of images in their own sizes by size, see `EpochBatches`."""
+        return Batches(self, batch_size, shared=False, ahead=isinstance(self.images, NativeFiles))
 
     def to_items(self, distance: np.ndarray) -> list[np.ndarray]:
         """(d0, d1) of triplets, else (distance,), (N,) each in the items' order, from that of each pair."""

@@ -1,11 +1,12 @@
 """Opinions: distorted images, each rated against its reference; their batches, table and dataset.
 
-A rating is a difference mean opinion score (DMOS): larger = worse.
+A rating is kept as a difference mean opinion score (DMOS), larger = worse; a mean opinion score (MOS), where
+larger is better, is kept as its negative.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -16,11 +17,14 @@ from perceptual.data.images import Images, read_batch
 from perceptual.data.items.distance import Distance
 from perceptual.data.items.table import Table
 
+Larger = Literal["better", "worse"]
+LARGER_IS: tuple[Larger, ...] = get_args(Larger)
+
 
 class OpinionBatch(NamedTuple):
     """N distorted images with their references, and how people rated them."""
 
-    p0: Tensor  # (N, 3, S, S) float32, RGB in [0, 1], the references
+    p0: Tensor  # (N, 3, H, W) float32, RGB in [0, 1], the references
     p1: Tensor  # the same, the distorted images
     score: Tensor  # (N,) float32, larger = worse, on the scale of the study
     subset: Tensor  # (N,) int64, index into the datamodule's `subsets`
@@ -45,7 +49,7 @@ class OpinionTable(Table):
 
     ref: np.ndarray
     dist: np.ndarray
-    score: np.ndarray  # (N,) float32, difference mean opinion score: larger = worse
+    score: np.ndarray  # (N,) float32, larger = worse: DMOS, or −MOS
 
 
 class OpinionDataset(Dataset[OpinionBatch]):
@@ -53,15 +57,20 @@ class OpinionDataset(Dataset[OpinionBatch]):
 
     Args:
         table: the rated images. Files are checked and decoded here, once for each distinct image.
-        size: side S of the square that images are resized to (PIL bilinear, antialiased).
+        size: side S of the square that images are resized to (PIL bilinear, antialiased); None: they keep
+            their sizes, and a batch holds images of one size.
+        shorter_side: without `size`, pixels to resize the shorter side of each image to.
 
     Raises:
         ValueError: images cannot be used.
     """
 
-    def __init__(self, table: OpinionTable, size: int) -> None:
-        self.table = table.open(size)
+    images_per_item = 2
+
+    def __init__(self, table: OpinionTable, size: int | None, shorter_side: int | None = None) -> None:
+        self.table = table.open(size, shorter_side)
         self.images: Images = self.table.images  # type: ignore[assignment]
+        self.sizes = self.table.sizes()
         self._items = torch.from_numpy(table.items())
         self._score = torch.from_numpy(table.score)
         self._subset = torch.from_numpy(table.subset)

@@ -17,7 +17,7 @@ from perceptual.data.items.table import Table
 class PairBatch(NamedTuple):
     """N pairs and whether people saw a difference."""
 
-    p0: Tensor  # (N, 3, S, S) float32, RGB in [0, 1]
+    p0: Tensor  # (N, 3, H, W) float32, RGB in [0, 1]
     p1: Tensor  # the same
     same: Tensor  # (N,) float32, fraction of people who said "same"
     subset: Tensor  # (N,) int64, index into the datamodule's `subsets`
@@ -50,15 +50,20 @@ class PairDataset(Dataset[PairBatch]):
 
     Args:
         table: the pairs. Files are checked and decoded here, once for each distinct image.
-        size: side S of the square that images are resized to (PIL bilinear, antialiased).
+        size: side S of the square that images are resized to (PIL bilinear, antialiased); None: they keep
+            their sizes, and a batch holds images of one size.
+        shorter_side: without `size`, pixels to resize the shorter side of each image to.
 
     Raises:
         ValueError: images cannot be used.
     """
 
-    def __init__(self, table: PairTable, size: int = 64) -> None:
-        self.table = table.open(size)
+    images_per_item = 2
+
+    def __init__(self, table: PairTable, size: int | None = 64, shorter_side: int | None = None) -> None:
+        self.table = table.open(size, shorter_side)
         self.images: Images = self.table.images  # type: ignore[assignment]
+        self.sizes = self.table.sizes()
         self._items = torch.from_numpy(table.items())
         self._same = torch.from_numpy(table.same)
         self._subset = torch.from_numpy(table.subset)

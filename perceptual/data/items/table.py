@@ -8,7 +8,8 @@ from typing import ClassVar, Literal, TypeVar, get_args
 
 import numpy as np
 
-from perceptual.data.images import Images, image_digests, open_images
+from perceptual.data.images import Images, image_digests, open_images, sizes_of
+from perceptual.data.native import NativeFiles, NativeImages, check_alike, resolution
 
 AnyTable = TypeVar("AnyTable", bound="Table")
 Split = Literal["train", "val", "test"]
@@ -42,16 +43,57 @@ class Table:
         """Indices of the images, (roles, N) int64."""
         return np.stack([getattr(self, role) for role in self.roles])
 
-    def open(self: AnyTable, size: int) -> AnyTable:
-        """The same table with its images checked, at size × size; raises what `open_images` does."""
-        if isinstance(self.images, list):
-            return replace(self, images=open_images(self.images, size))
-        if self.images.shape[-1] != size:
+    def open(self: AnyTable, size: int | None, shorter_side: int | None = None) -> AnyTable:
+        """The same table with its images checked, at size × size, or in their own sizes.
+
+        Args:
+            size: side of the square that images are resized to; None: they keep their sizes.
+            shorter_side: without `size`, pixels to resize the shorter side of each to.
+
+        Raises:
+            ValueError: what `open_images` raises; images of an item differ in size; or they are open at
+                another size.
+        """
+        images = self.images
+        if isinstance(images, list):
+            opened = open_images(images, size, shorter_side)
+            if isinstance(opened, (NativeImages, NativeFiles)):
+                check_alike(self.roles, self.items(), opened.sizes, images)
+            return replace(self, images=opened)
+        asked = resolution(shorter_side) if size is None else size
+        if at(images) != asked:
             raise ValueError(
-                f"size={size}, but the images are already open at {self.images.shape[-1]} "
-                "(a store has the size it was packed at)"
+                f"size={'null' if size is None else size}"
+                + (f" shorter_side={shorter_side}" if shorter_side else "")
+                + f", but the images are already open at {at(images)} (a store has the size it was packed at)"
             )
         return self
+
+    def sizes(self, crop: int | None = None) -> np.ndarray | None:
+        """Height and width of the images of each item, (N, 2), where they keep their sizes; else None.
+
+        Args:
+            crop: side of squares that are cropped from them, which have one size then.
+
+        Raises:
+            ValueError: images of an item differ in size, or some are smaller than `crop`.
+        """
+        if isinstance(self.images, list):
+            raise RuntimeError("call open() before sizes()")
+        if crop is not None:
+            small = (sizes_of(self.images) < crop).any(axis=1)
+            small = small & np.isin(np.arange(self.images.shape[0]), self.items())
+            if small.any():
+                height, width = sizes_of(self.images)[small.argmax()]
+                raise ValueError(
+                    f"crop={crop} needs images of at least {crop}×{crop} pixels; {small.sum():,} are "
+                    f"smaller, the first is {width}×{height}"
+                )
+            return None
+        if not isinstance(self.images, (NativeImages, NativeFiles)):
+            return None
+        check_alike(self.roles, self.items(), self.images.sizes, [])
+        return self.images.sizes[getattr(self, self.roles[0])]
 
     def take(self: AnyTable, rows: np.ndarray) -> AnyTable:
         """The items that a mask (N,) or indices choose, over the same images."""
@@ -81,17 +123,25 @@ class Table:
     def fingerprint(self) -> str:
         """SHA-256, in hex, of what a score on this table depends on; its images must be open.
 
-        That is the size, the names of the subsets, and, in the order of the items, the SHA-256 of each
-        image's resized uint8 pixels, the answers, the subsets and the votes. The files' places and formats do
-        not matter: a folder, a manifest and a store with the same items have the same fingerprint.
+        That is the size (of each image, where they keep theirs), the names of the subsets, and, in the order
+        of the items, the SHA-256 of each image's pixels, the answers, the subsets and the votes.
+        The files' places and formats do not matter: a folder, a manifest and a store with the same items have
+        the same fingerprint.
         """
         if isinstance(self.images, list):
             raise RuntimeError("call open() before fingerprint()")
         header = [self.roles, self.answer, list(self.images.shape[1:]), len(self), self.subsets]
         found = sha256(json.dumps(header).encode())
+        if isinstance(self.images, (NativeImages, NativeFiles)):  # a digest of pixels does not tell the shape
+            found.update(self.images.sizes[self.items()].astype("<i8").tobytes())
         for role in self.roles:
             found.update(image_digests(self.images, getattr(self, role)).tobytes())
         found.update(getattr(self, self.answer).astype("<f4").tobytes())
         found.update(self.subset.astype("<i8").tobytes())
         found.update(b"" if self.votes is None else self.votes.astype("<f4").tobytes())
         return found.hexdigest()
+
+
+def at(images: Images) -> int | str:
+    """The side of images that are squares of one size; "native" or "shorter side 384" of others."""
+    return images.resolution if isinstance(images, (NativeImages, NativeFiles)) else int(images.shape[-1])

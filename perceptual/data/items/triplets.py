@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from perceptual.data.images import Images, read_batch
+from perceptual.data.images import Images, read_batch, read_crops
 from perceptual.data.items.augmentation import crop, light, mirror, replace_half
 from perceptual.data.items.distance import Distance
 from perceptual.data.items.table import Table
@@ -20,7 +20,7 @@ Batch = TypeVar("Batch", "TripletBatch", "SharedTripletBatch")
 class TripletBatch(NamedTuple):
     """N triplets and their judgments."""
 
-    ref: Tensor  # (N, 3, S, S) float32, RGB in [0, 1]
+    ref: Tensor  # (N, 3, H, W) float32, RGB in [0, 1]
     p0: Tensor  # the same
     p1: Tensor  # the same
     judgment: Tensor  # (N,) float32, fraction of people who preferred p1
@@ -142,21 +142,38 @@ class TripletDataset(Dataset[TripletBatch]):
 
     Args:
         table: the triplets. Files are checked and decoded here, once for each distinct image.
-        size: side S of the square that images are resized to (PIL bilinear, antialiased).
+        size: side S of the square that images are resized to (PIL bilinear, antialiased); None: they keep
+            their sizes, and a batch holds images of one size.
         weight_by_votes: weight each triplet by its votes over the table's mean votes, instead of 1.
+        shorter_side: without `size`, pixels to resize the shorter side of each image to.
+        crop: side of squares cropped at random, at the same place of all images of a triplet. Their places
+            come with the indices, see `EpochBatches`.
+
+    Attributes:
+        sizes: (N, 2) height and width of the images of each triplet; None if all batches have one size.
 
     Raises:
         ValueError: images cannot be used, or `weight_by_votes` and the table has no votes.
     """
 
-    def __init__(self, table: TripletTable, size: int = 64, weight_by_votes: bool = False) -> None:
+    images_per_item = 3
+
+    def __init__(
+        self,
+        table: TripletTable,
+        size: int | None = 64,
+        weight_by_votes: bool = False,
+        shorter_side: int | None = None,
+        crop: int | None = None,
+    ) -> None:
         weight = np.ones(len(table), np.float32)
         if weight_by_votes:
             if table.votes is None:
                 raise ValueError("weight_by_votes=True needs votes, but these triplets have none")
             weight = table.votes / table.votes.mean()
-        self.table = table.open(size)
+        self.table = table.open(size, shorter_side)
         self.images: Images = self.table.images  # type: ignore[assignment]
+        self.sizes, self.crop = self.table.sizes(crop), crop
         self.items = torch.from_numpy(table.items())
         self._judgment = torch.from_numpy(table.judgment)
         self._weight = torch.from_numpy(weight)
@@ -170,9 +187,15 @@ class TripletDataset(Dataset[TripletBatch]):
         return TripletBatch(*(column[0] for column in self.__getitems__([index])))
 
     def __getitems__(self, indices: Sequence[int]) -> TripletBatch:
-        """A batch of triplets, in the order of the indices."""
+        """A batch of triplets, in the order of the indices (n,), or of (n, 3) with places to crop at."""
         rows = torch.as_tensor(indices)
-        ref, p0, p1 = read_batch(self.images, self.items[:, rows].flatten()).chunk(3)
+        if rows.ndim == 2 and self.crop is not None:
+            places = rows[:, 1:].repeat(3, 1)
+            images = read_crops(self.images, self.items[:, rows[:, 0]].flatten(), places, self.crop)
+            rows = rows[:, 0]
+        else:
+            images = read_batch(self.images, self.items[:, rows].flatten())
+        ref, p0, p1 = images.chunk(3)
         return TripletBatch(ref, p0, p1, *self.judged(rows))
 
     def judged(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,7 +203,9 @@ class TripletDataset(Dataset[TripletBatch]):
         return self._judgment[rows], self._weight[rows], self._subset[rows]
 
     def recurs(self, batch_size: int) -> bool:
-        """Whether a batch would hold each of its images at least twice, on average."""
+        """Whether a batch would hold each of its images at least twice, on average, and all of one size."""
+        if self.sizes is not None or self.crop is not None:
+            return False
         distinct = len(self.items.unique())
         return 2 * distinct <= len(self.items) * min(batch_size, len(self))
 
@@ -194,7 +219,8 @@ class SharedTriplets(Dataset[SharedTripletBatch]):
 
     def __init__(self, triplets: TripletDataset) -> None:
         self.triplets = triplets
-        self.images = triplets.images
+        self.images, self.sizes = triplets.images, triplets.sizes
+        self.images_per_item = triplets.images_per_item
 
     def __len__(self) -> int:
         return len(self.triplets)

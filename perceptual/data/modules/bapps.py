@@ -31,14 +31,16 @@ class BAPPSDataModule(TwoAFCDataModule):
         root: str,
         train_subsets: Sequence[str] = BAPPS_TRAIN,
         val_subsets: Sequence[str] = BAPPS_VAL,
-        size: int = 64,
+        size: int | None = 64,
         batch_size: int = 50,
         num_workers: int | None = None,
         weight_by_votes: bool = False,
         seed: int = 0,
         jnd: str | None = None,
+        shorter_side: int | None = None,
+        crop: int | None = None,
     ) -> None:
-        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd)
+        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd, shorter_side, crop)
         subset_names(train_subsets)
         subset_names(val_subsets)
         self.root = place(root)

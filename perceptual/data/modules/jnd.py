@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytorch_lightning as pl
 
 from perceptual.data.items.pairs import PairBatch, PairDataset, PairTable
-from perceptual.data.loading import Batches, at_least, loader
+from perceptual.data.loading import Batches, at_least, check_resolution, loader
 from perceptual.data.places import place
 from perceptual.data.readers.csv_files import read_pair_manifest
 from perceptual.data.readers.folders import find_subsets, read_pair_folder, subset_names
@@ -22,10 +22,11 @@ class JNDDataModule(pl.LightningDataModule):
             `read_pair_manifest`; or a store packed from one of them.
         subsets: paths of those to score, such as "val/cnn", each separately, named by the last part of its
             path; None: all.
-        size: side S of the square patches.
+        size: side S of the square patches; None: images keep their sizes.
         batch_size: pairs per batch.
         num_workers: processes that read images; None: 0 where the images are in memory or in a store, else up
             to 4.
+        shorter_side: without `size`, pixels to resize the shorter side of each image to, keeping its shape.
 
     Raises:
         ValueError: an argument is out of range. `setup` raises FileNotFoundError or ValueError for folders
@@ -38,12 +39,13 @@ class JNDDataModule(pl.LightningDataModule):
         self,
         root: str,
         subsets: Sequence[str] | None = None,
-        size: int = 64,
+        size: int | None = 64,
         batch_size: int = 50,
         num_workers: int | None = None,
+        shorter_side: int | None = None,
     ) -> None:
         super().__init__()
-        at_least("size", size, 8)
+        check_resolution(size, shorter_side)
         at_least("batch_size", batch_size, 1)
         at_least("num_workers", 0 if num_workers is None else num_workers, 0)
         if subsets is not None:
@@ -51,6 +53,7 @@ class JNDDataModule(pl.LightningDataModule):
         self.root = place(root)
         self.chosen = None if subsets is None else list(subsets)
         self.size = size
+        self.shorter_side = shorter_side
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.val_set: PairDataset | None = None
@@ -60,7 +63,7 @@ class JNDDataModule(pl.LightningDataModule):
         if self.val_set is None:
             table = self._read()
             self.subsets = table.subsets
-            self.val_set = PairDataset(table, self.size)
+            self.val_set = PairDataset(table, self.size, self.shorter_side)
 
     def val_dataloader(self) -> Batches[PairBatch]:
         """Batches of all subsets, in a fixed order."""

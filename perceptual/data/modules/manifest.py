@@ -1,6 +1,7 @@
 """DataModule of triplets listed in one file: a CSV, a store packed from one, or NIGHTS."""
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -9,9 +10,12 @@ from perceptual.data.items.triplets import TripletTable
 from perceptual.data.loading import at_least
 from perceptual.data.modules.two_afc import TwoAFCDataModule
 from perceptual.data.places import place
+from perceptual.data.readers.answers import ANSWERS
 from perceptual.data.readers.csv_files import read_manifest
 from perceptual.data.readers.nights import read_nights
 from perceptual.data.readers.stores import is_store, read_store
+
+CSV = "csv"
 
 
 class ManifestDataModule(TwoAFCDataModule):
@@ -28,6 +32,8 @@ class ManifestDataModule(TwoAFCDataModule):
             train on, for scoring all of it.
         split_seed: chooses them; separate from `seed`, so that runs with different seeds are scored on the
             same triplets.
+        layout: "csv", which stands for all of these, or the name of a published set, see
+            `perceptual.data.readers.answers`.
 
     The other arguments are those of `TwoAFCDataModule`. `setup` raises FileNotFoundError or ValueError for a
     manifest with errors and for files that cannot be used.
@@ -39,19 +45,25 @@ class ManifestDataModule(TwoAFCDataModule):
         split_by: SplitBy = "image",
         val_fraction: float = 0.3,
         split_seed: int = 0,
-        size: int = 64,
+        size: int | None = 64,
         batch_size: int = 50,
         num_workers: int | None = None,
         weight_by_votes: bool = False,
         seed: int = 0,
         jnd: str | None = None,
+        shorter_side: int | None = None,
+        crop: int | None = None,
+        layout: str = CSV,
     ) -> None:
-        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd)
+        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd, shorter_side, crop)
         if split_by not in SPLIT_BY:
             raise ValueError(f"split_by must be one of {', '.join(SPLIT_BY)}, got {split_by!r}")
         if not 0 < val_fraction <= 1:
             raise ValueError(f"val_fraction must be in (0, 1], got {val_fraction}")
         at_least("split_seed", split_seed, 0)
+        if layout not in (CSV, *ANSWERS):
+            raise ValueError(f"layout must be one of {', '.join((CSV, *ANSWERS))}, got {layout!r}")
+        self.layout = layout
         self.path = place(path)
         self.split_by = split_by
         self.val_fraction = val_fraction
@@ -70,10 +82,12 @@ class ManifestDataModule(TwoAFCDataModule):
         else:
             train, val = SPLIT_BY[self.split_by](table, self.val_fraction, self.split_seed)
         how = self._say(table, len(table) - train.sum() - val.sum())
-        table = table.open(self.size)
+        table = table.open(self.size, self.shorter_side)
         return table.take(train), table.take(val), how
 
     def _table(self) -> TripletTable:
+        if self.layout != CSV:
+            return ANSWERS[self.layout](self.path)
         if is_store(self.path):
             return read_store(TripletTable, self.path)
         return read_nights(self.path) if self.path.is_dir() else read_manifest(self.path)
@@ -104,3 +118,8 @@ class ManifestDataModule(TwoAFCDataModule):
     def how_split(self) -> str:
         """By image, by triplet or by its own column, and how many rows were left out."""
         return self._read[2]
+
+
+def published(root: str, name: str, **others: Any) -> ManifestDataModule:
+    """A published set of choices, such as `data=mucped23 data.root=…`; see `ManifestDataModule`."""
+    return ManifestDataModule(root, layout=name, **others)

@@ -39,15 +39,20 @@ class PhotosDataModule(TwoAFCDataModule):
         self,
         count_train: int = 3000,
         count_val: int = 1000,
-        size: int = 64,
+        size: int | None = 64,
         batch_size: int = 50,
         num_workers: int | None = None,
         weight_by_votes: bool = False,
         seed: int = 0,
         jnd: str | None = None,
+        shorter_side: int | None = None,
+        crop: int | None = None,
         designs: Sequence[str] = NAMES,
     ) -> None:
-        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd)
+        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd, shorter_side, crop)
+        if size is None:
+            raise ValueError("data=photos makes squares: size must be their side, not null")
+        self.side = size
         at_least("count_train", count_train, 1)
         at_least("count_val", count_val, 1)
         if not designs or not set(designs) <= set(NAMES) or len(set(designs)) < len(designs):
@@ -58,11 +63,11 @@ class PhotosDataModule(TwoAFCDataModule):
 
     def read_train(self) -> TripletTable:
         """Triplets of the training photographs."""
-        return _of_each_design(self.designs, packaged(TRAIN_PHOTOS), self.count_train, 0, self.size)
+        return _of_each_design(self.designs, packaged(TRAIN_PHOTOS), self.count_train, 0, self.side)
 
     def read_val(self) -> TripletTable:
         """Triplets of the held-out photographs."""
-        return _of_each_design(self.designs, packaged(VAL_PHOTOS), self.count_val, 1, self.size)
+        return _of_each_design(self.designs, packaged(VAL_PHOTOS), self.count_val, 1, self.side)
 
     def source(self) -> str:
         """Photographs and the simulated observer."""

@@ -13,7 +13,7 @@ from perceptual.data.items.triplets import (
     TripletDataset,
     TripletTable,
 )
-from perceptual.data.loading import Batches, at_least, loader, val_loaders
+from perceptual.data.loading import Batches, at_least, check_resolution, loader, val_loaders
 from perceptual.data.modules.jnd import JNDDataModule
 
 
@@ -27,13 +27,16 @@ class TwoAFCDataModule(pl.LightningDataModule):
     `SharedTripletBatch`es, which hold each image once.
 
     Args:
-        size: side S of the square patches.
+        size: side S of the square patches; None: images keep their sizes, and a batch holds those of one
+            size.
         batch_size: triplets per batch.
         num_workers: processes that read images; None: 0 where the images are in memory or in a store, else up
             to 4.
         weight_by_votes: weight the training loss by the number of votes (mean 1 over the set).
         seed: of the order of the training triplets.
         jnd: JND pairs to score in validation, as the root of `JNDDataModule`; None: no pairs.
+        shorter_side: without `size`, pixels to resize the shorter side of each image to, keeping its shape.
+        crop: side of squares to train on, cropped at random, at the same place of the images of a triplet.
 
     Raises:
         ValueError: an argument is out of range.
@@ -43,15 +46,17 @@ class TwoAFCDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        size: int = 64,
+        size: int | None = 64,
         batch_size: int = 50,
         num_workers: int | None = None,
         weight_by_votes: bool = False,
         seed: int = 0,
         jnd: str | None = None,
+        shorter_side: int | None = None,
+        crop: int | None = None,
     ) -> None:
         super().__init__()
-        at_least("size", size, 8)
+        check_resolution(size, shorter_side, crop)
         at_least("batch_size", batch_size, 1)
         at_least("num_workers", 0 if num_workers is None else num_workers, 0)
         at_least("seed", seed, 0)
@@ -61,6 +66,8 @@ class TwoAFCDataModule(pl.LightningDataModule):
         self.weight_by_votes = weight_by_votes
         self.seed = seed
         self.jnd = jnd
+        self.shorter_side = shorter_side
+        self.crop = crop
         self.jnd_set: PairDataset | None = None
         self.jnd_subsets: list[str] = []
         self.train_set: TripletDataset | None = None
@@ -87,11 +94,15 @@ class TwoAFCDataModule(pl.LightningDataModule):
         if self.val_set is None:
             val = self.read_val()
             self.subsets = [val.subsets[i] for i in np.unique(val.subset)]
-            self.val_set = TripletDataset(val.with_subsets(self.subsets), self.size)
+            self.val_set = TripletDataset(
+                val.with_subsets(self.subsets), self.size, shorter_side=self.shorter_side
+            )
             self._read_jnd()
         if self.train_set is None and stage in (None, "fit"):
             train = self.read_train().with_subsets(self.subsets)
-            self.train_set = TripletDataset(train, self.size, self.weight_by_votes)
+            self.train_set = TripletDataset(
+                train, self.size, self.weight_by_votes, self.shorter_side, self.crop
+            )
 
     def train_dataloader(self) -> Batches[TripletBatch | SharedTripletBatch]:
         """Training batches, in a new order each epoch."""
@@ -130,6 +141,6 @@ class TwoAFCDataModule(pl.LightningDataModule):
 
     def _read_jnd(self) -> None:
         if self.jnd is not None:
-            data = JNDDataModule(self.jnd, size=self.size)
+            data = JNDDataModule(self.jnd, size=self.size, shorter_side=self.shorter_side)
             data.setup("validate")
             self.jnd_set, self.jnd_subsets = data.val_set, data.subsets

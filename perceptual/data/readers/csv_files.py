@@ -1,16 +1,19 @@
 """Triplets, pairs and opinions listed in a CSV file, a manifest: image files and what people answered."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from perceptual.data.items.opinions import OpinionTable
+from perceptual.data.items.opinions import Larger, OpinionTable
 from perceptual.data.items.pairs import PairTable
 from perceptual.data.items.table import SPLITS, AnyTable, Table
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.readers.columns import read_columns, read_header
 
-OPTIONAL = ("votes", "subset", "split", "made")
+OPTIONAL = ("votes", "subset", "split", "made", "algorithm0", "algorithm1")
+# what larger numbers mean, by the column's name; None: not said by it
+LARGER: dict[str, Larger | None] = {"mos": "better", "dmos": "worse", "score": None}
 
 
 def read_manifest(path: str | Path) -> TripletTable:
@@ -33,9 +36,34 @@ def read_pair_manifest(path: str | Path) -> PairTable:
     return _read_table(PairTable, Path(path))
 
 
-def read_opinion_manifest(path: str | Path) -> OpinionTable:
-    """List the opinions of a CSV with `ref`, `dist` and `score`, any number; otherwise as `read_manifest`."""
-    return _read_table(OpinionTable, Path(path), -np.inf, np.inf)
+def read_opinion_manifest(path: str | Path, larger: Larger | None = None) -> OpinionTable:
+    """List the opinions of a CSV with `ref`, `dist` and one of `mos`, `dmos`, `score`, any number.
+
+    Args:
+        path: the CSV, otherwise as in `read_manifest`.
+        larger: whether larger scores are better or worse images. `mos` are better and `dmos` worse by what
+            they are; a column `score` needs it said.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_manifest`; or it is not said what larger scores mean.
+    """
+    path = Path(path)
+    header = read_header(path)
+    answers = [name for name in LARGER if name in header]
+    if len(answers) != 1:
+        found = ", ".join(answers) or "none of them"
+        raise ValueError(f"{path}: needs one column of {', '.join(LARGER)}, and has {found}")
+    (name,) = answers
+    means = LARGER[name] or larger
+    if means is None:
+        raise ValueError(
+            f"{path}: a column score does not say whether larger is better or worse; say "
+            "data.larger=better or data.larger=worse, or call it mos (better) or dmos (worse)"
+        )
+    if larger is not None and larger != means:
+        raise ValueError(f"{path}: larger {name} are {means} by definition, but larger={larger} was given")
+    table = _read_table(OpinionTable, path, -np.inf, np.inf, name)
+    return replace(table, score=-table.score) if means == "better" else table
 
 
 def read_judged_manifest(path: str | Path) -> Table:
@@ -43,11 +71,14 @@ def read_judged_manifest(path: str | Path) -> Table:
     return read_pair_manifest(path) if PairTable.on_disk in read_header(Path(path)) else read_manifest(path)
 
 
-def _read_table(kind: type[AnyTable], path: Path, low: float = 0, high: float = 1) -> AnyTable:
-    columns = read_columns(path, (*kind.roles, kind.on_disk), OPTIONAL)
-    if not any(columns.cells[kind.on_disk]):
-        raise ValueError(f"{path}: the column {kind.on_disk} is empty: these have not been judged yet")
-    answers = columns.numbers(kind.on_disk, low, high)
+def _read_table(
+    kind: type[AnyTable], path: Path, low: float = 0, high: float = 1, answer: str | None = None
+) -> AnyTable:
+    answer = answer or kind.on_disk
+    columns = read_columns(path, (*kind.roles, answer), OPTIONAL)
+    if not any(columns.cells[answer]):
+        raise ValueError(f"{path}: the column {answer} is empty: these have not been judged yet")
+    answers = columns.numbers(answer, low, high)
     votes = columns.numbers("votes", 1) if "votes" in columns else None
     split = columns.words("split", SPLITS) if "split" in columns else None
     names = columns.cells.get("subset", [path.stem] * len(columns))

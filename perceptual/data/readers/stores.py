@@ -3,7 +3,8 @@
 A folder with
 
 - `store.json`: what is in it and where it came from (`StoreInfo`), written last;
-- `images.npy` (M, 3, S, S) uint8, RGB, and `digests.npy` (M, 32) uint8, the SHA-256 of each image;
+- `images.npy` (M, 3, S, S) uint8, RGB, and `digests.npy` (M, 32) uint8, the SHA-256 of each image; of images
+  in their own sizes, instead `pixels.npy` (B,) uint8, one image after another, and `sizes.npy` (M, 2);
 - `items.npy` (roles, N) int64, for each item the images it shows;
 - `judgment.npy` or `same.npy` (N,) float32, `subset.npy` (N,) int64 and, where the source has them,
   `votes.npy` (N,) float32, `split.npy` (N,) text and `made.npy` (N,) bytes, the record of synthetic items.
@@ -24,6 +25,7 @@ from perceptual.data.images import MappedImages
 from perceptual.data.items.pairs import PairTable
 from perceptual.data.items.table import AnyTable, Table
 from perceptual.data.items.triplets import TripletTable
+from perceptual.data.native import NativeImages
 from perceptual.data.places import is_remote, place
 from perceptual.data.ranged import Part, RangedImages
 
@@ -41,7 +43,7 @@ class StoreInfo:
     version: int  # of this format
     kind: str  # "triplets" or "pairs"
     source: str
-    size: int  # side S of the images
+    size: int | None  # side S of the images; None: they keep their sizes
     resize: str
     items: int
     images: int
@@ -49,6 +51,7 @@ class StoreInfo:
     skipped: list[str]  # files that could not be used
     request: str  # SHA-256 of the listing this was packed from, see `perceptual.data.writers.stores`
     fingerprint: str  # SHA-256 of the content, see `Table.fingerprint`
+    shorter_side: int | None = None  # of images that keep their shapes; None: as they were
 
 
 def is_store(path: str | Path) -> bool:
@@ -84,9 +87,11 @@ def read_store(kind: type[AnyTable], folder: str | Path) -> AnyTable:
     home, info = place(folder), read_info(folder)
     if KINDS[info.kind] is not kind:
         raise ValueError(f"{folder} is a store of {info.kind}, not of {kind.plural}")
-    images: MappedImages | RangedImages
+    if info.size is None and is_remote(home):
+        raise ValueError(f"{folder} holds images in their own sizes, which are read from local stores only")
+    images: MappedImages | NativeImages | RangedImages
     try:
-        if (home / SHARDS).is_file():
+        if info.size is not None and (home / SHARDS).is_file():
             columns = dict(np.load(io.BytesIO((home / COLUMNS).read_bytes())))
             images = RangedImages(_shards(home), info.size, columns["digests"])
         else:
@@ -95,7 +100,10 @@ def read_store(kind: type[AnyTable], folder: str | Path) -> AnyTable:
                 for name in ("items", kind.answer, "subset", *_OPTIONAL)
                 if name not in _OPTIONAL or (home / f"{name}.npy").exists()
             }
-            images = _remote_images(home, info) if is_remote(home) else MappedImages(home)
+            if info.size is None:
+                images = NativeImages.mapped(home, info.shorter_side)
+            else:
+                images = _remote_images(home, info.size) if is_remote(home) else MappedImages(home)
         items, answers, subset = (columns[name] for name in ("items", kind.answer, "subset"))
         optional = {name: columns[name] for name in _OPTIONAL if name in columns}
     except (KeyError, OSError, ValueError, EOFError) as error:
@@ -138,15 +146,15 @@ def _shards(folder: Any) -> list[Part]:
     ]
 
 
-def _remote_images(folder: Any, info: StoreInfo) -> RangedImages:
+def _remote_images(folder: Any, size: int) -> RangedImages:
     """The images of a store on object storage."""
     with (folder / "images.npy").open("rb") as file:
         np.lib.format.read_magic(file)
         shape, _, _ = np.lib.format.read_array_header_1_0(file)
         start = file.tell()
     digests = np.load(io.BytesIO((folder / "digests.npy").read_bytes()))
-    part = Part(str(folder / "images.npy"), shape[0], start, 3 * info.size**2)
-    return RangedImages([part], info.size, digests)
+    part = Part(str(folder / "images.npy"), shape[0], start, 3 * size**2)
+    return RangedImages([part], size, digests)
 
 
 def columns_of(table: Table) -> dict[str, np.ndarray]:
@@ -163,6 +171,7 @@ def write_columns(folder: Path, table: Table) -> None:
 
 def write_info(folder: Path, info: StoreInfo) -> None:
     """Write `store.json`, which makes the folder a store."""
-    (folder / INFO).write_text(
-        json.dumps(asdict(info), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    record = asdict(info)
+    if info.size is not None:  # as earlier versions write and read it
+        del record["shorter_side"]
+    (folder / INFO).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

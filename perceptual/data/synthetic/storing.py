@@ -19,7 +19,7 @@ from perceptual.data.synthetic.distorters.population import load_population
 from perceptual.data.synthetic.making import Making
 from perceptual.data.synthetic.steps import LONGEST
 from perceptual.data.writers.folders import FORMS, refuse_existing, write_files
-from perceptual.data.writers.partial import begin, complete, state_of, working_on
+from perceptual.data.writers.partial import begin, clear, complete, state_of, working_on
 from perceptual.data.writers.stores import already_there, finish
 
 
@@ -74,8 +74,7 @@ def make_files(making: Making, dst: str | Path, source: str, form: str, workers:
     with working_on(dst) as partial:
         store, files = partial / "store", partial / form
         if is_store(store) and read_info(store).request != _request(making):
-            shutil.rmtree(partial)  # what an earlier run with another request left
-        partial.mkdir(exist_ok=True)
+            clear(partial)  # what an earlier run with another request left
         make_store(making, store, source, workers)
         write_files(read_store(making.kind, store), files, form, workers)
         os.replace(files, dst)

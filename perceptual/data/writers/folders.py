@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from PIL import Image
 from perceptual.data.images import Images, MappedImages
 from perceptual.data.items.table import Table
 from perceptual.data.workers import each_done
+from perceptual.data.writers.partial import new_folder
 
 FORMS = ("folder", "unjudged")
 MADE = "made.csv"
@@ -45,10 +45,8 @@ def write_unjudged(table: Table, dst: str | Path) -> None:
 
 def _write_new(table: Table, dst: Path, form: str) -> None:
     refuse_existing(dst)
-    partial = dst.with_name(dst.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    write_files(table, partial, form, workers=1)
-    os.replace(partial, dst)
+    with new_folder(dst) as folder:
+        write_files(table, folder, form, workers=1)
 
 
 def write_files(table: Table, folder: Path, form: str, workers: int) -> None:

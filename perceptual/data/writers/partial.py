@@ -6,6 +6,7 @@ the start; and `done.npy`, one flag per task. Tasks fill disjoint rows of the ar
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -17,9 +18,12 @@ from filelock import FileLock, Timeout
 from numpy.typing import DTypeLike
 
 from perceptual.data.decode import pixel_digest
+from perceptual.data.native import NativeImages
 from perceptual.data.workers import each_done
 
 Result = TypeVar("Result")
+MARK = ".perceptual"  # in an incomplete folder: it is ours, and may be removed
+COMPLETE = ("store.json", "distorters.json")  # killed between the last file and the new name
 
 
 @contextmanager
@@ -27,10 +31,13 @@ def working_on(dst: Path) -> Iterator[Path]:
     """The folder `DST.partial`, locked against other processes.
 
     Raises:
-        ValueError: another process is writing this store.
+        ValueError: another process is writing this store, or a folder of that name is not one of these.
     """
     partial = dst.with_name(dst.name + ".partial")
+    if partial.is_symlink() or (partial.exists() and not _is_ours(partial)):
+        raise ValueError(f"{partial} is in the way, and not made by an interrupted run: rename or remove it")
     partial.mkdir(parents=True, exist_ok=True)
+    (partial / MARK).touch()
     lock = FileLock(f"{partial}.lock", timeout=0)
     try:
         lock.acquire()
@@ -43,13 +50,45 @@ def working_on(dst: Path) -> Iterator[Path]:
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
+@contextmanager
+def new_folder(dst: Path) -> Iterator[Path]:
+    """A folder beside `dst` that nothing else has; it takes that name once complete, or is removed."""
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{dst.name}-", dir=dst.parent) as temporary:
+        whole = Path(temporary, "whole")
+        whole.mkdir()
+        yield whole
+        whole.rename(dst)
+
+
+def clear(partial: Path) -> None:
+    """Remove what an earlier run left, but not the mark."""
+    for path in partial.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != MARK:
+            path.unlink()
+
+
+def settle(partial: Path, dst: Path) -> None:
+    """Give a complete folder its name."""
+    (partial / MARK).unlink(missing_ok=True)
+    os.replace(partial, dst)
+
+
+def _is_ours(partial: Path) -> bool:
+    """Whether an interrupted run left a folder; those of version 0.1 have no mark."""
+    return not any(partial.iterdir()) or any((partial / name).exists() for name in (MARK, "plan", *COMPLETE))
+
+
 def begin(
     partial: Path,
     plan: str,
     images: int,
-    size: int,
+    size: int | None,
     tasks: int,
     columns: Mapping[str, tuple[int, DTypeLike]] | None = None,
+    sizes: np.ndarray | None = None,
 ) -> None:
     """Prepare the arrays, unless an earlier run with the same plan left them.
 
@@ -57,16 +96,20 @@ def begin(
         partial: the folder.
         plan: identifies the store and the state of the files that it is made from.
         images: number of images.
-        size: their side S.
+        size: their side S; None: they have the sizes in `sizes`.
         tasks: number of tasks.
         columns: other arrays to fill by tasks, their length and type by name.
+        sizes: (images, 2) height and width of each.
     """
     path = partial / "plan"
     if path.exists() and path.read_text() == plan:
         return
-    shutil.rmtree(partial)
-    partial.mkdir()
-    for name, shape in (("images", (images, 3, size, size)), ("digests", (images, 32)), ("done", (tasks,))):
+    clear(partial)
+    pixels: tuple[str, tuple[int, ...]] = ("images", (images, 3, size or 0, size or 0))
+    if sizes is not None:
+        pixels = ("pixels", (int(3 * sizes.prod(1).sum()),))
+        np.save(partial / "sizes.npy", sizes)
+    for name, shape in (pixels, ("digests", (images, 32)), ("done", (tasks,))):
         np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.uint8, shape)
     for name, (length, kind) in (columns or {}).items():
         np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.dtype(kind), (length,))
@@ -115,6 +158,9 @@ def state_of(paths: Sequence[str]) -> str:
 def _intact(partial: Path, rows: Sequence[int] | np.ndarray) -> bool:
     """Whether images of an earlier run are as they were when their digests were taken."""
     # mapped anew for each task: pages that stay mapped count as memory of this process
-    images = np.load(partial / "images.npy", mmap_mode="r")
     digests = np.load(partial / "digests.npy", mmap_mode="r")
+    if (partial / "sizes.npy").exists():
+        native = NativeImages.mapped(partial, None)
+        return all(pixel_digest(native.one(row).numpy()) == digests[row].tobytes() for row in rows)
+    images = np.load(partial / "images.npy", mmap_mode="r")
     return all(pixel_digest(images[row]) == digests[row].tobytes() for row in rows)

@@ -5,18 +5,28 @@ The work is done in `DST.partial`, which is renamed to DST once it is complete. 
 """
 
 import os
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
-from perceptual.data.decode import RESIZE, first_few, pixel_digest, write_pixels
-from perceptual.data.images import MappedImages
+from perceptual.data.decode import (
+    RESIZE,
+    first_few,
+    pixel_digest,
+    size_of,
+    write_native,
+    write_pixels,
+)
+from perceptual.data.images import Images, MappedImages
 from perceptual.data.items.table import Table
+from perceptual.data.loading import check_resolution
+from perceptual.data.native import NativeFiles, NativeImages, check_alike
 from perceptual.data.readers.stores import VERSION, StoreInfo, is_store, read_info, write_columns, write_info
 from perceptual.data.writers.folders import refuse_existing
-from perceptual.data.writers.partial import begin, complete, state_of, working_on
+from perceptual.data.writers.partial import begin, complete, settle, state_of, working_on
 
 _CHUNK = 256  # images per task
 
@@ -33,9 +43,10 @@ def pack(
     table: Table,
     dst: str | Path,
     source: str,
-    size: int = 64,
+    size: int | None = 64,
     skip_unusable: bool = False,
     workers: int | None = None,
+    shorter_side: int | None = None,
 ) -> StoreInfo:
     """Decode the images of a table, resize them and write a store.
 
@@ -43,38 +54,51 @@ def pack(
         table: triplets or pairs over files.
         dst: the store: a folder that does not exist yet, or the same store, which is left unchanged.
         source: where the table comes from, for the record.
-        size: side S of the square images are resized to (PIL bilinear, antialiased).
+        size: side S of the square images are resized to (PIL bilinear, antialiased); None: they keep their
+            sizes.
         skip_unusable: leave out items with an image that cannot be used, instead of raising.
         workers: processes that decode; None: one per core. More than one need a main module that can be
             imported, as always with Python's processes.
+        shorter_side: without `size`, pixels to resize the shorter side of each image to.
 
     Raises:
-        UnusableImages: at the end, with all images that cannot be used.
+        UnusableImages: at the end, with all images that cannot be used; of images in their own sizes, those
+            whose header cannot be read at once.
         ValueError: `dst` is something else already, another process is packing it, or nothing is left.
     """
     dst = Path(dst)
     if not isinstance(table.images, list):
         raise ValueError(f"{source} is packed already")
-    request = _request(table, table.images, size, source)
+    check_resolution(size, shorter_side)
+    request = _request(table, table.images, size, source, shorter_side)
     if dst.exists():
         return already_there(dst, request)
     with working_on(dst) as partial:
         plan = f"{request} {state_of(table.images)}"
-        begin(partial, plan, len(table.images), size, tasks=len(_chunks(len(table.images))))
-        problems = _decode(partial, table.images, size, workers or os.cpu_count() or 1)
+        tasks, processes = len(_chunks(len(table.images))), workers or os.cpu_count() or 1
+        if size is None:
+            sizes, problems = _sizes(table.images, shorter_side)
+            if not problems or skip_unusable:
+                begin(partial, plan, len(table.images), None, tasks, sizes=sizes)
+                problems |= _decode(partial, table.images, None, processes, shorter_side, set(problems))
+        else:
+            begin(partial, plan, len(table.images), size, tasks)
+            problems = _decode(partial, table.images, size, processes)
         if problems and not skip_unusable:
             raise UnusableImages(list(problems.values()), len(table.images))
         (partial / "plan").unlink()  # a run killed from here on starts over
         if problems:
             table = _without(partial, table, list(problems))
-        return finish(partial, dst, table, source, request, list(problems.values()))
+        if size is None:
+            check_alike(table.roles, table.items(), np.load(partial / "sizes.npy"), [])
+        return finish(partial, dst, table, source, request, list(problems.values()), shorter_side)
 
 
 def write_store(table: Table, dst: str | Path, source: str) -> StoreInfo:
     """Write a store of a table whose images are open; raises ValueError if `dst` exists."""
     dst = Path(dst)
-    if isinstance(table.images, list):
-        raise ValueError("images must be open, see Table.open; or use pack")
+    if isinstance(table.images, (list, NativeImages, NativeFiles)):
+        raise ValueError("images must be open at one size, see Table.open; or use pack")
     refuse_existing(dst)
     with working_on(dst) as partial:
         images = np.asarray(table.images)
@@ -84,9 +108,12 @@ def write_store(table: Table, dst: str | Path, source: str) -> StoreInfo:
         return finish(partial, dst, table, source, "", [])
 
 
-def _request(table: Table, paths: list[str], size: int, source: str) -> str:
+def _request(
+    table: Table, paths: list[str], size: int | None, source: str, shorter_side: int | None = None
+) -> str:
     """SHA-256 of what is to be packed: the list of files, not their content."""
-    found = sha256(f"{table.answer} {size} {RESIZE} {table.subsets}\n".encode())
+    resize = RESIZE if shorter_side is None else f"{RESIZE}, shorter side {shorter_side}"
+    found = sha256(f"{table.answer} {size} {resize} {table.subsets}\n".encode())
     found.update("\n".join(path.removeprefix(source) for path in paths).encode(errors="surrogateescape"))
     for column in (table.items(), getattr(table, table.answer), table.subset, table.votes, table.split):
         found.update(b"" if column is None else column.tobytes())
@@ -106,10 +133,28 @@ def already_there(dst: Path, request: str) -> StoreInfo:
     return info
 
 
-def _decode(partial: Path, paths: list[str], size: int, workers: int) -> dict[int, str]:
+def _sizes(paths: list[str], shorter_side: int | None) -> tuple[np.ndarray, dict[int, str]]:
+    """Height and width of each image, (M, 2), and what is wrong with which of them."""
+    sizes, problems = np.zeros((len(paths), 2), np.int64), dict[int, str]()
+    for row, path in enumerate(paths):
+        try:
+            sizes[row] = size_of(path, shorter_side)
+        except ValueError as error:
+            problems[row] = str(error)
+    return sizes, problems
+
+
+def _decode(
+    partial: Path,
+    paths: list[str],
+    size: int | None,
+    workers: int,
+    shorter_side: int | None = None,
+    known: Container[int] = (),
+) -> dict[int, str]:
     """Decode what is not done yet; returns what is wrong with which images, in the order of the images."""
     digests = np.lib.format.open_memmap(partial / "digests.npy", mode="r+")
-    chunks = _chunks(len(paths))
+    chunks: list[Sequence[int]] = [*_chunks(len(paths))]
     problems: dict[int, str] = {}
 
     def keep(chunk: int, results: list[bytes | str]) -> bool:
@@ -120,9 +165,17 @@ def _decode(partial: Path, paths: list[str], size: int, workers: int) -> dict[in
                 digests[row] = np.frombuffer(result, np.uint8)
         return not any(isinstance(result, str) for result in results)
 
-    array = str(partial / "images.npy")
-    tasks = [(array, rows, [paths[row] for row in rows], size) for rows in chunks]
-    complete(partial, chunks, write_pixels, tasks, keep, workers, "Packing images")
+    if size is None:
+        ends = np.cumsum(3 * np.load(partial / "sizes.npy").prod(1))
+        starts = np.append(0, ends[:-1]).tolist()
+        array = str(partial / "pixels.npy")
+        chunks = [[row for row in rows if row not in known] for rows in chunks]
+        flat = [(array, [starts[r] for r in rows], [paths[r] for r in rows], shorter_side) for rows in chunks]
+        complete(partial, chunks, write_native, flat, keep, workers, "Packing images")
+    else:
+        array = str(partial / "images.npy")
+        tasks = [(array, rows, [paths[row] for row in rows], size) for rows in chunks]
+        complete(partial, chunks, write_pixels, tasks, keep, workers, "Packing images")
     return dict(sorted(problems.items()))  # several processes find them in any order
 
 
@@ -137,9 +190,15 @@ def _without(partial: Path, table: Table, bad: list[int]) -> Table:
         raise ValueError(f"every item shows one of the {len(bad):,} images that cannot be used")
     table = table.take(keep)
     used = np.unique(table.items())
-    for name in ("images", "digests"):
+    names = ("images", "digests")
+    if (partial / "sizes.npy").exists():
+        _keep_pixels(partial, used)
+        names = ("sizes", "digests")
+    for name in names:
         whole = np.load(partial / f"{name}.npy", mmap_mode="r")
-        kept = np.lib.format.open_memmap(partial / "kept.npy", "w+", np.uint8, (len(used), *whole.shape[1:]))
+        kept = np.lib.format.open_memmap(
+            partial / "kept.npy", "w+", whole.dtype, (len(used), *whole.shape[1:])
+        )
         for start in range(0, len(used), _CHUNK):
             kept[start : start + _CHUNK] = whole[used[start : start + _CHUNK]]
         kept.flush()
@@ -148,19 +207,39 @@ def _without(partial: Path, table: Table, bad: list[int]) -> Table:
     return replace(table, **dict(zip(table.roles, renumbered, strict=True)))
 
 
+def _keep_pixels(partial: Path, used: np.ndarray) -> None:
+    """Drop the pixels of images in their own sizes that are not used."""
+    images = NativeImages.mapped(partial, None)
+    ends = np.cumsum(3 * images.sizes[used].prod(1))
+    kept = np.lib.format.open_memmap(partial / "kept.npy", "w+", np.uint8, (int(ends[-1]),))
+    for end, image in zip(ends.tolist(), used.tolist(), strict=True):
+        pixels = images.one(image).numpy().ravel()
+        kept[end - len(pixels) : end] = pixels
+    kept.flush()
+    os.replace(partial / "kept.npy", partial / "pixels.npy")
+
+
 def finish(
-    partial: Path, dst: Path, table: Table, source: str, request: str, skipped: list[str]
+    partial: Path,
+    dst: Path,
+    table: Table,
+    source: str,
+    request: str,
+    skipped: list[str],
+    shorter_side: int | None = None,
 ) -> StoreInfo:
     """Write the rest of the store and rename `partial` to `dst`."""
     (partial / "done.npy").unlink(missing_ok=True)
     write_columns(partial, table)
-    images = MappedImages(partial)
+    native = NativeImages.mapped(partial, shorter_side) if (partial / "sizes.npy").exists() else None
+    images: Images = MappedImages(partial) if native is None else native
     counts = np.bincount(table.subset, minlength=len(table.subsets)).tolist()
     info = StoreInfo(
         version=VERSION,
         kind=table.plural,
         source=source,
         size=images.shape[-1],
+        shorter_side=shorter_side,
         resize=RESIZE,
         items=len(table),
         images=images.shape[0],
@@ -170,5 +249,5 @@ def finish(
         fingerprint=replace(table, images=images).fingerprint(),
     )
     write_info(partial, info)
-    os.replace(partial, dst)
+    settle(partial, dst)
     return info

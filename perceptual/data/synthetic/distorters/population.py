@@ -6,7 +6,6 @@ is in the metadata of its file. Training that was interrupted continues with the
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +23,7 @@ from perceptual.data.synthetic.distorters.network import Distorter, Recipe, draw
 from perceptual.data.synthetic.distorters.training import train_file
 from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, packaged
 from perceptual.data.workers import each_done
-from perceptual.data.writers.partial import state_of, working_on
+from perceptual.data.writers.partial import clear, settle, state_of, working_on
 
 VERSION, INFO = 1, "distorters.json"
 STEPS = 600  # of training, per network
@@ -74,8 +73,7 @@ def train_population(
         plan = f"{request} {state_of(photos)}"
         path = partial / "plan"
         if not (path.exists() and path.read_text() == plan):
-            shutil.rmtree(partial)
-            partial.mkdir()
+            clear(partial)
             seen = patches(photos, _PATCHES, seed).mul(255).round().byte().numpy()
             np.save(partial / "patches.npy", seen)
             path.write_text(plan)
@@ -98,7 +96,7 @@ def train_population(
             left.unlink()
         info = {"version": VERSION, "request": request, "seed": seed, "networks": digests}
         (partial / INFO).write_text(json.dumps(info, indent=1) + "\n")
-        os.replace(partial, dst)
+        settle(partial, dst)
 
 
 def small_population() -> Path:

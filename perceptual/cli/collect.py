@@ -1,0 +1,182 @@
+"""`perceptual collect`: ask people for judgments in a browser."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Ask people: collect judgments in a browser.", no_args_is_help=True, rich_markup_mode="markdown"
+)
+Folder = Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of the study.")]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="URL",
+        help="Database, as `postgresql+psycopg://user@host/name`; default: SQLite in the study's folder.",
+    ),
+]
+
+
+def _needed() -> None:
+    """Say what to install where the extra is not."""
+    from importlib.util import find_spec
+
+    absent = [
+        name
+        for name in ("sqlalchemy", "starlette", "uvicorn", "jinja2", "markdown_it")
+        if not find_spec(name)
+    ]
+    if absent:
+        raise ValueError(f"{', '.join(absent)} not installed: pip install 'perceptual-lpips[collect]'")
+
+
+@app.command()
+def new(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder to make; must not exist.")],
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--from",
+            metavar="SOURCE",
+            help="Manifest (CSV), with or without answers, folder that holds one, BAPPS folder or store.",
+        ),
+    ],
+    title: Annotated[str | None, typer.Option(help="Title of the pages.")] = None,
+    votes: Annotated[int, typer.Option(min=1, help="Votes per item; with --stop-when-sure the most.")] = 5,
+    items: Annotated[int, typer.Option(min=1, help="Items per session.")] = 50,
+    practice: Annotated[int, typer.Option(min=0, help="Practice items, with feedback.")] = 4,
+    sentinels: Annotated[int, typer.Option(min=0, help="Items per session whose answer is plain.")] = 4,
+    repeats: Annotated[int, typer.Option(min=0, help="Items per session that are asked twice.")] = 3,
+    enlarge: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Whole multiple to show images at; 1 is native. Default: to about 256 pixels."
+        ),
+    ] = None,
+    stop_when_sure: Annotated[
+        bool, typer.Option("--stop-when-sure", help="Ask for more votes only while the majority is open.")
+    ] = False,
+    least_votes: Annotated[
+        int, typer.Option(min=1, help="With --stop-when-sure: the fewest votes per item.")
+    ] = 1,
+    completion_url: Annotated[
+        str | None, typer.Option(help="Where participants go at the end, as a recruiting service gives it.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the practice and sentinel items.")] = 0,
+) -> None:
+    """Make a study: a folder with its settings, instructions and images.
+
+    Example: `perceptual collect new mystudy --from ask/manifest.csv --votes 5`
+    """
+    _needed()
+    from perceptual.collect.create import create
+    from perceptual.collect.study import CONFIG, INSTRUCTIONS, ITEM, Study
+
+    create(
+        study,
+        source,
+        seed,
+        title=title,
+        votes_per_item=votes,
+        items_per_session=items,
+        practice=practice,
+        sentinels=sentinels,
+        repeats=repeats,
+        enlarge=enlarge,
+        stop_when_sure=stop_when_sure,
+        least_votes=least_votes,
+        completion_url=completion_url,
+    )
+    made = Study(study)
+    count = sum(item.purpose == ITEM for item in made.items.values())
+    typer.echo(f"{study}: {count:,} items ({made.config.kind}), shown {made.config.enlarge} times enlarged")
+    typer.echo(f"Edit {study / INSTRUCTIONS} and {study / CONFIG}, then: perceptual collect serve {study}")
+
+
+@app.command()
+def serve(
+    study: Folder,
+    database: Url = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+) -> None:
+    """Show a study to people in their browsers, until Ctrl-C.
+
+    The administrator's page needs the token that is printed, or the one in PERCEPTUAL_ADMIN_TOKEN.
+
+    Example: `perceptual collect serve mystudy`
+    """
+    _needed()
+    from perceptual.collect.serving import serve as run
+    from perceptual.collect.study import Study
+
+    run(Study(study), database, host, port, lambda line: print(line, flush=True))
+
+
+@app.command()
+def export(
+    study: Folder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; must not exist.")],
+    database: Url = None,
+    most_missed: Annotated[
+        float, typer.Option(min=0, max=1, help="Exclude who missed more than this share of the sentinels.")
+    ] = 0.25,
+    fastest_ms: Annotated[
+        float, typer.Option(min=0, help="Exclude whose median response time in ms is below this.")
+    ] = 300,
+    most_one_side: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Exclude who made one choice in more than this share of the votes."),
+    ] = 0.95,
+) -> None:
+    """Write the manifest that training reads, all votes, and a report on their quality.
+
+    Example: `perceptual collect export mystudy -o judged`
+    """
+    _needed()
+    from perceptual.collect.database import Database
+    from perceptual.collect.export import MANIFEST, REPORT
+    from perceptual.collect.export import export as run
+    from perceptual.collect.quality import Rules
+    from perceptual.collect.study import Study
+
+    opened = Database(Study(study), database)
+    done = run(opened, output, Rules(most_missed, fastest_ms, most_one_side))
+    opened.close()
+    out = [f"{one.participant} ({one.excluded})" for one in done.people if one.excluded]
+    typer.echo(f"Manifest  {output / MANIFEST}: {done.items:,} items, {done.votes:,} votes")
+    typer.echo(f"Report    {output / REPORT}")
+    typer.echo(f"Excluded  {len(out)} of {len(done.people)} participants" + "".join(f"; {o}" for o in out))
+
+
+@app.command()
+def choose(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Triplets that nobody has judged yet.")],
+    methods: Annotated[str, typer.Option(help="Distances that shall disagree, as `alexnet,ssim`.")],
+    count: Annotated[int, typer.Option(min=1, help="Triplets to choose.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; must not exist.")],
+    random_part: Annotated[
+        float, typer.Option(min=0, max=1, help="Share drawn at random, on which scores are unbiased.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random part.")] = 0,
+    size: Annotated[int, typer.Option(min=8, help="Side that images are resized to for the distances.")] = 64,
+) -> None:
+    """Choose the triplets on which distances disagree, and a random part that keeps scores unbiased.
+
+    The manifest's column `split` says which is which: `val` is the random part, which train.py and
+    evaluate.py score on, and `train` is where the distances disagree.
+
+    Example: `perceptual collect choose many --methods alexnet,ssim --count 500 -o chosen`
+    """
+    _needed()
+    from perceptual.collect.choose import choose as run
+    from perceptual.evaluation.methods import build, expand
+
+    names = expand([name.strip() for name in methods.split(",") if name.strip()])
+    done = run(source, output, {name: build(name) for name in names}, count, random_part, seed, size)
+    typer.echo(f"{output / 'manifest.csv'}: {len(done.random):,} triplets at random (split val),")
+    typer.echo(f"{len(done.disagreed):,} on which {', '.join(names)} disagree most (split train)")
+    if done.shared:
+        typer.echo(f"{done.shared:,} of these show an image of the random part: there were not enough others")

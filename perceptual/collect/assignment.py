@@ -1,0 +1,210 @@
+"""Which item a participant is shown next: the one with the fewest votes, and none of them twice."""
+
+import logging
+import random
+import secrets
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, case, func, insert, select, update
+
+from perceptual.collect.database import Database, now
+from perceptual.collect.participants import Participant, schedule
+from perceptual.collect.schema import ASSIGNMENTS, ITEMS, PARTICIPANTS, VOTES
+from perceptual.collect.study import ITEM, PRACTICE, REPEAT, Study
+
+APART = 5  # trials between an item and its repeat, where there are as many
+TOKEN_BYTES = 16
+SWEEP_SECONDS = 5  # between looking for what was handed out long ago
+_LOG = logging.getLogger("perceptual.collect")
+_RANDOM = random.SystemRandom()
+
+
+class Trial(NamedTuple):
+    """What is asked now, or was asked before."""
+
+    id: int
+    token: str
+    item: int
+    purpose: str
+    position: int
+    swapped: bool
+    counted: bool  # in the item's load
+    attempt: int = 0  # how often it was answered already
+
+
+_COLUMNS = [ASSIGNMENTS.c[name] for name in Trial._fields if name != "attempt"]
+
+
+def next_trial(database: Database, connection: Connection, participant: Participant) -> Trial | None:
+    """The trial that a participant has not answered yet, else a new one; None when all are done.
+
+    Call it in a `database.write()`. An item whose image is gone is left out, with a line in the log.
+    """
+    study = database.study
+    if not database.swept <= now() < database.swept + SWEEP_SECONDS:
+        database.swept = now()
+        _expire(connection, study)
+    rows = connection.execute(
+        select(*_COLUMNS, ASSIGNMENTS.c.answered)
+        .where(ASSIGNMENTS.c.participant == participant.id)
+        .order_by(ASSIGNMENTS.c.position)
+    ).all()
+    if rows and not rows[-1].answered:
+        return _again(connection, study, participant, rows[-1])
+    purposes = schedule(study.config, participant.seed)
+    for position in range(len(rows), len(purposes)):
+        purpose = purposes[position]
+        item = _choose(connection, study, participant, purpose, rows)
+        if item is None and purpose == REPEAT:  # nothing to repeat: another item instead
+            purpose, item = ITEM, _choose(connection, study, participant, ITEM, rows)
+        if item is None and purpose == ITEM:
+            break  # everything has its votes
+        if item is None:
+            continue
+        return _hand_out(connection, participant, item, purpose, len(rows))
+    _finish(connection, participant)
+    return None
+
+
+def trial_of(connection: Connection, participant: Participant, token: str) -> Trial | None:
+    """A trial of this participant by its token."""
+    attempts = select(func.count()).where(VOTES.c.assignment == ASSIGNMENTS.c.id).scalar_subquery()
+    query = select(*_COLUMNS, attempts).where(
+        ASSIGNMENTS.c.token == token, ASSIGNMENTS.c.participant == participant.id
+    )
+    row: Any = connection.execute(query).first()
+    return Trial(*row) if row else None
+
+
+def shown_in(connection: Connection, cookie: str, token: str) -> Any:
+    """A row with `item` and `swapped` of a trial by its token, for the participant of a cookie, or None."""
+    query = select(ASSIGNMENTS.c.item, ASSIGNMENTS.c.swapped).join(PARTICIPANTS)
+    return connection.execute(
+        query.where(ASSIGNMENTS.c.token == token, PARTICIPANTS.c.cookie == cookie)
+    ).first()
+
+
+def previous_trial(connection: Connection, participant: Participant, token: str) -> Trial | None:
+    """The trial before an unanswered one, to be answered once more; None where that is not possible."""
+    trial = trial_of(connection, participant, token)
+    if trial is None or trial.attempt:
+        return None
+    before = select(ASSIGNMENTS.c.token).where(
+        ASSIGNMENTS.c.participant == participant.id,
+        ASSIGNMENTS.c.position == trial.position - 1,
+        ASSIGNMENTS.c.purpose != PRACTICE,
+    )
+    found = connection.scalar(before)
+    return trial_of(connection, participant, found) if found else None
+
+
+def _expire(connection: Connection, study: Study) -> None:
+    """Give back what was handed out long ago and not answered."""
+    late = (
+        ~ASSIGNMENTS.c.answered,
+        ASSIGNMENTS.c.counted,
+        ASSIGNMENTS.c.handed_out < now() - 60 * study.config.expire_minutes,
+    )
+    for row in connection.execute(select(ASSIGNMENTS.c.id, ASSIGNMENTS.c.item).where(*late)).all():
+        connection.execute(update(ASSIGNMENTS).where(ASSIGNMENTS.c.id == row.id).values(counted=False))
+        add_load(connection, row.item, -1)
+
+
+def add_load(connection: Connection, item: int, change: int) -> None:
+    """Change how many votes an item has or is being asked for."""
+    load = ITEMS.c.load + change
+    chosen = update(ITEMS).where(ITEMS.c.id == item)
+    connection.execute(chosen.values(load=load, open=case((load < ITEMS.c.wanted, True), else_=False)))
+
+
+def _again(connection: Connection, study: Study, participant: Participant, row: Any) -> Trial | None:
+    """The unanswered trial; with another item where others have answered this one meanwhile."""
+    trial = Trial(*row[: len(_COLUMNS)])
+    values: dict[str, Any] = {"handed_out": now()}
+    if trial.purpose == ITEM and not row.counted:
+        still_open = connection.scalar(select(ITEMS.c.open).where(ITEMS.c.id == trial.item))
+        item = trial.item if still_open else _open_item(connection, study, participant)
+        if item is None:
+            item = trial.item  # one vote more than planned is better than none
+        if item != trial.item:
+            trial = trial._replace(item=item, token=secrets.token_urlsafe(TOKEN_BYTES))
+        add_load(connection, item, 1)
+        values |= {"item": item, "token": trial.token, "counted": True}
+    connection.execute(update(ASSIGNMENTS).where(ASSIGNMENTS.c.id == trial.id).values(values))
+    return trial
+
+
+def _hand_out(
+    connection: Connection, participant: Participant, item: int, purpose: str, position: int
+) -> Trial:
+    values: dict[str, Any] = {
+        "token": secrets.token_urlsafe(TOKEN_BYTES),
+        "participant": participant.id,
+        "item": item,
+        "purpose": purpose,
+        "position": position,
+        "swapped": bool(_RANDOM.getrandbits(1)),
+        "handed_out": now(),
+        "counted": purpose == ITEM,
+        "answered": False,
+    }
+    key = connection.execute(insert(ASSIGNMENTS).values(values)).inserted_primary_key
+    assert key is not None
+    if purpose == ITEM:
+        add_load(connection, item, 1)
+    return Trial(key[0], *(values[name] for name in Trial._fields[1:-1]))
+
+
+def _finish(connection: Connection, participant: Participant) -> None:
+    chosen = update(PARTICIPANTS).where(
+        PARTICIPANTS.c.id == participant.id, PARTICIPANTS.c.finished.is_(None)
+    )
+    connection.execute(chosen.values(finished=now()))
+
+
+def _choose(
+    connection: Connection, study: Study, participant: Participant, purpose: str, rows: Any
+) -> int | None:
+    if purpose == ITEM:
+        return _open_item(connection, study, participant)
+    if purpose == REPEAT:
+        done = [row for row in rows if row.purpose == ITEM]
+        repeated = {row.item for row in rows if row.purpose == REPEAT}
+        new = [row for row in done if row.item not in repeated]
+        earlier = [row.item for row in new if row.position < len(rows) - APART]
+        return _RANDOM.choice(earlier or [row.item for row in new] or [None])
+    seen = {row.item for row in rows}
+    left = [item.id for item in study.items.values() if item.purpose == purpose and item.id not in seen]
+    left = [item for item in left if not _lacks_images(study, item)]
+    return _RANDOM.choice(left or [None])
+
+
+def _open_item(connection: Connection, study: Study, participant: Participant) -> int | None:
+    """One of the items with the fewest votes that wants more and that this participant has not had."""
+    had = (
+        select(ASSIGNMENTS.c.id)
+        .where(ASSIGNMENTS.c.participant == participant.id, ASSIGNMENTS.c.item == ITEMS.c.id)
+        .exists()
+    )
+    fit = (ITEMS.c.open, ~had)
+    fewest = select(ITEMS.c.load).where(*fit).order_by(ITEMS.c.load).limit(1).scalar_subquery()
+    among = select(ITEMS.c.id).where(*fit).order_by(ITEMS.c.load, ITEMS.c.place).limit(1)
+    least = select(ITEMS.c.id).where(*fit, ITEMS.c.load == fewest).order_by(ITEMS.c.place).limit(1)
+    while True:
+        # rows that others are changing are passed over, and waited for only where there is no other
+        queries = (least.where(ITEMS.c.place >= _RANDOM.random()), least, among)
+        locked = [query.with_for_update(skip_locked=True, of=ITEMS) for query in queries]
+        found = (connection.scalar(query) for query in (*locked, among.with_for_update(of=ITEMS)))
+        item = next((item for item in found if item is not None), None)
+        if item is None:
+            if connection.scalar(among) is None:
+                return None
+            continue
+        if not _lacks_images(study, item):
+            return int(item)
+        _LOG.error("item %s is left out: an image of it is gone", item)
+        connection.execute(update(ITEMS).where(ITEMS.c.id == item).values(open=False, wanted=0))
+
+
+def _lacks_images(study: Study, item: int) -> bool:
+    return not all(study.image(name).is_file() for name in study.items[item].images.values())

@@ -1,0 +1,124 @@
+"""Choose which triplets to ask people about: those on which distances disagree, and some at random."""
+
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from perceptual.collect.create import write_images
+from perceptual.collect.source import ALGORITHMS, read_source
+from perceptual.collect.study import IMAGES
+from perceptual.data.items.triplets import TripletDataset, TripletTable
+from perceptual.data.loading import loader
+from perceptual.data.writers.folders import refuse_existing
+from perceptual.data.writers.partial import new_folder
+from perceptual.evaluation.scoring import measure
+
+RANDOM, DISAGREED = "val", "train"  # the split column: scores come from the random part
+
+
+class Chosen(NamedTuple):
+    """Rows of the source that were chosen."""
+
+    random: np.ndarray
+    disagreed: np.ndarray
+    shared: int  # how many of those show an image of the random part
+
+
+def choose(
+    source: Path,
+    folder: Path,
+    distances: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
+    count: int,
+    random_part: float = 0.2,
+    seed: int = 0,
+    size: int = 64,
+) -> Chosen:
+    """Write a folder with the chosen triplets: `manifest.csv`, without answers, and the images.
+
+    The manifest's `split` says which is which: `val` was drawn at random, so that scores on it are those on
+    the source; `train` are triplets on which the distances disagree most, without images of the random part
+    as long as there are enough.
+
+    Args:
+        source: triplets that `read_source` reads.
+        folder: must not exist.
+        distances: (x, y) → (N,), two or more, by name.
+        count: triplets to choose.
+        random_part: share of them to draw at random.
+        seed: of the draw.
+        size: side S that images are resized to for the distances.
+
+    Raises:
+        ValueError: pairs, fewer triplets than asked for, one distance only, or one that fails.
+    """
+    refuse_existing(folder)
+    table, algorithms = read_source(source)
+    if not isinstance(table, TripletTable):
+        raise ValueError(f"{source} holds pairs; triplets are needed")
+    if not 0 < count <= len(table):
+        raise ValueError(f"count must be in [1, {len(table)}], the triplets of {source}; got {count}")
+    if len(distances) < 2:
+        raise ValueError(f"methods must be two or more, to disagree; got {', '.join(distances) or 'none'}")
+    if not 0 <= random_part <= 1:
+        raise ValueError(f"random_part must be in [0, 1], got {random_part}")
+    chosen = pick(table.items(), disagreement(table, distances, size), count, random_part, seed)
+    with new_folder(folder) as partial:
+        (partial / IMAGES).mkdir(parents=True)
+        _write(partial, table, algorithms, chosen)
+    return chosen
+
+
+def disagreement(
+    table: TripletTable, distances: Mapping[str, Callable[[Tensor, Tensor], Tensor]], size: int
+) -> np.ndarray:
+    """How much distances contradict each other on each triplet, (N,); 0 where all prefer the same patch.
+
+    The preference of a distance is d0 − d1 over its mean size; the disagreement is the lesser of the sums of
+    the preferences for either patch.
+    """
+    dataset = TripletDataset(table, size)
+    measured = measure(distances, loader(dataset, 50, 0, seed=0))
+    failed = [f"{name}: {result.error}" for name, result in measured.items() if result.error]
+    if failed:
+        raise ValueError("; ".join(failed))
+    preferences = []
+    for name, result in measured.items():
+        difference = np.subtract(*result.columns, dtype=np.float64)
+        if not np.isfinite(difference).all():
+            raise ValueError(f"{name}: distances that are not finite")
+        preferences.append(difference / max(np.abs(difference).mean(), np.finfo(float).tiny))
+    against = np.stack(preferences)
+    found: np.ndarray = np.minimum(against.clip(min=0).sum(0), (-against).clip(min=0).sum(0))
+    return found
+
+
+def pick(items: np.ndarray, score: np.ndarray, count: int, random_part: float, seed: int) -> Chosen:
+    """Choose rows of `items` (roles, N): a part at random, then those of largest `score` (N,)."""
+    order = np.random.default_rng(seed).permutation(len(score))
+    drawn = np.sort(order[: round(count * random_part)])
+    rest = np.setdiff1d(np.arange(len(score)), drawn)
+    shares = np.isin(items[:, rest], items[:, drawn]).any(axis=0)
+    # the best without a common image first, then the others
+    ranked = rest[np.lexsort((-score[rest], shares))][: count - len(drawn)]
+    return Chosen(drawn, np.sort(ranked), int(np.isin(ranked, rest[shares]).sum()))
+
+
+def _write(
+    folder: Path, table: TripletTable, algorithms: list[tuple[str, str]] | None, chosen: Chosen
+) -> None:
+    rows = np.concatenate([chosen.random, chosen.disagreed])
+    taken = table.take(rows)
+    used, place = np.unique(taken.items(), return_inverse=True)
+    names, _ = write_images(table.images, folder / IMAGES, used.tolist())
+    files = [[f"{IMAGES}/{names[i]}" for i in row] for row in place.reshape(taken.items().shape).T]
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*table.roles, "judge", "subset", "split", *(ALGORITHMS if algorithms else ())])
+        for number, row in enumerate(rows.tolist()):
+            split = RANDOM if number < len(chosen.random) else DISAGREED
+            names_of = algorithms[row] if algorithms else ()
+            writer.writerow([*files[number], "", table.subsets[table.subset[row]], split, *names_of])

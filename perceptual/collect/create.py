@@ -1,0 +1,184 @@
+"""Make a study: images under hashes of their pixels, practice and sentinel items, and its files."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from perceptual.collect.source import Source, read_source
+from perceptual.collect.study import (
+    CONFIG,
+    IMAGES,
+    INSTRUCTIONS,
+    ITEM,
+    ITEMS,
+    PRACTICE,
+    SENTINEL,
+    Config,
+    Item,
+    write_config,
+    write_items,
+)
+from perceptual.data.decode import checked_rgb, first_few
+from perceptual.data.images import Images
+from perceptual.data.items.triplets import TripletTable
+from perceptual.data.synthetic.distortions import distort
+from perceptual.data.writers.folders import refuse_existing
+from perceptual.data.writers.partial import new_folder
+
+PLAIN = ("uniform_noise", "gaussian_blur", "jpeg", "checkerboard")  # at severity 1
+PLAIN_ERROR = 15 / 255  # root mean square, from which a distortion counts as plain
+SHOWN_SIDE = 256  # CSS pixels that small images are enlarged to, as BAPPS shows its 64 pixels
+TEXT = """# Welcome
+
+You will compare images. There is no right or wrong taste: answer what you see.
+
+{how}
+
+Take part only if you can see the screen well, and set its zoom to 100 %. It takes about {minutes}.
+
+## Consent
+
+Taking part is voluntary, and you may stop at any time by closing the page. We record your answers, how long
+each took, and the size of your window. We record no name and no network address.
+"""
+HOW = {
+    "2afc": "In each trial, the image in the middle (on a narrow screen, above) is the reference. Choose "
+    "which of the other two is more similar to it: click or touch it, or press the left or right arrow key.",
+    "jnd": "In each trial, two images are shown one after the other, each for one second. Then say whether "
+    "they were the same or different: click or touch a button, or press the left arrow key for same and "
+    "the right one for different.",
+}
+
+
+def create(folder: Path, source: Path, seed: int = 0, **settings: object) -> Config:
+    """Make a study in a new folder.
+
+    Args:
+        folder: must not exist.
+        source: what `read_source` reads.
+        seed: of the choice of practice and sentinel items.
+        settings: of `Config`, but `id`, `kind` and `version`; `enlarge=None` enlarges to about 256 pixels.
+
+    Raises:
+        ValueError: the folder exists, or the source or a setting cannot be used.
+        OSError: a file cannot be written; nothing is left behind.
+    """
+    refuse_existing(folder)
+    read = read_source(source)
+    kind = "2afc" if isinstance(read.table, TripletTable) else "jnd"
+    enlarge: Any = settings.pop("enlarge", None)
+    given = {name: value for name, value in settings.items() if value is not None}
+    config = Config(id=secrets.token_hex(8), kind=kind, **given)  # type: ignore[arg-type]
+    with new_folder(folder) as partial:
+        (partial / IMAGES).mkdir(parents=True)
+        images = read.table.images
+        count = len(images) if isinstance(images, list) else images.shape[0]
+        names, sizes = write_images(images, partial / IMAGES, range(count))
+        items = _items(read, names, sizes)
+        side = max(max(size) for size in sizes)
+        config = replace(config, enlarge=max(1, SHOWN_SIDE // side) if enlarge is None else enlarge)
+        first = read.table.roles[0]
+        anchors = sorted({item.images[first] for item in items})
+        items += _known(config, anchors, partial / IMAGES, len(items), np.random.default_rng(seed))
+        write_items(partial / ITEMS, items)
+        trials = config.items_per_session + config.sentinels + config.repeats + config.practice
+        minutes = max(1, round(trials * (4 if kind == "2afc" else 5) / 60))
+        said = "a minute" if minutes == 1 else f"{minutes} minutes"
+        (partial / INSTRUCTIONS).write_text(TEXT.format(how=HOW[kind], minutes=said), "utf-8")
+        write_config(partial / CONFIG, config)
+    return config
+
+
+def write_images(
+    images: list[str] | Images, folder: Path, rows: Sequence[int]
+) -> tuple[list[str], list[tuple[int, int]]]:
+    """Write some images as PNG without metadata; names and sizes (width, height), in order."""
+    names, sizes, problems = [], [], []
+    for row in rows:
+        try:
+            if isinstance(images, list):
+                image = checked_rgb(images[row])
+            else:
+                image = Image.fromarray(images[torch.tensor([row])][0].permute(1, 2, 0).numpy())
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        names.append(_save(image, folder))
+        sizes.append(image.size)
+    if problems:
+        raise ValueError(f"{len(problems):,} of {len(rows):,} images cannot be used: {first_few(problems)}")
+    return names, sizes
+
+
+def _save(image: Image.Image, folder: Path) -> str:
+    pixels = np.asarray(image)
+    name = sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:32] + ".png"
+    if not (folder / name).exists():
+        # from the pixels alone: profiles, comments and the like would say where an image is from
+        Image.fromarray(pixels).save(folder / name)
+    return name
+
+
+def _items(source: Source, names: list[str], sizes: list[tuple[int, int]]) -> list[Item]:
+    table = source.table
+    columns = table.items()
+    differing = [row for row in range(len(table)) if len({sizes[image] for image in columns[:, row]}) > 1]
+    if differing:
+        shown = first_few(
+            f"item {row + 1} has {', '.join('×'.join(map(str, sizes[image])) for image in columns[:, row])}"
+            for row in differing
+        )
+        raise ValueError(f"the images of an item must have one size; {len(differing):,} do not: {shown}")
+    return [
+        Item(
+            id=row,
+            purpose=ITEM,
+            images={role: names[image] for role, image in zip(table.roles, columns[:, row], strict=True)},
+            subset=table.subsets[table.subset[row]] if table.subset[row] >= 0 else "",
+            split="" if table.split is None else str(table.split[row]),
+            algorithms=source.algorithms[row] if source.algorithms else ("", ""),
+        )
+        for row in range(len(table))
+    ]
+
+
+def _known(
+    config: Config, anchors: list[str], folder: Path, first: int, rng: np.random.Generator
+) -> list[Item]:
+    """Practice and sentinel items, whose answer is known: a copy against a plain distortion."""
+    wanted = [PRACTICE] * config.practice + [SENTINEL] * config.sentinels
+    found = []
+    for number, purpose in enumerate(wanted):
+        anchor = anchors[int(rng.integers(len(anchors)))]
+        plain = _plainly_distorted(folder, anchor, rng)
+        if config.kind == "2afc":
+            answer = ("p0", "p1")[int(rng.integers(2))]
+            other = "p1" if answer == "p0" else "p0"
+            images = {"ref": anchor, answer: anchor, other: plain}
+        else:  # the first is an identical pair
+            answer = ("same", "different")[number % 2]
+            images = {"p0": anchor, "p1": anchor if answer == "same" else plain}
+        found.append(Item(first + number, purpose, images, answer))
+    return found
+
+
+def _plainly_distorted(folder: Path, name: str, rng: np.random.Generator) -> str:
+    pixels = torch.from_numpy(np.array(Image.open(folder / name))).permute(2, 0, 1)[None].float() / 255
+    chance = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    best, error = pixels, torch.tensor(-1.0)
+    for family in rng.permutation(PLAIN):
+        distorted = distort(pixels, [(str(family), 1.0)], chance)
+        rms = (distorted - pixels).square().mean().sqrt()
+        if rms > error:
+            best, error = distorted, rms
+        if error >= PLAIN_ERROR:
+            break
+    array = best[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+    return _save(Image.fromarray(array), folder)

@@ -1,0 +1,96 @@
+"""Export a study: the manifest that training reads, the votes, and a report on their quality."""
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from perceptual.collect.database import Database
+from perceptual.collect.quality import Person, Rules, assess, tally
+from perceptual.collect.report import write_report
+from perceptual.collect.rows import VoteRow, as_csv, read_votes
+from perceptual.collect.stopping import unbiased
+from perceptual.collect.study import IMAGES, ITEM, Study
+from perceptual.data.writers.folders import refuse_existing
+from perceptual.data.writers.partial import new_folder
+
+MANIFEST, MAJORITY, VOTES, REPORT = "manifest.csv", "majority.csv", "votes.csv", "report.md"
+
+
+class Exported(NamedTuple):
+    """What an export holds."""
+
+    items: int
+    votes: int
+    people: list[Person]
+
+
+def export(database: Database, folder: Path, rules: Rules) -> Exported:
+    """Write a folder with `manifest.csv`, its images, `votes.csv` and `report.md`.
+
+    A study that stops when sure also gets `majority.csv`, with judgments of 0 and 1: what most of all votes
+    would have said.
+
+    Args:
+        database: of the study, which is left as it is.
+        folder: must not exist.
+        rules: whose votes the manifest leaves out; `votes.csv` has all of them.
+
+    Raises:
+        ValueError: the folder exists, or no item has a vote.
+        OSError: a file cannot be written; nothing is left behind.
+    """
+    refuse_existing(folder)
+    study, votes = database.study, read_votes(database)
+    people = assess(votes, rules)
+    excluded = {person.participant: person.excluded for person in people if person.excluded}
+    kept = [vote for vote in votes if vote.participant not in excluded]
+    counts = tally(kept)
+    if not counts:
+        raise ValueError(
+            f"no item of {study.folder} has a vote that counts: {len(votes):,} votes, of "
+            f"{len(people)} participants, {len(excluded)} of whom the rules exclude"
+        )
+    with new_folder(folder) as partial:
+        (partial / IMAGES).mkdir(parents=True)
+        _write_manifest(partial, MANIFEST, study, kept, lambda n, k: unbiased(study.config, n, k))
+        if study.config.stop_when_sure:
+            _write_manifest(partial, MAJORITY, study, kept, lambda n, k: (1 + np.sign(2 * k - n)) / 2)
+        (partial / VOTES).write_text(as_csv(votes, excluded), "utf-8")
+        write_report(partial, study, votes, kept, people, rules)
+    return Exported(len(counts), sum(n for n, _ in counts.values()), people)
+
+
+def _write_manifest(
+    folder: Path, name: str, study: Study, kept: list[VoteRow], judge: Callable[[int, int], float]
+) -> None:
+    counts, config = tally(kept), study.config
+    chosen = [study.items[item] for item in counts if study.items[item].purpose == ITEM]
+    answer = "same" if config.kind == "jnd" else "judge"
+    columns = [*study.roles, answer, "subset"]
+    # judgments that are unbiased in spite of early stopping are not votes over votes
+    columns += [] if config.stop_when_sure else ["votes"]
+    columns += ["split"] if all(item.split for item in chosen) else []
+    columns += ["algorithm0", "algorithm1"] if all(all(item.algorithms) for item in chosen) else []
+    with (folder / name).open("w", newline="", encoding="utf-8") as file:
+        rows = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        rows.writeheader()
+        for item in chosen:
+            n, k = counts[item.id]
+            for image in item.images.values():
+                if not (folder / IMAGES / image).exists():
+                    shutil.copyfile(study.image(image), folder / IMAGES / image)
+            rows.writerow(
+                {
+                    **{role: f"{IMAGES}/{image}" for role, image in item.images.items()},
+                    answer: f"{judge(n, k):.6g}",
+                    "votes": n,
+                    "subset": item.subset or study.folder.name,
+                    "split": item.split,
+                    "algorithm0": item.algorithms[0],
+                    "algorithm1": item.algorithms[1],
+                }
+            )

@@ -1,0 +1,244 @@
+"""The web server of a study: consent, trials, thanks, and the administrator's pages."""
+
+import json
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from perceptual.collect.admin import Admin
+from perceptual.collect.assignment import Trial, next_trial, previous_trial, shown_in
+from perceptual.collect.database import Database, is_full, reason
+from perceptual.collect.participants import EXTERNAL, Participant, enrol, find, schedule
+from perceptual.collect.security import Guard
+from perceptual.collect.study import PRACTICE
+from perceptual.collect.votes import Vote, is_right, record, token_in
+
+COOKIE, YEAR = "participant", 365 * 24 * 3600
+PLACES = {"2afc": ("left", "middle", "right"), "jnd": ("first", "second")}
+_HERE = Path(__file__).parent
+_LOG = logging.getLogger("perceptual.collect")
+
+
+class Refused(Exception):
+    """A request that cannot be served: status and message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def application(database: Database, token: str) -> Starlette:
+    """The web application of a study.
+
+    Args:
+        database: of the study.
+        token: opens the administrator's pages.
+    """
+    pages = Pages(database)
+    admin = Admin(database, token, pages.page)
+    routes = [
+        Route("/", pages.welcome),
+        Route("/consent", _blocking(pages.consent), methods=["POST"]),
+        Route("/trials", pages.trials),
+        Route("/thanks", pages.thanks),
+        Route("/api/next", _blocking(pages.next), methods=["POST"]),
+        Route("/api/vote", _blocking(pages.vote), methods=["POST"]),
+        Route("/api/back", _blocking(pages.back), methods=["POST"]),
+        Route("/image/{token}/{place}", pages.image),
+        Route("/admin", admin.show),
+        Route("/admin", _blocking(admin.log_in), methods=["POST"]),
+        Route("/admin/votes.csv", admin.votes),
+        Mount("/static", StaticFiles(directory=_HERE / "static")),
+    ]
+    handlers: dict[Any, Any] = {Refused: _refused, SQLAlchemyError: _unavailable, OSError: _unavailable}
+    return Starlette(routes=routes, middleware=[Middleware(Guard)], exception_handlers=handlers)
+
+
+class Pages:
+    """What participants see."""
+
+    def __init__(self, database: Database) -> None:
+        self.database, self.study = database, database.study
+        self._templates = Environment(
+            loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined
+        )
+        self._markdown = MarkdownIt("commonmark", {"html": False}).disable("image")  # tags are shown as text
+
+    def page(self, name: str, status: int = 200, **values: Any) -> HTMLResponse:
+        """A page from its template."""
+        template = self._templates.get_template(f"{name}.html")
+        return HTMLResponse(template.render(study=self.study.config, **values), status)
+
+    def welcome(self, request: Request) -> Response:
+        """Instructions and consent; who has agreed already goes on."""
+        external = _external(request.query_params.get("participant"))
+        participant = find(self.database, request.cookies.get(COOKIE), external)
+        if participant:
+            return _with_cookie(RedirectResponse("/trials", 303), request, participant)
+        text = Markup(self._markdown.render(self.study.instructions))
+        return self.page("welcome", instructions=text, external=external)
+
+    def consent(self, request: Request, body: bytes) -> Response:
+        """Enrol a participant."""
+        form = parse_qs(body.decode("utf-8", "replace"))
+        external = _external(form.get("participant", [""])[0])
+        participant = find(self.database, request.cookies.get(COOKIE), external)
+        participant = participant or enrol(self.database, external)
+        return _with_cookie(RedirectResponse("/trials", 303), request, participant)
+
+    def trials(self, request: Request) -> Response:
+        """The page on which all trials happen."""
+        participant = self._participant(request)
+        if participant is None:
+            return RedirectResponse("/", 303)
+        return self.page("trials")
+
+    def thanks(self, request: Request) -> Response:
+        """Completion code, and the way back to a recruiting service."""
+        participant = self._participant(request)
+        if participant is None:
+            return RedirectResponse("/", 303)
+        if participant.finished is None:
+            return RedirectResponse("/trials", 303)
+        return self.page("thanks", code=participant.code)
+
+    def next(self, request: Request, body: bytes) -> Response:
+        """Hand out a trial."""
+        participant = self._enrolled(request)
+        with self.database.write(participant.id) as connection:
+            trial = next_trial(self.database, connection, participant)
+        return JSONResponse({"trial": self._describe(participant, trial)})
+
+    def vote(self, request: Request, body: bytes) -> Response:
+        """Write a vote and hand out the next trial; the vote is on disk before this is sent."""
+        participant = self._enrolled(request)
+        try:
+            vote = Vote.parse(_json(body), self.study.config.kind)
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
+        with self.database.write(participant.id) as connection:
+            recorded = record(self.database, connection, participant, vote)
+            trial = next_trial(self.database, connection, participant)
+        answer = {"trial": self._describe(participant, trial), "kept": recorded is not None}
+        if recorded and recorded[0].purpose == PRACTICE:
+            answer["right"] = is_right(self.database, recorded[0], vote)
+        return JSONResponse(answer)
+
+    def back(self, request: Request, body: bytes) -> Response:
+        """The trial before the one that is shown."""
+        participant = self._enrolled(request)
+        try:
+            token = token_in(_json(body))
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
+        with self.database.read() as connection:
+            trial = previous_trial(connection, participant, token)
+        if trial is None:
+            raise Refused(409, "there is no trial to go back to")
+        return JSONResponse({"trial": self._describe(participant, trial)})
+
+    def image(self, request: Request) -> Response:
+        """An image of a trial, by its place: the address says nothing of what it is."""
+        token, place = request.path_params["token"], request.path_params["place"]
+        places, cookie = PLACES[self.study.config.kind], request.cookies.get(COOKIE, "")
+        trial = None
+        if place in places and token.isascii() and "\0" not in token:
+            with self.database.read() as connection:
+                trial = shown_in(connection, cookie, token)
+        if trial is None:
+            raise Refused(404, "no such image")
+        roles = ("p0", "ref", "p1") if self.study.config.kind == "2afc" else ("p0", "p1")
+        role = roles[::-1][places.index(place)] if trial.swapped else roles[places.index(place)]
+        path = self.study.image(self.study.items[trial.item].images[role])
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            _LOG.error("%s: %s", path, error.strerror)
+            raise Refused(404, "the image is gone") from None
+        return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+    def _describe(self, participant: Participant, trial: Trial | None) -> dict[str, Any] | None:
+        """What the browser is told: nothing that depends on the answer."""
+        if trial is None:
+            return None
+        config = self.study.config
+        purposes = schedule(config, participant.seed)
+        return {
+            "token": trial.token,
+            "attempt": trial.attempt,
+            "practice": trial.purpose == PRACTICE,
+            "back": trial.attempt == 0 and trial.position > config.practice,
+            "done": trial.position,
+            "of": max(len(purposes), trial.position + 1),
+            "images": [f"/image/{trial.token}/{place}" for place in PLACES[config.kind]],
+        }
+
+    def _participant(self, request: Request) -> Participant | None:
+        return find(self.database, request.cookies.get(COOKIE))
+
+    def _enrolled(self, request: Request) -> Participant:
+        participant = self._participant(request)
+        if participant is None:
+            raise Refused(401, "begin on the first page")
+        return participant
+
+
+def _blocking(handler: Callable[[Request, bytes], Response]) -> Callable[[Request], Awaitable[Response]]:
+    """A handler of posts that waits for the database, in a thread."""
+
+    async def run(request: Request) -> Response:
+        return await run_in_threadpool(handler, request, await request.body())
+
+    return run
+
+
+def _external(name: str | None) -> str | None:
+    if name and not EXTERNAL.fullmatch(name):
+        raise Refused(400, "participant must be 1 to 64 letters, digits, - or _")
+    return name or None
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise ValueError("the body must be JSON") from None
+
+
+def _with_cookie(response: Response, request: Request, participant: Participant) -> Response:
+    secure = request.url.scheme == "https"
+    response.set_cookie(
+        COOKIE, participant.cookie, max_age=YEAR, httponly=True, samesite="lax", secure=secure
+    )
+    return response
+
+
+def _refused(request: Request, error: Refused) -> Response:
+    return JSONResponse({"error": str(error)}, error.status)
+
+
+def _unavailable(request: Request, error: Exception) -> Response:
+    number = secrets.token_hex(3)
+    if isinstance(error, SQLAlchemyError):
+        said = "the disk is full" if is_full(error) else reason(error)
+    else:
+        said = str(error)
+    _LOG.error("answer not saved (%s): %s", number, said)
+    return JSONResponse(
+        {"error": f"This cannot be saved at the moment ({number}). Please try again later."}, 503
+    )

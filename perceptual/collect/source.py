@@ -1,0 +1,70 @@
+"""Read what a study is made from: items that need no answers yet."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from perceptual.data.items.pairs import PairTable
+from perceptual.data.items.table import SPLITS, Table
+from perceptual.data.items.triplets import TripletTable
+from perceptual.data.readers.columns import read_columns, read_header
+from perceptual.data.readers.detect import read_origin
+from perceptual.data.readers.stores import KINDS, is_store, read_info, read_store
+
+MANIFEST = "manifest.csv"
+ALGORITHMS = ("algorithm0", "algorithm1")
+
+
+class Source(NamedTuple):
+    """Items without regard to their answers, which are NaN where nobody has judged them."""
+
+    table: Table
+    algorithms: list[tuple[str, str]] | None  # what made p0 and p1 of each item
+
+
+def read_source(path: str | Path) -> Source:
+    """Read a manifest whose answers may be empty, a folder that holds one, a BAPPS folder or a store.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ValueError: it cannot be read, or holds triplets and pairs.
+    """
+    path = Path(path)
+    if is_store(path):
+        return Source(read_store(KINDS[read_info(path).kind], path), None)
+    if path.is_dir() and (path / MANIFEST).is_file():
+        path = path / MANIFEST
+    if path.is_file():
+        return _read_csv(path)
+    halves = [half for half in ("2afc", "jnd") if is_store(path / half) or (path / half).is_dir()]
+    if len(halves) == 2:
+        raise ValueError(f"{path} holds triplets and pairs: name one, {path / '2afc'} or {path / 'jnd'}")
+    if halves and is_store(path / halves[0]):
+        return read_source(path / halves[0])
+    return Source(next(iter(read_origin(path).values())), None)
+
+
+def _read_csv(path: Path) -> Source:
+    header = read_header(path)
+    kind: type[Table] = PairTable if "ref" not in header and "p0" in header else TripletTable
+    optional = (kind.on_disk, "votes", "subset", "split", *ALGORITHMS)
+    columns = read_columns(path, kind.roles, optional)
+    images, items = columns.files(kind.roles)
+    empty = np.array(
+        [not all(columns.cells[role][row] for role in kind.roles) for row in range(len(columns))]
+    )
+    columns.refuse(kind.roles[0], f"{', '.join(kind.roles)} must name images", empty)
+    names = columns.cells.get("subset", [path.stem] * len(columns))
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    table = kind(
+        images=images,
+        **dict(zip(kind.roles, items, strict=True)),
+        **{kind.answer: np.full(len(columns), np.nan, np.float32)},
+        subset=np.array([number[name] for name in names]),
+        subsets=list(number),
+        split=columns.words("split", SPLITS) if "split" in columns else None,
+    )
+    named = all(name in columns for name in ALGORITHMS)
+    pairs = list(zip(*(columns.cells[name] for name in ALGORITHMS), strict=True)) if named else None
+    return Source(table, pairs)

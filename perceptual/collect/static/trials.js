@@ -1,0 +1,245 @@
+// Trials of a study: fetch one, decode its images, show them in one frame, send the answer, and so on.
+"use strict";
+
+const SHOW_MS = 1000, BETWEEN_MS = 250, FEEDBACK_MS = 1400, GAP = 12, BORDER = 8;
+const stage = document.getElementById("stage");
+const answers = document.getElementById("answers");
+const message = document.getElementById("message");
+const back = document.getElementById("back");
+const pairs = stage.dataset.kind === "jnd";
+let trial = null, frame = 1000 / 60, listening = false, shownAt = 0, shown = [], scale = 1, showing = 0;
+
+const nextFrame = () => new Promise(requestAnimationFrame);
+
+function say(text, label, action) {
+  message.textContent = text;
+  if (!label) return;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = label;
+  button.addEventListener("click", action, { once: true });
+  message.append(button);
+}
+
+async function post(path, body) {
+  // an answer is kept here until the server has it: a lost connection loses none
+  for (let wait = 500; ; wait = Math.min(2 * wait, 10000)) {
+    let response = null;
+    try {
+      response = await fetch(path, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(body),
+      });
+    } catch (error) { /* no connection */ }
+    if (response && response.ok) {
+      say("");
+      return response.json();
+    }
+    if (response && response.status === 401) {
+      location.replace("/");
+      return new Promise(() => {});
+    }
+    if (response && response.status < 500) return null;
+    const retry = new Promise((resolve) => {
+      say("Not saved yet. Trying again.", "Try now", resolve);
+      setTimeout(resolve, wait);
+    });
+    await retry;
+  }
+}
+
+async function load(url) {
+  const image = new Image();
+  image.alt = "";
+  image.draggable = false;
+  image.src = url;
+  await image.decode();
+  return image;
+}
+
+// The largest whole multiple that fits, up to the study's; below native only where nothing else fits.
+function fit(width, height, across, down) {
+  const room = stage.getBoundingClientRect();
+  const most = Math.min(
+    (room.width - across * BORDER - (across - 1) * GAP) / (across * width),
+    (room.height - down * BORDER - (down - 1) * GAP) / (down * height),
+  );
+  const wanted = Number(stage.dataset.enlarge);
+  return most >= 1 ? Math.min(wanted, Math.floor(most)) : Math.max(most, 0.05);
+}
+
+function layOut() {
+  const holder = stage.firstElementChild;
+  if (!holder) return;
+  const images = holder.querySelectorAll("img");
+  const { naturalWidth: width, naturalHeight: height } = images[0];
+  scale = fit(width, height, pairs ? 1 : 3, 1);
+  const stacked = pairs ? 0 : fit(width, height, 2, 2);
+  holder.classList.toggle("stacked", stacked > scale);
+  scale = Math.max(scale, stacked);
+  for (const image of images) {
+    image.style.width = `${width * scale}px`;
+    image.style.height = `${height * scale}px`;
+    image.classList.toggle("enlarged", scale >= 1);
+  }
+}
+
+function build(images) {
+  const holder = document.createElement("div");
+  holder.className = "trial";
+  images.forEach((image, place) => {
+    const outer = !pairs && place !== 1;
+    const element = document.createElement(outer ? "button" : "div");
+    if (outer) {
+      const choice = place === 0 ? "left" : "right";
+      element.type = "button";
+      element.dataset.choice = choice;
+      element.setAttribute("aria-label", `${choice} image`);
+    } else if (!pairs) {
+      element.className = "middle";
+    }
+    element.append(image);
+    holder.append(element);
+  });
+  return holder;
+}
+
+// Resolves with the time of the first frame that begins after `duration` from `start`, to half a frame.
+async function until(start, duration) {
+  let time = await nextFrame();
+  while (time < start + duration - frame / 2) time = await nextFrame();
+  return time;
+}
+
+async function showPair(holder, run) {
+  const achieved = [];
+  for (const place of [0, 1]) {
+    let start = await nextFrame();
+    if (run !== showing) return null;
+    const element = holder.children[place];
+    element.classList.add("now");
+    const end = await until(start, SHOW_MS);
+    element.classList.remove("now");
+    achieved.push(end - start);
+    if (run !== showing) return null;
+    if (place === 0) achieved.push((await until(end, BETWEEN_MS - frame)) + frame - end);
+  }
+  return achieved;
+}
+
+async function show(next) {
+  const run = ++showing;
+  listening = false;
+  trial = next;
+  answers.hidden = !pairs;
+  answers.style.visibility = "hidden";
+  if (!trial) {
+    location.replace("/thanks");
+    return;
+  }
+  const progress = document.getElementById("progress");
+  progress.max = trial.of;
+  progress.value = trial.done;
+  document.getElementById("count").textContent =
+    trial.practice ? "Practice" : `${trial.done + 1} / ${trial.of}`;
+  back.hidden = !trial.back;
+  let images;
+  try {
+    images = await Promise.all(trial.images.map(load));
+  } catch (error) {
+    if (run === showing) say("An image could not be loaded.", "Try again", begin);
+    return;
+  }
+  if (run !== showing) return;
+  const holder = build(images);
+  stage.replaceChildren(holder);
+  layOut();
+  await nextFrame(); // laid out and decoded, still invisible
+  if (pairs) {
+    holder.classList.add("shown");
+    shown = await showPair(holder, run);
+    if (!shown || run !== showing) return;
+    answers.style.visibility = "visible";
+    shownAt = performance.now();
+  } else {
+    shownAt = await nextFrame();
+    if (run !== showing) return;
+    holder.classList.add("shown");
+    shown = [];
+  }
+  listening = true;
+}
+
+async function answer(choice, time) {
+  if (!listening || !trial) return;
+  listening = false;
+  const response = Math.max(0, time - shownAt);
+  const chosen = document.querySelector(`[data-choice="${choice}"]`);
+  if (chosen) chosen.classList.add("chosen");
+  const vote = {
+    token: trial.token,
+    attempt: trial.attempt,
+    choice,
+    response_ms: response,
+    shown_ms: pairs ? shown : [response],
+    frame_ms: frame,
+    window_width: Math.round(innerWidth),
+    window_height: Math.round(innerHeight),
+    pixel_ratio: devicePixelRatio,
+    scale,
+  };
+  back.hidden = true;
+  const result = await post("/api/vote", vote);
+  if (chosen) chosen.classList.remove("chosen");
+  if (!result) {
+    begin();
+    return;
+  }
+  if (result.right !== undefined) {
+    say(result.right ? "Right." : pairs
+      ? "Not quite: look again at such pairs."
+      : "Not quite: the other image was a copy of the reference.");
+    await new Promise((resolve) => setTimeout(resolve, FEEDBACK_MS));
+    say("");
+  }
+  show(result.trial);
+}
+
+async function begin() {
+  say("");
+  const result = await post("/api/next", {});
+  if (result) show(result.trial);
+}
+
+async function goBack() {
+  if (!listening || back.hidden) return;
+  listening = false;
+  const result = await post("/api/back", { token: trial.token });
+  if (result) show(result.trial);
+  else begin();
+}
+
+// The median time between frames.
+async function measureFrame() {
+  const times = [];
+  for (let i = 0; i < 20; i++) times.push(await nextFrame());
+  const gaps = times.slice(1).map((time, i) => time - times[i]).sort((a, b) => a - b);
+  frame = gaps[gaps.length >> 1] || frame;
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-choice]");
+  if (button) answer(button.dataset.choice, event.timeStamp);
+});
+document.addEventListener("keydown", (event) => {
+  if (event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
+  const place = ["ArrowLeft", "ArrowRight"].indexOf(event.key);
+  if (place < 0) return;
+  event.preventDefault();
+  answer((pairs ? ["same", "different"] : ["left", "right"])[place], event.timeStamp);
+});
+back.addEventListener("click", goBack);
+addEventListener("resize", layOut);
+addEventListener("pageshow", (event) => { if (event.persisted) begin(); });
+measureFrame().then(begin);

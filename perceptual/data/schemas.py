@@ -1,0 +1,130 @@
+"""Typed schemas of `conf/data/`: the arguments of the data modules, with their defaults."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from inspect import signature
+from typing import Any, get_args
+
+from omegaconf import MISSING
+
+from perceptual.data.items import splits
+from perceptual.data.items.opinions import LARGER_IS
+from perceptual.data.modules.bapps import BAPPS_TRAIN, BAPPS_VAL
+from perceptual.data.modules.jnd import JNDDataModule
+from perceptual.data.modules.manifest import ManifestDataModule
+from perceptual.data.modules.opinions import OpinionDataModule
+from perceptual.data.modules.photos import PhotosDataModule
+from perceptual.data.modules.two_afc import TwoAFCDataModule
+from perceptual.data.synthetic.designs import NAMES
+
+# mypy cannot read the members of these enums, which stand in the library
+Design = Enum("Design", NAMES)  # type: ignore[misc]
+SplitBy = Enum("SplitBy", get_args(splits.SplitBy))  # type: ignore[misc]
+LargerIs = Enum("LargerIs", list(LARGER_IS))  # type: ignore[misc]
+Cache = Enum("Cache", ["on", "off"])
+
+
+def default_of(function: Callable[..., Any], name: str) -> Any:
+    """The default value of a function's argument."""
+    return signature(function).parameters[name].default
+
+
+@dataclass
+class DataConfig:
+    """What the data modules of triplets have in common."""
+
+    _target_: str = MISSING
+    size: int | None = default_of(TwoAFCDataModule, "size")  # null: images keep their sizes
+    shorter_side: int | None = default_of(TwoAFCDataModule, "shorter_side")
+    batch_size: int = default_of(TwoAFCDataModule, "batch_size")
+    num_workers: int | None = default_of(TwoAFCDataModule, "num_workers")
+    weight_by_votes: bool = default_of(TwoAFCDataModule, "weight_by_votes")
+    seed: int = "${seed}"  # type: ignore[assignment]  # OmegaConf resolves and checks it
+    jnd: str | None = default_of(TwoAFCDataModule, "jnd")
+    crop: int | None = default_of(TwoAFCDataModule, "crop")
+    cache: Cache = Cache.on  # train.py: compute the features of a frozen backbone once, and keep them
+
+
+@dataclass
+class PhotosConfig(DataConfig):
+    """Packaged photographs and a simulated observer."""
+
+    _target_: str = "perceptual.data.PhotosDataModule"
+    count_train: int = default_of(PhotosDataModule, "count_train")
+    count_val: int = default_of(PhotosDataModule, "count_val")
+    designs: list[Design] = field(default_factory=lambda: list(Design))
+
+
+@dataclass
+class BAPPSConfig(DataConfig):
+    """The data set of the paper."""
+
+    _target_: str = "perceptual.data.BAPPSDataModule"
+    root: str = MISSING
+    train_subsets: list[str] = field(default_factory=lambda: list(BAPPS_TRAIN))
+    val_subsets: list[str] = field(default_factory=lambda: list(BAPPS_VAL))
+
+
+@dataclass
+class ManifestConfig(DataConfig):
+    """A CSV file of triplets and judgments."""
+
+    _target_: str = "perceptual.data.ManifestDataModule"
+    path: str = MISSING
+    split_by: SplitBy = SplitBy[default_of(ManifestDataModule, "split_by")]
+    val_fraction: float = default_of(ManifestDataModule, "val_fraction")
+    split_seed: int = "${seed}"  # type: ignore[assignment]
+
+
+@dataclass
+class AnswersConfig(DataConfig):
+    """A published set of choices, which is closer?"""
+
+    _target_: str = "perceptual.data.modules.manifest.published"
+    name: str = MISSING
+    root: str = MISSING
+    size: int | None = None
+    split_by: SplitBy = SplitBy[default_of(ManifestDataModule, "split_by")]
+    val_fraction: float = default_of(ManifestDataModule, "val_fraction")
+    split_seed: int = "${seed}"  # type: ignore[assignment]
+
+
+@dataclass
+class JNDConfig:
+    """Pairs that people called the same or not, for `evaluate.py`."""
+
+    _target_: str = "perceptual.data.JNDDataModule"
+    root: str = MISSING
+    subsets: list[str] | None = None
+    size: int | None = default_of(JNDDataModule, "size")  # null: images keep their sizes
+    shorter_side: int | None = default_of(JNDDataModule, "shorter_side")
+    batch_size: int = default_of(JNDDataModule, "batch_size")
+    num_workers: int | None = default_of(JNDDataModule, "num_workers")
+
+
+@dataclass
+class OpinionConfig:
+    """Images that people rated against a reference, for `evaluate.py`."""
+
+    _target_: str = "perceptual.data.OpinionDataModule"
+    path: str = MISSING
+    size: int | None = default_of(OpinionDataModule, "size")  # null: images keep their sizes
+    shorter_side: int | None = default_of(OpinionDataModule, "shorter_side")
+    batch_size: int = default_of(OpinionDataModule, "batch_size")
+    num_workers: int | None = default_of(OpinionDataModule, "num_workers")
+    larger: LargerIs | None = None
+    layout: str = default_of(OpinionDataModule, "layout")
+
+
+@dataclass
+class PublishedConfig:
+    """A published set of opinions, for `evaluate.py`."""
+
+    _target_: str = "perceptual.data.modules.opinions.published"
+    name: str = MISSING
+    root: str = MISSING
+    size: int | None = default_of(OpinionDataModule, "size")
+    shorter_side: int | None = default_of(OpinionDataModule, "shorter_side")
+    batch_size: int = default_of(OpinionDataModule, "batch_size")
+    num_workers: int | None = default_of(OpinionDataModule, "num_workers")

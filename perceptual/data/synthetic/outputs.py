@@ -1,0 +1,116 @@
+"""Triplets of outputs of algorithms, such as codecs: patches at one place of an original and of two outputs.
+
+As the "real algorithm" sets of Zhang et al. 2018 (https://arxiv.org/abs/1801.03924) were made.
+"""
+
+import csv
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from perceptual.data.decode import checked_rgb, first_few
+from perceptual.data.synthetic.photographs import find_photos
+from perceptual.data.writers.folders import refuse_existing
+from perceptual.data.writers.partial import new_folder
+
+TRIES = 20  # places, until the two outputs differ and the patch is not uniform
+UNIFORM = 4.0  # standard deviation of pixels
+ROLES = ("ref", "p0", "p1")
+
+
+class Made(NamedTuple):
+    """What was written."""
+
+    triplets: int
+    alike: int  # triplets whose outputs are equal at every place that was tried
+
+
+def make_from_outputs(
+    originals: Path, outputs: Sequence[Path], dst: Path, count: int, seed: int = 0, size: int | None = 64
+) -> Made:
+    """Write `<dst>/{ref,p0,p1}/NNNNNN.png` and `<dst>/manifest.csv` for people to judge.
+
+    The manifest has the names of the folders as `algorithm0` and `algorithm1`. Originals, pairs of algorithms
+    and places are drawn at random, each original and each pair about as often as the others.
+
+    Args:
+        originals: folder of images.
+        outputs: two folders or more, each with a file of the same stem and size for every original.
+        dst: folder to make.
+        count: number of triplets.
+        seed: of all choices.
+        size: side of the square patches, in pixels of the originals; None: whole images.
+
+    Raises:
+        ValueError: folders of one name, stems that are not in all folders, images of different size or too
+            small, or `dst` exists.
+        FileNotFoundError: there is no such folder, or it holds no image.
+    """
+    refuse_existing(dst)
+    names = [folder.name or folder.resolve().name for folder in outputs]
+    if len(set(names)) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"outputs must be two folders or more whose names differ, got {', '.join(names)}")
+    files = _join([originals, *outputs])
+    rng = np.random.default_rng(seed)
+    pairs = list(combinations(range(1, len(files[0])), 2))
+    alike = 0
+    with new_folder(dst) as partial:
+        for role in ROLES:
+            (partial / role).mkdir(parents=True)
+        with (partial / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow([*ROLES, "judge", "algorithm0", "algorithm1"])
+            stems, chosen = _in_turn(len(files), count, rng), _in_turn(len(pairs), count, rng)
+            for number in range(count):
+                pair = rng.permutation(pairs[chosen[number]])
+                patches = _patches([files[stems[number]][i] for i in (0, *pair)], size, rng)
+                alike += bool(np.array_equal(patches[1], patches[2]))
+                for role, patch in zip(ROLES, patches, strict=True):
+                    Image.fromarray(patch).save(partial / role / f"{number:06}.png")
+                images = [f"{role}/{number:06}.png" for role in ROLES]
+                rows.writerow([*images, "", *(names[i - 1] for i in pair)])
+    return Made(count, alike)
+
+
+def _in_turn(kinds: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Numbers 0 … kinds − 1, (count,): each as often as the others, in random order."""
+    rounds = [rng.permutation(kinds) for _ in range(-(-count // kinds))]
+    return np.concatenate(rounds)[:count]
+
+
+def _join(folders: Sequence[Path]) -> list[list[str]]:
+    """For each stem the file of every folder."""
+    by_stem = [{Path(path).stem: path for path in find_photos(str(folder))} for folder in folders]
+    stems = sorted(set().union(*by_stem))
+    gaps = [
+        f"{stem} (not in {', '.join(absent)})"
+        for stem in stems
+        if (absent := [str(folders[i]) for i, found in enumerate(by_stem) if stem not in found])
+    ]
+    if gaps:
+        raise ValueError(f"{len(gaps):,} of {len(stems):,} images are not in all folders: {first_few(gaps)}")
+    return [[found[stem] for found in by_stem] for stem in stems]
+
+
+def _patches(paths: Sequence[str], size: int | None, rng: np.random.Generator) -> list[np.ndarray]:
+    images = [checked_rgb(path) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        if image.size != images[0].size:
+            raise ValueError(
+                f"{path} is {image.width}×{image.height}, {paths[0]} {images[0].width}×{images[0].height}"
+            )
+    width, height = images[0].size
+    if size is None:
+        return [np.asarray(image) for image in images]
+    if min(width, height) < size:
+        raise ValueError(f"{paths[0]} is {width}×{height}, patches need {size} on the smaller side")
+    for _ in range(TRIES):
+        left, top = int(rng.integers(width - size + 1)), int(rng.integers(height - size + 1))
+        patches = [np.asarray(image.crop((left, top, left + size, top + size))) for image in images]
+        if patches[0].std() > UNIFORM and not np.array_equal(patches[1], patches[2]):
+            break
+    return patches

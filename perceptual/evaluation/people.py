@@ -1,0 +1,137 @@
+"""How far people agree with each other, and what that leaves to reach: the rows beside those of methods."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perceptual.evaluation.results import Arrays
+from perceptual.evaluation.scoring import JND
+from perceptual.metrics import (
+    Ceiling,
+    ceiling,
+    ceiling_score,
+    human_score,
+    jnd_ceiling,
+    two_people_agreement,
+)
+from perceptual.metrics.ceiling import ceiling_draws
+
+ESTIMATED = "ceiling, estimated"
+DRAWS = 100  # each a fit of its own
+
+
+class Limit(NamedTuple):
+    """The estimated ceiling of the macro mean, in [0, 1]."""
+
+    value: Ceiling
+    low: float
+    """Lower end of its 95 % interval, by bootstrap over references."""
+    high: float
+
+
+def rows(kind: str, items: Arrays, subsets: Sequence[str]) -> dict[str, list[float]]:
+    """Rows that say how far the judgments themselves agree: each by subset, then macro mean and micro.
+
+    Without counts of votes only those that need none; no rows for opinion scores.
+
+    Args:
+        kind: of the items, `2afc`, `jnd` or `opinion`.
+        items: arrays of judged items as `results` has them.
+        subsets: names that `items["subset"]` counts.
+    """
+    if kind == "opinion":
+        return {}
+    columns = [
+        items["judgment" if kind == "2afc" else "same"],
+        *([items["votes"]] if "votes" in items else []),
+    ]
+    answer, *votes = map(torch.from_numpy, columns)
+    parts = [torch.from_numpy(items["subset"]) == i for i in range(len(subsets))]
+    if kind == "jnd":
+        found = {ESTIMATED: _row(jnd_ceiling, parts, answer, *votes)} if votes else {}
+    else:
+        found = {"a person, own vote included": _row(human_score, parts, answer)}
+        if votes:
+            found["two people, unbiased"] = _row(two_people_agreement, parts, answer, *votes)
+        found["ceiling, raw"] = _row(ceiling_score, parts, answer)
+        if votes:
+            found[ESTIMATED] = _row(lambda *one: ceiling(*one).estimate, parts, answer, *votes)
+    # nothing to show where nobody was asked
+    return {name: row for name, row in found.items() if not np.isnan(row).any()}
+
+
+def limit(kind: str, items: Arrays, subsets: Sequence[str], cluster: np.ndarray) -> Limit | None:
+    """The ceiling of the macro mean, with what votes and sampling leave open; None where it is not known.
+
+    Args:
+        kind, items, subsets: as `rows` takes them.
+        cluster: (N,) number of what is drawn with replacement.
+    """
+    if kind != "2afc" or "votes" not in items or not len(items["votes"]):
+        return None
+    judgment, votes = torch.from_numpy(items["judgment"]), torch.from_numpy(items["votes"])
+    if not all(votes[items["subset"] == i].any() for i in range(len(subsets))):
+        return None
+    rng, count = np.random.default_rng(0), int(cluster.max()) + 1
+    times = rng.multinomial(count, np.full(count, 1 / count), DRAWS)[:, cluster].astype(float)
+    values, draws = [], []
+    for i in range(len(subsets)):
+        part = items["subset"] == i
+        values.append(ceiling(judgment[part], votes[part]))
+        # a draw without any item of a subset says nothing about it
+        some = times[:, part][(times[:, part] * votes[part].numpy()).sum(1) > 0]
+        drawn = ceiling_draws(judgment[part], votes[part], some)
+        draws.append(np.resize(drawn, DRAWS))
+    low, high = np.quantile(np.mean(draws, axis=0), [0.025, 0.975])
+    return Limit(Ceiling(*np.mean(values, axis=0).tolist()), float(low), float(high))
+
+
+def ceilings(data: Any) -> dict[str, dict[str, float]]:
+    """A row of estimated ceilings for the table of scores on the validation items of a data module.
+
+    By the names that `scoring.score` gives: subsets, `mean` and `micro`, those of JND pairs with `jnd/`.
+    Empty where the votes are not known.
+    """
+    row: dict[str, float] = {}
+    for judged, prefix in ((data.val_set, ""), (getattr(data, "jnd_set", None), JND)):
+        if judged is None:
+            continue
+        table, kind = judged.table, {"judgment": "2afc", "same": "jnd"}.get(judged.table.answer, "opinion")
+        votes = {} if table.votes is None else {"votes": table.votes}
+        items = {table.answer: getattr(table, table.answer), "subset": table.subset, **votes}
+        if (found := rows(kind, items, table.subsets).get(ESTIMATED)) is not None:
+            row |= {
+                prefix + name: value
+                for name, value in zip([*table.subsets, "mean", "micro"], found, strict=True)
+            }
+    return {ESTIMATED: row} if "mean" in row else {}
+
+
+def sentence(score: float, data: Any) -> str | None:
+    """How near a 2AFC score (the macro mean) comes to what is possible, in one line; None if not known."""
+    table = data.val_set.table
+    if table.answer != "judgment" or table.votes is None:
+        return None
+    judgment, votes = torch.from_numpy(table.judgment), torch.from_numpy(table.votes)
+    parts = [torch.from_numpy(table.subset == i) for i in range(len(table.subsets))]
+    found = np.mean([ceiling(judgment[part], votes[part]) for part in parts], axis=0)
+    if np.isnan(found).any():
+        return None
+    estimate, lower, upper = 100 * found
+    return (
+        f"{100 * score:.1f} of at most about {estimate:.1f} (few votes leave open {lower:.1f} to {upper:.1f})"
+    )
+
+
+def _row(score: Callable[..., Any], parts: Sequence[Tensor], *columns: Tensor) -> list[float]:
+    by_subset = [float(score(*(column[part] for column in columns))) for part in parts]
+    return [*by_subset, float(np.mean(by_subset)), float(score(*columns))]
+
+
+def with_ceiling(scores: Mapping[str, Mapping[str, float]], data: Any) -> dict[str, Mapping[str, float]]:
+    """Scores of methods, with the row of `ceilings` below them."""
+    columns = set(next(iter(scores.values()), {}))
+    return {**scores, **{name: row for name, row in ceilings(data).items() if columns <= set(row)}}

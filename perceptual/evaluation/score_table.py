@@ -1,0 +1,76 @@
+"""Scores as a table in the terminal."""
+
+from collections.abc import Mapping
+
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from perceptual.evaluation.scoring import JND
+
+NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %", "opinion": "SRCC × 100"}
+NARROWEST, NUMBER, GAP = 12, 5, 2  # characters of a name, a number, and between columns
+
+
+class ScoreTable:
+    """Scores in percent, fitted to the width of the console: no name or number is broken across lines.
+
+    Headings are cut before names, names down to `NARROWEST`; numbers never.
+    """
+
+    def __init__(self, scores: Mapping[str, Mapping[str, float]], title: str | None, header: str) -> None:
+        self.scores, self.title, self.header = scores, title, header
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = list(next(iter(self.scores.values()), {}))
+        longest = max(map(len, [self.header, *self.scores]))
+        space = options.max_width - (NUMBER + GAP) * len(columns)
+        width = min(longest, max(space, NARROWEST))
+        heading = max(NUMBER, (options.max_width - width) // max(len(columns), 1) - GAP)
+        result = Table(
+            title=self.title and Text(self.title),
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+            show_edge=False,
+        )
+        result.add_column(Text(_cut(self.header, width)), no_wrap=True, min_width=width)
+        for column in columns:
+            shown = Text(column if len(column) <= heading else f"{column[: heading - 1]}…")
+            result.add_column(shown, justify="right", no_wrap=True, min_width=len(shown))
+        for name, values in self.scores.items():
+            result.add_row(Text(_cut(name, width)), *(f"{100 * values[column]:.1f}" for column in columns))
+        yield result
+
+
+def table(
+    scores: Mapping[str, Mapping[str, float]], title: str | None = None, header: str = "2AFC in %"
+) -> ScoreTable:
+    """Scores in percent: one row per method, one column per subset, then the macro mean and the micro mean.
+
+    Args:
+        scores: by method and subset, fractions in [0, 1], all with the same subsets (see `score`).
+        title: shown above.
+        header: of the column of names: what the scores are.
+    """
+    return ScoreTable(scores, title, header)
+
+
+def _cut(text: str, width: int) -> str:
+    """A text in so many characters; what differs between names is often at their ends, so the middle goes."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
+
+
+def tables(scores: Mapping[str, Mapping[str, float]], title: str | None = None) -> Group:
+    """What `score` gives, as a `table` of 2AFC scores and, where there are some, one of JND below it."""
+    kinds: dict[str, dict[str, dict[str, float]]] = {"2afc": {}, "jnd": {}}
+    for name, values in scores.items():
+        for column, value in values.items():
+            kind = "jnd" if column.startswith(JND) else "2afc"
+            kinds[kind].setdefault(name, {})[column.removeprefix(JND)] = value
+    titles = {"2afc": title, "jnd": None}
+    return Group(*(table(part, titles[kind], NAMES[kind]) for kind, part in kinds.items() if part))

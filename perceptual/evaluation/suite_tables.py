@@ -1,0 +1,125 @@
+"""The table of a suite: in the terminal, in Markdown and HTML, and as a picture."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from perceptual.distance.markdown import escaped, table_row
+from perceptual.evaluation.score_table import NAMES
+from perceptual.evaluation.suites import MACRO, Suite
+from perceptual.evaluation.tables import STYLE, TIED, resolution
+
+TRAINED = "†"
+
+
+def terminal(suite: Suite) -> Table:
+    """Scores × 100, a column for each set."""
+    result = Table(title=Text("Suite, × 100"), box=box.SIMPLE_HEAD, pad_edge=False)
+    header, *rows = _rows(suite)
+    for number, cell in enumerate(header[1:-2]):
+        result.add_column(Text(cell), justify="left" if not number else "right", overflow="fold")
+    for row in rows:
+        result.add_row(*map(Text, row[1:-2]))
+    return result
+
+
+def markdown(suite: Suite) -> str:
+    """The table in Markdown, with what its columns mean below it."""
+    cells = _rows(suite)
+    rows = list(map(table_row, cells))
+    rows.insert(1, "|--:|:--" + "|--:" * (len(cells[0]) - 2) + "|")
+    return "\n".join(["### Suite", "", *rows, "", *(f"* {escaped(note)}" for note in notes(suite))]) + "\n"
+
+
+def html_page(suite: Suite) -> str:
+    """A page with the table."""
+    header, *rows = _rows(suite)
+    lines = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in header) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
+    listed = "".join(f"<li>{html.escape(note)}</li>" for note in notes(suite))
+    head = f'<meta charset="utf-8"><title>Perceptual distances</title><style>{STYLE}</style>'
+    body = "\n".join(lines)
+    return f"<!doctype html>\n{head}\n<h2>Suite</h2>\n<table>\n{body}\n</table>\n<ul>{listed}</ul>\n"
+
+
+def notes(suite: Suite) -> list[str]:
+    """What the columns are, which sets are absent, and what was trained on what."""
+    described = [
+        f"{name}: {NAMES[row['kind']]}, {row['description']}; {resolution(row['size'])}"
+        for name, row in suite.sets.items()
+    ]
+    described += [f"{name}: absent ({reason})" for name, reason in suite.absent.items()]
+    described.append(
+        f"Scores are means over the subsets of a set, × 100; “{MACRO}” is the plain mean of the sets. "
+        f"Intervals: 95 %, paired bootstrap within each set;{TIED} marks methods whose mean does not differ "
+        "significantly from the best one."
+    )
+    described += [
+        f"{TRAINED} {method} was trained on {count:,} of the images of {name}"
+        for (method, name), count in suite.shared.items()
+    ]
+    return described + [f"not scored: {where} ({reason})" for where, reason in suite.failed.items()]
+
+
+def picture(suite: Suite, path: Path) -> None:
+    """A panel for each column, methods by their mean of all, with intervals."""
+    from matplotlib.figure import Figure
+
+    columns, methods = suite.columns, suite.methods
+    figure = Figure(
+        (3.2 + 1.7 * len(columns), max(2.6, 1.3 + 0.26 * len(methods))), dpi=150, layout="constrained"
+    )
+    panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
+    rows = np.arange(len(methods))
+    for i, (panel, column) in enumerate(zip(panels, columns, strict=True)):
+        panel.hlines(rows, 100 * suite.low[:, i], 100 * suite.high[:, i], color="C0", lw=2, alpha=0.5)
+        panel.plot(100 * suite.score[:, i], rows, "o", color="C0", ms=5)
+        kind = suite.sets[column]["kind"] if column in suite.sets else None
+        panel.set_title(column, fontsize=10, parse_math=False)
+        panel.set_xlabel(NAMES[kind] if kind else "mean × 100", fontsize=8)
+        panel.set(yticks=rows, ylim=(len(rows) - 0.5, -0.5))
+        panel.set_yticklabels(methods, parse_math=False)
+        panel.tick_params(labelsize=8)
+        panel.grid(axis="x", color="#eeeeee")
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def write(suite: Suite, folder: Path, name: str) -> Sequence[Path]:
+    """Write `suite-NAME` as .md, .html and .png into a folder; returns the paths."""
+    paths = [folder / f"suite-{name}{ending}" for ending in (".md", ".html", ".png")]
+    paths[0].write_text(markdown(suite), "utf-8")
+    paths[1].write_text(html_page(suite), "utf-8")
+    picture(suite, paths[2])
+    return paths
+
+
+def _rows(suite: Suite) -> list[list[str]]:
+    rows = [["group", "method", *suite.columns, *suite.absent, f"95 % of {MACRO}", "behind the best"]]
+    for i, method in enumerate(suite.methods):
+        cells = [
+            _number(suite.score[i, c]) + (TRAINED if (method, column) in suite.shared else "")
+            for c, column in enumerate(suite.columns)
+        ]
+        low, high = 100 * suite.behind[i]
+        whole = np.isfinite(suite.score[i, -1])
+        rows.append(
+            [
+                str(suite.group[i] or "–"),
+                method,
+                *cells,
+                *("absent" for _ in suite.absent),
+                f"{100 * suite.low[i, -1]:.1f} – {100 * suite.high[i, -1]:.1f}" if whole else "",
+                f"{low:.1f} – {high:.1f}{TIED if low <= 0 else ''}" if i and whole else "",
+            ]
+        )
+    return rows
+
+
+def _number(value: float) -> str:
+    return f"{100 * value:.1f}" if np.isfinite(value) else "–"

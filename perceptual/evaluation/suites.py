@@ -1,0 +1,210 @@
+"""Many judged sets in one table: is the best on one set good on the others?
+
+Metrics tuned on one set often fail on the next (Zhang et al. 2024, "UniSim-Bench", https://arxiv.org/abs/2412.10594).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import nn
+
+from perceptual.data import JNDDataModule, OpinionDataModule, TwoAFCDataModule
+from perceptual.data.images import image_digests
+from perceptual.evaluation import evaluate as evaluation
+from perceptual.evaluation import methods as grammar
+from perceptual.evaluation.board import bootstrapped
+from perceptual.evaluation.intervals import rank_groups
+from perceptual.evaluation.results import DataResults, Row
+from perceptual.evaluation.scoring import one_line
+from perceptual.training.checkpoints import read_checkpoint
+
+GROUP = 8  # methods that are loaded at once
+MACRO = "all"
+Data = TwoAFCDataModule | JNDDataModule | OpinionDataModule
+
+
+class Suite(NamedTuple):
+    """Scores of methods on many sets, each the mean over its subsets, in [0, 1] or a correlation."""
+
+    sets: dict[str, Row]
+    """What was judged, by the name of the set."""
+    absent: dict[str, str]
+    """Why there is nothing of a set."""
+    columns: list[str]
+    """Sets, then the means of kinds that have several, then `all`: the plain mean of the sets."""
+    methods: list[str]
+    """Best mean of all first; those without a score on some set last."""
+    score: np.ndarray
+    """(M, columns); NaN where a method has no score."""
+    low: np.ndarray
+    """Lower ends of the 95 % intervals."""
+    high: np.ndarray
+    behind: np.ndarray
+    """(M, 2), paired interval of the mean of all of the best method minus this one's."""
+    group: list[int]
+    """As on a leaderboard, by the mean of all; 0 without one."""
+    shared: dict[tuple[str, str], int]
+    """How many images of a set a method was trained on, by method and set, where there are any."""
+    failed: dict[str, str]
+    """Why a method has no score on a set, by `method on set`."""
+
+
+def evaluate(
+    sets: Mapping[str, Callable[[], Data]],
+    chosen: Iterable[str],
+    results: str,
+    device: str,
+    training: Callable[[Mapping[str, Any], str], TwoAFCDataModule] | None = None,
+    **speed: Any,
+) -> Suite:
+    """Score methods on many sets; what `results` has already is not computed again.
+
+    A set that cannot be read is told and does not stop the others. Methods are loaded once, eight at a time.
+
+    Args:
+        sets: what builds the data module of each, by name.
+        chosen: methods, see `perceptual.evaluation.methods`.
+        results: folder of all results.
+        device: where distances are computed.
+        training: builds a data module from what a checkpoint says of its data, and its path, to look for
+            images that it was trained on; None: do not look.
+        speed: `precision` and `compile`, see `methods.build`.
+    """
+    opened: dict[str, Data] = {}
+    absent: dict[str, str] = {}
+    for name, build in sets.items():
+        try:
+            data = build()
+            data.setup("validate")
+        except (ValueError, OSError) as error:
+            absent[name] = one_line(error)
+        else:
+            opened[name] = data
+    if not opened:
+        raise ValueError(
+            "no set of the suite can be read: " + "; ".join(f"{n} ({w})" for n, w in absent.items())
+        )
+    expanded = grammar.expand(chosen)
+    places: dict[str, DataResults] = {}
+    names: dict[str, str] = {}
+    for start in range(0, len(expanded), GROUP):
+        loaded = Loaded(**speed)
+        group = expanded[start : start + GROUP]
+        for name, data in opened.items():
+            places[name], called = evaluation.evaluate(group, data, results, device, build=loaded, **speed)
+        names |= dict(zip(called, group, strict=False))
+    shared = _shared(opened, names, training) if training else {}
+    return tabulate(places, absent, list(names), shared)
+
+
+class Loaded:
+    """`methods.build` that builds each method once."""
+
+    def __init__(self, **speed: Any) -> None:
+        self._speed = speed
+        self._built: dict[str, nn.Module] = {}
+
+    def __call__(self, method: str) -> nn.Module:
+        """The distance of a method name; raises what `methods.build` raises."""
+        if method not in self._built:
+            self._built[method] = grammar.build(method, **self._speed)
+        return self._built[method]
+
+
+def tabulate(
+    places: Mapping[str, DataResults],
+    absent: Mapping[str, str],
+    names: Sequence[str],
+    shared: Mapping[tuple[str, str], int] | None = None,
+) -> Suite:
+    """The table of the results on several sets.
+
+    Args:
+        places: results by name of the set.
+        absent: why there is nothing of other sets.
+        names: methods as they are called in the results.
+        shared: see `Suite`.
+    """
+    rows: dict[str, Row] = {}
+    scores: list[np.ndarray] = []
+    draws: list[np.ndarray | None] = []
+    failed: dict[str, str] = {}
+    for name, place in places.items():
+        rows[name], items = place.items()
+        found = {result.row["method"]: result for result in place.scored() if result.row["method"] in names}
+        failed |= {
+            f"{row['method']} on {name}": row["error"] for row in place.failed() if row["method"] in names
+        }
+        score = np.full(len(names), np.nan)
+        drawn = None
+        if found:
+            columns, _ = bootstrapped(rows[name]["kind"], [result.arrays for result in found.values()], items)
+            macro = len(rows[name]["subsets"])
+            at = [names.index(method) for method in found]
+            score[at] = columns.score[:, macro]
+            drawn = np.full((len(columns.draws), len(names)), np.nan)
+            drawn[:, at] = columns.draws[:, :, macro]
+        scores.append(score)
+        draws.append(drawn)
+    length = max((len(drawn) for drawn in draws if drawn is not None), default=1)
+    nothing = np.full((length, len(names)), np.nan)
+    by_set = [nothing if drawn is None else drawn for drawn in draws]
+    kinds = [row["kind"] for row in rows.values()]
+    several = [kind for kind in dict.fromkeys(kinds) if 1 < kinds.count(kind) < len(kinds)]
+    for kind in several:
+        scores.append(np.mean([scores[i] for i, k in enumerate(kinds) if k == kind], axis=0))
+        by_set.append(np.mean([by_set[i] for i, k in enumerate(kinds) if k == kind], axis=0))
+    scores.append(np.mean(scores[: len(kinds)], axis=0))
+    by_set.append(np.mean(by_set[: len(kinds)], axis=0))
+    score, drawn = np.stack(scores, 1), np.stack(by_set, 2)
+    order = np.argsort(-np.nan_to_num(score[:, -1], nan=-np.inf), kind="stable")
+    score, drawn = score[order], drawn[:, order]
+    whole = int(np.isfinite(score[:, -1]).sum())
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    behind = np.quantile(drawn[:, :1, -1] - drawn[:, :, -1], [0.025, 0.975], axis=0).T
+    groups = rank_groups(score[:whole, -1], drawn[:, :whole, -1]) if whole else []
+    return Suite(
+        sets=rows,
+        absent=dict(absent),
+        columns=[*rows, *(f"mean {kind}" for kind in several), MACRO],
+        methods=[names[i] for i in order],
+        score=score,
+        low=low,
+        high=high,
+        behind=behind,
+        group=[*groups, *[0] * (len(names) - whole)],
+        shared=dict(shared or {}),
+        failed=failed,
+    )
+
+
+def _shared(
+    opened: Mapping[str, Data],
+    names: Mapping[str, str],
+    training: Callable[[Mapping[str, Any], str], TwoAFCDataModule],
+) -> dict[tuple[str, str], int]:
+    """Images of a set among those that a checkpoint was trained on, both at the resolution of the set."""
+    shared: dict[tuple[str, str], int] = {}
+    for called, method in names.items():
+        if Path(method).suffix != ".ckpt" or not Path(method).is_file():
+            continue
+        described = read_checkpoint(method).get("datamodule_hyper_parameters")
+        if not isinstance(described, dict):
+            continue
+        for name, data in opened.items():
+            try:
+                at = {"size": data.size, "shorter_side": data.shorter_side, "crop": None}
+                trained = training({**described, **at}, method)
+                trained.setup("fit")
+            except (ValueError, OSError):
+                continue  # its images are not here any more, or a store has another size
+            if count := len(_digests(trained.train_set) & _digests(data.val_set)):
+                shared[called, name] = count
+    return shared
+
+
+def _digests(judged: Any) -> set[bytes]:
+    used = np.unique(judged.table.items())
+    return {digest.tobytes() for digest in image_digests(judged.images, used)}

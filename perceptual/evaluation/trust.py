@@ -1,0 +1,300 @@
+"""Whether a distance can be trusted: what shifts, slight changes and attacks do to its decisions.
+
+Ghildyal and Liu 2022, "Shift-tolerant perceptual similarity metric", https://arxiv.org/abs/2207.13686, and
+2023, "Attacking perceptual similarity metrics", https://arxiv.org/abs/2305.08840.
+"""
+
+import io
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from scipy.stats import spearmanr
+from torch import Generator, Tensor, nn
+
+from perceptual.data.items.triplets import TripletBatch, TripletDataset
+from perceptual.data.synthetic.distortions import FAMILIES, distort
+from perceptual.evaluation.attack import farthest
+
+ITEMS = 300  # triplets, drawn by the seed, that are shifted and slightly changed
+ATTACKED = 100  # triplets on which all votes agree
+ORDERED = 12  # reference images that each family of distortion changes
+SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
+SHIFTS, RADII = (1, 2, 3), (2, 4)  # pixels; of 255
+MARGIN, BATCH = max(SHIFTS), 25
+ROLES = ("ref", "p0", "p1")
+DIRECTIONS = torch.tensor([(0, 1), (0, -1), (1, 0), (-1, 0)])
+
+Values = dict[str, np.ndarray]
+
+
+class Judged(NamedTuple):
+    """The triplets of a report, and the clusters (by reference) that their values are resampled by."""
+
+    shifted: TripletBatch
+    confident: TripletBatch
+    clusters: np.ndarray
+    """(N,) of the shifted triplets."""
+    confident_clusters: np.ndarray
+    references: Tensor
+    """(ORDERED, 3, S, S)."""
+    worse: dict[str, list[Tensor]]
+    """By family of distortion, the references at each of `SEVERITIES`."""
+
+    def to(self, device: torch.device) -> "Judged":
+        """The same on another device."""
+        worse = {family: [images.to(device) for images in steps] for family, steps in self.worse.items()}
+        return self._replace(
+            shifted=self.shifted.to(device),
+            confident=self.confident.to(device),
+            references=self.references.to(device),
+            worse=worse,
+        )
+
+
+def choose(judged: TripletDataset, seed: int = 0) -> Judged:
+    """The triplets that all methods are tried on, drawn by the seed.
+
+    Raises:
+        ValueError: images in their own sizes, or too small to be shifted with real margins.
+    """
+    side = judged.images.shape[-1]
+    if side is None:
+        raise ValueError("robustness=true compares squares of one size: give data.size=64 or another")
+    if side < 4 * MARGIN:
+        raise ValueError(f"images of {side} pixels are too small to be shifted by {MARGIN}")
+    rng, table = np.random.default_rng(seed), judged.table
+    rows = np.sort(rng.permutation(len(table))[:ITEMS])
+    agree = (table.judgment == 0) | (table.judgment == 1)
+    if table.votes is not None:
+        agree &= table.votes >= 2  # one vote always agrees
+    sure = np.sort(rng.permutation(np.flatnonzero(agree))[:ATTACKED])
+    _, first = np.unique(table.ref, return_index=True)
+    references = judged.__getitems__(np.sort(rng.permutation(first)[:ORDERED]).tolist()).ref
+    shifted, confident = (judged.__getitems__(chosen.tolist()) for chosen in (rows, sure))
+    worse: dict[str, list[Tensor]] = {}
+    for family in FAMILIES:
+        for severity in SEVERITIES:
+            generator = Generator().manual_seed(seed)  # the same noise and direction, only stronger
+            worse.setdefault(family, []).append(distort(references, [(family, severity)], generator))
+    return Judged(shifted, confident, table.ref[rows], table.ref[sure], references, worse)
+
+
+def examine(
+    distance: nn.Module, judged: Judged, rivals: Mapping[int, Tensor] | None, seed: int = 0
+) -> Iterator[tuple[str, Values]]:
+    """Parts of a report, one after the other: their name, and values of each triplet or image.
+
+    Args:
+        distance: (x, y) → (N,), of images (N, 3, H, W) in [0, 1], on the device of the images.
+        judged: see `choose`.
+        rivals: by radius, what `attacked` made of the nearer images by another distance; None without one.
+        seed: of directions and starts.
+    """
+    device = next(chain(distance.parameters(), distance.buffers()), torch.empty(0)).device
+    judged = judged.to(device)
+    yield "shift", shifts(distance, judged.shifted, Generator().manual_seed(seed))
+    yield "nuisance", nuisances(distance, judged.shifted)
+    yield "order", order(distance, judged)
+    yield "axioms", axioms(distance, judged.shifted)
+    if rivals is not None:
+        yield "transfer", transfer(distance, judged.confident, rivals)
+    try:
+        yield "attack", attack(distance, judged.confident, attacked(distance, judged.confident, seed))
+    except (TypeError, RuntimeError) as error:  # no gradient, or none of an operation in it
+        if "gradient" not in str(error) and "derivative" not in str(error):
+            raise
+
+
+@torch.no_grad()
+def decide(distance: nn.Module, triplets: TripletBatch) -> tuple[Tensor, Tensor]:
+    """(d0, d1), float64, in batches."""
+    columns = zip(*(images.split(BATCH) for images in triplets[:3]), strict=True)
+    parts = [(distance(ref, p0), distance(ref, p1)) for ref, p0, p1 in columns]
+    d0, d1 = (torch.cat(column).double().cpu() for column in zip(*parts, strict=True))
+    return d0, d1
+
+
+@torch.no_grad()
+def apart(distance: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Distance (N,) of each pair, float64, in batches."""
+    pairs = zip(x.split(BATCH), y.split(BATCH), strict=True)
+    return torch.cat([distance(a, b) for a, b in pairs]).double().cpu()
+
+
+def shifts(distance: nn.Module, triplets: TripletBatch, generator: Generator) -> Values:
+    """Flips of decisions, and d(x, shifted x), for shifts by 1, 2 and 3 pixels in one of four directions.
+
+    The images are windows within the triplets' own, `MARGIN` smaller on each side, so that what comes in
+    at an edge is real.
+    """
+    directions = DIRECTIONS[torch.randint(4, (len(triplets.ref),), generator=generator)]
+    still = torch.zeros_like(directions)
+    windows = triplets._replace(**{role: _window(getattr(triplets, role), still) for role in ROLES})
+    moved = {
+        f"shift {k}": {role: _window(getattr(triplets, role), k * directions) for role in ROLES}
+        for k in SHIFTS
+    }
+    return _changed(distance, windows, moved)
+
+
+def nuisances(distance: nn.Module, triplets: TripletBatch) -> Values:
+    """The same for JPEG at quality 95, resizing by 5 % and back, and 2 % more light."""
+    changes = {
+        "jpeg 95": _jpeg,
+        "resized 5 %": _resized,
+        "brighter 2 %": lambda images: (1.02 * images).clamp(max=1),
+    }
+    changed = {
+        name: {role: change(getattr(triplets, role)) for role in ROLES} for name, change in changes.items()
+    }
+    return _changed(distance, triplets, changed)
+
+
+def _changed(
+    distance: nn.Module, triplets: TripletBatch, changed: Mapping[str, Mapping[str, Tensor]]
+) -> Values:
+    d0, d1 = decide(distance, triplets)
+    before, median = torch.sign(d1 - d0), _median(d0, d1)
+    values = {}
+    for name, images in changed.items():
+        flips = [
+            torch.sign(d1 - d0)
+            for role in ROLES
+            for d0, d1 in [decide(distance, triplets._replace(**{role: images[role]}))]
+        ]
+        values[f"{name}: flips"] = torch.stack([after != before for after in flips]).double().mean(0).numpy()
+        moved = _from_least(distance, triplets.ref, apart(distance, triplets.ref, images["ref"]))
+        values[f"{name}: distance"] = (moved / median).numpy()
+    return values
+
+
+def attacked(distance: nn.Module, triplets: TripletBatch, seed: int) -> dict[int, Tensor]:
+    """By radius (of 255): the image that each decision prefers, moved away from the reference.
+
+    Raises:
+        TypeError, RuntimeError: the distance has no gradient.
+    """
+    nearer, _ = _sides(distance, triplets)
+    found = {}
+    for radius in RADII:
+        generator = Generator().manual_seed(seed)
+        parts = zip(triplets.ref.split(BATCH), nearer.split(BATCH), strict=True)
+        found[radius] = torch.cat([farthest(distance, ref, x, radius / 255, generator) for ref, x in parts])
+    return found
+
+
+def attack(distance: nn.Module, triplets: TripletBatch, images: Mapping[int, Tensor]) -> Values:
+    """Whether each decision flips as the nearer image is replaced by what `attacked` made of it."""
+    _, farther = _sides(distance, triplets)
+    return {
+        f"attack {radius}/255": (apart(distance, triplets.ref, x) > farther).double().numpy()
+        for radius, x in images.items()
+    }
+
+
+def transfer(distance: nn.Module, triplets: TripletBatch, changes: Mapping[int, Tensor]) -> Values:
+    """Whether each decision flips as the image it prefers gets the perturbation made on another distance.
+
+    Args:
+        distance: (x, y) → (N,).
+        triplets: N.
+        changes: by radius, what another distance's attack adds to p0 and p1, (N, 2, 3, H, W).
+    """
+    d0, d1 = decide(distance, triplets)
+    prefers = (d1 < d0).to(triplets.ref.device)
+    nearer = torch.where(prefers.view(-1, 1, 1, 1), triplets.p1, triplets.p0)
+    farther, values = torch.maximum(d0, d1), {}
+    for radius, both in changes.items():
+        added = both[torch.arange(len(both)), prefers.long()]
+        flipped = apart(distance, triplets.ref, (nearer + added).clamp(0, 1)) > farther
+        values[f"transfer {radius}/255"] = flipped.double().numpy()
+    return values
+
+
+def perturbations(distance: nn.Module, triplets: TripletBatch, seed: int) -> dict[int, Tensor]:
+    """By radius, what the attack on a distance adds to p0 and to p1, (N, 2, 3, H, W), for `transfer`."""
+    found = {}
+    for radius in RADII:
+        generator = Generator().manual_seed(seed)
+        sides = []
+        for side in (triplets.p0, triplets.p1):
+            parts = zip(triplets.ref.split(BATCH), side.split(BATCH), strict=True)
+            made = torch.cat([farthest(distance, ref, x, radius / 255, generator) for ref, x in parts])
+            sides.append(made - side)
+        found[radius] = torch.stack(sides, dim=1)
+    return found
+
+
+def order(distance: nn.Module, judged: Judged) -> Values:
+    """Spearman's correlation of distance and severity, by family of distortion: a value per image."""
+    values = {}
+    for family, steps in judged.worse.items():
+        rows = torch.stack([apart(distance, judged.references, worse) for worse in steps], dim=1).numpy()
+        values[f"order {family}"] = np.array([_rank_correlation(row) for row in rows])
+    return values
+
+
+def axioms(distance: nn.Module, triplets: TripletBatch) -> Values:
+    """|d(x, y) − d(y, x)| over the median distance, and whether the triangle inequality is violated."""
+    d0, d1 = decide(distance, triplets)
+    back = apart(distance, triplets.p0, triplets.ref)
+    sides = [d0, d1, apart(distance, triplets.p0, triplets.p1)]
+    least = _from_least(distance, triplets.ref, torch.zeros_like(d0))
+    sides = [side + least for side in sides]
+    longest, total = torch.stack(sides).max(0).values, torch.stack(sides).sum(0)
+    return {
+        "asymmetry": ((d0 - back).abs() / _median(d0, d1)).numpy(),
+        "triangle violations": (longest > (total - longest) * (1 + 1e-6)).double().numpy(),
+    }
+
+
+def _sides(distance: nn.Module, triplets: TripletBatch) -> tuple[Tensor, Tensor]:
+    """The image that each decision prefers, and the distance of the other."""
+    d0, d1 = decide(distance, triplets)
+    prefers = (d1 < d0).view(-1, 1, 1, 1).to(triplets.ref.device)
+    return torch.where(prefers, triplets.p1, triplets.p0), torch.maximum(d0, d1)
+
+
+def _from_least(distance: nn.Module, images: Tensor, values: Tensor) -> Tensor:
+    """Distances counted from that of equal images, where it is a number (−PSNR has −∞ there)."""
+    least = apart(distance, images, images)
+    return values - torch.where(least.isfinite(), least, 0.0)
+
+
+def _median(d0: Tensor, d1: Tensor) -> Tensor:
+    return torch.cat([d0, d1]).median().abs()
+
+
+def _rank_correlation(row: np.ndarray) -> float:
+    return float(spearmanr(row, SEVERITIES).statistic) if len(np.unique(row)) > 1 else 0.0
+
+
+def _window(images: Tensor, offset: Tensor) -> Tensor:
+    """Windows of images, `MARGIN` smaller on each side, each moved by its offset (N, 2): down, right."""
+    side = images.shape[-1] - 2 * MARGIN
+    corners = (MARGIN + offset).tolist()
+    return torch.stack(
+        [image[:, y : y + side, x : x + side] for image, (y, x) in zip(images, corners, strict=True)]
+    )
+
+
+def _jpeg(images: Tensor) -> Tensor:
+    pixels = (images.cpu() * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    coded = []
+    for image in pixels:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=95)
+        coded.append(np.asarray(Image.open(file)))
+    return (torch.from_numpy(np.stack(coded)).permute(0, 3, 1, 2).float() / 255).to(images.device)
+
+
+def _resized(images: Tensor) -> Tensor:
+    size = images.shape[-1]
+    how: dict[str, object] = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    smaller = F.interpolate(images, (round(0.95 * size), round(0.95 * size)), **how)  # type: ignore[arg-type]
+    return F.interpolate(smaller, (size, size), **how).clamp(0, 1)  # type: ignore[arg-type]

@@ -1,0 +1,272 @@
+"""Trust reports of many methods: a result folder each, `results/<data>/trust/<method>/`, and pictures."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import Progress
+
+from perceptual.data.items.triplets import TripletDataset
+from perceptual.distance.markdown import escaped, table_row
+from perceptual.evaluation import methods as grammar
+from perceptual.evaluation import provenance, trust
+from perceptual.evaluation.evaluate import place_of
+from perceptual.evaluation.identity import identity, path_of
+from perceptual.evaluation.intervals import LEVEL
+from perceptual.evaluation.results import DataResults, Row, folder_name, publish, read
+from perceptual.evaluation.scoring import one_line
+from perceptual.features.backbone import Precision
+
+VERSION = 1  # of the numbers; reports of another version are made again
+DRAWS = 1000
+PARTS = 6  # of a report, for the bar
+NO_ATTACK = "no gradient: not attacked"
+# heading: what it is the mean of, by the beginnings of names
+COLUMNS = {
+    "shift 1": ("shift 1: flips",),
+    "shift 2": ("shift 2: flips",),
+    "shift 3": ("shift 3: flips",),
+    "d(x, shifted 1)": ("shift 1: distance",),
+    "JPEG 95": ("jpeg 95: flips",),
+    "resized 5 %": ("resized 5 %: flips",),
+    "brighter 2 %": ("brighter 2 %: flips",),
+    "attack 2/255": ("attack 2/255",),
+    "attack 4/255": ("attack 4/255",),
+    "transfer 4/255": ("transfer 4/255",),
+    "order": ("order",),
+    "asymmetry": ("asymmetry",),
+    "triangle": ("triangle",),
+}
+
+
+def report(
+    methods: Iterable[str],
+    data: Any,
+    results: str,
+    device: torch.device | str = "cpu",
+    precision: Precision = "32-true",
+    compile: bool = False,
+    seed: int = 0,
+) -> tuple[list[Row], dict[str, str]]:
+    """Examine methods; what `results` has already is not done again.
+
+    The perturbation of `transfer` is made on the first method of the list, before the method itself, that
+    has a backbone of another name.
+
+    Args:
+        methods: names, see `perceptual.evaluation.methods`.
+        data: triplets, set up.
+        results: folder of all results.
+        device: where distances are computed.
+        precision, compile: of deep features, see `methods.build`.
+        seed: chooses the triplets, directions and starts.
+
+    Returns:
+        a row for each method, and why others have none.
+
+    Raises:
+        ValueError: `data` has no triplets, or its images are too small.
+    """
+    if not isinstance(data.val_set, TripletDataset):
+        raise ValueError("robustness=true needs judged triplets; these items are none")
+    place = place_of(data, results)
+    names = list(dict.fromkeys(identity(method, precision) for method in grammar.expand(methods)))
+    missing = [name for name in names if not _has(place, name, seed)]
+    lost: dict[str, str] = {}
+    if missing:
+        judged = trust.choose(data.val_set, seed)
+        rivals: dict[str, dict[int, torch.Tensor]] = {}
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+            for name in missing:
+                task = bar.add_task(name, total=PARTS)
+                try:
+                    distance = grammar.build(path_of(name), precision, compile).to(device)
+                    rival = _rival(name, names)
+                    if rival is not None and rival not in rivals:
+                        other = grammar.build(path_of(rival), precision, compile).to(device)
+                        rivals[rival] = trust.perturbations(
+                            other, judged.to(torch.device(device)).confident, seed
+                        )
+                    values: trust.Values = {}
+                    for _, part in trust.examine(distance, judged, rivals.get(rival or ""), seed):
+                        values |= part
+                        bar.advance(task)
+                    row = _row(name, values, judged, rival, seed) | provenance.surroundings(
+                        torch.device(device)
+                    )
+                    publish(_folder(place, name, seed), row, {})
+                except Exception as error:  # whatever it is, the others go on
+                    lost[name] = one_line(error)
+                bar.remove_task(task)
+    rows = [read(_folder(place, name, seed)).row for name in names if _has(place, name, seed)]
+    return rows, lost
+
+
+def kept(place: DataResults) -> list[Row]:
+    """The reports in a folder of results, most trusted under shifts first."""
+    rows = [read(path.parent).row for path in sorted((place.folder / "trust").glob("[!.]*/row.json"))]
+    rows = [row for row in rows if row["version"] == VERSION]
+    return sorted(rows, key=lambda row: row["trust"]["shift 1"][0])
+
+
+def table(rows: Sequence[Row]) -> list[list[str]]:
+    """Header and body of the report: means, with their 95 % intervals, in percent but for correlations."""
+    columns = [column for column in COLUMNS if any(column in row["trust"] for row in rows)]
+    body = []
+    for row in rows:
+        cells = [row["method"]]
+        for column in columns:
+            if column not in row["trust"]:
+                cells.append("–")
+                continue
+            factor, digits = (1, 2) if column == "order" else (100, 1)
+            value, low, high = (factor * number for number in row["trust"][column])
+            cells.append(f"{value:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})")
+        body.append(cells)
+    return [["method", *columns], *body]
+
+
+def markdown(rows: Sequence[Row], title: str) -> str:
+    """The report in Markdown, with what its columns mean and the families that no distance orders well."""
+    header, *body = table(rows)
+    lines = [header, ["--:"] * len(header), *body]
+    attacked = [row["method"] for row in rows if "attack 2/255" not in row["trust"]]
+    notes = [
+        "In brackets: 95 % intervals by bootstrap over references. Shift (pixels, real margins), JPEG at "
+        "quality 95, resizing by 5 % and brightness by 2 %: % of decisions that flip when ref, p0 or p1 is "
+        "changed. d(x, shifted 1): in % of the median judged distance. Attack: % of decisions on which all "
+        "votes agree that flip as the nearer image moves within ±2/255 or ±4/255; transfer: the same by the "
+        "perturbation made on another method. Order: Spearman correlation of distance and severity, mean of "
+        "the families of distortion. Asymmetry: |d(x, y) − d(y, x)| in % of the median distance. Triangle: % "
+        "of triplets that violate the inequality.",
+    ]
+    if attacked:
+        notes += ["", f"Not attacked, having no gradient: {escaped(', '.join(attacked))}."]
+    text = "\n".join(map(table_row, lines))
+    families = _families(rows)
+    return "\n".join([f"### {escaped(title)}", "", text, "", *notes, "", *families]) + "\n"
+
+
+def picture(rows: Sequence[Row], path: Path) -> Path:
+    """Flips by shift, slight change and attack: a panel each, a line per method."""
+    figure = Figure((13, max(2.8, 1.4 + 0.3 * len(rows))), dpi=150, layout="constrained")
+    shown = ["shift 1", "shift 3", "JPEG 95", "brighter 2 %", "attack 2/255", "transfer 4/255"]
+    panels = figure.subplots(1, len(shown), sharey=True)
+    colors = mpl.colormaps["tab10"]
+    for number, (panel, column) in enumerate(zip(panels, shown, strict=True)):
+        for place, row in enumerate(rows):
+            if column in row["trust"]:
+                value, low, high = (100 * part for part in row["trust"][column])
+                panel.plot([low, high], [place, place], color=colors(number), lw=2, alpha=0.5)
+                panel.plot(value, place, "o", color=colors(number), ms=5)
+            else:
+                panel.text(1, place, "–", va="center", fontsize=8, color="#888888")
+        panel.set(title=column, yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5))
+        panel.set_xlim(left=0)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8)
+        panel.title.set_fontsize(10)
+        panel.grid(axis="x", color="#eeeeee")
+    # names are text, not formulas
+    panels[0].set_yticklabels([row["method"].replace("$", r"\$") for row in rows])
+    figure.supxlabel("decisions that flip, in %", fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def _families(rows: Sequence[Row]) -> list[str]:
+    names = list(dict.fromkeys(name for row in rows for name in row["order"]))
+    header = ["order of severities", *(row["method"] for row in rows)]
+    lines = [header, ["--:"] * len(header)]
+    lines += [[name, *(f"{row['order'].get(name, np.nan):.2f}" for row in rows)] for name in names]
+    return list(map(table_row, lines))
+
+
+def _row(name: str, values: trust.Values, judged: trust.Judged, rival: str | None, seed: int) -> Row:
+    found = {}
+    for column, beginnings in COLUMNS.items():
+        parts = [value for key, value in values.items() if key.startswith(beginnings)]
+        if not parts:
+            continue
+        mean = np.mean(parts, axis=0)
+        clusters = {
+            len(judged.clusters): judged.clusters,
+            len(judged.confident_clusters): judged.confident_clusters,
+        }
+        of = (
+            judged.confident_clusters
+            if column.startswith(("attack", "transfer"))
+            else clusters.get(len(mean))
+        )
+        found[column] = _interval(mean, np.arange(len(mean)) if of is None or column == "order" else of)
+    return {
+        "method": name,
+        "version": VERSION,
+        "seed": seed,
+        "items": len(judged.clusters),
+        "attacked": len(judged.confident_clusters),
+        "rival": rival,
+        "trust": found,
+        "order": {
+            key.removeprefix("order "): float(v.mean())
+            for key, v in values.items()
+            if key.startswith("order ")
+        },
+        **({} if "attack 2/255" in values else {"note": NO_ATTACK}),
+    }
+
+
+def _interval(values: np.ndarray, cluster: np.ndarray) -> list[float]:
+    """Mean of values (N,), and its bootstrap interval over clusters."""
+    if not len(values):
+        return [float("nan")] * 3
+    _, cluster = np.unique(cluster, return_inverse=True)
+    sums, counts = np.bincount(cluster, values), np.bincount(cluster)
+    rng = np.random.default_rng(0)
+    times = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), DRAWS)
+    low, high = np.quantile((times @ sums) / (times @ counts), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return [float(values.mean()), float(low), float(high)]
+
+
+def _rival(name: str, names: Sequence[str]) -> str | None:
+    """The first deep method among the names that is of another family."""
+    family = grammar.family(path_of(name))
+    for other in names:
+        kind = grammar.family(path_of(other))
+        if kind not in (family, grammar.CLASSIC):
+            return other
+    return None
+
+
+def _folder(place: DataResults, name: str, seed: int) -> Path:
+    return place.folder / "trust" / (folder_name(name) + (f"-seed{seed}" if seed else ""))
+
+
+def _has(place: DataResults, name: str, seed: int) -> bool:
+    folder = _folder(place, name, seed)
+    return folder.is_dir() and read(folder).row["version"] == VERSION
+
+
+def shown(rows: Sequence[Row], lost: Mapping[str, str]) -> list[str]:
+    """Lines for the terminal: a method each, then those that failed."""
+    lines = []
+    for row in rows:
+        said = [
+            f"{column} {100 * row['trust'][column][0]:.1f} %"
+            for column in ("shift 1", "JPEG 95", "attack 2/255")
+            if column in row["trust"]
+        ]
+        note = f"; {row['note']}" if "note" in row else ""
+        lines.append(
+            f"Trust     {row['method']}: flips by {', '.join(said)}; "
+            f"order {row['trust']['order'][0]:.2f}{note}"
+        )
+    return [*lines, *(f"Failed    {name}: {reason}" for name, reason in lost.items())]

@@ -1,0 +1,153 @@
+"""The ceiling: the best score that any distance can have against judges who disagree.
+
+With p the true fraction of people who prefer p1 on an item, the best distance sides with the larger part and
+scores E[max(p, 1 − p)]. The raw ceiling puts the few observed votes in the place of p and is too high. Here
+the distribution of p over items is fitted to the counts of votes: a mixture of binomial distributions by
+nonparametric maximum likelihood (Laird 1978, https://doi.org/10.1080/01621459.1978.10480103), on a grid, by
+EM. Few votes do not determine that distribution (n votes, only its first n moments); linear programming over
+all mixtures with the same frequencies of votes gives what they leave open (Lord 1969, Psychometrika 34).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linprog
+from scipy.stats import binom
+from torch import Tensor
+
+from perceptual.metrics.jnd import jnd_average_precision
+from perceptual.metrics.votes import counted
+
+Floats = NDArray[np.float64]
+
+GRID = np.linspace(0, 1, 101)
+BEST = np.maximum(GRID, 1 - GRID)  # score of the best distance on an item, by p
+# steps of EM; it ends before the mixture falls apart into points, which the votes cannot show
+ITERATIONS = 2000
+QUICK = 500  # within a bootstrap
+SLACK = 0.25  # standard errors by which the frequencies of mixtures may differ from the fitted ones
+PANELS = 20  # simulated for JND
+
+
+class Ceiling(NamedTuple):
+    """The best score that any distance can have, in [0, 1]."""
+
+    estimate: float
+    lower: float
+    """The least that some distribution with the same frequencies of votes gives."""
+    upper: float
+    """The most."""
+
+
+def ceiling(judgment: Tensor, votes: Tensor) -> Ceiling:
+    """The best 2AFC score that any distance can have: E[max(p, 1 − p)] under the distribution of p.
+
+    The bounds are what the votes leave open, not an interval of sampling: the frequencies of 0 … n votes for
+    p1, at the commonest number of votes n, are held within a quarter of their standard error. Where p takes
+    few sharp values (all ½, say) they are narrow, and sampling can put the truth outside.
+
+    >>> judgment, votes = torch.tensor([0.0, 0.25, 0.5, 1.0]), torch.full((4,), 4)
+    >>> found = ceiling(judgment.repeat(100), votes.repeat(100))
+    >>> 0.7 < found.lower < found.estimate < found.upper < 0.9
+    True
+
+    Args:
+        judgment: (N,) fraction of people who preferred p1, in [0, 1].
+        votes: (N,) number of people asked; items without votes are left out.
+
+    Returns:
+        all NaN where nobody was asked about any item.
+
+    Raises:
+        ValueError: shapes differ, or judgment · votes is not a whole number of people for some item.
+    """
+    k, n = _asked(judgment, votes)
+    if not len(n):
+        return Ceiling(np.nan, np.nan, np.nan)
+    cells, counts = np.unique(np.stack([k, n]), axis=1, return_counts=True)
+    mixture = fit(cells, counts[None].astype(float))[0]
+    lower, upper = _bounds(n, mixture)
+    return Ceiling(float(mixture @ BEST), lower, upper)
+
+
+def jnd_ceiling(same: Tensor, votes: Tensor, seed: int = 0) -> float:
+    """The best JND average precision that any distance can have, in [0, 1]: pairs sorted by their true p.
+
+    Mean over simulated panels: p is drawn for each pair from the fitted distribution, as many people as were
+    asked answer by it, and `jnd_average_precision` scores 1 − p. NaN where nobody was asked.
+
+    Args:
+        same: (N,) fraction of people who said "same", in [0, 1].
+        votes: (N,) number of people asked; pairs without votes are left out.
+        seed: of the simulation.
+
+    Raises:
+        ValueError: as `ceiling` does.
+    """
+    k, n = _asked(same, votes)
+    if not len(n):
+        return float("nan")
+    cells, counts = np.unique(np.stack([k, n]), axis=1, return_counts=True)
+    mixture = fit(cells, counts[None].astype(float))[0]
+    rng, scores = np.random.default_rng(seed), []
+    for _ in range(PANELS):
+        p = rng.choice(GRID, len(n), p=mixture / mixture.sum())
+        said = rng.binomial(n.astype(int), p) / n
+        scores.append(jnd_average_precision(torch.from_numpy(1 - p), torch.from_numpy(said)).item())
+    return float(np.mean(scores))
+
+
+def ceiling_draws(judgment: Tensor, votes: Tensor, times: Floats) -> Floats:
+    """Estimates (B,) of the ceiling with each item counted (B, N) times, as a bootstrap needs them.
+
+    Arguments and errors as in `ceiling`; `times` are at least 0.
+    """
+    k, n = (column.numpy() for column in counted(judgment, votes))
+    cells, which = np.unique(np.stack([k, n]), axis=1, return_inverse=True)
+    counts = np.stack([np.bincount(which.ravel(), row, cells.shape[1]) for row in times]).astype(float)
+    asked = cells[1] > 0
+    draws: Floats = fit(cells[:, asked], counts[:, asked], QUICK) @ BEST
+    return draws
+
+
+def fit(cells: Floats, counts: Floats, iterations: int = ITERATIONS) -> Floats:
+    """Weights (B, G) on `GRID` of the binomial mixtures that are likeliest for B sets of counts.
+
+    Args:
+        cells: (2, K), votes for p1 and people asked, of each kind of item.
+        counts: (B, K), how many items are of each kind, at least 0; not all 0.
+        iterations: of EM at most.
+    """
+    likelihood = binom.pmf(cells[0][:, None], cells[1][:, None], GRID)  # (K, G)
+    share = counts / counts.sum(1, keepdims=True)
+    weights = np.full((len(counts), len(GRID)), 1 / len(GRID))
+    for _ in range(iterations):
+        before = weights
+        weights = weights * ((share / (weights @ likelihood.T)) @ likelihood)
+        if np.abs(weights - before).max() < 1e-9:
+            break
+    return weights
+
+
+def _asked(judgment: Tensor, votes: Tensor) -> tuple[Floats, Floats]:
+    k, n = (column.numpy() for column in counted(judgment.cpu(), votes.cpu()))
+    return k[n > 0], n[n > 0]
+
+
+def _bounds(n: Floats, mixture: Floats) -> tuple[float, float]:
+    """Least and largest E[max(p, 1 − p)] of mixtures with the frequencies of the fitted one."""
+    numbers, items = np.unique(n, return_counts=True)
+    commonest, asked = int(numbers[items.argmax()]), items.max()
+    likelihood = binom.pmf(np.arange(commonest + 1)[:, None], commonest, GRID)  # (n + 1, G)
+    expected = likelihood @ mixture / mixture.sum()
+    slack = SLACK * np.sqrt(expected * (1 - expected) / asked) + 1e-9
+    limits = np.concatenate([expected + slack, slack - expected])
+    ends = []
+    for sign in (1, -1):
+        solved = linprog(
+            sign * BEST, np.concatenate([likelihood, -likelihood]), limits, np.ones((1, len(GRID))), [1]
+        )
+        ends.append(sign * solved.fun)
+    return ends[0], ends[1]

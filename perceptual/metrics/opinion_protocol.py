@@ -1,0 +1,138 @@
+"""How image-quality studies report a distance: correlations and error over all images, and by reference.
+
+SRCC and KRCC; PLCC and RMSE after the logistic of four parameters (VQEG 2000, see `opinion`) and of five
+(Sheikh, Sabir, Bovik 2006, "A statistical evaluation of recent full reference image quality assessment
+algorithms", https://doi.org/10.1109/TIP.2006.881959).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.optimize import least_squares
+from scipy.special import expit
+
+from perceptual.metrics.opinion import logistic_fit
+
+Floats = NDArray[np.float64]
+STATISTICS = ("srcc", "krcc", "plcc4", "plcc5", "rmse4", "rmse5")
+DRAWS = 500
+FEWEST_OF_A_REFERENCE = 3  # images with fewer have no correlation that says something
+FEWEST = 6  # one more than the parameters of the larger fit
+
+
+class Estimate(NamedTuple):
+    """A statistic and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def logistic_fit_5(d: Floats, s: Floats) -> Floats:
+    """Scores predicted from distances by β1 (½ − 1/(1 + exp(β2 (d − β3)))) + β4 d + β5.
+
+    Least squares over the five β, from (N,) finite distances and scores, neither constant; returns (N,).
+    """
+    z = (d - d.mean()) / d.std()  # any scale of distances starts from the same place
+
+    def predicted(beta: Floats) -> Floats:
+        height, slope, middle, line, offset = beta
+        return height * (expit(slope * (z - middle)) - 0.5) + line * z + offset
+
+    line, offset = np.polyfit(z, s, 1)
+    fits = [
+        least_squares(
+            lambda beta: predicted(beta) - s,
+            start,
+            method="lm",
+            x_scale=[np.ptp(s), 1.0, 1.0, s.std(), np.ptp(s)],
+            ftol=1e-12,
+            xtol=1e-12,
+            max_nfev=2000,
+        )
+        for start in (
+            [np.sign(line) * np.ptp(s), 1.0, 0.0, 0.0, s.mean()],
+            [0.1 * np.ptp(s), 3.0, 0.0, line, offset],
+            [-0.1 * np.ptp(s), 3.0, 0.0, line, offset],
+        )
+    ]
+    return predicted(min(fits, key=lambda fit: fit.cost).x)
+
+
+def opinion_protocol(
+    distance: Floats, score: Floats, reference: NDArray[np.int64], draws: int = DRAWS, seed: int = 0
+) -> dict[str, dict[str, Estimate]]:
+    """Every statistic over `all` images, and `within`: its mean over references.
+
+    The logistics are fitted once, to all images, and not again to those of a draw or a reference. Intervals
+    are a percentile bootstrap over references, each drawn with its images.
+
+    Args:
+        distance: (N,) distance of each distorted image from its reference, finite.
+        score: (N,) larger = worse, on any scale, finite; RMSE has its unit.
+        reference: (N,) number of each image's reference.
+        draws: of the bootstrap.
+        seed: chooses them.
+
+    Returns:
+        by `STATISTICS`, then `all` and `within`. `within` counts references with three or more images whose
+        distances and scores vary, and is NaN without any. Everything is NaN for fewer than six images, a
+        constant distance or constant scores.
+    """
+    d, s = distance.astype(np.float64), score.astype(np.float64)
+    nothing = Estimate(np.nan, np.nan, np.nan)
+    if len(d) < FEWEST or np.ptp(d) == 0 or np.ptp(s) == 0:
+        return {name: {"all": nothing, "within": nothing} for name in STATISTICS}
+    fits = (logistic_fit(d, s), logistic_fit_5(d, s))
+    _, group = np.unique(reference, return_inverse=True)
+    members = [np.flatnonzero(group == number) for number in range(group.max() + 1)]
+    whole = _statistics(d, s, fits, np.arange(len(d)))
+    parts = np.array(
+        [
+            _statistics(d, s, fits, rows)
+            for rows in members
+            if len(rows) >= FEWEST_OF_A_REFERENCE and np.ptp(d[rows]) > 0 and np.ptp(s[rows]) > 0
+        ]
+    ).reshape(-1, len(STATISTICS))
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(draws):
+        chosen = rng.integers(len(members), size=len(members))
+        drawn.append(_statistics(d, s, fits, np.concatenate([members[number] for number in chosen])))
+    within, within_drawn = np.full(len(STATISTICS), np.nan), np.full((1, len(STATISTICS)), np.nan)
+    if len(parts):
+        within = parts.mean(0)
+        within_drawn = np.array(
+            [parts[rng.integers(len(parts), size=len(parts))].mean(0) for _ in range(draws)]
+        )
+    return {
+        name: {
+            "all": _estimate(whole[i], np.array(drawn)[:, i]),
+            "within": _estimate(within[i], within_drawn[:, i]),
+        }
+        for i, name in enumerate(STATISTICS)
+    }
+
+
+def _statistics(d: Floats, s: Floats, fits: tuple[Floats, Floats], rows: NDArray[np.int64]) -> list[float]:
+    """`STATISTICS` of some images."""
+    return [
+        _correlation(stats.spearmanr, d[rows], s[rows]),
+        _correlation(stats.kendalltau, d[rows], s[rows]),
+        *(_correlation(stats.pearsonr, fit[rows], s[rows]) for fit in fits),
+        *(float(np.sqrt(np.mean((fit[rows] - s[rows]) ** 2))) for fit in fits),
+    ]
+
+
+def _correlation(kind: Callable[[Floats, Floats], Any], x: Floats, y: Floats) -> float:
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0  # of a draw, or of a fit that is flat over one reference
+    return float(kind(x, y).statistic)
+
+
+def _estimate(value: float, drawn: Floats) -> Estimate:
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Estimate(float(value), float(low), float(high))
