@@ -16,8 +16,10 @@ from perceptual.data.modules.manifest import ManifestDataModule
 from perceptual.data.modules.opinions import OpinionDataModule
 from perceptual.data.modules.photos import PhotosDataModule
 from perceptual.data.modules.two_afc import TwoAFCDataModule
+from perceptual.data.synthetic.designs import NAMES
 
 # mypy cannot read the members of these enums, which stand in the library
+Design = Enum("Design", NAMES)  # type: ignore[misc]
 SplitBy = Enum("SplitBy", get_args(splits.SplitBy))  # type: ignore[misc]
 LargerIs = Enum("LargerIs", list(LARGER_IS))  # type: ignore[misc]
 Cache = Enum("Cache", ["on", "off"])
@@ -52,6 +54,7 @@ class PhotosConfig(DataConfig):
     _target_: str = "perceptual.data.PhotosDataModule"
     count_train: int = default_of(PhotosDataModule, "count_train")
     count_val: int = default_of(PhotosDataModule, "count_val")
+    designs: list[Design] = field(default_factory=lambda: list(Design))
 
 
 @dataclass

@@ -97,6 +97,12 @@ def migrate(checkpoint: dict[str, Any]) -> None:
     if isinstance(hparams.get("augmentation"), str):
         changes = OLD_AUGMENTATIONS[hparams["augmentation"]]
         checkpoint["hyper_parameters"] = {**hparams, "augmentation": changes}
+    data = checkpoint.get("datamodule_hyper_parameters")
+    if data and str(data.get("_target_")).endswith("PhotosDataModule") and "designs" not in data:
+        checkpoint["datamodule_hyper_parameters"] = {
+            **data,
+            "designs": ["severity"],
+        }  # the only one there was
 
 
 def leave_out_backbone(checkpoint: dict[str, Any], backbone: Backbone, built_on: str) -> None:

@@ -200,7 +200,7 @@ def test_photos():
     assert data.subsets == ["traditional", "severity", "cnn", "mix"]
     assert np.bincount(data.val_set.table.subset).tolist() == [8, 8, 7, 7]
     families = [row.decode() for row in data.train_set.table.made]
-    assert [("cnn/" in row, "nuisance" in row) for row in (families[0], families[10], families[20])] == [
+    assert [("cnn/" in row, "nuisance/" in row) for row in (families[0], families[10], families[20])] == [
         (False, False),
         (False, True),
         (True, False),

@@ -4,6 +4,7 @@ A first run needs no download, from images to score. The judgments are a simulat
 see `perceptual.data.synthetic.making`.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from perceptual.data.synthetic.designs import NAMES
 from perceptual.data.synthetic.making import make_triplets
 from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, VAL_PHOTOS, packaged
 
-_SUBSETS = ("traditional", "severity", "cnn", "mix")  # of the designs, in the order of their names
+_SUBSETS = {"paper": "traditional", "severity": "severity", "cnn": "cnn", "mix": "mix"}  # of the designs
 
 
 class PhotosDataModule(TwoAFCDataModule):
@@ -29,6 +30,7 @@ class PhotosDataModule(TwoAFCDataModule):
     Args:
         count_train: training triplets to make.
         count_val: validation triplets to make.
+        designs: which designs they are of; of one alone, the subsets are its own.
 
     The other arguments are those of `TwoAFCDataModule`.
     """
@@ -45,6 +47,7 @@ class PhotosDataModule(TwoAFCDataModule):
         jnd: str | None = None,
         shorter_side: int | None = None,
         crop: int | None = None,
+        designs: Sequence[str] = NAMES,
     ) -> None:
         super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd, shorter_side, crop)
         if size is None:
@@ -52,16 +55,19 @@ class PhotosDataModule(TwoAFCDataModule):
         self.side = size
         at_least("count_train", count_train, 1)
         at_least("count_val", count_val, 1)
+        if not designs or not set(designs) <= set(NAMES) or len(set(designs)) < len(designs):
+            raise ValueError(f"designs must be a list of {', '.join(NAMES)}, got {list(designs)}")
+        self.designs = list(designs)
         self.count_train = count_train
         self.count_val = count_val
 
     def read_train(self) -> TripletTable:
         """Triplets of the training photographs."""
-        return _of_each_design(packaged(TRAIN_PHOTOS), self.count_train, 0, self.side)
+        return _of_each_design(self.designs, packaged(TRAIN_PHOTOS), self.count_train, 0, self.side)
 
     def read_val(self) -> TripletTable:
         """Triplets of the held-out photographs."""
-        return _of_each_design(packaged(VAL_PHOTOS), self.count_val, 1, self.side)
+        return _of_each_design(self.designs, packaged(VAL_PHOTOS), self.count_val, 1, self.side)
 
     def source(self) -> str:
         """Photographs and the simulated observer."""
@@ -72,14 +78,16 @@ class PhotosDataModule(TwoAFCDataModule):
         return "split by photograph"
 
 
-def _of_each_design(photos: list[str], count: int, seed: int, size: int) -> TripletTable:
+def _of_each_design(designs: list[str], photos: list[str], count: int, seed: int, size: int) -> TripletTable:
     """Triplets, shared out among the designs; the first ones get one more where that leaves a rest."""
-    counts = [len(range(number, count, len(NAMES))) for number in range(len(NAMES))]
+    counts = [len(range(number, count, len(designs))) for number in range(len(designs))]
     tables = [
         make_triplets(photos, share, seed, size, design=design)
-        for design, share in zip(NAMES, counts, strict=True)
+        for design, share in zip(designs, counts, strict=True)
         if share
     ]
+    if len(designs) == 1:
+        return tables[0]
     images: list[torch.Tensor] = [table.images for table in tables]  # type: ignore[misc]  # are in memory
     starts = np.cumsum([0, *map(len, images[:-1])])
     roles = {
@@ -97,5 +105,5 @@ def _of_each_design(photos: list[str], count: int, seed: int, size: int) -> Trip
             for name in ("judgment", "votes", "made")
         },
         subset=np.repeat(np.arange(len(tables)), [len(table) for table in tables]),
-        subsets=list(_SUBSETS[: len(tables)]),
+        subsets=[_SUBSETS[design] for design in designs[: len(tables)]],
     )

@@ -14,7 +14,7 @@ import numpy as np
 
 from perceptual.data.synthetic.distortions import FAMILIES, GROUPS
 from perceptual.data.synthetic.distortions.ranges import RANGES
-from perceptual.data.synthetic.steps import CNN, NUISANCE, Step, drawn
+from perceptual.data.synthetic.steps import CNN, Step, drawn, nuisance
 
 Name = Literal["paper", "severity", "cnn", "mix"]
 NAMES: tuple[Name, ...] = get_args(Name)
@@ -22,7 +22,8 @@ PREFERENCE_WIDTH = 0.1  # difference of severities at which it prefers the weake
 JUST_NOTICEABLE, NOTICING_WIDTH = 0.2, 0.05  # severity with "same" in half of the votes; width of the slope
 FAINTEST = 0.02  # share of a range that the severities of pairs begin at
 
-Draw = Callable[[np.random.Generator, Sequence[str]], tuple[int, list[list[Step]]]]
+Patches = list[list[Step]]  # steps of each distorted patch
+Draw = Callable[[np.random.Generator, Sequence[str]], tuple[int, Patches]]
 
 
 @dataclass(frozen=True)
@@ -35,29 +36,45 @@ class Design:
     by_severity: bool  # how the observer judges
     needs_distorters: bool
 
+    def accepted(
+        self,
+        rng: np.random.Generator,
+        distorters: Sequence[str],
+        triplet: bool,
+        accept: Callable[[Patches], bool],
+    ) -> tuple[int, Patches]:
+        """Draw an item, anew up to 20 times if its patches do not differ, as saturation leaves grey."""
+        if triplet and self.by_severity:
+            return _severity(rng, accept)
+        for _ in range(20):
+            subset, patches = (self.triplet if triplet else self.pair)(rng, distorters)
+            if accept(patches):
+                break
+        return subset, patches
 
-def _paper(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
+
+def _paper(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
     return 0, [_traditional(rng) for _ in range(2)]
 
 
-def _paper_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
+def _paper_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
     return 0, [_traditional(rng, faint=True)]
 
 
-def _cnn(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
+def _cnn(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
     first, second = rng.permutation(len(distorters))[:2]
     return 0, [[_network(rng, distorters[which])] for which in (first, second)]
 
 
-def _cnn_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
+def _cnn_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
     return 0, [[_network(rng, rng.choice(distorters), FAINTEST)]]
 
 
-def _mix(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
+def _mix(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
     return 0, [_either(rng, distorters) for _ in range(2)]
 
 
-def _mix_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
+def _mix_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
     return (_paper_pair, _cnn_pair)[rng.integers(2)](rng, distorters)
 
 
@@ -85,16 +102,22 @@ def _network(rng: np.random.Generator, name: str, lowest: float = 1.0) -> Step:
     return drawn(f"{CNN}{name}", rng.uniform(lowest, 1), rng)
 
 
-def _severity(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
-    """One family at two severities in [.05, 1], often close to each other; and for each a nuisance."""
+def _severity(rng: np.random.Generator, accept: Callable[[Patches], bool]) -> tuple[int, Patches]:
+    """One family at two severities in [.05, 1], often close to each other; and for each a nuisance.
+
+    The order of the draws is that of version 0.1, whose runs are scored again on the same triplets.
+    """
     middle = rng.uniform(0.25, 0.8)
     half = np.clip(rng.normal(0, 0.12), -0.2, 0.2)
-    group, step = _of_a_group(rng, middle - half)
-    other = step._replace(severity=round(float(middle + half), 4))  # the same direction or noise
-    return group, [[each, drawn(NUISANCE, 1, rng)] for each in (step, other)]
+    for _ in range(20):
+        group, step = _of_a_group(rng, float(middle - half))
+        other = step._replace(severity=float(middle + half))  # the same direction or noise
+        if accept([[step], [other]]):
+            break
+    return group, [[each, nuisance(rng)] for each in (step, other)]
 
 
-def _severity_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, list[list[Step]]]:
+def _severity_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
     group, step = _of_a_group(rng, rng.uniform(0, 2.5 * JUST_NOTICEABLE))
     return group, [[step]]
 
@@ -102,12 +125,17 @@ def _severity_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple
 def _of_a_group(rng: np.random.Generator, severity: float) -> tuple[int, Step]:
     group = int(rng.integers(len(GROUPS)))
     families = list(GROUPS.values())[group]
-    return group, drawn(families[int(rng.integers(len(families)))].__name__, severity, rng)
+    family = families[int(rng.integers(len(families)))].__name__
+    return group, Step(family, severity, int(rng.integers(2**63)))
+
+
+def _drawn_by_accepted(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
+    return _severity(rng, lambda patches: True)
 
 
 DESIGNS: dict[str, Design] = {
     "paper": Design(("traditional",), _paper, _paper_pair, False, False),
-    "severity": Design(tuple(GROUPS), _severity, _severity_pair, True, False),
+    "severity": Design(tuple(GROUPS), _drawn_by_accepted, _severity_pair, True, False),
     "cnn": Design(("cnn",), _cnn, _cnn_pair, False, True),
     "mix": Design(("mix",), _mix, _mix_pair, False, True),
 }

@@ -203,15 +203,26 @@ def _make_item(
     making: Making, photo: Image.Image, networks: Mapping[str, nn.Module], rng: np.random.Generator
 ) -> Item:
     ref, how = crop(photo, making.size, rng), making.how
-    draw = how.triplet if making.kind is TripletTable else how.pair
-    whole = quantised(ref)
-    for _ in range(20):  # again if a family changes nothing, as saturation does to grey
-        subset, steps = draw(rng, list(networks))
-        patches = torch.stack([whole, *(quantised(apply(ref, each, networks)) for each in steps)])
-        if making.kind is PairTable or not (
-            torch.equal(patches[1], patches[2]) or any(torch.equal(whole, other) for other in patches[1:])
-        ):
-            break
+    whole, triplet = quantised(ref), making.kind is TripletTable
+    latest: dict[bytes, list[Tensor]] = {}
+
+    def distorted(steps: list[list[Step]]) -> list[Tensor]:
+        key = record(steps)
+        if key not in latest:
+            latest[key] = [apply(ref, each, networks) for each in steps]
+        return latest[key]
+
+    def differ(steps: list[list[Step]]) -> bool:
+        if not triplet:
+            return True
+        first, second = distorted(steps)
+        if how.by_severity:
+            return not torch.equal(first, second)
+        first, second = quantised(first), quantised(second)
+        return not any(torch.equal(*pair) for pair in ((first, second), (whole, first), (whole, second)))
+
+    subset, steps = how.accepted(rng, list(networks), triplet, differ)
+    patches = torch.stack([whole, *map(quantised, distorted(steps))])
     return Item(patches, _answer(how, patches, steps, rng), subset, record(steps))
 
 

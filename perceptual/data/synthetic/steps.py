@@ -1,8 +1,8 @@
 """What is done to a patch, as a sequence of steps that can be repeated from its record.
 
 The record of an item is JSON: for each distorted patch a list of `[family, severity, seed]`. A family is one
-of `FAMILIES`, `nuisance`, or `cnn/NAME` for a distorter; applied to the reference patch of the item, its
-steps give the distorted patch, bit for bit.
+of `FAMILIES`, `nuisance/TOP/LEFT` with a factor of lightness for its severity, or `cnn/NAME` for a
+distorter. Applied to the reference patch of the item, its steps give the distorted patch, bit for bit.
 """
 
 import json
@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from perceptual.data.synthetic.distortions import distort
 
-NUISANCE, CNN = "nuisance", "cnn/"
+NUISANCE, CNN = "nuisance/", "cnn/"
 LONGEST = 320  # characters of a record
 
 
@@ -24,13 +24,19 @@ class Step(NamedTuple):
     """One distortion."""
 
     family: str
-    severity: float  # in [0, 1]
+    severity: float  # in [0, 1]; of a nuisance a factor
     seed: int
 
 
 def drawn(family: str, severity: float, rng: np.random.Generator) -> Step:
     """A step with a seed; the severity is rounded, so that records are short and exact."""
     return Step(family, round(float(severity), 4), int(rng.integers(2**32)))
+
+
+def nuisance(rng: np.random.Generator) -> Step:
+    """What people nearly ignore: a shift of up to 2 pixels, and lightness changed by up to 3 %."""
+    top, left = rng.integers(0, 5, 2)
+    return Step(f"{NUISANCE}{top}/{left}", float(rng.uniform(0.97, 1.03)), 0)
 
 
 def apply(patch: Tensor, steps: Sequence[Step], distorters: Mapping[str, nn.Module]) -> Tensor:
@@ -40,8 +46,11 @@ def apply(patch: Tensor, steps: Sequence[Step], distorters: Mapping[str, nn.Modu
         ValueError: a family, or a distorter, that there is none of.
     """
     for family, severity, seed in steps:
-        if family == NUISANCE:
-            patch = _nuisance(patch, severity, seed)
+        if family.startswith(NUISANCE):
+            top, left = map(int, family.removeprefix(NUISANCE).split("/"))
+            padded = pad(patch[None], (2, 2, 2, 2), mode="reflect")[0]
+            height, width = patch.shape[-2:]
+            patch = padded[:, top : top + height, left : left + width] * severity
             continue
         generator = torch.Generator().manual_seed(seed)
         if family.startswith(CNN):
@@ -70,13 +79,3 @@ def recorded(text: bytes | str) -> list[list[Step]]:
         ]
     except (ValueError, TypeError):
         raise ValueError(f"{text!r} is no record of distortions") from None
-
-
-def _nuisance(patch: Tensor, severity: float, seed: int) -> Tensor:
-    """What people nearly ignore: a shift of up to 2 pixels, and lightness changed by up to 3 %."""
-    rng = np.random.default_rng(seed)
-    top, left = rng.integers(0, 5, 2)
-    padded = pad(patch[None], (2, 2, 2, 2), mode="reflect")[0]
-    height, width = patch.shape[-2:]
-    moved = padded[:, top : top + height, left : left + width] * rng.uniform(0.97, 1.03)
-    return moved if severity == 1 else torch.lerp(patch, moved, severity)
