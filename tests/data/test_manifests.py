@@ -59,7 +59,7 @@ def test_pairs_and_opinions_saved_by_spreadsheets(tmp_path):
     assert (pairs.same.tolist(), pairs.subsets) == ([0.75], ["x"])
     assert read_origin(tmp_path / "p.csv")[""].same.tolist() == [0.75]  # found to be pairs all the same
     (tmp_path / "o.csv").write_text("Ref;Dist;Score\na.png;b.png;-12,5\na.png;c.png;1,5e1\n")
-    assert read_opinion_manifest(tmp_path / "o.csv").score.tolist() == [-12.5, 15]
+    assert read_opinion_manifest(tmp_path / "o.csv", "worse").score.tolist() == [-12.5, 15]
 
 
 @pytest.mark.parametrize(
