@@ -17,7 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from perceptual.data import schemas
 from perceptual.data.loading import at_least
 from perceptual.data.schemas import Cache, default_of
-from perceptual.distance.lpips import FORMS
+from perceptual.distance.level import FORMS
 from perceptual.features.backbone import PRECISIONS
 from perceptual.ranking import RANKINGS
 from perceptual.training import fsdp, settings

@@ -6,11 +6,13 @@ and computes the rest again.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+Form = Literal["per_position", "pooled"]  # compared at each position, or as means over all of them
+FORMS: tuple[Form, ...] = get_args(Form)
 EPS = 1e-10
 PIECE = {"cpu": 1 << 18}  # elements of a map worked on at once: what is computed of them stays in the cache
 LARGE_PIECE = 1 << 24  # elsewhere, where the start of a kernel costs more than its memory

@@ -6,7 +6,6 @@ Metric", CVPR 2018, https://arxiv.org/abs/1801.03924, equation 1.
 
 import os
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +16,10 @@ from perceptual.distance import compiled, pairwise, saved_folder
 from perceptual.distance import level as fast
 from perceptual.distance.hub import HubMixin
 from perceptual.distance.inputs import check, check_value_range, to_rgb
-from perceptual.distance.level import unit_normalize
+from perceptual.distance.level import FORMS, Form, unit_normalize
 from perceptual.distance.reference import Reference
 from perceptual.features.backbone import Backbone
 
-Form = Literal["per_position", "pooled"]
-FORMS: tuple[Form, ...] = get_args(Form)
 PAIRS = 64  # whose maps are held at once, where features are shared
 
 

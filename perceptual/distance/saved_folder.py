@@ -15,11 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from huggingface_hub import HfApi, snapshot_download
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from perceptual.distance.card import card
+from perceptual.distance.saved_config import CONFIG, FORMAT, read_config, seal
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
 from perceptual.features.build import build_backbone
@@ -27,8 +29,7 @@ from perceptual.features.custom import BUILT, TARGET
 from perceptual.features.names import members
 from perceptual.version import __version__
 
-FORMAT = 1
-CONFIG, MODEL, RANKING, CARD = "config.json", "model.safetensors", "ranking.safetensors", "README.md"
+MODEL, RANKING, CARD = "model.safetensors", "ranking.safetensors", "README.md"
 OURS = "backbone.net."
 LIBRARIES = ("torch", "torchvision", "timm")
 
@@ -155,7 +156,7 @@ def save(
     elif origin is not None and origin.config["sha256"] == config["sha256"]:
         config["ranking"], ranking_state = origin.config["ranking"], origin.ranking_state
         config["record"] = config["record"] or origin.config["record"]
-    _write(Path(folder), config, state, ranking_state)
+    _write(Path(folder), seal(config), state, ranking_state)
 
 
 def find(
@@ -206,13 +207,19 @@ def read(folder: Path) -> Saved:
         FileNotFoundError: a file of it is missing.
         ValueError: naming the file that is damaged, was changed, or was written by a later version.
     """
-    config = _read_config(folder / CONFIG)
+    config = read_config(folder / CONFIG)
     state = _read_state(folder / MODEL, config["sha256"])
     ranking = config["ranking"]
     ranking_state = _read_state(folder / RANKING, ranking["sha256"]) if ranking else None
     given = {key: value.shape[0] for key, value in state.items() if not key.startswith(OURS)}
     if given != {f"lin.{level}": channels for level, channels in enumerate(config["channels"])}:
         raise ValueError(f"{folder / MODEL} holds {given}, but {CONFIG} says levels of {config['channels']}")
+    for level in range(len(given)):
+        lin = state[f"lin.{level}"]
+        if lin.dtype != torch.float32 or lin.ndim != 1 or not (lin.isfinite() & (lin >= 0)).all():
+            raise ValueError(
+                f"{folder / MODEL}: lin.{level} must be a float32 vector of numbers of at least 0"
+            )
     return Saved(folder, config, state, ranking_state)
 
 
@@ -249,30 +256,6 @@ def _write(
         Path(temporary, CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", "utf-8")
         for path in sorted(Path(temporary).iterdir()):
             path.replace(folder / path.name)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{str(path.parent)!r} holds no saved distance: {CONFIG} is missing")
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} is no JSON: {error}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
-        raise ValueError(f"{str(path)!r} does not describe a saved distance: it names no format")
-    if config["format"] > FORMAT:
-        raise ValueError(
-            f"{str(path)!r} was written by a later version of perceptual (format {config['format']}, this "
-            f"one reads {FORMAT})"
-        )
-    needed = ("backbone", "channels", "form", "sha256", "ranking", "record")
-    of_backbone = ("name", "source", "saved", "out_indices", "input_size", "mean", "std")
-    missing = [key for key in needed if key not in config]
-    if isinstance(config.get("backbone"), dict):
-        missing += [f"backbone.{key}" for key in of_backbone if key not in config["backbone"]]
-    if missing:
-        raise ValueError(f"{str(path)!r} lacks {', '.join(missing)}")
-    return config
 
 
 def _read_state(path: Path, sha256: str) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from perceptual.distance.lpips import LPIPS, Form
+from perceptual.distance.level import Form
+from perceptual.distance.lpips import LPIPS
 from perceptual.features.build import build_backbone, describe
 from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore, two_afc_score
 from perceptual.ranking import RANKINGS, Ranking, ranking_loss

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from perceptual.distance.lpips import FORMS
+from perceptual.distance.level import FORMS
 from perceptual.ranking import RANKINGS
 
 Variant = Literal["lin", "tune", "scratch", "lora"]

@@ -10,7 +10,7 @@ from networks import torchvision_state, trunk, write_weights
 from safetensors.torch import load_file, save_file
 
 from perceptual import LPIPS, Backbone
-from perceptual.distance import saved_folder
+from perceptual.distance import saved_config, saved_folder
 from perceptual.evaluation import methods
 from perceptual.ranking import RANKINGS, PaperRanking, restore
 
@@ -57,7 +57,7 @@ def a_metric(seed=0, **arguments):
 
 def change_json(path, **changes):
     config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, **changes}))
+    path.write_text(json.dumps(saved_config.seal({**config, **changes})))
 
 
 # --- there and back ---
@@ -350,3 +350,88 @@ def test_pushed_and_pulled(tmp_path, monkeypatch):
     again = LPIPS.from_pretrained("me/mine", local_files_only=True)
     assert torch.equal(again(x, y), metric(x, y))
     assert torch.equal(methods.build("me/mine")(x, y), metric(x, y))
+
+
+def edited(path, dotted, value):
+    config = json.loads(path.read_text())
+    *parents, key = dotted.split(".")
+    node = config
+    for parent in parents:
+        node = node[parent]
+    if value is DELETED:
+        del node[key]
+    else:
+        node[key] = value
+    path.write_text(json.dumps(config))
+
+
+DELETED = object()
+OTHER = {
+    "form": "pooled",
+    "backbone.mean": [0.4, 0.5, 0.6],
+    "backbone.std": [0.1, 0.2, 0.3],
+    "backbone.input_size": 64,
+    "backbone.out_indices": [0],
+    "ranking": {"name": "paper", "sha256": "0" * 64},
+}
+
+
+@pytest.mark.parametrize("field", OTHER)
+def test_a_config_of_another_distance_is_refused(tmp_path, field):
+    a_metric().save_pretrained(tmp_path)
+    edited(tmp_path / "config.json", field, OTHER[field])
+    with pytest.raises(ValueError, match=r"config\.json' was damaged or changed"):
+        LPIPS.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("seal", [True, False], ids=["sealed", "as 0.1"])
+@pytest.mark.parametrize(
+    ("field", "values"),
+    {
+        "backbone.std": ([0.0, 1.0, 1.0], [-1.0, 1.0, 1.0], [1.0], "x", None, [float("nan")] * 3, DELETED),
+        "backbone.mean": ([], {}, [1, 2, "3"], DELETED),
+        "backbone.input_size": (0, -3, "64", 2.5, [64], True),
+        "backbone.out_indices": ([], "012", [0.5], None),
+        "backbone.saved": (1, "true", None),
+        "backbone.name": (None, 3, [], ""),
+        "backbone": (None, [], "alexnet", 7),
+        "channels": ([], None, [0], [-4], ["8"], {"0": 8}, 8),
+        "form": (None, "sideways", ["pooled"], 1),
+        "sha256": (None, "", "ab", 5),
+        "ranking": ("paper", [], {"name": "paper"}, {"name": 3, "sha256": "0"}),
+        "record": (None, [], "much"),
+        "format": (None, "1", 99),
+    }.items(),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_field_of_another_type_or_range_is_refused_by_name(tmp_path, field, values, seal):
+    a_metric().save_pretrained(tmp_path)
+    config = (tmp_path / "config.json").read_bytes()
+    for value in values:
+        (tmp_path / "config.json").write_bytes(config)
+        edited(tmp_path / "config.json", field, value)
+        if not seal:
+            edited(tmp_path / "config.json", "config_sha256", DELETED)
+        with pytest.raises(ValueError, match=r"config\.json") as caught:
+            LPIPS.from_pretrained(tmp_path)
+        assert "\n" not in str(caught.value)
+        assert field.rpartition(".")[2] in str(caught.value)
+
+
+@pytest.mark.parametrize("how", ["negative", "half", "nan", "matrix"])
+def test_weights_out_of_range_are_refused(tmp_path, how):
+    a_metric().save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    changes = {
+        "negative": lambda lin: -lin,
+        "half": lambda lin: lin.half(),
+        "nan": lambda lin: lin * torch.nan,
+        "matrix": lambda lin: lin[:, None],
+    }
+    state["lin.1"] = changes[how](state["lin.1"]).contiguous()
+    save_file(state, tmp_path / "model.safetensors")
+    path = tmp_path / "config.json"
+    edited(path, "sha256", saved_folder.weight_files.fingerprint(state))
+    edited(path, "config_sha256", DELETED)
+    with pytest.raises(ValueError, match=r"lin\.1 must be a float32 vector"):
+        LPIPS.from_pretrained(tmp_path)

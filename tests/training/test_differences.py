@@ -17,7 +17,8 @@ import torch
 
 from perceptual.data import ManifestDataModule
 from perceptual.data.items.augmentation import view
-from perceptual.distance.lpips import FORMS, LPIPS
+from perceptual.distance.level import FORMS
+from perceptual.distance.lpips import LPIPS
 from perceptual.features.backbone import Backbone
 from perceptual.training import cache, differences
 from perceptual.training.cache import CachedDataModule, DifferenceDataset, cached
