@@ -1,6 +1,7 @@
 """Runs of train.py and evaluate.py inside the test process, as the shell would start them."""
 
 import csv
+import logging
 import runpy
 import sys
 from pathlib import Path
@@ -16,7 +17,13 @@ def run(script: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a script of the repository with arguments, from the folder the test is in."""
     monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
     monkeypatch.syspath_prepend(str(ROOT))
-    runpy.run_path(str(ROOT / script), run_name="__main__")
+    try:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    finally:
+        for handler in logging.root.handlers[:]:
+            if isinstance(handler, logging.FileHandler) and handler.baseFilename.endswith("train.log"):
+                logging.root.removeHandler(handler)
+                handler.close()
 
 
 def refusal(

@@ -276,10 +276,10 @@ def test_an_archive_brought_by_hand_is_taken_and_left(download, server, tmp_path
         (member("/tmp/escape.png"), "leads out of the folder"),
         (member("val\\..\\escape.png"), "leads out of the folder"),
         (member("C:/escape.png"), "leads out of the folder"),
-        (member("val/link", tarfile.SYMTYPE, "/etc/passwd"), "is neither a file nor a folder"),
-        (member("val/link", tarfile.LNKTYPE, "../../x"), "is neither a file nor a folder"),
-        (member("val/pipe", tarfile.FIFOTYPE), "is neither a file nor a folder"),
-        (member("val/null", tarfile.CHRTYPE), "is neither a file nor a folder"),
+        (member("val/link", tarfile.SYMTYPE, "/etc/passwd"), "is neither a plain file nor a folder"),
+        (member("val/link", tarfile.LNKTYPE, "../../x"), "is neither a plain file nor a folder"),
+        (member("val/pipe", tarfile.FIFOTYPE), "is neither a plain file nor a folder"),
+        (member("val/null", tarfile.CHRTYPE), "is neither a plain file nor a folder"),
     ],
 )
 def test_hostile_archives(download, server, tmp_path, bad, message):
