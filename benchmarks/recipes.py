@@ -1,4 +1,4 @@
-"""Recipes of calibration, on images and under conditions never seen: `python -m benchmarks.recipes set.csv`.
+"""Recipes of calibration on images and under conditions never seen: `python -m benchmarks.recipes FILE.csv`.
 
 For each of several splits by image, the channel weights are trained as train.py does with each recipe, on the
 means of cached features, and scored on the held-out images as people judged them and under simulated
