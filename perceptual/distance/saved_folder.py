@@ -140,6 +140,7 @@ def save(
         described["spec"] = backbone.spec
     network = {f"{OURS}{key}": value for key, value in backbone.net.state_dict().items()} if stored else {}
     state = _portable({f"lin.{level}": vector for level, vector in enumerate(lin)} | network)
+    _check_lin(state, "the distance cannot be saved")
     config = {
         "format": FORMAT,
         "backbone": described,
@@ -214,13 +215,16 @@ def read(folder: Path) -> Saved:
     given = {key: value.shape[0] for key, value in state.items() if not key.startswith(OURS)}
     if given != {f"lin.{level}": channels for level, channels in enumerate(config["channels"])}:
         raise ValueError(f"{folder / MODEL} holds {given}, but {CONFIG} says levels of {config['channels']}")
-    for level in range(len(given)):
-        lin = state[f"lin.{level}"]
-        if lin.dtype != torch.float32 or lin.ndim != 1 or not (lin.isfinite() & (lin >= 0)).all():
-            raise ValueError(
-                f"{folder / MODEL}: lin.{level} must be a float32 vector of numbers of at least 0"
-            )
+    _check_lin(state, str(folder / MODEL))
     return Saved(folder, config, state, ranking_state)
+
+
+def _check_lin(state: Mapping[str, Tensor], what: str) -> None:
+    for name, lin in state.items():
+        if name.startswith("lin.") and (
+            lin.dtype != torch.float32 or lin.ndim != 1 or not (lin.isfinite() & (lin >= 0)).all()
+        ):
+            raise ValueError(f"{what}: {name} must be a float32 vector of numbers of at least 0")
 
 
 def push(folder: Path, repo_id: str, private: bool | None = None, token: str | bool | None = None) -> str:

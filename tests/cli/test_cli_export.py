@@ -71,6 +71,7 @@ def test_a_checkpoint_becomes_a_folder_with_all_that_is_known(checkpoint, tmp_pa
 def test_the_form_of_a_checkpoint_is_exported(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model = PerceptualRanker({"name": "test_resnet", "weights": None}, form="pooled").eval()
+    model.distance.project()  # as after a step of training
     trainer = pl.Trainer(
         logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu"
     )
