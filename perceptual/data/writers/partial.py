@@ -37,13 +37,14 @@ def working_on(dst: Path) -> Iterator[Path]:
     if partial.is_symlink() or (partial.exists() and not _is_ours(partial)):
         raise ValueError(f"{partial} is in the way, and not made by an interrupted run: rename or remove it")
     partial.mkdir(parents=True, exist_ok=True)
-    (partial / MARK).touch()
     lock = FileLock(f"{partial}.lock", timeout=0)
     try:
         lock.acquire()
     except Timeout:
         raise ValueError(f"another process is writing {dst}") from None
     try:
+        partial.mkdir(exist_ok=True)  # another process may have given it its name while this one waited
+        (partial / MARK).touch()
         yield partial
     finally:
         lock.release()
