@@ -23,7 +23,8 @@ JUST_NOTICEABLE, NOTICING_WIDTH = 0.2, 0.05  # severity with "same" in half of t
 FAINTEST = 0.02  # share of a range that the severities of pairs begin at
 
 Patches = list[list[Step]]  # steps of each distorted patch
-Draw = Callable[[np.random.Generator, Sequence[str]], tuple[int, Patches]]
+# (rng, names of distorters, whether patches differ as they shall) → number of the subset, steps
+Draw = Callable[[np.random.Generator, Sequence[str], Callable[[Patches], bool]], tuple[int, Patches]]
 
 
 @dataclass(frozen=True)
@@ -31,26 +32,25 @@ class Design:
     """How items are made."""
 
     subsets: tuple[str, ...]
-    triplet: Draw  # (rng, names of distorters) → number of the subset, steps of p0 and of p1
-    pair: Draw  # the same, steps of p1 only; faint
+    triplet: Draw  # steps of p0 and of p1
+    pair: Draw  # steps of p1 only; faint
     by_severity: bool  # how the observer judges
     needs_distorters: bool
 
-    def accepted(
-        self,
-        rng: np.random.Generator,
-        distorters: Sequence[str],
-        triplet: bool,
-        accept: Callable[[Patches], bool],
+
+def _differing(draw: Callable[[np.random.Generator, Sequence[str]], tuple[int, Patches]]) -> Draw:
+    """A draw that is made anew, up to 20 times, if its patches do not differ, as saturation leaves grey."""
+
+    def drawn(
+        rng: np.random.Generator, distorters: Sequence[str], accept: Callable[[Patches], bool]
     ) -> tuple[int, Patches]:
-        """Draw an item, anew up to 20 times if its patches do not differ, as saturation leaves grey."""
-        if triplet and self.by_severity:
-            return _severity(rng, accept)
         for _ in range(20):
-            subset, patches = (self.triplet if triplet else self.pair)(rng, distorters)
+            subset, patches = draw(rng, distorters)
             if accept(patches):
                 break
         return subset, patches
+
+    return drawn
 
 
 def _paper(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
@@ -102,7 +102,9 @@ def _network(rng: np.random.Generator, name: str, lowest: float = 1.0) -> Step:
     return drawn(f"{CNN}{name}", rng.uniform(lowest, 1), rng)
 
 
-def _severity(rng: np.random.Generator, accept: Callable[[Patches], bool]) -> tuple[int, Patches]:
+def _severity(
+    rng: np.random.Generator, distorters: Sequence[str], accept: Callable[[Patches], bool]
+) -> tuple[int, Patches]:
     """One family at two severities in [.05, 1], often close to each other; and for each a nuisance.
 
     The order of the draws is that of version 0.1, whose runs are scored again on the same triplets.
@@ -129,13 +131,9 @@ def _of_a_group(rng: np.random.Generator, severity: float) -> tuple[int, Step]:
     return group, Step(family, severity, int(rng.integers(2**63)))
 
 
-def _drawn_by_accepted(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
-    return _severity(rng, lambda patches: True)
-
-
 DESIGNS: dict[str, Design] = {
-    "paper": Design(("traditional",), _paper, _paper_pair, False, False),
-    "severity": Design(tuple(GROUPS), _drawn_by_accepted, _severity_pair, True, False),
-    "cnn": Design(("cnn",), _cnn, _cnn_pair, False, True),
-    "mix": Design(("mix",), _mix, _mix_pair, False, True),
+    "paper": Design(("traditional",), _differing(_paper), _differing(_paper_pair), False, False),
+    "severity": Design(tuple(GROUPS), _severity, _differing(_severity_pair), True, False),
+    "cnn": Design(("cnn",), _differing(_cnn), _differing(_cnn_pair), False, True),
+    "mix": Design(("mix",), _differing(_mix), _differing(_mix_pair), False, True),
 }

@@ -221,7 +221,7 @@ def _make_item(
         first, second = quantised(first), quantised(second)
         return not any(torch.equal(*pair) for pair in ((first, second), (whole, first), (whole, second)))
 
-    subset, steps = how.accepted(rng, list(networks), triplet, differ)
+    subset, steps = (how.triplet if triplet else how.pair)(rng, list(networks), differ)
     patches = torch.stack([whole, *map(quantised, distorted(steps))])
     return Item(patches, _answer(how, patches, steps, rng), subset, record(steps))
 
