@@ -49,16 +49,13 @@ def evaluate(cfg: DictConfig) -> Scores:
     distance = methods.build(cfg.ckpt, **speed) if cfg.ckpt else None
     data = data_of(cfg)
     data.setup("validate")
+    chosen = listed(cfg.methods) or ([cfg.ckpt] if cfg.ckpt else list(PUBLISHED))
     if cfg.conditions:
-        return under_conditions(
-            listed(cfg.methods) or ([cfg.ckpt] if cfg.ckpt else list(PUBLISHED)), data, speed
-        )
+        return under_conditions(chosen, data, speed)
     if cfg.robustness:
-        return examine(
-            listed(cfg.methods) or ([cfg.ckpt] if cfg.ckpt else list(PUBLISHED)), data, cfg, **speed
-        )
+        return examine(chosen, data, cfg, **speed)
     if distance is None:
-        return evaluate_methods(listed(cfg.methods) or list(PUBLISHED), data, cfg.results, **speed)
+        return evaluate_methods(chosen, data, cfg.results, **speed)
     if not isinstance(data, TwoAFCDataModule):
         raise ValueError(f"ckpt= repeats the scores of training; on other data, methods=[{cfg.ckpt}]")
     scores = score({cfg.ckpt: distance}, data.val_dataloader(), data.subsets, data.jnd_subsets)
@@ -74,8 +71,7 @@ def evaluate_methods(chosen: list[str], data: Data, results: str, **speed: Any) 
 
     `speed` is `precision` and `compile`, see `perceptual.evaluation.methods.build`.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    place, names = evaluation.evaluate(chosen, data, results, device, **speed)
+    place, names = evaluation.evaluate(chosen, data, results, device(), **speed)
     rows = {result.row["method"]: result.row for result in place.scored()}
     scores = {name: rows[name]["scores"] for name in names if name in rows}
     failed = [f"{row['method']}: {row['error']}" for row in place.failed() if row["method"] in names]
@@ -101,14 +97,13 @@ def evaluate_suite(cfg: DictConfig) -> Scores:
         raise ValueError(
             "suite=… says which data: leave out data=… and ckpt=…; methods=[…] takes checkpoints"
         )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     speed = {"precision": cfg.precision.name, "compile": cfg.compile}
     sets = {
         name: partial(build_set, Path(cfg.suite).parent, name, of)
         for name, of in read_suite(cfg.suite).items()
     }
     chosen = listed(cfg.methods) or list(PUBLISHED)
-    suite = suites.evaluate(sets, chosen, cfg.results, device, build_data, **speed)
+    suite = suites.evaluate(sets, chosen, cfg.results, device(), build_data, **speed)
     console = Console()
     console.print(suite_tables.terminal(suite))
     for line in suite_tables.notes(suite):
@@ -161,8 +156,7 @@ def under_conditions(chosen: list[str], data: Data, speed: dict[str, Any]) -> Sc
 
     if not isinstance(data.val_set, TripletDataset):
         raise ValueError("conditions=true needs judged triplets; these items are none")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    distances = {name: methods.build(name, **speed).to(device) for name in methods.expand(chosen)}
+    distances = {name: methods.build(name, **speed).to(device()) for name in methods.expand(chosen)}
     scores = score_under(distances, data.val_set)
     rows = {
         condition: {name: scores[name][condition] for name in scores}
@@ -180,8 +174,7 @@ def examine(chosen: list[str], data: Data, cfg: DictConfig, **speed: Any) -> Sco
     """
     from perceptual.evaluation import trust_report
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows, lost = trust_report.report(chosen, data, cfg.results, device, seed=cfg.seed, **speed)
+    rows, lost = trust_report.report(chosen, data, cfg.results, device(), seed=cfg.seed, **speed)
     if not rows:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in lost.items()))
     console = Console()
@@ -192,6 +185,11 @@ def examine(chosen: list[str], data: Data, cfg: DictConfig, **speed: Any) -> Sco
     trust_report.picture(rows, folder / "trust.png")
     console.print(f"Results   {folder}/trust.md, trust.png", highlight=False, soft_wrap=True)
     return {row["method"]: {key: value[0] for key, value in row["trust"].items()} for row in rows}
+
+
+def device() -> str:
+    """Where distances are computed: on a GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def listed(methods: str | Sequence[str] | None) -> list[str]:

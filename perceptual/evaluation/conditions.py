@@ -17,6 +17,7 @@ from torchvision.transforms.functional import gaussian_blur, rotate
 from perceptual.data.images import read_batch
 from perceptual.data.items.distinct import DistinctPairs, ImagePair
 from perceptual.data.items.triplets import TripletDataset
+from perceptual.data.loading import Batches
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation.scoring import measure
 from perceptual.metrics import two_afc_score
@@ -102,7 +103,7 @@ def _apart(name: str, distance: nn.Module, changed: "_Changed", condition: str) 
         first, second = changed.pairs.T.to(device)
         with torch.no_grad():
             return distance.among(changed.images.to(device), first, second).cpu().numpy()
-    batches = torch.utils.data.DataLoader(changed, BATCH, collate_fn=lambda batch: batch)
+    batches: Batches[ImagePair] = Batches(changed, BATCH, shared=False)
     found = measure({name: distance}, batches)[name]
     if found.error:
         raise ValueError(f"{name} under the condition {condition!r}: {found.error}")

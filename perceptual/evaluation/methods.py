@@ -237,9 +237,8 @@ def saved_ranking(distance: LPIPS) -> nn.Module | None:
 
 
 def _from_checkpoint(path: Path) -> Method:
-    from perceptual.training.module import PerceptualRanker, read_checkpoint
+    from perceptual.training.module import PerceptualRanker
 
-    read_checkpoint(path)
     model = PerceptualRanker.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     model.eval().requires_grad_(False)
     return Method(model.distance, model.ranking)

@@ -36,33 +36,15 @@ class Measured:
 
 
 def measure(
-    distances: Mapping[str, Distance], batches: Iterable[Any], begun: Begun | None = None
+    distances: Mapping[str, Distance], batches: Batches[Any], begun: Begun | None = None
 ) -> dict[str, Measured]:
     """Distances of every item by each method; one that fails is left with its reason, the others go on.
 
     Args:
         distances: (x, y) → (N,) by method name.
-        batches: of `perceptual.data.items`, images (N, 3, H, W) in [0, 1]; the items of `Batches` may come in
-            any order.
+        batches: of `perceptual.data.items`, images (N, 3, H, W) in [0, 1], whose items may come in any order.
         begun: what an earlier run had computed, which is not computed again; this run adds to it.
     """
-    if isinstance(batches, Batches):
-        return _measure_items(distances, batches, begun)
-    measured = {name: Measured() for name in distances}
-    parts: dict[str, list[list[np.ndarray]]] = {name: [] for name in distances}
-    for batch in shown(batches):
-        for name, distance in distances.items():
-            if columns := _compare_timed(measured[name], distance, batch):
-                parts[name].append(columns)
-    for name, result in measured.items():
-        if not result.error:
-            result.columns = [np.concatenate(column) for column in zip(*parts[name], strict=True)]
-    return measured
-
-
-def _measure_items(
-    distances: Mapping[str, Distance], batches: Batches[Any], begun: Begun | None
-) -> dict[str, Measured]:
     count, sampler = len(batches.dataset), batches.sampler
     measured = {name: Measured() for name in distances}
     found = {

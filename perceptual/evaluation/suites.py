@@ -4,11 +4,11 @@ Metrics tuned on one set often fail on the next (Zhang et al. 2024, "UniSim-Benc
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import nn
 
 from perceptual.data import JNDDataModule, OpinionDataModule, TwoAFCDataModule
 from perceptual.data.images import image_digests
@@ -20,7 +20,6 @@ from perceptual.evaluation.results import DataResults, Row
 from perceptual.evaluation.scoring import one_line
 from perceptual.training.checkpoints import read_checkpoint
 
-GROUP = 8  # methods that are loaded at once
 MACRO = "all"
 Data = TwoAFCDataModule | JNDDataModule | OpinionDataModule
 
@@ -89,28 +88,14 @@ def evaluate(
     expanded = grammar.expand(chosen)
     places: dict[str, DataResults] = {}
     names: dict[str, str] = {}
-    for start in range(0, len(expanded), GROUP):
-        loaded = Loaded(**speed)
-        group = expanded[start : start + GROUP]
+    for start in range(0, len(expanded), evaluation.GROUP):
+        loaded = cache(partial(grammar.build, **speed))  # each method once for all sets
+        group = expanded[start : start + evaluation.GROUP]
         for name, data in opened.items():
             places[name], called = evaluation.evaluate(group, data, results, device, build=loaded, **speed)
         names |= dict(zip(called, group, strict=False))
     shared = _shared(opened, names, training) if training else {}
     return tabulate(places, absent, list(names), shared)
-
-
-class Loaded:
-    """`methods.build` that builds each method once."""
-
-    def __init__(self, **speed: Any) -> None:
-        self._speed = speed
-        self._built: dict[str, nn.Module] = {}
-
-    def __call__(self, method: str) -> nn.Module:
-        """The distance of a method name; raises what `methods.build` raises."""
-        if method not in self._built:
-            self._built[method] = grammar.build(method, **self._speed)
-        return self._built[method]
 
 
 def tabulate(
