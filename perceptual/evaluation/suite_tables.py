@@ -9,10 +9,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from perceptual.distance.markdown import escaped, table_row
+from perceptual.distance.markdown import escaped
 from perceptual.evaluation.score_table import NAMES
 from perceptual.evaluation.suites import MACRO, Suite
-from perceptual.evaluation.tables import STYLE, TIED, resolution
+from perceptual.evaluation.tables import STYLE, TIED, html_table, ranked, resolution
 
 TRAINED = "†"
 
@@ -30,21 +30,19 @@ def terminal(suite: Suite) -> Table:
 
 def markdown(suite: Suite) -> str:
     """The table in Markdown, with what its columns mean below it."""
-    cells = _rows(suite)
-    rows = list(map(table_row, cells))
-    rows.insert(1, "|--:|:--" + "|--:" * (len(cells[0]) - 2) + "|")
-    return "\n".join(["### Suite", "", *rows, "", *(f"* {escaped(note)}" for note in notes(suite))]) + "\n"
+    return (
+        "\n".join(
+            ["### Suite", "", *ranked(_rows(suite)), "", *(f"* {escaped(note)}" for note in notes(suite))]
+        )
+        + "\n"
+    )
 
 
 def html_page(suite: Suite) -> str:
     """A page with the table."""
-    header, *rows = _rows(suite)
-    lines = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in header) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
     listed = "".join(f"<li>{html.escape(note)}</li>" for note in notes(suite))
     head = f'<meta charset="utf-8"><title>Perceptual distances</title><style>{STYLE}</style>'
-    body = "\n".join(lines)
-    return f"<!doctype html>\n{head}\n<h2>Suite</h2>\n<table>\n{body}\n</table>\n<ul>{listed}</ul>\n"
+    return f"<!doctype html>\n{head}\n<h2>Suite</h2>\n{html_table(_rows(suite))}\n<ul>{listed}</ul>\n"
 
 
 def notes(suite: Suite) -> list[str]:

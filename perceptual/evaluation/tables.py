@@ -32,8 +32,7 @@ STYLE = (
 def markdown(board: Board) -> str:
     """The leaderboard in Markdown, with what its columns mean below it."""
     rows = [_header(board), *_body(board)]
-    lines = list(map(table_row, rows))
-    lines.insert(1, "|--:|:--" + "|--:" * (len(rows[0]) - 2) + "|")
+    lines = ranked(rows)
     more = []
     if protocol := protocol_rows(board):
         more = list(map(table_row, protocol))
@@ -43,6 +42,21 @@ def markdown(board: Board) -> str:
         "\n".join([f"### {escaped(_title(board))}", "", *lines, *more, "", *map(escaped, _notes(board))])
         + "\n"
     )
+
+
+def ranked(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown: a header and rows of a group, a method, and numbers."""
+    lines = list(map(table_row, rows))
+    return [lines[0], "|--:|:--" + "|--:" * (len(rows[0]) - 2) + "|", *lines[1:]]
+
+
+def html_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table in HTML, of a header and rows."""
+    lines = [
+        "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
+        for row, tag in zip(rows, ("th", *["td"] * (len(rows) - 1)), strict=True)
+    ]
+    return "\n".join(["<table>", *lines, "</table>"])
 
 
 def terminal(board: Board, rows: int = 20) -> Table:
@@ -63,14 +77,9 @@ def html_page(boards: Sequence[Board]) -> str:
     """A page with every leaderboard."""
     parts = []
     for board in boards:
-        header = "".join(f"<th>{html.escape(cell)}</th>" for cell in _header(board))
-        body = [
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in _body(board)
-        ]
         notes = [f"<p>{html.escape(note)}</p>" for note in _notes(board) if note]
         title = html.escape(_title(board))
-        parts += [f"<h2>{title}</h2>\n<table>\n<tr>{header}</tr>", *body, "</table>"]
+        parts += [f"<h2>{title}</h2>", html_table([_header(board), *_body(board)])]
         if protocol := protocol_rows(board):
             rows = [[html.escape(cell) for cell in row] for row in protocol]
             parts += ["<table>", *("<tr><td>" + "</td><td>".join(row) + "</td></tr>" for row in rows)]

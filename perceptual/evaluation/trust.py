@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.stats import spearmanr
 from torch import Generator, Tensor, nn
 
-from perceptual.data.items.triplets import TripletBatch, TripletDataset
+from perceptual.data.items.triplets import TripletBatch, TripletDataset, TripletTable
 from perceptual.data.synthetic.distortions import FAMILIES, distort
 from perceptual.evaluation.attack import farthest
 
@@ -26,7 +26,7 @@ ORDERED = 12  # reference images that each family of distortion changes
 SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
 SHIFTS, RADII = (1, 2, 3), (2, 4)  # pixels; of 255
 MARGIN, BATCH = max(SHIFTS), 25
-ROLES = ("ref", "p0", "p1")
+ROLES = TripletTable.roles
 DIRECTIONS = torch.tensor([(0, 1), (0, -1), (1, 0), (-1, 0)])
 
 Values = dict[str, np.ndarray]

@@ -27,21 +27,21 @@ VERSION = 1  # of the numbers; reports of another version are made again
 DRAWS = 1000
 PARTS = 6  # of a report, for the bar
 NO_ATTACK = "no gradient: not attacked"
-# heading: what it is the mean of, by the beginnings of names
+# heading: what it is the mean of, by the beginning of names
 COLUMNS = {
-    "shift 1": ("shift 1: flips",),
-    "shift 2": ("shift 2: flips",),
-    "shift 3": ("shift 3: flips",),
-    "d(x, shifted 1)": ("shift 1: distance",),
-    "JPEG 95": ("jpeg 95: flips",),
-    "resized 5 %": ("resized 5 %: flips",),
-    "brighter 2 %": ("brighter 2 %: flips",),
-    "attack 2/255": ("attack 2/255",),
-    "attack 4/255": ("attack 4/255",),
-    "transfer 4/255": ("transfer 4/255",),
-    "order": ("order",),
-    "asymmetry": ("asymmetry",),
-    "triangle": ("triangle",),
+    "shift 1": "shift 1: flips",
+    "shift 2": "shift 2: flips",
+    "shift 3": "shift 3: flips",
+    "d(x, shifted 1)": "shift 1: distance",
+    "JPEG 95": "jpeg 95: flips",
+    "resized 5 %": "resized 5 %: flips",
+    "brighter 2 %": "brighter 2 %: flips",
+    "attack 2/255": "attack 2/255",
+    "attack 4/255": "attack 4/255",
+    "transfer 4/255": "transfer 4/255",
+    "order": "order",
+    "asymmetry": "asymmetry",
+    "triangle": "triangle",
 }
 
 
@@ -56,8 +56,7 @@ def report(
 ) -> tuple[list[Row], dict[str, str]]:
     """Examine methods; what `results` has already is not done again.
 
-    The perturbation of `transfer` is made on the first method of the list, before the method itself, that
-    has a backbone of another name.
+    The perturbation of `transfer` is made on the first deep method of the list that is of another family.
 
     Args:
         methods: names, see `perceptual.evaluation.methods`.
@@ -192,21 +191,17 @@ def _families(rows: Sequence[Row]) -> list[str]:
 
 def _row(name: str, values: trust.Values, judged: trust.Judged, rival: str | None, seed: int) -> Row:
     found = {}
-    for column, beginnings in COLUMNS.items():
-        parts = [value for key, value in values.items() if key.startswith(beginnings)]
+    for column, beginning in COLUMNS.items():
+        parts = [value for key, value in values.items() if key.startswith(beginning)]
         if not parts:
             continue
         mean = np.mean(parts, axis=0)
-        clusters = {
-            len(judged.clusters): judged.clusters,
-            len(judged.confident_clusters): judged.confident_clusters,
-        }
-        of = (
-            judged.confident_clusters
-            if column.startswith(("attack", "transfer"))
-            else clusters.get(len(mean))
-        )
-        found[column] = _interval(mean, np.arange(len(mean)) if of is None or column == "order" else of)
+        cluster = judged.clusters
+        if column == "order":  # a value for each reference
+            cluster = np.arange(len(mean))
+        elif column.startswith(("attack", "transfer")):
+            cluster = judged.confident_clusters
+        found[column] = _interval(mean, cluster)
     return {
         "method": name,
         "version": VERSION,
