@@ -34,6 +34,7 @@ from torch import Tensor
 from benchmarks.timing import NETS, arguments, report, same_weights
 from perceptual.data.items.distinct import DistinctPairs
 from perceptual.data.items.triplets import TripletDataset, TripletTable
+from perceptual.data.places import cache_folder
 from perceptual.data.readers.stores import read_store
 from perceptual.data.synthetic.making import make_triplets
 from perceptual.data.synthetic.photographs import packaged
@@ -49,7 +50,7 @@ EXTRACTED = ("alexnet",)  # the others take many minutes
 
 def store(count: int = COUNT) -> Path:
     """A packed store of `count` training triplets and some for validation, made once."""
-    folder = cache.default_folder() / f"benchmark-{count}"
+    folder = cache_folder() / f"benchmark-{count}"
     if not folder.exists():
         table = make_triplets(packaged(), count + VALIDATION, seed=0)
         subset = (np.arange(len(table)) >= count).astype(np.int64)

@@ -124,12 +124,12 @@ def show(
 
     Example: `perceptual data show datasets/bapps64/2afc -o sheet.png`
     """
+    from perceptual.cli.output import refuse_inputs
     from perceptual.data.contact_sheets import contact_sheet, gallery, made_lines
 
     if made and src is None:
         raise ValueError("--made needs a folder, manifest or store")
-    if src is not None and output.exists() and output.samefile(src):
-        raise ValueError(f"{output} is what is to be read; give another output")
+    refuse_inputs(output, *([src] if src else []))
     sheet = gallery(size) if src is None else contact_sheet(src, count, seed, size)
     sheet.save(output)
     for line in made_lines(src, count, seed) if made and src is not None else []:

@@ -32,11 +32,10 @@ def heatmap(
 
     Example: `perceptual heatmap photo.png photo.jpg -o map.png --levels --method vgg16`
     """
+    from perceptual.cli.output import refuse_inputs
     from perceptual.cli.plots import check_picture
 
     check_picture(output)
-    from perceptual.cli.output import refuse_inputs
-
     refuse_inputs(output, a, b)
     from perceptual.cli.images import read_pair
     from perceptual.cli.method import choose

@@ -9,10 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from perceptual.collect.create import write_images
-from perceptual.collect.source import ALGORITHMS, read_source
+from perceptual.collect.source import read_source
 from perceptual.collect.study import IMAGES
 from perceptual.data.items.triplets import TripletDataset, TripletTable
 from perceptual.data.loading import loader
+from perceptual.data.readers.csv_files import ALGORITHMS
 from perceptual.data.writers.folders import refuse_existing
 from perceptual.data.writers.partial import new_folder
 from perceptual.evaluation.scoring import measure

@@ -14,6 +14,7 @@ from perceptual.collect.report import write_report
 from perceptual.collect.rows import VoteRow, as_csv, read_votes
 from perceptual.collect.stopping import unbiased
 from perceptual.collect.study import IMAGES, ITEM, Study
+from perceptual.data.readers.csv_files import ALGORITHMS
 from perceptual.data.writers.folders import refuse_existing
 from perceptual.data.writers.partial import new_folder
 
@@ -74,7 +75,7 @@ def _write_manifest(
     # judgments that are unbiased in spite of early stopping are not votes over votes
     columns += [] if config.stop_when_sure else ["votes"]
     columns += ["split"] if all(item.split for item in chosen) else []
-    columns += ["algorithm0", "algorithm1"] if all(all(item.algorithms) for item in chosen) else []
+    columns += [*ALGORITHMS] if all(all(item.algorithms) for item in chosen) else []
     with (folder / name).open("w", newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         rows.writeheader()
@@ -90,7 +91,6 @@ def _write_manifest(
                     "votes": n,
                     "subset": item.subset or study.folder.name,
                     "split": item.split,
-                    "algorithm0": item.algorithms[0],
-                    "algorithm1": item.algorithms[1],
+                    **dict(zip(ALGORITHMS, item.algorithms, strict=True)),
                 }
             )

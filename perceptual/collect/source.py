@@ -9,11 +9,11 @@ from perceptual.data.items.pairs import PairTable
 from perceptual.data.items.table import SPLITS, Table
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.readers.columns import read_columns, read_header
+from perceptual.data.readers.csv_files import ALGORITHMS
 from perceptual.data.readers.detect import read_origin
 from perceptual.data.readers.stores import KINDS, is_store, read_info, read_store
 
 MANIFEST = "manifest.csv"
-ALGORITHMS = ("algorithm0", "algorithm1")
 
 
 class Source(NamedTuple):

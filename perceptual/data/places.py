@@ -1,7 +1,13 @@
-"""Local paths and URLs of object storage, by one interface."""
+"""Local paths and URLs of object storage, by one interface; and the folder of all caches."""
 
+import os
 from pathlib import Path
 from typing import Any
+
+
+def cache_folder() -> Path:
+    """`$PERCEPTUAL_CACHE`, or `~/.cache/perceptual`; it may be deleted between runs."""
+    return Path(os.environ.get("PERCEPTUAL_CACHE") or Path.home() / ".cache/perceptual")
 
 
 def is_remote(place: object) -> bool:

@@ -28,6 +28,7 @@ from perceptual.data.items.distinct import DistinctPairs
 from perceptual.data.items.pairs import PairDataset
 from perceptual.data.items.triplets import TripletDataset
 from perceptual.data.loading import Batches, loader, val_loaders
+from perceptual.data.places import cache_folder
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.custom import BUILT
 from perceptual.features.joint import Joint
@@ -46,7 +47,7 @@ class CachedDataModule(pl.LightningDataModule):
     Args:
         data: the data module of images, set up for fit.
         lpips: the distance, with a frozen backbone.
-        folder: the folder of all caches; `default_folder()` if None.
+        folder: the folder of all caches; `cache_folder()` if None.
         views: augmented views of every training image beside the image itself, see `augmentation.view`; each
             batch is of one of them.
 
@@ -66,7 +67,7 @@ class CachedDataModule(pl.LightningDataModule):
             raise ValueError(f"the features of {lpips.backbone.name} cannot be cached: it is trained")
         self.data = data
         self.subsets, self.jnd_subsets = data.subsets, data.jnd_subsets
-        self.folder = Path(folder) if folder else default_folder()
+        self.folder = Path(folder) if folder else cache_folder()
         self._lpips, self._views = lpips, views
         self.train_set: DifferenceDataset | None = None
         self.val_set: DifferenceDataset | None = None
@@ -97,11 +98,6 @@ class CachedDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> Batches[DifferenceBatch] | list[Batches[Any]]:
         """Validation batches of all subsets, in a fixed order; a second loader gives JND pairs."""
         return val_loaders(self.val_set, self.jnd_set, self.data.batch_size, 0)
-
-
-def default_folder() -> Path:
-    """`$PERCEPTUAL_CACHE`, or `~/.cache/perceptual`; it may be deleted between runs."""
-    return Path(os.environ.get("PERCEPTUAL_CACHE") or Path.home() / ".cache/perceptual")
 
 
 def cached(

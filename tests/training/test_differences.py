@@ -17,6 +17,7 @@ import torch
 
 from perceptual.data import ManifestDataModule
 from perceptual.data.items.augmentation import view
+from perceptual.data.places import cache_folder
 from perceptual.distance.level import FORMS
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.backbone import Backbone
@@ -204,7 +205,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_that_says_what_to_do(
     with pytest.raises(OSError, match=r"^cannot keep .* MB of features of test_resnet") as raised:
         batches.setup("fit")
     message = str(raised.value)
-    assert f"the cache folder {str(cache.default_folder())!r}: " in message
+    assert f"the cache folder {str(cache_folder())!r}: " in message
     assert message.endswith("PERCEPTUAL_CACHE=… names another folder, data.cache=off does without")
     assert len(message.splitlines()) == 1
 

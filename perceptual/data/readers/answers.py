@@ -15,12 +15,8 @@ import numpy as np
 
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.readers.columns import Columns, read_columns
+from perceptual.data.readers.published import needed
 
-WHERE = {
-    "mucped23": "https://github.com/google-research/google-research/tree/master/mucped23",
-    "clic": "https://compression.cc",
-    "pieapp": "https://github.com/prashnani/PerceptualImageError",
-}
 ENDINGS = (".png", ".jpg", ".bmp")
 
 
@@ -32,7 +28,7 @@ def read_mucped23(root: str | Path) -> TripletTable:
     """
     root = Path(root)
     path = root / "answers.csv"
-    _needed("mucped23", path)
+    needed("mucped23", path)
     columns = read_columns(path, ("methoda", "methodb", "originalname", "answervalue"), None)
     farther = columns.words("answervalue", ("A", "B"))
     cells = zip(*(columns.cells[name] for name in ("originalname", "methoda", "methodb")), strict=True)
@@ -49,7 +45,7 @@ def read_clic(root: str | Path) -> TripletTable:
         (root / name for name in ("oracle.csv", "validation.csv") if (root / name).is_file()),
         root / "oracle.csv",
     )
-    _needed("clic", path)
+    needed("clic", path)
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
     wrong = [i for i, row in enumerate(rows, 1) if len(row) != 4 or row[3] not in ("0", "1", "0.0", "1.0")]
@@ -68,7 +64,7 @@ def read_pieapp(root: str | Path) -> TripletTable:
     The preference is the processed one where there is one (training), else the raw one.
     """
     root = Path(root)
-    _needed("pieapp", root / "labels")
+    needed("pieapp", root / "labels")
     questions: list[tuple[str, str, str]] = []
     judgments: list[float] = []
     splits: list[str] = []
@@ -138,14 +134,6 @@ def _file(root: Path, name: str) -> str:
         return str(path)
     found = (Path(f"{path}{ending}") for ending in ENDINGS)
     return str(next((candidate for candidate in found if candidate.is_file()), Path(f"{path}.png")))
-
-
-def _needed(name: str, path: Path) -> None:
-    if not path.exists():
-        raise FileNotFoundError(
-            f"no {path.name} in {str(path.parent)!r}, which {name} has; get the set from {WHERE[name]}: "
-            "nothing is downloaded"
-        )
 
 
 ANSWERS: dict[str, Callable[[str | Path], TripletTable]] = {

@@ -11,7 +11,8 @@ from perceptual.data.items.table import SPLITS, AnyTable, Table
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.readers.columns import read_columns, read_header
 
-OPTIONAL = ("votes", "subset", "split", "made", "algorithm0", "algorithm1")
+ALGORITHMS = ("algorithm0", "algorithm1")  # what made p0 and p1
+OPTIONAL = ("votes", "subset", "split", "made", *ALGORITHMS)
 # what larger numbers mean, by the column's name; None: not said by it
 LARGER: dict[str, Larger | None] = {"mos": "better", "dmos": "worse", "score": None}
 

@@ -12,6 +12,8 @@ from perceptual.data.items.table import AnyTable
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.readers.columns import read_columns
 
+MADE = "made.csv"  # in a subset: what was done to synthetic items, by stem
+
 
 def read_folder(root: str | Path, subsets: Sequence[str]) -> TripletTable:
     """List `<root>/<subset>/{ref,p0,p1}/STEM.png` with `judge/STEM.npy`, joined by stem.
@@ -98,7 +100,7 @@ def _read_made(root: str | Path, subsets: Sequence[str], files: list[list[str]])
     """What was done to synthetic items, of `made.csv` in each subset; None where one has no such file."""
     found: list[bytes] = []
     for subset, paths in zip(subsets, files, strict=True):
-        file = Path(root) / subset / "made.csv"
+        file = Path(root) / subset / MADE
         if not file.is_file():
             return None
         columns = read_columns(file, ("stem", "made"), ())

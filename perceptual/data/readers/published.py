@@ -25,6 +25,10 @@ WHERE = {
     "csiq": "https://s2.smu.edu/~eclarson/csiq.html",
     "live": "https://live.ece.utexas.edu/research/quality/subjective.htm (on request)",
     "pipal": "https://github.com/HaomingCai/PIPAL-dataset",
+    # read by `answers`
+    "mucped23": "https://github.com/google-research/google-research/tree/master/mucped23",
+    "clic": "https://compression.cc",
+    "pieapp": "https://github.com/prashnani/PerceptualImageError",
 }
 # folder and middle of the file names of each distortion of CSIQ
 CSIQ = {
@@ -51,7 +55,7 @@ class Rated(NamedTuple):
 def read_tid2013(root: str | Path) -> OpinionTable:
     """TID2013: `mos_with_names.txt`, `reference_images`, `distorted_images`; the case of names varies."""
     root = Path(root)
-    scores = _needed("tid2013", root, "mos_with_names.txt")
+    scores = needed("tid2013", root / "mos_with_names.txt")
     refs, dists = Names(root / "reference_images"), Names(root / "distorted_images")
     rated = []
     for number, line in enumerate(scores.read_text("utf-8").splitlines(), 1):
@@ -70,7 +74,7 @@ def read_tid2013(root: str | Path) -> OpinionTable:
 def read_kadid10k(root: str | Path) -> OpinionTable:
     """KADID-10k: `dmos.csv` with `dist_img`, `ref_img`, `dmos`, and `images`; larger "dmos" are better."""
     root = Path(root)
-    columns = read_columns(_needed("kadid10k", root, "dmos.csv"), ("dist_img", "ref_img", "dmos"), None)
+    columns = read_columns(needed("kadid10k", root / "dmos.csv"), ("dist_img", "ref_img", "dmos"), None)
     files = Names(root / "images")
     scores = columns.numbers("dmos", 1, 5).tolist()
     cells = zip(columns.cells["ref_img"], columns.cells["dist_img"], scores, strict=True)
@@ -81,14 +85,14 @@ def read_kadid10k(root: str | Path) -> OpinionTable:
 def read_csiq(root: str | Path) -> OpinionTable:
     """CSIQ: the sheet `all_by_image` of `csiq.DMOS.xlsx` (needs `openpyxl`), `src_imgs` and `dst_imgs`."""
     root = Path(root)
-    needed = ("image", "dst_type", "dst_lev", "dmos")
+    names = ("image", "dst_type", "dst_lev", "dmos")
     if (root / "csiq.DMOS.csv").is_file():
-        columns = read_columns(root / "csiq.DMOS.csv", needed, None)
+        columns = read_columns(root / "csiq.DMOS.csv", names, None)
         scores, path = columns.numbers("dmos", -np.inf).tolist(), columns.path
-        rows = list(zip(*(columns.cells[name] for name in needed[:3]), scores, strict=True))
+        rows = list(zip(*(columns.cells[name] for name in names[:3]), scores, strict=True))
     else:
-        path = _needed("csiq", root, "csiq.DMOS.xlsx")
-        rows = _sheet(path, needed)
+        path = needed("csiq", root / "csiq.DMOS.xlsx")
+        rows = _sheet(path, names)
     refs = Names(root / "src_imgs")
     folders = [root / "dst_imgs" / folder for folder, _ in CSIQ.values()]
     dists = Names(*(folder for folder in folders if folder.is_dir()))
@@ -108,8 +112,8 @@ def read_live(root: str | Path) -> OpinionTable:
 
     root = Path(root)
     realigned = (root / "dmos_realigned.mat").is_file()
-    path = _needed("live", root, "dmos_realigned.mat" if realigned else "dmos.mat")
-    names_path = _needed("live", root, "refnames_all.mat")
+    path = needed("live", root / ("dmos_realigned.mat" if realigned else "dmos.mat"))
+    names_path = needed("live", root / "refnames_all.mat")
     try:
         stored, names = loadmat(path), loadmat(names_path)["refnames_all"]
         scores = np.asarray(stored["dmos_new" if realigned else "dmos"], float).ravel()
@@ -137,7 +141,7 @@ def read_live(root: str | Path) -> OpinionTable:
 def read_pipal(root: str | Path) -> OpinionTable:
     """PIPAL's training part: `Train_Label/A0001.txt` with lines `A0001_00_00.bmp,1500.0`, and the images."""
     root = Path(root)
-    labels = _needed("pipal", root, "Train_Label")
+    labels = needed("pipal", root / "Train_Label")
     refs = Names(root / "Train_Ref")
     folders = sorted(path for path in root.glob("*Dist*") if path.is_dir())
     dists = Names(*folders) if folders else Names(root / "Train_Dist")
@@ -181,16 +185,17 @@ class Names:
             raise ValueError(f"no image {name} in {' or '.join(map(str, self.folders))}") from None
 
 
-def _needed(name: str, root: Path, file: str) -> Path:
-    if not (root / file).exists():
+def needed(name: str, path: Path) -> Path:
+    """A file or folder of a published set; raises FileNotFoundError that says where to get the set."""
+    if not path.exists():
         raise FileNotFoundError(
-            f"no {file} in {str(root)!r}, which {name} has; get the set from {WHERE[name]}: nothing "
-            "is downloaded"
+            f"no {path.name} in {str(path.parent)!r}, which {name} has; get the set from {WHERE[name]}: "
+            "nothing is downloaded"
         )
-    return root / file
+    return path
 
 
-def _sheet(path: Path, needed: Iterable[str]) -> list[tuple[Any, ...]]:
+def _sheet(path: Path, names: Iterable[str]) -> list[tuple[Any, ...]]:
     try:
         from openpyxl import load_workbook
     except ImportError:
@@ -202,9 +207,9 @@ def _sheet(path: Path, needed: Iterable[str]) -> list[tuple[Any, ...]]:
         list(row) for row in load_workbook(path, read_only=True)["all_by_image"].iter_rows(values_only=True)
     ]
     top = next((i for i, row in enumerate(cells) if "image" in row and "dmos" in row), None)
-    if top is None or not set(needed) <= set(cells[top]):
-        raise ValueError(f"{path}: the sheet all_by_image must have the columns {', '.join(needed)}")
-    places = [cells[top].index(name) for name in needed]
+    if top is None or not set(names) <= set(cells[top]):
+        raise ValueError(f"{path}: the sheet all_by_image must have the columns {', '.join(names)}")
+    places = [cells[top].index(name) for name in names]
     return [tuple(row[i] for i in places) for row in cells[top + 1 :] if row[places[0]] is not None]
 
 

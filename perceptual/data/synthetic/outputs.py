@@ -13,13 +13,14 @@ import numpy as np
 from PIL import Image
 
 from perceptual.data.decode import checked_rgb, first_few
+from perceptual.data.items.triplets import TripletTable
+from perceptual.data.readers.csv_files import ALGORITHMS
 from perceptual.data.synthetic.photographs import find_photos
 from perceptual.data.writers.folders import refuse_existing
 from perceptual.data.writers.partial import new_folder
 
 TRIES = 20  # places, until the two outputs differ and the patch is not uniform
 UNIFORM = 4.0  # standard deviation of pixels
-ROLES = ("ref", "p0", "p1")
 
 
 class Made(NamedTuple):
@@ -59,19 +60,19 @@ def make_from_outputs(
     pairs = list(combinations(range(1, len(files[0])), 2))
     alike = 0
     with new_folder(dst) as partial:
-        for role in ROLES:
+        for role in TripletTable.roles:
             (partial / role).mkdir(parents=True)
         with (partial / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file, lineterminator="\n")
-            rows.writerow([*ROLES, "judge", "algorithm0", "algorithm1"])
+            rows.writerow([*TripletTable.roles, TripletTable.on_disk, *ALGORITHMS])
             stems, chosen = _in_turn(len(files), count, rng), _in_turn(len(pairs), count, rng)
             for number in range(count):
                 pair = rng.permutation(pairs[chosen[number]])
                 patches = _patches([files[stems[number]][i] for i in (0, *pair)], size, rng)
                 alike += bool(np.array_equal(patches[1], patches[2]))
-                for role, patch in zip(ROLES, patches, strict=True):
+                for role, patch in zip(TripletTable.roles, patches, strict=True):
                     Image.fromarray(patch).save(partial / role / f"{number:06}.png")
-                images = [f"{role}/{number:06}.png" for role in ROLES]
+                images = [f"{role}/{number:06}.png" for role in TripletTable.roles]
                 rows.writerow([*images, "", *(names[i - 1] for i in pair)])
     return Made(count, alike)
 

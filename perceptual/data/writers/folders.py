@@ -12,11 +12,11 @@ from PIL import Image
 
 from perceptual.data.images import Images, MappedImages
 from perceptual.data.items.table import Table
+from perceptual.data.readers.folders import MADE
 from perceptual.data.workers import each_done
 from perceptual.data.writers.partial import new_folder
 
 FORMS = ("folder", "unjudged")
-MADE = "made.csv"
 _CHUNK = 256  # images per task
 
 Files = list[tuple[str, int]]  # path of each file, and the image it holds

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from perceptual.data.places import cache_folder
 from perceptual.data.synthetic.cropping import patches
 from perceptual.data.synthetic.distorters.network import Distorter, Recipe, draw_recipe
 from perceptual.data.synthetic.distorters.training import train_file
@@ -101,7 +102,7 @@ def train_population(
 
 def small_population() -> Path:
     """The folder of the small population of packaged photographs, which is trained if it is not there yet."""
-    cache = Path(os.environ.get("PERCEPTUAL_CACHE") or Path.home() / ".cache/perceptual")
+    cache = cache_folder()
     folder = cache / f"distorters-{VERSION}-{SMALL_COUNT}-{SMALL_STEPS}"
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
