@@ -1,4 +1,4 @@
-"""A network of each kind goes the whole way: calibrated, tuned, resumed, scored again, exported, read."""
+"""A network of each kind goes the whole way: calibrated, tuned, killed, resumed, scored, exported, read."""
 
 import json
 import sys
@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import timm
 import torch
 from hub import hub
+from killing import run_and_kill_when
 from safetensors.torch import save_file
 from torch import nn
 
@@ -88,9 +89,12 @@ def test_the_whole_way(kind, folder, monkeypatch, capsys):
         return max(Path(runs).glob("*/*"), key=lambda path: path.stat().st_mtime_ns)
 
     lin = train("lin", "model=lin", "trainer.max_steps=2")
-    whole = train("whole", "model=tune", "trainer.max_steps=6")
-    train("parts", "model=tune", "trainer.max_steps=2")
-    resumed = train("parts", "model=tune", "trainer.max_steps=6", "ckpt=last")
+    tune = ("model=tune", "trainer.max_steps=30")
+    whole = train("whole", *tune)
+    run_and_kill_when(lambda: train("parts", *tune), lambda: any(Path("parts").rglob("last.ckpt")))
+    (killed,) = Path("parts").rglob("last.ckpt")
+    assert 0 < read_checkpoint(killed)["global_step"] < 30
+    resumed = train("parts", *tune, "ckpt=last")
     states = [read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"] for run in (whole, resumed)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert len(states[0]) == len(states[1])

@@ -8,6 +8,7 @@
 | `alexnet-uncalibrated`                    | all channels with weight 1                             |
 | `alexnet-random`                          | uncalibrated, on random weights                        |
 | `alexnet-kmeans`                          | uncalibrated, on weights made of packaged photographs  |
+| `alexnet-kmeans:path/to/photographs`      | likewise, of the photographs in a folder               |
 | `resnet18[aa_layer=blurpc]`, `A+B`        | a variant of a network; several networks as one        |
 | `alex`, `vgg`, `squeeze`                  | short for `alexnet`, `vgg16`, `squeezenet1_1`          |
 | `runs/…/last.ckpt`                        | the distance of a checkpoint of `PerceptualRanker`     |
@@ -25,7 +26,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from perceptual.distance import calibration as calibrations
 from perceptual.distance import saved_folder
@@ -41,6 +42,7 @@ from perceptual.ranking import restore
 WILDCARD = "timm:"
 CLASSIC = "classic"
 KMEANS_IMAGES = 512
+KMEANS_OF = f"-{KMEANS}:"  # before the folder of photographs that the weights are made of
 
 
 class Method(NamedTuple):
@@ -77,9 +79,9 @@ def load(method: str) -> Method:
     if is_path(method):
         path = Path(method).expanduser()
         return _from_checkpoint(path) if path.suffix == ".ckpt" else _from_folder(method)
-    name, said = calibrations.split(method)
-    if said == KMEANS:
-        return Method(_kmeans(name))
+    name, said = calibrations.split(method.partition(KMEANS_OF)[0])
+    if said == KMEANS or KMEANS_OF in method:
+        return Method(_kmeans(name, method))
     if _is_network(name):
         return Method(LPIPS(method))
     from perceptual.distance.baselines import BASELINES
@@ -105,6 +107,9 @@ def canonical(method: str) -> str:
     """The name of its results: `alex` → `alexnet-v0.1`, `resnet18-uncalibrated` → `resnet18`."""
     if is_path(method):
         return method
+    head, mark, folder = method.partition(KMEANS_OF)
+    if mark:
+        return networks.resolve(head) + mark + folder
     name, said = _split(method)
     default = calibrations.default(name) or calibrations.UNCALIBRATED
     version = default if said == calibrations.DEFAULT else said
@@ -173,6 +178,8 @@ def _family(name: str) -> str:
 
 def is_path(method: str) -> bool:
     """Whether a method name is a path or `owner/name`: it ends in `.ckpt` or has a slash, and no scheme."""
+    if KMEANS_OF in method:
+        return False
     if method.endswith(".ckpt"):
         return True
     return os.sep in method and not any(part.startswith(SCHEMES) for part in method.split(networks.JOINT))
@@ -181,7 +188,7 @@ def is_path(method: str) -> bool:
 def _split(method: str) -> tuple[str, str]:
     """As `calibration.split`; a name that cannot be parsed, which `load` refuses, stays whole."""
     try:
-        return calibrations.split(method)
+        return calibrations.split(method.partition(KMEANS_OF)[0])
     except ValueError:
         return method, calibrations.DEFAULT
 
@@ -212,14 +219,30 @@ def _nearest(method: str) -> list[str]:
     return next(filter(None, (difflib.get_close_matches(head, known) for head in heads)), [])
 
 
-def _kmeans(name: str) -> LPIPS:
-    """The same weights each time, made of photographs that are not judged anywhere."""
+def kmeans_images(method: str) -> Tensor:
+    """The squares of photographs that the weights of `NAME-kmeans` or `NAME-kmeans:FOLDER` are made of.
+
+    Returns:
+        (N, 3, 64, 64) in [0, 1], the same each time.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: no such folder, or a photograph that cannot be read or used.
+    """
     from perceptual.data.synthetic.cropping import patches
-    from perceptual.data.synthetic.photographs import packaged
+    from perceptual.data.synthetic.photographs import find_photos, packaged
+
+    folder = method.partition(KMEANS_OF)[2]
+    photos = find_photos(Path(folder).expanduser()) if folder else packaged()
+    return patches(photos, KMEANS_IMAGES, seed=0)
+
+
+def _kmeans(name: str, method: str) -> LPIPS:
     from perceptual.features.kmeans import initialize
 
+    networks.check_name(name)
+    images = kmeans_images(method)
     backbone = calibrations.random_backbone(name)
-    initialize(backbone, patches(packaged(), KMEANS_IMAGES, seed=0))
+    initialize(backbone, images)
     return LPIPS(backbone, lin=None)
 
 

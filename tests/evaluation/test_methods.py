@@ -1,15 +1,21 @@
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
 from networks import write_weights
+from PIL import Image
 
 from perceptual import PerceptualDistance, create_metric, list_metrics
 from perceptual.distance.baselines import BASELINES, Baseline
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import methods
+from perceptual.evaluation.identity import identity
 
 
 def test_names_become_distances(tmp_path, monkeypatch):
@@ -34,6 +40,53 @@ def test_random_weights_are_the_same_each_time_and_disturb_nothing():
     assert first.fingerprint() == second.fingerprint()
     assert first.source == "random (seed 0)"
     assert methods.build("test_resnet-random").backbone.source == "random (seed 0)"
+
+
+def photographs(folder, seed, count=24):
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
+        coarse.resize((96, 80), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+
+
+def test_weights_of_named_photographs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photographs(tmp_path / "mine", 0)
+    method = "test_resnet-kmeans:mine"
+    ours, packaged = methods.build(method), methods.build("test_resnet-kmeans")
+    assert ours.backbone.fingerprint() == methods.build(method).backbone.fingerprint()
+    assert ours.backbone.fingerprint() != packaged.backbone.fingerprint()
+    assert all((vector == 1).all() for vector in ours.lin)
+    assert (methods.family(method), methods.canonical(method)) == ("resnet", method)
+    assert not methods.is_path("test_resnet-kmeans:some/where/mine")
+    before = identity(method)
+    assert re.fullmatch(re.escape(method) + "@[0-9a-f]{8}", before)
+    assert identity(method) == before
+    photographs(tmp_path / "others", 1)
+    shutil.copy("others/3.png", "mine/3.png")
+    assert identity(method) != before
+    assert identity("test_resnet-kmeans") == "test_resnet-kmeans"
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("test_resnet-kmeans:nowhere", "no folder nowhere"),
+        ("test_resnet-kmeans:empty", "no photographs in empty"),
+        ("test_resnet-kmeans:text", r"x\.png"),
+        ("test_resnett-kmeans:text", "did you mean test_resnet"),
+        ("l2-kmeans:text", "unknown backbone 'l2'"),
+    ],
+)
+def test_photographs_that_cannot_be_used(method, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("text").mkdir()
+    Path("text/x.png").write_text("no image")
+    assert identity(method) == method  # evaluation gets as far as building it
+    with pytest.raises((ValueError, OSError), match=message):
+        methods.build(method)
 
 
 def test_a_wildcard_is_every_timm_name_with_weights_that_fits():
