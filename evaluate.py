@@ -21,6 +21,7 @@ from perceptual.cli.errors import one_line_errors, start
 from perceptual.config import build, build_data, data_arguments
 from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
 from perceptual.data.items.triplets import TripletDataset
+from perceptual.data.writers.whole_files import write_text
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods, people, suite_tables, suites
 from perceptual.evaluation.score_table import NAMES, table, tables
@@ -181,7 +182,7 @@ def examine(chosen: list[str], data: Data, cfg: DictConfig, **speed: Any) -> Sco
     for line in trust_report.shown(rows, lost):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     folder = evaluation.place_of(data, cfg.results).folder
-    (folder / "trust.md").write_text(trust_report.markdown(rows, f"Trust, {data.describe()}"), "utf-8")
+    write_text(folder / "trust.md", trust_report.markdown(rows, f"Trust, {data.describe()}"))
     trust_report.picture(rows, folder / "trust.png")
     console.print(f"Results   {folder}/trust.md, trust.png", highlight=False, soft_wrap=True)
     return {row["method"]: {key: value[0] for key, value in row["trust"].items()} for row in rows}

@@ -12,6 +12,7 @@ from scipy.special import xlogy
 
 from callbacks.report import Judged, Report, judge, source, wandb_runs
 from perceptual.data.images import Images
+from perceptual.data.writers.whole_files import save_picture, whole_file
 from perceptual.training.module import PerceptualRanker
 
 ROLES = ("p0", "ref", "p1")
@@ -51,12 +52,12 @@ class Disagreements(Report):
             )
             for i in worst
         ]
-        with self.path("disagreements.csv").open("w", newline="") as file:
+        with whole_file(self.path("disagreements.csv")) as partial, partial.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             writer.writerows(rows)
         images = [[_image(pixels, int(getattr(table, role)[i])) for role in ROLES] for i in worst]
-        sheet(images, [_captions(judged, i) for i in worst]).save(self.path("disagreements.png"))
+        save_picture(sheet(images, [_captions(judged, i) for i in worst]), self.path("disagreements.png"))
         for run in wandb_runs(trainer):
             import wandb
 

@@ -3,6 +3,7 @@
 import pytorch_lightning as pl
 
 from callbacks.report import Report, wandb_runs
+from perceptual.data.writers.whole_files import save_picture
 from perceptual.training.module import PerceptualRanker
 
 MOST = 5  # panels side by side
@@ -31,7 +32,7 @@ class LinFigure(Report):
             panel.remove()
         figure.supxlabel("channels, by weight", size=9)
         figure.supylabel("lin", size=9)
-        figure.savefig(self.path("lin.png"))
+        save_picture(figure, self.path("lin.png"))
         for run in wandb_runs(trainer):
             import wandb
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytorch_lightning as pl
 
 from callbacks.report import Judged, Report, judge, wandb_runs
+from perceptual.data.writers.whole_files import save_picture, whole_file
 from perceptual.training.module import PerceptualRanker
 
 BINS = 10
@@ -33,7 +34,7 @@ class PreferenceCurve(Report):
     def make(self, trainer: pl.Trainer, module: PerceptualRanker) -> None:
         """Draw and keep the curve."""
         curve = preference_curve(judge(trainer, module))
-        with self.path("preference.csv").open("w", newline="") as file:
+        with whole_file(self.path("preference.csv")) as partial, partial.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(curve._fields)
             writer.writerows(zip(*(column.round(6).tolist() for column in curve), strict=True))
@@ -62,7 +63,7 @@ class PreferenceCurve(Report):
         for panel in (above, below):
             panel.tick_params(labelsize=8)
             panel.spines[["top", "right"]].set_visible(False)
-        figure.savefig(self.path("preference.png"))
+        save_picture(figure, self.path("preference.png"))
 
 
 def preference_curve(judged: Judged, bins: int = BINS) -> Curve:

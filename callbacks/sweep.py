@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
+from perceptual.data.writers.whole_files import write_text
 from perceptual.evaluation.board import make
 from perceptual.evaluation.results import find
 from perceptual.evaluation.runs import without_score
@@ -42,7 +43,7 @@ class SweepReport(Callback):
                 console.print(terminal(board))
                 if best := best_setting(board):
                     console.print(best, highlight=False, soft_wrap=True)
-            (folder / "leaderboard.md").write_text("\n".join(map(markdown, boards)), "utf-8")
+            write_text(folder / "leaderboard.md", "\n".join(map(markdown, boards)))
             console.print(f"Sweep     {folder}/leaderboard.md", highlight=False, soft_wrap=True)
         for row in lost:
             console.print(f"Failed    {row['method']}: {row['error']}", highlight=False, soft_wrap=True)

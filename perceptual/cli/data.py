@@ -97,6 +97,22 @@ def shard(
     typer.echo(f"{dst}: {info.items:,} {info.kind}, {-(-info.images // images):,} shards")
 
 
+@app.command()
+def check(
+    src: Annotated[str, typer.Argument(help="A store: a folder, or a URL such as s3://bucket/store.")],
+) -> None:
+    """Check every image of a store: is it, to the pixel, what was packed?
+
+    All else in a store is checked whenever it is opened.
+
+    Example: `perceptual data check bapps64/2afc`
+    """
+    from perceptual.data.readers.stores import check_pixels
+
+    info = check_pixels(src)
+    typer.echo(f"{src}: {info.items:,} {info.kind}, {info.images:,} images, all as they were packed")
+
+
 app.command("make-triplets")(making.make_triplets)
 app.command("make-pairs")(making.make_pairs)
 app.command("train-distorters")(making.train_distorters)
@@ -126,12 +142,13 @@ def show(
     """
     from perceptual.cli.output import refuse_inputs
     from perceptual.data.contact_sheets import contact_sheet, gallery, made_lines
+    from perceptual.data.writers.whole_files import save_picture
 
     if made and src is None:
         raise ValueError("--made needs a folder, manifest or store")
     refuse_inputs(output, *([src] if src else []))
     sheet = gallery(size) if src is None else contact_sheet(src, count, seed, size)
-    sheet.save(output)
+    save_picture(sheet, output)
     for line in made_lines(src, count, seed) if made and src is not None else []:
         typer.echo(line)
     typer.echo(f"{output}: {sheet.width}×{sheet.height}")

@@ -27,6 +27,7 @@ def leaderboard(
 
     Example: `perceptual leaderboard results -o leaderboard.md --plots pictures`
     """
+    from perceptual.data.writers.whole_files import write_text
     from perceptual.evaluation.board import make
     from perceptual.evaluation.results import find
     from perceptual.evaluation.runs import without_score
@@ -45,7 +46,7 @@ def leaderboard(
         ) from error
     output.parent.mkdir(parents=True, exist_ok=True)
     text = html_page(boards) if output.suffix == ".html" else "\n".join(map(markdown, boards))
-    output.write_text(text, "utf-8")
+    write_text(output, text)
     if trust:
         add_trust(results, output, plots)
     for board in boards:

@@ -1,18 +1,18 @@
-"""What the commands print and write: numbers, tables, JSON, CSV, and files that are never half there."""
+"""What the commands print and write: numbers, tables, JSON, CSV."""
 
 import csv
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+
+from perceptual.data.writers.whole_files import begin_beside
 
 Item = TypeVar("Item")
 Cell = str | int | float | None
@@ -90,7 +90,7 @@ class RowFile:
         self.path, self.columns, self.count = path, columns, 0
 
     def __enter__(self) -> "RowFile":
-        self.partial = _begin(self.path)
+        self.partial = begin_beside(self.path)
         self._file = self.partial.open("w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file, lineterminator="\n")
         self._writer.writerow(self.columns)
@@ -112,22 +112,6 @@ class RowFile:
             self.partial.unlink()
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A place to write a file, which takes its name when it is complete.
-
-    Raises:
-        ValueError: the path is a folder.
-        OSError: it cannot be written.
-    """
-    partial = _begin(path)
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def refuse_inputs(output: Path | None, *inputs: str | os.PathLike[str]) -> None:
     """Refuse to write over what is read; raises ValueError naming the file."""
     if output is None or not output.exists():
@@ -135,29 +119,6 @@ def refuse_inputs(output: Path | None, *inputs: str | os.PathLike[str]) -> None:
     for path in inputs:
         if os.path.exists(path) and os.path.samefile(path, output):
             raise ValueError(f"{output} is one of the files to be read; give another output")
-
-
-def check_writable(path: Path) -> None:
-    """Refuse a file that could not be written, before any work; raises what `whole_file` does."""
-    _begin(path).unlink()
-
-
-def _begin(path: Path) -> Path:
-    """An empty file beside the path, to be renamed to it."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, where the name of a file is expected")
-    if path.exists() and not path.is_file():  # as root, /dev/null would be replaced by a file
-        raise ValueError(f"{path} is no file that could be replaced")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for number in count():  # another's file, a link or the rows of an interrupted run stay as they are
-            partial = path.with_name(f"{path.name}.partial{number or ''}")
-            with suppress(FileExistsError):
-                partial.open("x").close()
-                return partial
-    except OSError as error:
-        raise OSError(f"{path} cannot be written ({error.strerror})") from error
-    raise AssertionError  # numbers do not end
 
 
 def _finite(value: Any) -> Any:

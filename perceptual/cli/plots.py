@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perceptual.cli.output import check_writable, whole_file
+from perceptual.data.writers.whole_files import check_writable, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -26,7 +26,7 @@ def check_picture(path: Path) -> None:
     from matplotlib.backend_bases import FigureCanvasBase
 
     known = FigureCanvasBase.get_supported_filetypes()
-    if _format(path) not in known:
+    if (path.suffix.lstrip(".").lower() or "png") not in known:
         raise ValueError(f"{path} cannot be drawn: its suffix must be one of {', '.join(known)}")
     check_writable(path)
 
@@ -70,7 +70,7 @@ def draw_heatmap(
     for axes in figure.axes:
         if axes.images:
             axes.set_axis_off()
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def draw_matrix(names: Sequence[str], matrix: np.ndarray, method: str, path: Path) -> None:
@@ -98,7 +98,7 @@ def draw_matrix(names: Sequence[str], matrix: np.ndarray, method: str, path: Pat
     right.set_xticks(places, labels, rotation=90, fontsize=7)
     right.set_yticks(places, labels, fontsize=7)
     figure.colorbar(heat, ax=right, label=f"distance ({method})", fraction=0.05)
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def draw_frames(seconds: Sequence[float], distances: Sequence[float], title: str, path: Path) -> None:
@@ -111,7 +111,7 @@ def draw_frames(seconds: Sequence[float], distances: Sequence[float], title: str
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#eeeeee")
     axes.set_ylim(bottom=min(0, *distances))
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def _draw_levels(figure: Any, maps: np.ndarray, levels: Sequence[float]) -> None:
@@ -147,12 +147,3 @@ def _figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure((width, height), dpi=150, layout="constrained")
-
-
-def _format(path: Path) -> str:
-    return path.suffix.lstrip(".").lower() or "png"
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    with whole_file(path) as partial:
-        figure.savefig(partial, format=_format(path))

@@ -94,6 +94,20 @@ def read_pixels(path: str, size: int | None, shorter_side: int | None = None) ->
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
+def read_unchanged(
+    path: str, digest: np.ndarray, size: int | None, shorter_side: int | None = None
+) -> np.ndarray:
+    """As `read_pixels`, of a file that was read before.
+
+    Raises:
+        ValueError: as `read_pixels`, or its pixels have not this SHA-256, (32,) uint8, any more.
+    """
+    pixels = read_pixels(path, size, shorter_side)
+    if pixel_digest(pixels) != digest.tobytes():
+        raise ValueError(f"{path} (changed since it was read first)")
+    return pixels
+
+
 def shrunk(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
     """Width and height with the shorter side of so many pixels, in the same proportion."""
     scale = shorter_side / min(size)

@@ -6,7 +6,7 @@ sizes (`perceptual.data.native`); `read_batch` makes the same batches of all of 
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,10 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from perceptual.data.decode import first_few, pixel_digest, read_pixels, size_of
+from perceptual.data.decode import first_few, pixel_digest, read_pixels, read_unchanged, size_of
 from perceptual.data.native import NativeFiles, NativeImages
 from perceptual.data.ranged import RangedImages
+from perceptual.data.workers import each_done
 
 MEMORY_BUDGET = 2**30  # bytes of decoded uint8 pixels; about 87,000 images of 64×64
 _CHUNK = 64  # images per task of the thread pool: enough to hide its overhead, few enough for a smooth bar
@@ -29,7 +30,7 @@ _QUIET_BELOW = (
 
 
 class ImageFiles:
-    """Images on disk, decoded and resized at each access.
+    """Images on disk, decoded and resized at each access; one that has changed is a ValueError.
 
     Args:
         paths: image files, M of them.
@@ -46,7 +47,7 @@ class ImageFiles:
         """(N,) int64 → (N, 3, S, S) uint8, RGB."""
         pixels = np.empty((len(index), *self.shape[1:]), np.uint8)
         for row, i in enumerate(index.tolist()):
-            pixels[row] = read_pixels(self.paths[i], self.shape[-1])
+            pixels[row] = read_unchanged(self.paths[i], self.digests[i], self.shape[-1])
         return torch.from_numpy(pixels)
 
 
@@ -60,6 +61,8 @@ class MappedImages:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.shape = tuple(self._pixels.shape)
+        if self._pixels.dtype != torch.uint8:
+            raise ValueError(f"images is of type {self._pixels.dtype}")
         self.digests: np.ndarray = np.load(folder / "digests.npy", mmap_mode="r")
 
     @cached_property
@@ -77,6 +80,10 @@ class MappedImages:
         """(N,) int64 → (N, 3, S, S) uint8, RGB."""
         return self._pixels.index_select(0, index)
 
+    def one(self, index: int) -> Tensor:
+        """(3, S, S) uint8, a view."""
+        return self._pixels[index]
+
 
 Images = Tensor | ImageFiles | MappedImages | RangedImages | NativeImages | NativeFiles
 ON_DISK = (ImageFiles, NativeFiles)  # decoded at each access
@@ -87,6 +94,49 @@ def read_batch(images: Images, index: Tensor) -> Tensor:
     # index_select copies whole images, ten times faster than indexing
     pixels = images.index_select(0, index) if isinstance(images, Tensor) else images[index]
     return as_floats(pixels)
+
+
+def read_checked(images: Images, index: Tensor) -> Tensor:
+    """As `read_batch`, of images that are what their digests say; raises as `check_images`."""
+    if isinstance(images, (MappedImages, NativeImages)):
+        _refuse(images, _damaged(images, index.tolist()))
+    return read_batch(images, index)  # files are checked as they are read
+
+
+def check_images(images: Images, workers: int = 1) -> None:
+    """Check the pixels of all images against their digests, with a progress bar.
+
+    Args:
+        images: any; those in memory as one tensor have no digests.
+        workers: processes to do it in, where the images are those of a store on this disk.
+
+    Raises:
+        ValueError: naming the first that are not what was read or packed.
+    """
+    if isinstance(images, Tensor):
+        return
+    parts = [range(i, min(i + _CHUNK, images.shape[0])) for i in range(0, images.shape[0], _CHUNK)]
+    if not isinstance(images, (MappedImages, NativeImages)):
+        for _ in each_done(
+            lambda part: images[torch.tensor(part)], [(p,) for p in parts], 1, "Checking images"
+        ):
+            pass
+        return
+    found = each_done(_damaged, [(images, part) for part in parts], workers, "Checking images")
+    _refuse(images, sorted(row for _, rows in found for row in rows))
+
+
+def _damaged(images: MappedImages | NativeImages, rows: Iterable[int]) -> list[int]:
+    return [row for row in rows if pixel_digest(images.one(row).numpy()) != images.digests[row].tobytes()]
+
+
+def _refuse(images: MappedImages | NativeImages, damaged: list[int]) -> None:
+    if damaged:
+        of = f" in {images.folder}" if images.folder else ""
+        raise ValueError(
+            f"{len(damaged):,} of {images.shape[0]:,} images{of} are not what was packed: "
+            f"{first_few(map(str, damaged))}"
+        )
 
 
 def read_crops(images: Images, index: Tensor, place: Tensor, side: int) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perceptual.data.decode import first_few, read_pixels
+from perceptual.data.decode import first_few, read_unchanged
 
 NO_SIDE = 64  # side of the images in a batch of none
 
@@ -39,8 +39,12 @@ class NativeImages:
     def mapped(cls, folder: Path, shorter_side: int | None) -> "NativeImages":
         """Those of a store, mapped into memory: `pixels.npy`, `sizes.npy` and `digests.npy` in `folder`."""
         sizes, digests = np.load(folder / "sizes.npy"), np.load(folder / "digests.npy", mmap_mode="r")
+        if sizes.dtype != np.int64 or sizes.ndim != 2 or sizes.shape[1] != 2 or (sizes < 1).any():
+            raise ValueError("sizes does not hold heights and widths")
         images = cls(torch.empty(0, dtype=torch.uint8), sizes, digests, shorter_side)
         images.folder, images._given = folder, None
+        if images.pixels.dtype != torch.uint8 or images.pixels.ndim != 1:
+            raise ValueError(f"pixels is of type {images.pixels.dtype}, {images.pixels.ndim} axes")
         if len(images.pixels) != (images._ends[-1] if len(sizes) else 0):
             raise ValueError(f"pixels has {len(images.pixels):,} bytes, not those of {len(sizes):,} sizes")
         return images
@@ -72,7 +76,7 @@ class NativeImages:
 
 
 class NativeFiles:
-    """Images on disk in their own sizes, decoded at each access.
+    """Images on disk in their own sizes, decoded at each access; one that has changed is a ValueError.
 
     Args:
         paths: image files, M of them.
@@ -94,7 +98,8 @@ class NativeFiles:
 
     def one(self, index: int) -> Tensor:
         """(3, H, W) uint8."""
-        return torch.from_numpy(read_pixels(self.paths[index], None, self.shorter_side))
+        path, digest = self.paths[index], self.digests[index]
+        return torch.from_numpy(read_unchanged(path, digest, None, self.shorter_side))
 
     def __getitem__(self, index: Tensor) -> Tensor:
         """(N,) int64 → (N, 3, H, W) uint8, RGB, of images of one size."""

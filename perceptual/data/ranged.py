@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perceptual.data.decode import pixel_digest
+
 
 class Part(NamedTuple):
     """A file of images of one shape, at equal distances."""
@@ -40,7 +42,7 @@ class RangedImages:
         """(N,) int64 → (N, 3, S, S) uint8, RGB.
 
         Raises:
-            ValueError: a file is missing or cut short, or cannot be reached; names it.
+            ValueError: a file is missing, cut short or damaged, or cannot be reached; names it.
         """
         rows, place = np.unique(index.numpy(), return_inverse=True)
         length = 3 * self.shape[-1] ** 2
@@ -61,6 +63,8 @@ class RangedImages:
                     f"{paths[row]} {said}: {content if len(str(content)) < 200 else 'cut short'}"
                 )
             pixels[row] = np.frombuffer(content, np.uint8)
+            if pixel_digest(pixels[row]) != self.digests[rows[row]].tobytes():
+                raise ValueError(f"image {rows[row]:,}, in {paths[row]}, is not what was packed")
         return torch.from_numpy(pixels.reshape(-1, *self.shape[1:])[place])
 
     def _open(self) -> Any:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -251,13 +252,16 @@ def _write(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as temporary:
-        save_file(state, Path(temporary, MODEL))
-        if ranking is not None:
-            save_file(ranking, Path(temporary, RANKING))
-        else:
-            (folder / RANKING).unlink(missing_ok=True)
+        try:
+            save_file(state, Path(temporary, MODEL))
+            if ranking is not None:
+                save_file(ranking, Path(temporary, RANKING))
+        except SafetensorError as error:  # whatever the operating system said, such as a full disk
+            raise OSError(f"{folder / MODEL} cannot be written: {error}") from None
         Path(temporary, CARD).write_text(card(config), "utf-8")
         Path(temporary, CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        if ranking is None:
+            (folder / RANKING).unlink(missing_ok=True)
         for path in sorted(Path(temporary).iterdir()):
             path.replace(folder / path.name)
 

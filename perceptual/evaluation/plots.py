@@ -13,6 +13,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import EngFormatter, NullFormatter
 from matplotlib.transforms import Bbox
 
+from perceptual.data.writers.whole_files import save_picture
 from perceptual.evaluation.board import Board, Entry
 from perceptual.evaluation.score_table import NAMES
 from perceptual.evaluation.tables import called
@@ -224,5 +225,5 @@ def _legend(figure: Figure, colors: Mapping[str, Any], lines: Sequence[Artist] =
 
 
 def _write(figure: Figure, path: Path) -> Path:
-    figure.savefig(path)
+    save_picture(figure, path)
     return path

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from perceptual.data.writers.whole_files import save_picture, write_text
 from perceptual.distance.markdown import escaped
 from perceptual.evaluation.score_table import NAMES
 from perceptual.evaluation.suites import MACRO, Suite
@@ -85,14 +86,14 @@ def picture(suite: Suite, path: Path) -> None:
         panel.tick_params(labelsize=8)
         panel.grid(axis="x", color="#eeeeee")
         panel.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    save_picture(figure, path)
 
 
 def write(suite: Suite, folder: Path, name: str) -> Sequence[Path]:
     """Write `suite-NAME` as .md, .html and .png into a folder; returns the paths."""
     paths = [folder / f"suite-{name}{ending}" for ending in (".md", ".html", ".png")]
-    paths[0].write_text(markdown(suite), "utf-8")
-    paths[1].write_text(html_page(suite), "utf-8")
+    write_text(paths[0], markdown(suite))
+    write_text(paths[1], html_page(suite))
     picture(suite, paths[2])
     return paths
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from perceptual.data.items.triplets import TripletDataset
+from perceptual.data.writers.whole_files import save_picture
 from perceptual.distance.markdown import escaped, table_row
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance, trust
@@ -176,8 +177,7 @@ def picture(rows: Sequence[Row], path: Path) -> Path:
     # names are text, not formulas
     panels[0].set_yticklabels([row["method"].replace("$", r"\$") for row in rows])
     figure.supxlabel("decisions that flip, in %", fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_picture(figure, path)
     return path
 
 

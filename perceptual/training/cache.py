@@ -29,6 +29,7 @@ from perceptual.data.items.pairs import PairDataset
 from perceptual.data.items.triplets import TripletDataset
 from perceptual.data.loading import Batches, loader, val_loaders
 from perceptual.data.places import cache_folder
+from perceptual.data.writers.whole_files import allocate
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.custom import BUILT
 from perceptual.features.joint import Joint
@@ -245,10 +246,7 @@ class _Cache:
         try:
             path = self.folder / "means.npy"
             np.lib.format.open_memmap(path, "w+", np.float32, self.shape)
-            with path.open("r+b") as file:
-                # a full disk is an error here; while the map is written it would be a signal
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            allocate(path)
             (self.folder / "about.json").write_text(self.about)
         except OSError:
             shutil.rmtree(self.folder, ignore_errors=True)

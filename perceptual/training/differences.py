@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from perceptual.data.images import read_batch
+from perceptual.data.images import read_checked
 from perceptual.data.items.augmentation import replace_half, view
 from perceptual.data.items.distinct import DistinctPairs
 from perceptual.data.items.pairs import PairDataset
@@ -138,7 +138,7 @@ def mean_differences(
         if len(new):
             maps = [
                 unit_normalize(f.to(lpips.lin[0].dtype))  # bfloat16 would make ties of preferences
-                for f in lpips.maps(view(read_batch(pairs.images, new), number).to(device))
+                for f in lpips.maps(view(read_checked(pairs.images, new), number).to(device))
             ]
             held.update((i, [m[n] for m in maps]) for n, i in enumerate(new.tolist()))
         levels = zip(*(held[i] for i in images.tolist()), strict=True)

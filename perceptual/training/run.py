@@ -21,6 +21,7 @@ from torch import Tensor, distributed
 from perceptual.data import TwoAFCDataModule
 from perceptual.data.images import read_crops
 from perceptual.data.native import NativeFiles, NativeImages
+from perceptual.data.writers.whole_files import write_text
 from perceptual.features import custom
 from perceptual.training.checkpoints import read_checkpoint
 
@@ -127,7 +128,7 @@ def prepare_folder(run_dir: Path, about: dict[str, str]) -> None:
 
 def write_json(path: Path, content: object) -> None:
     """Write a file of a run."""
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def fit(

@@ -89,6 +89,23 @@ def test_make_in_three_forms(run, tmp_path, command, roles):
     )
 
 
+def test_check_of_a_store(run, tmp_path):
+    run("make-pairs", "packaged", tmp_path / "set", "--count", 5, "--size", 32)
+    assert run("check", tmp_path / "set")[:2] == (
+        0,
+        f"{tmp_path}/set: 5 pairs, 10 images, all as they were packed\n",
+    )
+    content = bytearray((tmp_path / "set/images.npy").read_bytes())
+    content[3000] ^= 4
+    (tmp_path / "set/images.npy").write_bytes(content)
+    code, out, err = run("check", tmp_path / "set")
+    assert (code, out) == (1, "")
+    assert err == (
+        f"error: {tmp_path}/set is damaged, pack it again: 1 of 10 images in {tmp_path}/set are not what was "
+        "packed: 0"
+    )
+
+
 def test_made_folder_is_judged_by_the_observer(run, tmp_path):
     run("make-triplets", "packaged", tmp_path / "set", "--count", 12, "--size", 32)
     table = read_folder(tmp_path / "set", [path.name for path in (tmp_path / "set").iterdir()])

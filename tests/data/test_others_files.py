@@ -1,21 +1,28 @@
 """What is not ours stays as it is: folders and files of others, links, pipes, archives."""
 
+import errno
 import gzip
 import io
 import os
 import tarfile
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
+from killing import tree_bytes
+from matplotlib.figure import Figure
 from PIL import Image
+from safetensors import SafetensorError
 
+from perceptual import LPIPS, Backbone
 from perceptual.cli.images import list_images
-from perceptual.cli.output import RowFile, refuse_inputs, whole_file
+from perceptual.cli.output import RowFile, refuse_inputs
 from perceptual.data.decode import checked_rgb
 from perceptual.data.download.archives import unpack
 from perceptual.data.readers.csv_files import read_manifest
 from perceptual.data.writers.partial import clear, new_folder, settle, working_on
+from perceptual.data.writers.whole_files import save_picture, whole_file, write_text
 
 
 def test_a_folder_of_others_is_not_removed(tmp_path):
@@ -72,6 +79,44 @@ def test_an_output_is_no_input(tmp_path):
     with whole_file(tmp_path / "a.png") as place:
         place.write_bytes(b"b")
     assert (tmp_path / "a.png").read_bytes() == b"b"
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    for name, write in {
+        "a.md": lambda path: write_text(path, "new"),
+        "a.png": lambda path: save_picture(Figure(), path),
+        "b.png": lambda path: save_picture(Image.new("RGB", (9, 9)), path),
+    }.items():
+        (tmp_path / name).write_text("good")
+        for owner, method in ((Path, "write_text"), (Figure, "savefig"), (Image.Image, "save")):
+            monkeypatch.setattr(owner, method, full)
+        with pytest.raises(OSError, match="No space left"):
+            write(tmp_path / name)
+        monkeypatch.undo()
+        assert (tmp_path / name).read_text() == "good"
+        write(tmp_path / name)
+        assert (tmp_path / name).read_bytes() != b"good"
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(ValueError, match=r"c\.mp3: no picture is written as \.mp3"):
+        save_picture(Image.new("RGB", (9, 9)), tmp_path / "c.mp3")
+
+
+def test_a_full_disk_leaves_the_distance_that_was_saved(tmp_path, monkeypatch):
+    network = Backbone("test_resnet", None)
+    LPIPS(network).save_pretrained(tmp_path / "saved")
+    before = tree_bytes(tmp_path / "saved")
+
+    def error(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("perceptual.distance.saved_folder.save_file", error)
+    with pytest.raises(OSError, match=r"model\.safetensors cannot be written: .*No space left on device"):
+        LPIPS(network, lin=None).save_pretrained(tmp_path / "saved")
+    assert tree_bytes(tmp_path / "saved") == before
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):

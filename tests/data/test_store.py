@@ -1,3 +1,6 @@
+import errno
+import io
+import os
 import pickle
 import random
 import re
@@ -14,10 +17,10 @@ from trees import plain, write_manifest, write_subset
 
 from perceptual.data import BAPPSDataModule, ManifestDataModule, TripletDataset, TripletTable, read_folder
 from perceptual.data import pack as pack_table
-from perceptual.data.images import MappedImages
+from perceptual.data.images import MappedImages, read_checked
 from perceptual.data.loading import loader
 from perceptual.data.readers.detect import read_origin
-from perceptual.data.readers.stores import read_info, read_store
+from perceptual.data.readers.stores import check_pixels, read_info, read_store
 from perceptual.data.synthetic.making import make_triplets
 from perceptual.data.synthetic.photographs import packaged
 from perceptual.data.writers import stores as packing
@@ -267,7 +270,11 @@ def test_damaged_stores_are_refused(root, tmp_path):
         ("images.npy", lambda data: data[:-100], "is damaged, pack it again"),
         ("items.npy", lambda data: b"", "is damaged"),
         ("judgment.npy", lambda data: data[:60], "is damaged"),
-        ("store.json", lambda data: b"{}", "does not describe a store; pack it again"),
+        ("store.json", lambda data: b"{}", r"store\.json: version: Field required; pack it again"),
+        ("store.json", lambda data: data.replace(b'"items": 18', b'"items": "18"'), r"items: .*got '18'"),
+        ("store.json", lambda data: data.replace(b'"triplets"', b'"pears"'), r"kind: .*got 'pears'"),
+        ("store.json", lambda data: data.replace(b'"val/cnn": 6', b'"val/cnn": {}'), r"subsets\.val/cnn: "),
+        ("store.json", lambda data: b"[" * 100_000, "recursion|EOF|expected"),
         (
             "store.json",
             lambda data: data.replace(b'"version": 1', b'"version": 9'),
@@ -284,7 +291,105 @@ def test_damaged_stores_are_refused(root, tmp_path):
         with pytest.raises(ValueError, match=message):
             read_store(TripletTable, store)
         (store / name).write_bytes(good)
+
+    def saved(array):
+        return lambda data: _npy(array(np.load(io.BytesIO(data))))
+
+    for name, spoil, message in [
+        ("images.npy", saved(lambda a: a.astype(np.float32)), "images is of type"),
+        ("items.npy", saved(lambda a: a.astype(np.int32)), "items is of type int32"),
+        ("items.npy", saved(lambda a: a + 54), "items has values out of their range"),
+        ("items.npy", saved(lambda a: a[[0, 2, 1]]), "has not the fingerprint that is recorded"),
+        ("judgment.npy", saved(lambda a: 1 - a), "has not the fingerprint"),
+        ("judgment.npy", saved(lambda a: a + 1), "judgment has values out of their range"),
+        ("judgment.npy", saved(lambda a: a * np.nan), "judgment has values out of their range"),
+        ("subset.npy", saved(lambda a: a + 1), "subset has values out of their range"),
+        ("digests.npy", saved(np.zeros_like), "has not the fingerprint"),
+        ("digests.npy", saved(lambda a: a[:, :16]), r"digests is \(54, 16\)"),
+        ("judgment.npy", lambda data: data.replace(b"(18,), ", b"(9999999999999,), "), "is damaged"),
+        ("judgment.npy", lambda data: (store / "items.npy").read_bytes(), r"judgment is \(3, 18\)"),
+    ]:
+        good = (store / name).read_bytes()
+        (store / name).write_bytes(spoil(good))
+        with pytest.raises(ValueError, match=message):
+            read_store(TripletTable, store)
+        (store / name).write_bytes(good)
     assert len(read_store(TripletTable, store)) == read_info(store).items == 18
+
+
+def _npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def test_the_splits_of_a_store_are_checked(manifest, tmp_path):
+    pack(manifest, tmp_path / "store")
+    split = np.load(tmp_path / "store/split.npy")
+    for other, message in [
+        (split[::-1], "has not the beside that is recorded"),
+        (np.full_like(split, "none"), "split has values out of their range"),
+    ]:
+        np.save(tmp_path / "store/split.npy", other)
+        with pytest.raises(ValueError, match=message):
+            read_store(TripletTable, tmp_path / "store")
+    (tmp_path / "store/split.npy").unlink()
+    with pytest.raises(ValueError, match="has not the beside that is recorded"):
+        read_store(TripletTable, tmp_path / "store")
+
+
+@pytest.mark.parametrize("size", [16, None], ids=["squares", "own sizes"])
+def test_flipped_pixels_of_a_store_are_found(size, root, tmp_path):
+    pack(root, tmp_path / "store", size)
+    assert check_pixels(tmp_path / "store/2afc").images == 54
+    table = read_store(TripletTable, tmp_path / "store/2afc")
+    path = tmp_path / "store/2afc" / ("images.npy" if size else "pixels.npy")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"1 of 54 images in .* are not what was packed: 53"):
+        check_pixels(tmp_path / "store/2afc")
+    with pytest.raises(ValueError, match="are not what was packed: 53"):
+        read_checked(read_store(TripletTable, tmp_path / "store/2afc").images, torch.tensor([2, 53]))
+    read_checked(table.images, torch.tensor([2]))
+
+
+def test_images_that_change_while_they_are_packed_are_noticed(root, tmp_path, monkeypatch):
+    def lossy(partial, *rest):
+        problems = decode(partial, *rest)
+        np.lib.format.open_memmap(partial / "images.npy", mode="r+")[7, 0, 0, 0] ^= 1
+        return problems
+
+    decode = packing._decode
+    monkeypatch.setattr(packing, "_decode", lossy)
+    with pytest.raises(ValueError, match=r"1 of 54 images in .* are not what was packed: 7"):
+        pack(root, tmp_path / "store")
+    assert not (tmp_path / "store/2afc").exists()
+
+
+def test_files_that_change_are_not_taken_for_what_they_were(root, monkeypatch):
+    monkeypatch.setattr("perceptual.data.images.MEMORY_BUDGET", 0)
+    for size in (16, None):
+        data = BAPPSDataModule(str(root), ["train/mix"], ["val/cnn"], size=size)
+        data.setup("fit")
+        path = root / "2afc/train/mix/ref/000001.png"
+        good = path.read_bytes()
+        Image.new("RGB", (24, 24)).save(path)
+        with pytest.raises(ValueError, match=r"ref/000001\.png \(changed since it was read first\)"):
+            list(data.train_dataloader())
+        path.write_bytes(good)
+        list(data.train_dataloader())
+
+
+def test_a_full_disk_is_an_error_before_anything_is_written(root, tmp_path, monkeypatch):
+    def full(file, start, size):
+        if size > 20_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"No space left on device \(41,600 bytes are needed\).*images\.npy"):
+        pack(root, tmp_path / "store")
+    assert [path.name for path in (tmp_path / "store/2afc.partial").iterdir()] == [".perceptual"]
 
 
 def test_origins_that_are_none(root, tmp_path):

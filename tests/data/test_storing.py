@@ -1,3 +1,4 @@
+import json
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -89,6 +90,11 @@ def test_stores_without_a_record_load(tmp_path):
     make_store(triplets(4), tmp_path / "store", "photographs")
     with_record = read_store(TripletTable, tmp_path / "store")
     (tmp_path / "store/made.npy").unlink()
+    with pytest.raises(ValueError, match="has not the beside that is recorded"):
+        read_store(TripletTable, tmp_path / "store")
+    record = json.loads((tmp_path / "store/store.json").read_text())
+    del record["beside"]
+    (tmp_path / "store/store.json").write_text(json.dumps(record))
     without = read_store(TripletTable, tmp_path / "store")
     assert without.made is None
     assert without.fingerprint() == with_record.fingerprint()

@@ -16,24 +16,32 @@ The folder may lie on object storage (`s3://bucket/folder`). A store split in sh
 import io
 import json
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge
 
-from perceptual.data.images import MappedImages
+from perceptual.data.images import MappedImages, check_images
 from perceptual.data.items.pairs import PairTable
-from perceptual.data.items.table import AnyTable, Table
+from perceptual.data.items.table import SPLITS, AnyTable, Table
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.native import NativeImages
 from perceptual.data.places import is_remote, place
 from perceptual.data.ranged import Part, RangedImages
+from perceptual.data.records import read_record
 
 VERSION = 1
 INFO = "store.json"
 SHARDS, COLUMNS = "shards.json", "columns.npz"
 KINDS: dict[str, type[Table]] = {kind.plural: kind for kind in (TripletTable, PairTable)}
+REMEDY = "pack it again"
 _OPTIONAL = ("votes", "split", "made")
+
+
+Count = Annotated[int, Ge(0)]
+Side = Annotated[int, Ge(1)]
 
 
 @dataclass(frozen=True)
@@ -41,17 +49,38 @@ class StoreInfo:
     """What `store.json` records."""
 
     version: int  # of this format
-    kind: str  # "triplets" or "pairs"
+    kind: Literal["triplets", "pairs"]
     source: str
-    size: int | None  # side S of the images; None: they keep their sizes
+    size: Side | None  # side S of the images; None: they keep their sizes
     resize: str
-    items: int
-    images: int
-    subsets: dict[str, int]  # items of each, in the order of their numbers
+    items: Count
+    images: Count
+    subsets: dict[str, Count]  # items of each, in the order of their numbers
     skipped: list[str]  # files that could not be used
     request: str  # SHA-256 of the listing this was packed from, see `perceptual.data.writers.stores`
     fingerprint: str  # SHA-256 of the content, see `Table.fingerprint`
-    shorter_side: int | None = None  # of images that keep their shapes; None: as they were
+    shorter_side: Side | None = None  # of images that keep their shapes; None: as they were
+    beside: str | None = None  # SHA-256 of what the fingerprint leaves out; None in stores of version 0.1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file of images."""
+
+    file: str
+    images: Count
+    start: Count  # byte of the first image
+    stride: Count  # bytes from one image to the next
+    bytes: Count
+
+
+@dataclass(frozen=True)
+class Shards:
+    """What `shards.json` records."""
+
+    store: StoreInfo
+    images_per_shard: Side
+    shards: list[Shard]
 
 
 def is_store(path: str | Path) -> bool:
@@ -61,21 +90,19 @@ def is_store(path: str | Path) -> bool:
 
 def read_info(folder: str | Path) -> StoreInfo:
     """What a store's `store.json` records; raises ValueError if it is of another format."""
-    path, sharded = place(folder) / INFO, (place(folder) / SHARDS).is_file()
-    try:
-        if sharded:
-            path = place(folder) / SHARDS
-        found = json.loads(path.read_text(encoding="utf-8"))
-        info = StoreInfo(**(found["store"] if sharded else found))
-    except (ValueError, TypeError, KeyError):
-        raise ValueError(f"{path} does not describe a store; pack it again") from None
-    if info.version != VERSION or info.kind not in KINDS:
-        raise ValueError(f"{path} is of format {info.version}, this is for format {VERSION}; pack it again")
+    path = place(folder) / SHARDS
+    if path.is_file():
+        info = read_record(path, Shards, REMEDY).store
+    else:
+        path = place(folder) / INFO
+        info = read_record(path, StoreInfo, REMEDY)
+    if info.version != VERSION:
+        raise ValueError(f"{path} is of format {info.version}, this is for format {VERSION}; {REMEDY}")
     return info
 
 
 def read_store(kind: type[AnyTable], folder: str | Path) -> AnyTable:
-    """The table of a store, its images mapped.
+    """The table of a store, its images mapped; all but the pixels is checked against `store.json`.
 
     Args:
         kind: `TripletTable` or `PairTable`.
@@ -89,60 +116,100 @@ def read_store(kind: type[AnyTable], folder: str | Path) -> AnyTable:
         raise ValueError(f"{folder} is a store of {info.kind}, not of {kind.plural}")
     if info.size is None and is_remote(home):
         raise ValueError(f"{folder} holds images in their own sizes, which are read from local stores only")
-    images: MappedImages | NativeImages | RangedImages
     try:
-        if info.size is not None and (home / SHARDS).is_file():
-            columns = dict(np.load(io.BytesIO((home / COLUMNS).read_bytes())))
-            images = RangedImages(_shards(home), info.size, columns["digests"])
-        else:
-            columns = {
-                name: np.load(io.BytesIO((home / f"{name}.npy").read_bytes()))
-                for name in ("items", kind.answer, "subset", *_OPTIONAL)
-                if name not in _OPTIONAL or (home / f"{name}.npy").exists()
-            }
-            if info.size is None:
-                images = NativeImages.mapped(home, info.shorter_side)
-            else:
-                images = _remote_images(home, info.size) if is_remote(home) else MappedImages(home)
-        items, answers, subset = (columns[name] for name in ("items", kind.answer, "subset"))
-        optional = {name: columns[name] for name in _OPTIONAL if name in columns}
-    except (KeyError, OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{folder} is damaged, pack it again: {error}") from None
-    shapes = {
-        "images": (images.shape, (info.images, 3, info.size, info.size)),
-        "digests": (images.digests.shape, (info.images, 32)),
-        "items": (items.shape, (len(kind.roles), info.items)),
+        images, columns = _open(kind, home, info)
+        _check(kind, images, columns, info)
+        roles = dict(zip(kind.roles, columns.pop("items"), strict=True))
+        table = kind(images=images, **roles, subsets=list(info.subsets), **columns)
+        found = {"fingerprint": table.fingerprint(), "beside": beside(table)}
+    except Exception as error:  # damaged files raise all kinds of errors
+        raise ValueError(f"{folder} is damaged, {REMEDY}: {error}") from None
+    for name, digest in found.items():
+        if getattr(info, name) not in (digest, None):
+            raise ValueError(
+                f"{folder} was damaged or changed, {REMEDY}: it has not the {name} that is recorded"
+            )
+    return table
+
+
+def beside(table: Table) -> str:
+    """SHA-256, in hex, of what the fingerprint leaves out: splits, and what was done to synthetic items."""
+    found = sha256()
+    for column in (table.split, table.made):
+        found.update(b"-" if column is None else f"{column.dtype.str} {column.shape}".encode())
+        found.update(b"" if column is None else column.tobytes())
+    return found.hexdigest()
+
+
+def check_pixels(folder: str | Path) -> StoreInfo:
+    """Check every image of a store against its digest; returns what the store records.
+
+    Raises:
+        ValueError: naming the first images that are not what was packed, or as `read_store`.
+    """
+    info = read_info(folder)
+    images: Any = read_store(KINDS[info.kind], folder).images
+    try:
+        check_images(images)
+    except ValueError as error:
+        raise ValueError(f"{folder} is damaged, {REMEDY}: {error}") from None
+    return info
+
+
+def _open(kind: type[Table], home: Any, info: StoreInfo) -> tuple[Any, dict[str, Any]]:
+    """The images and the other columns of a store, as they are."""
+    if info.size is not None and (home / SHARDS).is_file():
+        columns = dict(np.load(io.BytesIO((home / COLUMNS).read_bytes())))
+        return RangedImages(_shards(home), info.size, columns.pop("digests")), columns
+    columns = {
+        name: np.load(io.BytesIO((home / f"{name}.npy").read_bytes()))
+        for name in ("items", kind.answer, "subset", *_OPTIONAL)
+        if name not in _OPTIONAL or (home / f"{name}.npy").exists()
     }
-    shapes |= {
-        name: (column.shape, (info.items,))
-        for name, column in {kind.answer: answers, "subset": subset, **optional}.items()
+    if info.size is None:
+        return NativeImages.mapped(home, info.shorter_side), columns
+    return (_remote_images(home, info.size) if is_remote(home) else MappedImages(home)), columns
+
+
+def _check(kind: type[Table], images: Any, columns: dict[str, Any], info: StoreInfo) -> None:
+    """Refuse arrays of another type, shape or range; raises ValueError naming the array."""
+    of_items = (info.items,)
+    expected = {
+        "items": ((len(kind.roles), info.items), "i8", lambda v: v.min() >= 0 and v.max() < info.images),
+        kind.answer: (of_items, "f4", lambda v: ((v >= 0) & (v <= 1)).all()),
+        "subset": (of_items, "i8", lambda v: v.min() >= 0 and v.max() < len(info.subsets)),
+        "votes": (of_items, "f4", lambda v: ((v > 0) & np.isfinite(v)).all()),
+        "split": (of_items, "U", lambda v: np.isin(v, SPLITS).all()),
+        "made": (of_items, "S", lambda v: True),
+        "digests": ((info.images, 32), "u1", lambda v: True),
     }
-    for name, (found, expected) in shapes.items():
-        if found != expected:
-            raise ValueError(f"{folder} is damaged, pack it again: {name} is {found}, not {expected}")
-    roles = dict(zip(kind.roles, items, strict=True))
-    return kind(
-        images=images,
-        **roles,
-        **{kind.answer: answers},
-        subset=subset,
-        subsets=list(info.subsets),
-        **optional,
-    )
+    if missing := [name for name in ("items", kind.answer, "subset") if name not in columns]:
+        raise ValueError(f"{missing[0]} is missing")
+    for name, array in {**columns, "digests": images.digests}.items():
+        if name not in expected or not isinstance(array, np.ndarray):
+            raise ValueError(f"{name} is no array of such a store")
+        shape, dtype, in_range = expected[name]
+        if array.shape != shape:
+            raise ValueError(f"{name} is {array.shape}, not {shape}")
+        if not array.dtype.str[1:].startswith(dtype):
+            raise ValueError(f"{name} is of type {array.dtype}")
+        if array.size and not in_range(array):
+            raise ValueError(f"{name} has values out of their range")
+    if images.shape != (info.images, 3, info.size, info.size):
+        raise ValueError(f"images is {images.shape}, not {(info.images, 3, info.size, info.size)}")
 
 
 def _shards(folder: Any) -> list[Part]:
     """The files of a store in shards; raises ValueError for one that is missing or of another length."""
-    shards = json.loads((folder / SHARDS).read_text(encoding="utf-8"))["shards"]
+    shards = read_record(folder / SHARDS, Shards, REMEDY).shards
     for shard in shards:
-        path = folder / shard["file"]
+        path = folder / Path(shard.file).name  # no file elsewhere
         if not path.is_file():
             raise ValueError(f"the shard {path} is missing")
-        if path.stat().st_size != shard["bytes"]:
-            raise ValueError(f"the shard {path} has {path.stat().st_size} bytes, not {shard['bytes']}")
+        if path.stat().st_size != shard.bytes:
+            raise ValueError(f"the shard {path} has {path.stat().st_size} bytes, not {shard.bytes}")
     return [
-        Part(str(folder / shard["file"]), shard["images"], shard["start"], shard["stride"])
-        for shard in shards
+        Part(str(folder / Path(shard.file).name), shard.images, shard.start, shard.stride) for shard in shards
     ]
 
 

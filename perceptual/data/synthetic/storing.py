@@ -54,7 +54,7 @@ def make_store(making: Making, dst: str | Path, source: str, workers: int = 1) -
         (partial / "plan").unlink()  # a run killed from here on starts over
         made = made.astype(f"S{np.char.str_len(made).max()}")  # no longer than they are
         table = making.table(MappedImages(partial), answers, subset, made)
-        return finish(partial, dst, table, source, request, [])
+        return finish(partial, dst, table, source, request, [], workers=workers)
 
 
 def make_files(making: Making, dst: str | Path, source: str, form: str, workers: int = 1) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import DTypeLike
 from perceptual.data.decode import pixel_digest
 from perceptual.data.native import NativeImages
 from perceptual.data.workers import each_done
+from perceptual.data.writers.whole_files import allocate
 
 Result = TypeVar("Result")
 MARK = ".perceptual"  # in an incomplete folder: it is ours, and may be removed
@@ -101,6 +102,9 @@ def begin(
         tasks: number of tasks.
         columns: other arrays to fill by tasks, their length and type by name.
         sizes: (images, 2) height and width of each.
+
+    Raises:
+        OSError: the disk is full.
     """
     path = partial / "plan"
     if path.exists() and path.read_text() == plan:
@@ -110,11 +114,20 @@ def begin(
     if sizes is not None:
         pixels = ("pixels", (int(3 * sizes.prod(1).sum()),))
         np.save(partial / "sizes.npy", sizes)
-    for name, shape in (pixels, ("digests", (images, 32)), ("done", (tasks,))):
-        np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.uint8, shape)
-    for name, (length, kind) in (columns or {}).items():
-        np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.dtype(kind), (length,))
-    path.write_text(plan)
+    arrays: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
+        **{
+            name: (shape, np.uint8) for name, shape in (pixels, ("digests", (images, 32)), ("done", (tasks,)))
+        },
+        **{name: ((length,), kind) for name, (length, kind) in (columns or {}).items()},
+    }
+    try:
+        for name, (of, kind) in arrays.items():
+            np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.dtype(kind), of)
+            allocate(partial / f"{name}.npy")
+        path.write_text(plan)
+    except OSError:  # a full disk, which what is there already need not fill
+        clear(partial)
+        raise
 
 
 def complete(

@@ -20,13 +20,22 @@ from perceptual.data.decode import (
     write_native,
     write_pixels,
 )
-from perceptual.data.images import Images, MappedImages
+from perceptual.data.images import Images, MappedImages, check_images
 from perceptual.data.items.table import Table
 from perceptual.data.loading import check_resolution
 from perceptual.data.native import NativeFiles, NativeImages, check_alike
-from perceptual.data.readers.stores import VERSION, StoreInfo, is_store, read_info, write_columns, write_info
+from perceptual.data.readers.stores import (
+    VERSION,
+    StoreInfo,
+    beside,
+    is_store,
+    read_info,
+    write_columns,
+    write_info,
+)
 from perceptual.data.writers.folders import refuse_existing
 from perceptual.data.writers.partial import begin, complete, settle, state_of, working_on
+from perceptual.data.writers.whole_files import allocate
 
 _CHUNK = 256  # images per task
 
@@ -91,7 +100,7 @@ def pack(
             table = _without(partial, table, list(problems))
         if size is None:
             check_alike(table.roles, table.items(), np.load(partial / "sizes.npy"), [])
-        return finish(partial, dst, table, source, request, list(problems.values()), shorter_side)
+        return finish(partial, dst, table, source, request, list(problems.values()), shorter_side, processes)
 
 
 def write_store(table: Table, dst: str | Path, source: str) -> StoreInfo:
@@ -199,6 +208,7 @@ def _without(partial: Path, table: Table, bad: list[int]) -> Table:
         kept = np.lib.format.open_memmap(
             partial / "kept.npy", "w+", whole.dtype, (len(used), *whole.shape[1:])
         )
+        allocate(partial / "kept.npy")
         for start in range(0, len(used), _CHUNK):
             kept[start : start + _CHUNK] = whole[used[start : start + _CHUNK]]
         kept.flush()
@@ -212,6 +222,7 @@ def _keep_pixels(partial: Path, used: np.ndarray) -> None:
     images = NativeImages.mapped(partial, None)
     ends = np.cumsum(3 * images.sizes[used].prod(1))
     kept = np.lib.format.open_memmap(partial / "kept.npy", "w+", np.uint8, (int(ends[-1]),))
+    allocate(partial / "kept.npy")
     for end, image in zip(ends.tolist(), used.tolist(), strict=True):
         pixels = images.one(image).numpy().ravel()
         kept[end - len(pixels) : end] = pixels
@@ -227,16 +238,22 @@ def finish(
     request: str,
     skipped: list[str],
     shorter_side: int | None = None,
+    workers: int = 1,
 ) -> StoreInfo:
-    """Write the rest of the store and rename `partial` to `dst`."""
+    """Check the images, write the rest of the store and rename `partial` to `dst`.
+
+    Raises:
+        ValueError: pixels are not what was written: the disk or the memory is broken.
+    """
     (partial / "done.npy").unlink(missing_ok=True)
     write_columns(partial, table)
     native = NativeImages.mapped(partial, shorter_side) if (partial / "sizes.npy").exists() else None
     images: Images = MappedImages(partial) if native is None else native
+    check_images(images, workers)
     counts = np.bincount(table.subset, minlength=len(table.subsets)).tolist()
     info = StoreInfo(
         version=VERSION,
-        kind=table.plural,
+        kind=table.plural,  # type: ignore[arg-type]  # one of `KINDS`
         source=source,
         size=images.shape[-1],
         shorter_side=shorter_side,
@@ -247,6 +264,7 @@ def finish(
         skipped=skipped,
         request=request,
         fingerprint=replace(table, images=images).fingerprint(),
+        beside=beside(table),
     )
     write_info(partial, info)
     settle(partial, dst)

@@ -1,0 +1,88 @@
+"""Files that a person keeps: written beside their place, and renamed when they are whole."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A place to write a file, which takes its name when it is complete.
+
+    Raises:
+        ValueError: the path is a folder.
+        OSError: it cannot be written, or the disk is full.
+    """
+    partial = begin_beside(path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text, in UTF-8; raises what `whole_file` does."""
+    with whole_file(path) as partial:
+        partial.write_text(text, "utf-8")
+
+
+def save_picture(picture: Any, path: Path) -> None:
+    """Write a figure of matplotlib or an image of Pillow, in the format that the name ends in, else PNG.
+
+    Raises:
+        ValueError: no such format, or the path is a folder.
+        OSError: it cannot be written, or the disk is full.
+    """
+    save = getattr(picture, "savefig", None) or picture.save
+    ending = path.suffix.lstrip(".").lower() or "png"
+    if save == getattr(picture, "save", None):
+        from PIL import Image
+
+        known = Image.registered_extensions()
+        if f".{ending}" not in known:
+            raise ValueError(f"{path}: no picture is written as .{ending}; .png is one that is")
+        ending = known[f".{ending}"]
+    with whole_file(path) as partial:
+        save(partial, format=ending)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before any work; raises what `whole_file` does."""
+    begin_beside(path).unlink()
+
+
+def allocate(path: Path) -> None:
+    """Take the room of a file that is mapped and filled later.
+
+    A full disk is an OSError here; while the map is filled it would end the process by a signal.
+    """
+    size = path.stat().st_size
+    if not size or not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror} ({size:,} bytes are needed)", str(path)) from None
+
+
+def begin_beside(path: Path) -> Path:
+    """An empty file beside the path, to be renamed to it; raises what `whole_file` does."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, where the name of a file is expected")
+    if path.exists() and not path.is_file():  # as root, /dev/null would be replaced by a file
+        raise ValueError(f"{path} is no file that could be replaced")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in count():  # another's file, a link or the rows of an interrupted run stay as they are
+            partial = path.with_name(f"{path.name}.partial{number or ''}")
+            with suppress(FileExistsError):
+                partial.open("x").close()
+                return partial
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror})") from error
+    raise AssertionError  # numbers do not end
