@@ -19,7 +19,7 @@ from torch import nn
 from perceptual import LPIPS, PerceptualRanker
 from perceptual.cli import app as command
 from perceptual.data import ManifestDataModule
-from perceptual.evaluation import evaluate as evaluation
+from perceptual.evaluation.identity import identity
 from perceptual.features import custom
 from perceptual.features.build import build_backbone
 from perceptual.publish.onnx import to_onnx
@@ -209,7 +209,7 @@ def test_networks_that_differ_in_one_option_share_nothing(folder, monkeypatch):
         caches.append({path.name for path in (folder / "features").iterdir() if path.is_dir()})
     assert len(caches[1]) == 2 * len(caches[0]), "same name and weights, another pool"
     for name in ("test_resnet", "test_resnet[drop_path_rate=0.1]"):
-        assert evaluation.identity(name) == name
+        assert identity(name) == name
 
 
 def test_several_networks_as_one_share_their_caches_with_each_alone(folder, monkeypatch):

@@ -27,8 +27,9 @@ class Begun:
     def read(self, method: str, rows: int) -> np.ndarray | None:
         """What is there of a method, (K, rows); None if nothing is, or what is there does not fit."""
         try:
-            columns: np.ndarray = np.load(self._path(method))
-        except (OSError, ValueError, EOFError):
+            with np.load(self._path(method)) as found:
+                columns: np.ndarray = found["columns"]
+        except Exception:  # a damaged file raises all kinds of errors
             return None
         return columns if columns.dtype == np.float32 and columns.shape[1:] == (rows,) else None
 
@@ -39,8 +40,8 @@ class Begun:
         for method, values in columns.items():
             path = self._path(method)
             path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_name(f".{os.getpid()}.npy")
-            np.save(fresh, values)
+            fresh = path.with_name(f".{os.getpid()}.npz")
+            np.savez(fresh, columns=values)  # with a checksum
             os.replace(fresh, path)
         self._written = time.monotonic()
 
@@ -49,4 +50,4 @@ class Begun:
         shutil.rmtree(self._path(method).parent, ignore_errors=True)
 
     def _path(self, method: str) -> Path:
-        return self._folder / folder_name(method) / f"{self._of}.npy"
+        return self._folder / folder_name(method) / f"{self._of}.npz"

@@ -25,7 +25,7 @@ from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance
 from perceptual.evaluation.begun import Begun
-from perceptual.evaluation.identity import identity
+from perceptual.evaluation.identity import Asked, called
 from perceptual.evaluation.results import NAMES, Arrays, DataResults, Row
 from perceptual.evaluation.scoring import METRICS, Measured, as_numbers, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
@@ -82,7 +82,7 @@ def evaluate(
     batches = loader(judged, data.batch_size, data.num_workers, seed=0)
     place = place_of(data, results)
     place.write_items(*_items(judged, data.fingerprint(), data.describe()))
-    names = {identity(method, precision): method for method in grammar.expand(methods)}
+    names = called(grammar.expand(methods), precision, place.row_of)
     missing = [name for name in names if not place.has(name)]
     build = build or partial(grammar.build, precision=precision, compile=compile)
     group = GROUP if isinstance(judged.images, ON_DISK) else 1
@@ -127,7 +127,7 @@ def keep(
 
 
 def _evaluate_group(
-    methods: Mapping[str, str],
+    methods: Mapping[str, Asked],
     build: Callable[[str], nn.Module],
     data: Judged,
     batches: Batches[Any],
@@ -135,9 +135,9 @@ def _evaluate_group(
     device: torch.device,
 ) -> None:
     distances: dict[str, nn.Module] = {}
-    for method, said in methods.items():
+    for method, asked in methods.items():
         try:
-            distances[method] = build(said).to(device)
+            distances[method] = build(asked.said).to(device)
         except Exception as error:  # whatever it is, the others go on
             place.write_failure(_row(method, data, device) | {"error": one_line(error)})
     for method, measured in _measure(distances, data, batches, place.folder).items():
@@ -145,10 +145,10 @@ def _evaluate_group(
         try:
             if measured.error:
                 raise RuntimeError(measured.error)
-            row |= {"family": grammar.family(methods[method]), **_scores(measured.columns, data)}
-            row |= provenance.describe(distances[method]) | _cost(
-                distances[method], measured, batches, device
-            )
+            asked = methods[method]
+            row |= {"family": grammar.family(asked.said), "weights_file": asked.weights}
+            row |= _scores(measured.columns, data) | provenance.describe(distances[method])
+            row |= _cost(distances[method], measured, batches, device)
         except Exception as error:  # such as a distance that is not a number
             place.write_failure(row | {"error": one_line(error)})
         else:

@@ -110,7 +110,7 @@ def canonical(method: str) -> str:
     head, mark, folder = method.partition(KMEANS_OF)
     if mark:
         return networks.resolve(head) + mark + folder
-    name, said = _split(method)
+    name, said = split(method)
     default = calibrations.default(name) or calibrations.UNCALIBRATED
     version = default if said == calibrations.DEFAULT else said
     if version == calibrations.UNCALIBRATED == default:
@@ -156,7 +156,7 @@ def family(method: str) -> str:
     """What a method belongs to: `classic`, `trained` (a path), or the architecture's family in timm."""
     if is_path(method):
         return "trained"
-    name = _split(method)[0]
+    name = split(method)[0]
     return networks.JOINT.join(dict.fromkeys(map(_family, networks.members(name))))
 
 
@@ -185,10 +185,14 @@ def is_path(method: str) -> bool:
     return os.sep in method and not any(part.startswith(SCHEMES) for part in method.split(networks.JOINT))
 
 
-def _split(method: str) -> tuple[str, str]:
-    """As `calibration.split`; a name that cannot be parsed, which `load` refuses, stays whole."""
+def split(method: str) -> tuple[str, str]:
+    """A name's network and what it says of its calibration, as `calibration.split`.
+
+    A name that cannot be parsed, which `load` refuses, stays whole; of `NAME-kmeans:FOLDER` it is `kmeans`.
+    """
     try:
-        return calibrations.split(method.partition(KMEANS_OF)[0])
+        head, mark, _ = method.partition(KMEANS_OF)
+        return (head, KMEANS) if mark else calibrations.split(head)
     except ValueError:
         return method, calibrations.DEFAULT
 
@@ -215,7 +219,7 @@ def _nearest(method: str) -> list[str]:
     import timm
 
     known = [*networks.ALIASES, *dict.fromkeys([*names(), *timm.list_models()])]
-    heads = (method, _split(method)[0], method.partition("-")[0])
+    heads = (method, split(method)[0], method.partition("-")[0])
     return next(filter(None, (difflib.get_close_matches(head, known) for head in heads)), [])
 
 

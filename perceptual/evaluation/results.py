@@ -24,6 +24,7 @@ import numpy as np
 from perceptual.distance.calibration import UNCALIBRATED, default
 
 NAMES = 2  # of rows: in those without `names`, a bare name of a network is uncalibrated
+SEAL = "sha256"  # of the rest of a row and of the arrays beside it
 PRECISION = "+bf16-mixed"  # ends the name of a method of that precision
 Row = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -64,7 +65,14 @@ class DataResults:
 
     def has(self, method: str) -> bool:
         """Whether the method is scored."""
-        return any(self._scored(name).is_dir() for name in (method, _older(method)))
+        return self.row_of(method) is not None
+
+    def row_of(self, method: str) -> Row | None:
+        """The row of a method's result; None if it is not scored."""
+        for name in (method, _older(method)):
+            if self._scored(name).is_dir():
+                return read(self._scored(name)).row
+        return None
 
     def items(self) -> Result:
         """What was judged."""
@@ -116,7 +124,8 @@ def publish(folder: Path, row: Mapping[str, Any], arrays: Mapping[str, np.ndarra
         whole.mkdir()
         for name, array in arrays.items():
             np.save(whole / f"{name}.npy", array)
-        (whole / "row.json").write_text(json.dumps(row, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        sealed = {**row, SEAL: _digest(json.loads(json.dumps(row)), arrays)}
+        (whole / "row.json").write_text(json.dumps(sealed, indent=1, ensure_ascii=False) + "\n", "utf-8")
         try:
             whole.rename(folder)
         except OSError as error:  # a folder with something in it cannot be replaced
@@ -127,9 +136,31 @@ def publish(folder: Path, row: Mapping[str, Any], arrays: Mapping[str, np.ndarra
 
 
 def read(folder: Path) -> Result:
-    """A published folder; names of version 0.1 are read as what they are called now."""
-    row = _renamed(json.loads((folder / "row.json").read_text("utf-8")))
-    return Result(row, {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))})
+    """A published folder; of version 0.1 there is no SHA-256, and names are read as what they are called now.
+
+    Raises:
+        ValueError: it is damaged or was changed; names it.
+        FileNotFoundError: there is none.
+    """
+    try:
+        row = json.loads((folder / "row.json").read_text("utf-8"))
+        seal = row.pop(SEAL, None)
+        arrays = {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))}
+        if seal != (_digest(row, arrays) if seal or row.get("names") else None):
+            raise ValueError("it has not the SHA-256 that it records")
+        return Result(_renamed(row), arrays)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damaged files raise all kinds of errors
+        raise ValueError(f"{folder} was damaged or changed, remove it and evaluate again: {error}") from None
+
+
+def _digest(row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    found = hashlib.sha256(json.dumps(row, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
 
 def folder_name(method: str) -> str:

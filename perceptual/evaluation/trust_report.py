@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from perceptual.distance.markdown import escaped, table_row
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance, trust
 from perceptual.evaluation.evaluate import place_of
-from perceptual.evaluation.identity import identity
+from perceptual.evaluation.identity import Asked, called
 from perceptual.evaluation.intervals import LEVEL
 from perceptual.evaluation.results import DataResults, Row, folder_name, publish, read
 from perceptual.evaluation.scoring import one_line
@@ -76,8 +77,8 @@ def report(
     if not isinstance(data.val_set, TripletDataset):
         raise ValueError("robustness=true needs judged triplets; these items are none")
     place = place_of(data, results)
-    names = {identity(method, precision): method for method in grammar.expand(methods)}
-    missing = [name for name in names if not _has(place, name, seed)]
+    names = called(grammar.expand(methods), precision, partial(_row_of, place, seed))
+    missing = [name for name in names if _row_of(place, seed, name) is None]
     lost: dict[str, str] = {}
     if missing:
         judged = trust.choose(data.val_set, seed)
@@ -87,10 +88,10 @@ def report(
             for name in missing:
                 task = bar.add_task(name, total=PARTS)
                 try:
-                    distance = grammar.build(names[name], precision, compile).to(device)
+                    distance = grammar.build(names[name].said, precision, compile).to(device)
                     rival = _rival(name, names)
                     if rival is not None and rival not in rivals:
-                        other = grammar.build(names[rival], precision, compile).to(device)
+                        other = grammar.build(names[rival].said, precision, compile).to(device)
                         rivals[rival] = trust.perturbations(
                             other, judged.to(torch.device(device)).confident, seed
                         )
@@ -98,15 +99,15 @@ def report(
                     for _, part in trust.examine(distance, judged, rivals.get(rival or ""), seed):
                         values |= part
                         bar.advance(task)
-                    row = _row(name, values, judged, rival, seed) | provenance.surroundings(
-                        torch.device(device)
-                    )
+                    row = _row(name, values, judged, rival, seed) | provenance.describe(distance)
+                    row |= {"weights_file": names[name].weights}
+                    row |= provenance.surroundings(torch.device(device))
                     publish(_folder(place, name, seed), row, {})
                 except Exception as error:  # whatever it is, the others go on
                     lost[name] = one_line(error)
                 bar.remove_task(task)
-    rows = [read(_folder(place, name, seed)).row for name in names if _has(place, name, seed)]
-    return rows, lost
+    found = (_row_of(place, seed, name) for name in names)
+    return [row for row in found if row is not None], lost
 
 
 def kept(place: DataResults) -> list[Row]:
@@ -231,11 +232,11 @@ def _interval(values: np.ndarray, cluster: np.ndarray) -> list[float]:
     return [float(values.mean()), float(low), float(high)]
 
 
-def _rival(name: str, names: Mapping[str, str]) -> str | None:
+def _rival(name: str, names: Mapping[str, Asked]) -> str | None:
     """The first deep method among the names that is of another family."""
-    family = grammar.family(names[name])
-    for other, method in names.items():
-        kind = grammar.family(method)
+    family = grammar.family(names[name].said)
+    for other, asked in names.items():
+        kind = grammar.family(asked.said)
         if kind not in (family, grammar.CLASSIC):
             return other
     return None
@@ -245,9 +246,11 @@ def _folder(place: DataResults, name: str, seed: int) -> Path:
     return place.folder / "trust" / (folder_name(name) + (f"-seed{seed}" if seed else ""))
 
 
-def _has(place: DataResults, name: str, seed: int) -> bool:
+def _row_of(place: DataResults, seed: int, name: str) -> Row | None:
+    """The row of a report; None if there is none of this version."""
     folder = _folder(place, name, seed)
-    return folder.is_dir() and read(folder).row["version"] == VERSION
+    row = read(folder).row if folder.is_dir() else None
+    return row if row is not None and row["version"] == VERSION else None
 
 
 def shown(rows: Sequence[Row], lost: Mapping[str, str]) -> list[str]:

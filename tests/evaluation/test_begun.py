@@ -55,5 +55,15 @@ def test_what_does_not_fit_is_not_read(tmp_path):
     begun = Begun(tmp_path, "items")
     begun.keep({"it": np.zeros((1, 4), np.float32)}, now=True)
     assert begun.read("it", 5) is None
-    next(tmp_path.glob("begun/it/*.npy")).write_bytes(b"no array")
+    next(tmp_path.glob("begun/it/*.npz")).write_bytes(b"no array")
     assert begun.read("it", 4) is None
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    begun = Begun(tmp_path, "items")
+    begun.keep({"it": np.ones((1, 400), np.float32)}, now=True)
+    path = next(tmp_path.glob("begun/it/*.npz"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 2
+    path.write_bytes(content)
+    assert begun.read("it", 400) is None

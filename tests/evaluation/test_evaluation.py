@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import torch
 from app import ROOT, run, write_manifest
 from networks import write_weights
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from scipy.stats import kendalltau, spearmanr
 from typer.testing import CliRunner
 
@@ -342,3 +344,45 @@ def test_a_manifest_of_opinions_needs_finite_scores(opinions):
     data = OpinionDataModule(str(opinions))
     with pytest.raises(ValueError, match=r"dmos must be a number that is finite; 3 of 24 are not"):
         data.setup()
+
+
+def test_results_of_other_weights_of_the_same_name_are_apart(manifest, tmp_path, monkeypatch):
+    method = ["squeezenet1_1-uncalibrated"]
+    place, (name,) = evaluation.evaluate(method, manifest, "results")
+    first = scored(place)[name]
+    assert len(first.row["weights_file"]) == 64
+    # the same weights in another place and file
+    (tmp_path / "more").mkdir()
+    state = load_file(tmp_path / "weights/squeezenet1_1.safetensors")
+    save_file(state, tmp_path / "more/squeezenet1_1.safetensors", {"from": "elsewhere"})
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path / "more"))
+    assert evaluation.evaluate(method, manifest, "results")[1] == [name]
+    # others of that name
+    state["features.0.weight"] += 0.1
+    save_file(state, tmp_path / "more/squeezenet1_1.safetensors")
+    place, (other,) = evaluation.evaluate(method, manifest, "results")
+    assert re.fullmatch(rf"{name}@[0-9a-f]{{8}}", other)
+    second = scored(place)[other]
+    assert second.row["weights_sha256"] != first.row["weights_sha256"]
+    assert not np.array_equal(second.arrays["d0"], first.arrays["d0"])
+    # each again, without computing it
+    for folder, expected in (("weights", name), ("more", other)):
+        monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path / folder))
+        place, names = evaluation.evaluate(method, manifest, "results", build=None)
+        assert names == [expected]
+    assert len(scored(place)) == 2
+    board = markdown(make(place))
+    assert f"| {other} |" in board
+    assert f"| {name} |" in board
+
+
+def test_a_method_without_an_identity_does_not_stop_the_others(manifest, monkeypatch):
+    def failing(method, precision="32-true"):
+        if method == "gmsd":
+            raise RuntimeError("no identity")
+        return method
+
+    monkeypatch.setattr("perceptual.evaluation.identity.identity", failing)
+    place, names = evaluation.evaluate(["gmsd", "l2"], manifest, "results")
+    assert names == ["gmsd", "l2"]
+    assert "l2" in scored(place)

@@ -111,6 +111,62 @@ def test_folders_of_methods_are_distinct_names_in_place(method, tmp_path):
     assert [result.row["method"] for result in DataResults(tmp_path).scored()] == [method]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda row: row | {"score": 0.75},
+        lambda row: row | {"score": "0.5"},
+        lambda row: {key: value for key, value in row.items() if key != "score"},
+        lambda row: {key: value for key, value in row.items() if key != "sha256"},
+        lambda row: {key: value for key, value in row.items() if key != "names"},
+        lambda row: [row],
+        lambda row: row | {"method": "ssim"},
+    ],
+)
+def test_a_row_that_was_changed_is_refused(change, tmp_path):
+    DataResults(tmp_path).write({"method": "l2", "names": 2, "score": 0.5}, {"d0": np.zeros(3)})
+    path = tmp_path / "scored/l2/row.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(ValueError, match=r"scored/l2 was damaged or changed, remove it and evaluate again"):
+        DataResults(tmp_path).scored()
+    with pytest.raises(ValueError, match="was damaged or changed"):
+        DataResults(tmp_path).has("l2")
+
+
+def test_arrays_that_were_changed_are_refused(tmp_path):
+    DataResults(tmp_path).write({"method": "l2", "names": 2}, {"d0": np.arange(3.0), "d1": np.ones(3)})
+    folder = tmp_path / "scored/l2"
+    good = (folder / "d0.npy").read_bytes()
+    for spoil in (
+        lambda: np.save(folder / "d0.npy", np.arange(3.0) + 1e-9),
+        lambda: np.save(folder / "d0.npy", np.arange(3, dtype=np.float32)),
+        lambda: (folder / "d0.npy").write_bytes(good[:-4]),
+        lambda: (folder / "d0.npy").write_bytes(b""),
+        lambda: np.save(folder / "d2.npy", np.arange(3.0)),
+        lambda: (folder / "d1.npy").rename(folder / "d0.npy"),
+    ):
+        spoil()
+        with pytest.raises(ValueError, match="scored/l2 was damaged or changed"):
+            DataResults(tmp_path).scored()
+        (folder / "d0.npy").write_bytes(good)
+        np.save(folder / "d1.npy", np.ones(3))
+        (folder / "d2.npy").unlink(missing_ok=True)
+        assert len(DataResults(tmp_path).scored()) == 1
+
+
+def test_rows_of_version_0_1_have_no_digest(tmp_path):
+    DataResults(tmp_path).write({"method": "alexnet", "score": 0.5}, {"d0": np.arange(3.0)})
+    path = tmp_path / "scored/alexnet/row.json"
+    row = json.loads(path.read_text())
+    del row["sha256"]
+    path.write_text(json.dumps(row))
+    (result,) = DataResults(tmp_path).scored()
+    assert (result.row["method"], result.row["score"]) == ("alexnet-uncalibrated", 0.5)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="was damaged or changed"):
+        DataResults(tmp_path).scored()
+
+
 def test_all_sets_of_results_in_a_folder_are_found(tmp_path):
     for name in ("one", "two"):
         DataResults(tmp_path / name).write_items({"kind": "2afc", "name": name, "fingerprint": name}, {})
