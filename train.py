@@ -101,7 +101,8 @@ def main(cfg: DictConfig) -> float | None:
     """
     with one_line_errors(OmegaConfBaseException, MisconfigurationException):
         try:
-            return train(cfg)["trained"]["mean"]
+            with run.alone_in(Path(cfg.run_dir)):
+                return train(cfg)["trained"]["mean"]
         except Exception as error:
             runs.keep_failure(cfg.run_dir, one_line(error))
             if HydraConfig.get().mode is not RunMode.MULTIRUN:

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from perceptual.cli import app as command
+from perceptual.training import run
+from perceptual.training.checkpoints import SETTINGS_SHA256, settings_digest
 
 SMALL = ("data=manifest", "data.path=set/triplets.csv", "data.size=64", "data.batch_size=10")
 HOSTILE = {
@@ -35,7 +37,9 @@ def trained(tmp_path_factory):
 @pytest.mark.parametrize("described", HOSTILE.values(), ids=HOSTILE.keys())
 def test_the_data_of_a_checkpoint_run_nothing(described, trained, tmp_path, monkeypatch, capsys):
     ckpt = torch.load(trained / "run/checkpoints/last.ckpt", weights_only=True)
-    torch.save({**ckpt, "datamodule_hyper_parameters": described}, tmp_path / "theirs.ckpt")
+    ckpt["datamodule_hyper_parameters"] = described
+    ckpt[SETTINGS_SHA256] = settings_digest(ckpt)
+    torch.save(ckpt, tmp_path / "theirs.ckpt")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subprocess, "getoutput", lambda cmd: Path("ran").touch())
     message = app.refusal("evaluate.py", "ckpt=theirs.ckpt", monkeypatch=monkeypatch, capsys=capsys)
@@ -104,6 +108,43 @@ def test_a_run_is_not_mixed_with_another(tmp_path, monkeypatch, capsys):
     assert "lr=0.0001 there, 0.5 here" in message
     train("hydra.run.dir=run", *words[-2:], monkeypatch=monkeypatch)
     assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_two_runs_are_not_in_one_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    app.write_manifest(tmp_path / "set", rows=20, size=64)
+    (tmp_path / "run").mkdir()
+    words = ("backbone.name=test_resnet", "backbone.weights=null", "hydra.run.dir=run")
+    with run.alone_in(tmp_path / "run"):
+        message = app.refusal("train.py", *SMALL, *words, monkeypatch=monkeypatch, capsys=capsys)
+    assert "hydra.run.dir=" in message
+    assert "another process is training there" in message
+    train("hydra.run.dir=run", "trainer.max_steps=1", monkeypatch=monkeypatch)
+    assert not Path("run/train.lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("hyper_parameters", "form", "pooled"),
+        ("hyper_parameters", "form", None),
+        ("datamodule_hyper_parameters", "size", 32),
+        ("datamodule_hyper_parameters", "val_fraction", 0.5),
+        ("backbone", "source", "file:/elsewhere"),
+    ],
+)
+def test_changed_settings_of_a_checkpoint_are_refused(
+    section, key, value, trained, tmp_path, monkeypatch, capsys
+):
+    ckpt = torch.load(trained / "run/checkpoints/last.ckpt", weights_only=True)
+    if value is None:
+        del ckpt[section][key]
+    else:
+        ckpt[section][key] = value
+    torch.save(ckpt, tmp_path / "theirs.ckpt")
+    monkeypatch.chdir(tmp_path)
+    message = app.refusal("evaluate.py", "ckpt=theirs.ckpt", monkeypatch=monkeypatch, capsys=capsys)
+    assert "theirs.ckpt' was damaged or changed: the SHA-256 of its settings is another" in message
 
 
 def test_a_name_that_no_file_can_have_does_not_stop_the_others(tmp_path, monkeypatch, capsys):

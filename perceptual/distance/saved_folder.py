@@ -68,6 +68,8 @@ class Saved(NamedTuple):
         state = {key.removeprefix(OURS): value for key, value in self.state.items() if key.startswith(OURS)}
         weight_files.check_names(backbone.net, state, f"{record['name']} in {self.folder / MODEL}")
         weight_files.check_shapes(backbone.net, state, f"{record['name']} in {self.folder / MODEL}")
+        if more := sorted(state.keys() - backbone.net.state_dict().keys()):
+            raise ValueError(f"{self.folder / MODEL} holds {more[0]}, which {record['name']} does not have")
         backbone.net.load_state_dict(state)
         backbone.source = record["source"]
         return backbone

@@ -17,7 +17,7 @@ from perceptual.evaluation.intervals import (
 )
 from perceptual.evaluation.people import Limit, limit
 from perceptual.evaluation.people import rows as rows_of_people
-from perceptual.evaluation.results import Arrays, DataResults, Row
+from perceptual.evaluation.results import Arrays, DataResults, Result, Row
 from perceptual.evaluation.runs import common_folder, varied
 from perceptual.evaluation.selection import Picked, average_seeds, corrected
 from perceptual.metrics import two_afc_agreement
@@ -75,12 +75,23 @@ def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
         lost: rows of training runs that gave no score, see `runs.without_score`.
 
     Raises:
-        ValueError: no method has been scored on it.
+        ValueError: no method has been scored on it, or results of version 0.1, which have no SHA-256, are
+            damaged.
     """
-    data, items = results.items()
-    scored = results.scored()
+    items, scored = results.items(), results.scored()
     if not scored:
         raise ValueError(f"{results.folder} holds no scored method, only {len(results.failed())} failures")
+    try:
+        return _made(results, items, scored, lost)
+    except (KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"{results.folder} holds results that do not fit each other ({type(error).__name__}: {error}); "
+            "evaluate again"
+        ) from error
+
+
+def _made(results: DataResults, judged: Result, scored: list[Result], lost: Sequence[Row]) -> Board:
+    data, items = judged
     intervals, recurring = bootstrapped(data["kind"], [result.arrays for result in scored], items)
     rows, intervals = average_seeds([result.row for result in scored], intervals)
     macro = len(data["subsets"])

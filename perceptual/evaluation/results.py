@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ from perceptual.distance.calibration import UNCALIBRATED, default
 NAMES = 2  # of rows: in those without `names`, a bare name of a network is uncalibrated
 SEAL = "sha256"  # of the rest of a row and of the arrays beside it
 PRECISION = "+bf16-mixed"  # ends the name of a method of that precision
+OF_ITEMS = {"kind": str, "name": str, "fingerprint": str}
+OF_METHODS = {"method": str}
 Row = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
@@ -76,11 +79,11 @@ class DataResults:
 
     def items(self) -> Result:
         """What was judged."""
-        return read(self.folder / "items")
+        return read(self.folder / "items", OF_ITEMS)
 
     def scored(self) -> list[Result]:
         """Results of the methods that were scored, by name."""
-        return [read(path) for folder in self._folders for path in _rows(folder / "scored")]
+        return [read(path, OF_METHODS) for folder in self._folders for path in _rows(folder / "scored")]
 
     def failed(self) -> list[Row]:
         """Rows of the methods that failed and have not been scored since, by name."""
@@ -135,11 +138,11 @@ def publish(folder: Path, row: Mapping[str, Any], arrays: Mapping[str, np.ndarra
     return True
 
 
-def read(folder: Path) -> Result:
+def read(folder: Path, fields: Mapping[str, type] = MappingProxyType({})) -> Result:
     """A published folder; of version 0.1 there is no SHA-256, and names are read as what they are called now.
 
     Raises:
-        ValueError: it is damaged or was changed; names it.
+        ValueError: it is damaged or was changed, or lacks one of `fields`; names it.
         FileNotFoundError: there is none.
     """
     try:
@@ -148,6 +151,11 @@ def read(folder: Path) -> Result:
         arrays = {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))}
         if seal != (_digest(row, arrays) if seal or row.get("names") else None):
             raise ValueError("it has not the SHA-256 that it records")
+        for key, kind in fields.items():
+            if not isinstance(row.get(key), kind):
+                raise ValueError(f"{key} in row.json must be {kind.__name__}, got {row.get(key)!r}")
+        if fields and len({(array.ndim == 1, array.size) for array in arrays.values()}) > 1:
+            raise ValueError("its arrays are not of one length")
         return Result(_renamed(row), arrays)
     except FileNotFoundError:
         raise

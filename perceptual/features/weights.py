@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import zipfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -102,6 +103,18 @@ def read(path: Path) -> StateDict:
     return state
 
 
+def check_archive(path: str | os.PathLike[str]) -> None:
+    """Read a file of `torch.save` to its checksums, which `torch.load` does not look at.
+
+    Raises:
+        ValueError: a checksum is another: the file is damaged.
+    """
+    if zipfile.is_zipfile(path):  # not in PyTorch's format before 1.6
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"{damaged} in it is damaged")
+
+
 def _below(prefix: str, state: StateDict, path: Path) -> StateDict:
     """What stands below a prefix in the names of a state dict, without it."""
     found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -117,6 +130,7 @@ def _below(prefix: str, state: StateDict, path: Path) -> StateDict:
 def _read(path: Path) -> StateDict:
     if path.suffix == ".safetensors":
         return {re.sub(r"^(module|_orig_mod)\.", "", key): value for key, value in load_file(path).items()}
+    check_archive(path)
     from timm.models import load_state_dict  # takes seconds, and safetensors are most of the files
 
     state: StateDict = load_state_dict(str(path), weights_only=True)

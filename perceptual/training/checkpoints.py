@@ -1,7 +1,9 @@
 """Checkpoints of `PerceptualRanker`: reading, older versions, and weights that are left out."""
 
+import json
 import os
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ OBTAINABLE = ("file:", "package:", "hub:")  # sources that give the same weights
 STATES = {"state_dict", "current_model_state"}
 OF_OPTIMIZER = ("optimizer", "lr", "backbone_lr_factor", "betas", "weight_decay", "schedule", "warmup")
 SHA256 = "weights_sha256"  # of each of these states that the file holds
+SETTINGS_SHA256 = "settings_sha256"  # of what it says of the model and the data
 # what every checkpoint holds, beside its optimisers and loops, which Lightning reads
 FIELDS = {"backbone": dict, "hyper_parameters": dict, "state_dict": dict, "epoch": int, "global_step": int}
 # words of version 0.1.0 for what is a list of changes now
@@ -41,6 +44,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"checkpoint {str(path)!r} does not exist")
     try:
+        weight_files.check_archive(path)
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign file may raise anything
         raise ValueError(f"{str(path)!r} cannot be read as a checkpoint of training") from error
@@ -48,6 +52,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{str(path)!r} is not a checkpoint of a PerceptualRanker: it names no backbone")
     if wrong := _wrong(checkpoint):
         raise ValueError(f"{str(path)!r} is not a checkpoint of a PerceptualRanker: {wrong}")
+    if checkpoint.get(SETTINGS_SHA256, digest := settings_digest(checkpoint)) != digest:
+        raise ValueError(f"{str(path)!r} was damaged or changed: the SHA-256 of its settings is another")
     check_intact(checkpoint, repr(str(path)))
     migrate(checkpoint)
     return checkpoint
@@ -59,9 +65,16 @@ def check_intact(checkpoint: Mapping[str, Any], what: str = "the checkpoint") ->
     Raises:
         ValueError: naming the file and the weights.
     """
-    for key, sha256 in checkpoint.get(SHA256, {}).items():
-        if key not in checkpoint or weight_files.fingerprint(checkpoint[key]) != sha256:
+    for key, digest in checkpoint.get(SHA256, {}).items():
+        if key not in checkpoint or weight_files.fingerprint(checkpoint[key]) != digest:
             raise ValueError(f"{what} was damaged or changed: the SHA-256 of its {key} is another")
+
+
+def settings_digest(checkpoint: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, of what a checkpoint says of the model, its backbone and its data."""
+    keys = ("hyper_parameters", "backbone", "datamodule_hyper_parameters")
+    said = json.dumps({key: checkpoint.get(key) for key in keys}, sort_keys=True, default=str)
+    return sha256(said.encode()).hexdigest()
 
 
 def _wrong(checkpoint: Mapping[str, Any]) -> str | None:
@@ -130,6 +143,7 @@ def leave_out_backbone(checkpoint: dict[str, Any], backbone: Backbone, built_on:
     checkpoint[SHA256] = {
         key: weight_files.fingerprint(checkpoint[key]) for key in STATES & checkpoint.keys()
     }
+    checkpoint[SETTINGS_SHA256] = settings_digest(checkpoint)
 
 
 def put_back_backbone(checkpoint: dict[str, Any], backbone: Backbone) -> None:

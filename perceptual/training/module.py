@@ -137,9 +137,11 @@ class PerceptualRanker(pl.LightningModule):
             ValueError: not a checkpoint of a PerceptualRanker, or other weights under the backbone's name.
         """
         hparams = read_checkpoint(checkpoint_path)["hyper_parameters"]
-        ranker: PerceptualRanker = super().load_from_checkpoint(
-            checkpoint_path, *args, **{**hparams, "weights_only": True, **kwargs}
-        )
+        arguments = {**hparams, "weights_only": True, **kwargs}
+        try:
+            ranker: PerceptualRanker = super().load_from_checkpoint(checkpoint_path, *args, **arguments)
+        except (TypeError, KeyError, AttributeError, RuntimeError) as error:  # of odd settings in the file
+            raise ValueError(f"{str(checkpoint_path)!r} describes no model: {error}") from error
         return ranker
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

@@ -8,13 +8,16 @@ import sys
 import time
 import traceback
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor, distributed
 
@@ -67,11 +70,12 @@ def find_checkpoint(cfg: DictConfig) -> str | None:
         ValueError: the file is not a checkpoint of training.
     """
     if cfg.ckpt is None:
-        return begun(Path(cfg.run_dir))
-    if cfg.ckpt == "last":
-        return newest(Path(cfg.runs))
-    read_checkpoint(cfg.ckpt)  # refuses another file before any image is read
-    return str(cfg.ckpt)
+        found = begun(Path(cfg.run_dir))
+    else:
+        found = newest(Path(cfg.runs)) if cfg.ckpt == "last" else str(cfg.ckpt)
+    if found is not None:
+        read_checkpoint(found)  # refuses another file before any image is read
+    return found
 
 
 def newest(runs: Path) -> str:
@@ -117,6 +121,28 @@ def refuse_used(run_dir: Path, resume: str | None) -> None:
             f"hydra.run.dir={run_dir} holds a run already: choose another folder, or add "
             f"ckpt={run_dir / 'checkpoints/last.ckpt'} to go on with it"
         )
+
+
+@contextmanager
+def alone_in(run_dir: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; the first process does it for all of one run.
+
+    Raises:
+        ValueError: another run is training there.
+    """
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        yield
+        return
+    lock = FileLock(run_dir / "train.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"hydra.run.dir={run_dir}: another process is training there") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def prepare_folder(run_dir: Path, about: dict[str, str]) -> None:

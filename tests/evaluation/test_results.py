@@ -178,11 +178,12 @@ def test_all_sets_of_results_in_a_folder_are_found(tmp_path):
 
 def test_names_of_version_0_1_are_read_as_what_they_are_called_now(tmp_path):
     results = DataResults(tmp_path)
-    results.write_items({"kind": "dmos", "name": "dmos-0123abcd"}, {})
+    results.write_items({"kind": "dmos", "name": "dmos-0123abcd", "fingerprint": "0123"}, {})
     for old in ("alexnet", "alexnet-v0.1", "resnet18", "vgg16.tv_in1k+bf16-mixed"):
         results.write({"method": old}, {})
     results.write({"method": "squeezenet1_1-v0.1", "names": 2}, {})
-    assert results.items().row == {"kind": "opinion", "name": "opinion-0123abcd"}
+    row = {"kind": "opinion", "name": "opinion-0123abcd", "fingerprint": "0123"}
+    assert results.items().row == row
     now = {
         "alexnet-uncalibrated",
         "alexnet-v0.1",
