@@ -120,21 +120,27 @@ def find(results: str | os.PathLike[str]) -> list[DataResults]:
 
 
 def publish(folder: Path, row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bool:
-    """Make a folder with `row.json` and `<name>.npy`, whole or not at all; False if it is there already."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder.parent) as temporary:
-        whole = Path(temporary, "whole")
-        whole.mkdir()
-        for name, array in arrays.items():
-            np.save(whole / f"{name}.npy", array)
-        sealed = {**row, SEAL: _digest(json.loads(json.dumps(row)), arrays)}
-        (whole / "row.json").write_text(json.dumps(sealed, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        try:
+    """Make a folder with `row.json` and `<name>.npy`, whole or not at all; False if it is there already.
+
+    Raises:
+        OSError: it cannot be written, or the disk is full.
+    """
+    sealed = {**row, SEAL: _digest(json.loads(json.dumps(row)), arrays)}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder.parent) as temporary:
+            whole = Path(temporary, "whole")
+            whole.mkdir()
+            for name, array in arrays.items():
+                np.save(whole / f"{name}.npy", array)
+            text = json.dumps(sealed, indent=1, ensure_ascii=False)
+            (whole / "row.json").write_text(text + "\n", "utf-8")
             whole.rename(folder)
-        except OSError as error:  # a folder with something in it cannot be replaced
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) and not folder.is_dir():
-                raise
+    except OSError as error:
+        # a folder with something in it cannot be replaced
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY) or folder.is_dir():
             return False
+        raise OSError(f"{folder} cannot be written: {error.strerror or error}") from error
     return True
 
 

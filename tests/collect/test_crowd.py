@@ -53,7 +53,7 @@ def postgresql(tmp_path):
     shutil.rmtree(folder)
 
 
-def crowd(port, patience=0.0, think=(0.5, 1.5), people=PEOPLE):
+def crowd(port, patience=0.0, think=(0.5, 1.5)):
     """Everybody takes part at once; accepted votes (token, choice), and seconds of each response."""
     accepted, problems, seconds = [], [], []
 
@@ -75,7 +75,7 @@ def crowd(port, patience=0.0, think=(0.5, 1.5), people=PEOPLE):
             problems.append(repr(error))
             raise
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(people)]
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(PEOPLE)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -105,12 +105,12 @@ def check(study, url, accepted):
     return len(votes)
 
 
-def large_study(tmp_path, people=PEOPLE, each=EACH):
+def large_study(tmp_path):
     return make_study(
         tmp_path,
-        count=people * each // PER_ITEM,
+        count=PEOPLE * EACH // PER_ITEM,
         votes_per_item=PER_ITEM,
-        items_per_session=each,
+        items_per_session=EACH,
         practice=0,
         sentinels=0,
         repeats=0,
@@ -134,7 +134,7 @@ def run(tmp_path, url=None):
 
 
 def run_and_kill(tmp_path, url=None, kills=20):
-    study = large_study(tmp_path, 20, 60)
+    study = large_study(tmp_path)
     options = ["--database", url] if url else []
     process, port = start_process(study.folder, 0, *options)
     done, killed = threading.Event(), []
@@ -152,7 +152,7 @@ def run_and_kill(tmp_path, url=None, kills=20):
     killer = threading.Thread(target=kill_and_restart)
     killer.start()
     try:
-        accepted, _ = crowd(port, patience=120, think=(0.2, 0.8), people=20)
+        accepted, _ = crowd(port, patience=120)
     finally:
         done.set()
         killer.join()
@@ -160,7 +160,7 @@ def run_and_kill(tmp_path, url=None, kills=20):
         process.communicate()
     assert len(killed) == kills
     # a vote whose acknowledgement was lost is sent again; the second time it says what the first did
-    check(study, url, accepted)
+    assert check(study, url, accepted) >= 0.99 * PEOPLE * EACH
 
 
 def test_fifty_people_at_once(tmp_path):

@@ -59,7 +59,12 @@ def new_folder(dst: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{dst.name}-", dir=dst.parent) as temporary:
         whole = Path(temporary, "whole")
         whole.mkdir()
-        yield whole
+        try:
+            yield whole
+        except OSError as error:
+            if error.filename is not None or error.errno is None:
+                raise
+            raise OSError(f"{dst} cannot be written: {error.strerror}") from error  # the disk is full
         whole.rename(dst)
 
 

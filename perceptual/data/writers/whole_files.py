@@ -20,6 +20,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:  # which names no file where the disk is full
+        raise OSError(f"{path} cannot be written ({error.strerror or error})") from error
     finally:
         partial.unlink(missing_ok=True)
 
