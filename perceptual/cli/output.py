@@ -1,8 +1,6 @@
 """What the commands print and write: numbers, tables, JSON, CSV."""
 
 import csv
-import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from perceptual.data.records import to_json
 from perceptual.data.writers.whole_files import begin_beside
 
 Item = TypeVar("Item")
@@ -49,7 +48,7 @@ def progress(items: Iterable[Item], title: str, total: int | None = None) -> Ite
 
 def print_json(value: Any) -> None:
     """Print JSON; what it has no number for (−∞ is the psnr distance of equal images) becomes null."""
-    print(json.dumps(_finite(value), indent=1, ensure_ascii=False))
+    print(to_json(value), end="")
 
 
 def write_csv(file: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
@@ -119,11 +118,3 @@ def refuse_inputs(output: Path | None, *inputs: str | os.PathLike[str]) -> None:
     for path in inputs:
         if os.path.exists(path) and os.path.samefile(path, output):
             raise ValueError(f"{output} is one of the files to be read; give another output")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,5 +1,7 @@
-"""JSON files of ours, read by a schema: a dataclass or typed dictionary whose fields say what is allowed."""
+"""JSON of ours: valid when written, and read by a schema whose fields say what is allowed."""
 
+import json
+import math
 from typing import Any, TypeVar
 
 Record = TypeVar("Record")
@@ -27,3 +29,21 @@ def read_record(path: Any, schema: type[Record], remedy: str) -> Record:
         came = repr(first["input"])
         came = "" if first["type"] == "missing" else f", got {came if len(came) < 60 else came[:60] + '…'}"
         raise ValueError(f"{path}: {field + ': ' if field else ''}{first['msg']}{came}; {remedy}") from None
+
+
+def to_json(value: Any) -> str:
+    """JSON with a line for each item; a number that JSON does not have (NaN, infinity) becomes null."""
+    text = json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # names of files that are not UTF-8
+        text = json.dumps(_finite(value), indent=1, allow_nan=False)
+    return text + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

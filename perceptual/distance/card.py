@@ -107,6 +107,10 @@ def _training(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _percent(value: float | None) -> str:
+    return "?" if value is None else f"{100 * value:.1f}"
+
+
 def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
     if not scores:
         return "None are recorded."
@@ -119,8 +123,8 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
             "| subset | items | score | 95 % interval |",
             "|---|--:|--:|---|",
             *(
-                f"| {escaped(row['subset'])} | {row['items']:,} | {100 * row['score']:.1f} "
-                f"| {100 * row['low']:.1f} – {100 * row['high']:.1f} |"
+                f"| {escaped(row['subset'])} | {row['items']:,} | {_percent(row['score'])} "
+                f"| {_percent(row['low'])} – {_percent(row['high'])} |"
                 for row in score["rows"]
             ),
             "",

@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 
     @property
     def tied(self) -> bool:
-        """Whether the macro mean does not differ significantly from the best one."""
+        """Whether the macro mean does not differ significantly from the best one, as far as that is known."""
         return self.gap[0] <= 0
 
 
@@ -96,7 +96,7 @@ def _made(results: DataResults, judged: Result, scored: list[Result], lost: Sequ
     rows, intervals = average_seeds([result.row for result in scored], intervals)
     macro = len(data["subsets"])
     group = rank_groups(intervals.score[:, macro], intervals.draws[:, :, macro])
-    best = int(intervals.score[:, macro].argmax())
+    best = int(np.nan_to_num(intervals.score[:, macro], nan=-np.inf).argmax())
     gaps = np.quantile(
         intervals.draws[:, [best], macro] - intervals.draws[:, :, macro], [0.025, 0.975], axis=0
     )
@@ -107,14 +107,17 @@ def _made(results: DataResults, judged: Result, scored: list[Result], lost: Sequ
         [(low, high) for low, high in gaps.T.tolist()],
         strict=True,
     )
-    entries = sorted((Entry(*part) for part in parts), key=lambda entry: (entry.group, -entry.score[macro]))
+    entries = sorted(
+        (Entry(*part) for part in parts), key=lambda e: (e.group, -np.nan_to_num(e.score[macro], nan=-np.inf))
+    )
     people = rows_of_people(data["kind"], items, data["subsets"])
     ceiling = limit(data["kind"], items, data["subsets"], clusters(items["cluster"])[0])
     failed = [*results.failed(), *lost]
     rows = [entry.row for entry in entries]
     settings, folder = varied(rows), common_folder([*rows, *lost])
     columns = data["subsets"] + MEANS
-    picked = corrected(intervals.score[:, macro], intervals.draws[:, :, macro])
+    known = not np.isnan(intervals.draws[:, :, macro]).any()
+    picked = corrected(intervals.score[:, macro], intervals.draws[:, :, macro]) if known else None
     return Board(data, columns, entries, people, failed, recurring, settings, folder, ceiling, picked)
 
 

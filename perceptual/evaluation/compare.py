@@ -9,7 +9,7 @@ import numpy as np
 
 from perceptual.evaluation import methods
 from perceptual.evaluation.board import bootstrapped
-from perceptual.evaluation.intervals import LEVEL, Floats
+from perceptual.evaluation.intervals import FEWEST, LEVEL, Floats
 from perceptual.evaluation.results import DataResults, Result, Row
 
 NORMAL = 1.959964  # standard errors of a 95 % interval
@@ -116,6 +116,11 @@ def sentences(compared: Comparison) -> list[str]:
     if compared.decided:
         better = compared.names[0] if gap > 0 else compared.names[1]
         return [*lines, f"{better} is better: the interval leaves 0 out."]
+    if math.isnan(compared.low):
+        return [
+            lines[0],
+            f"Nothing can be said: fewer than {FEWEST} references, in all or in one of the subsets.",
+        ]
     if math.isinf(compared.needed):
         return [
             *lines,

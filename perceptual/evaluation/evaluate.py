@@ -1,5 +1,6 @@
 """Score many methods on the same judged items, each into a result folder of its own."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,7 +30,8 @@ from perceptual.evaluation.identity import Asked, called
 from perceptual.evaluation.results import NAMES, Arrays, DataResults, Row
 from perceptual.evaluation.scoring import METRICS, Measured, as_numbers, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
-from perceptual.metrics import MajorityAccuracy, PerSubset, opinion_correlations
+from perceptual.metrics import MajorityAccuracy, OpinionCorrelations, PerSubset, opinion_correlations
+from perceptual.metrics.opinion import FEWEST
 from perceptual.metrics.opinion_protocol import opinion_protocol
 from perceptual.training.differences import mean_differences, weigh
 
@@ -204,7 +206,7 @@ def _scores(columns: Sequence[np.ndarray], data: Judged) -> Row:
     table = data.table
     answer = torch.from_numpy(getattr(table, table.answer))
     if isinstance(data, OpinionDataset):
-        reference = getattr(table, table.roles[0])
+        reference = getattr(table.same_content(), table.roles[0])
         protocol = opinion_protocol(columns[0], answer.numpy(), reference)
         return {
             **_correlations(tensors[0], answer, torch.from_numpy(table.subset), table.subsets),
@@ -226,8 +228,8 @@ def _scores(columns: Sequence[np.ndarray], data: Judged) -> Row:
 
 def _correlations(distance: Tensor, score: Tensor, subset: Tensor, subsets: Sequence[str]) -> Row:
     """SRCC as `scores`, then `krcc` and `plcc`: each by subset, with `mean` (macro) and `micro`."""
-    parts = [opinion_correlations(distance[subset == i], score[subset == i]) for i in range(len(subsets))]
-    whole = opinion_correlations(distance, score)
+    parts = [_correlated(distance[subset == i], score[subset == i]) for i in range(len(subsets))]
+    whole = _correlated(distance, score)
     return {
         "scores" if name == "srcc" else name: {
             **dict(zip(subsets, column, strict=True)),
@@ -236,6 +238,13 @@ def _correlations(distance: Tensor, score: Tensor, subset: Tensor, subsets: Sequ
         }
         for name, column in zip(whole._fields, zip(*parts, strict=True), strict=True)
     }
+
+
+def _correlated(distance: Tensor, score: Tensor) -> OpinionCorrelations:
+    """`opinion_correlations`, NaN of too few images."""
+    if len(score) < FEWEST:
+        return OpinionCorrelations(math.nan, math.nan, math.nan)
+    return opinion_correlations(distance, score)
 
 
 def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device: torch.device) -> Row:
@@ -278,7 +287,7 @@ def _items(data: Judged, fingerprint: str, description: str) -> tuple[Row, Array
     arrays = {
         table.answer: getattr(table, table.answer),
         "subset": table.subset,
-        "cluster": getattr(table, table.roles[0]),
+        "cluster": getattr(table.same_content(), table.roles[0]),
     }
     if table.votes is not None:
         arrays["votes"] = table.votes

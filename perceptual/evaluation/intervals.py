@@ -9,12 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 DRAWS = 1000
 LEVEL = 0.95
+FEWEST = 5  # references, or images of opinions
 
 
 class Intervals(NamedTuple):
@@ -65,26 +69,74 @@ def bootstrap(
     counts = np.bincount(place).astype(float)
     sums: Floats = np.stack([np.bincount(place, weights=row) for row in agreement]).astype(float)
     cluster_of, subset_of = np.divmod(cells, subsets)
-    clusters = int(cluster.max()) + 1
-    rng = np.random.default_rng(seed)
-    ones = np.ones((1, clusters))
-    score = _means(ones, sums, counts, cluster_of, subset_of)[0]
+    chance = _Chance(cluster, subset, seed)
+    score = _means(np.ones((1, chance.clusters)), sums, counts, cluster_of, subset_of)[0]
     drawn = [
-        _means(_weights(rng, clusters, rows), sums, counts, cluster_of, subset_of)
-        for rows in _chunks(draws, clusters)
+        _means(chance.weights(rows), sums, counts, cluster_of, subset_of)
+        for rows in _chunks(draws, chance.clusters)
     ]
-    return Intervals(score, np.concatenate(drawn))
+    return Intervals(score, chance.said(np.concatenate(drawn)))
+
+
+class _Chance:
+    """Draws clusters with replacement: within the subsets that share none, and so that no subset is without.
+
+    Args:
+        cluster, subset: (N,) numbers of each item's.
+        seed: of the draws.
+        counting: (N,) whether an item can make its subset's score; a draw needs one that does in each.
+        fewest: items that a subset needs.
+    """
+
+    def __init__(
+        self,
+        cluster: Ints,
+        subset: Ints,
+        seed: int,
+        counting: NDArray[np.bool_] | None = None,
+        fewest: int = 0,
+    ) -> None:
+        self.clusters, subsets = int(cluster.max()) + 1, int(subset.max()) + 1
+        self._rng = np.random.default_rng(seed)
+        counting = np.ones(len(cluster), bool) if counting is None else counting
+        member = np.zeros((self.clusters, subsets), bool)
+        member[cluster[counting], subset[counting]] = True
+        few = (member.sum(0) < FEWEST) | (np.bincount(subset[counting], minlength=subsets) < fewest)
+        self._needed = member[:, ~few].astype(float)
+        few_in_all = member.any(1).sum() < FEWEST or counting.sum() < fewest
+        self.few = np.append(few, [few.any(), few_in_all])
+        # subsets are linked by the clusters that they share
+        links = coo_array(
+            (np.ones(len(cluster)), (cluster, self.clusters + subset)), [self.clusters + subsets] * 2
+        )
+        _, part = connected_components(links, directed=False)
+        self._parts = [np.flatnonzero(part[: self.clusters] == p) for p in np.unique(part[: self.clusters])]
+
+    def weights(self, rows: int) -> Floats:
+        """How often each cluster is drawn: (rows, C)."""
+        drawn = self._drawn(rows)
+        # a draw that misses a subset says nothing about it
+        while (missing := ((drawn @ self._needed) == 0).any(1)).any():
+            drawn[missing] = self._drawn(int(missing.sum()))
+        return drawn
+
+    def said(self, draws: Floats) -> Floats:
+        """Draws (B, M, columns) with NaN in the columns of which too few clusters say something."""
+        draws[:, :, self.few] = np.nan
+        return draws
+
+    def _drawn(self, rows: int) -> Floats:
+        drawn = np.zeros((rows, self.clusters))
+        for part in self._parts:
+            size = len(part)
+            chosen = self._rng.integers(size, size=(rows, size)) + size * np.arange(rows)[:, None]
+            drawn[:, part] = np.bincount(chosen.ravel(), minlength=rows * size).reshape(rows, size)
+        return drawn
 
 
 def _chunks(draws: int, clusters: int) -> list[int]:
     rows = max(1, 4_000_000 // clusters)  # 32 MB of weights at a time
     return [min(rows, draws - start) for start in range(0, draws, rows)]
-
-
-def _weights(rng: np.random.Generator, clusters: int, rows: int) -> Floats:
-    """How often each cluster is drawn: (rows, clusters)."""
-    drawn = rng.integers(clusters, size=(rows, clusters)) + clusters * np.arange(rows)[:, None]
-    return np.bincount(drawn.ravel(), minlength=rows * clusters).reshape(rows, clusters).astype(float)
 
 
 def _means(
@@ -95,13 +147,15 @@ def _means(
     members = [subset == s for s in range(int(subset.max()) + 1)]
     totals = np.stack([weights[:, m] @ sums[:, m].T for m in members], axis=-1)
     items = np.stack([weights[:, m] @ counts[m] for m in members], axis=-1)[:, None]
-    by_subset = totals / items
+    by_subset = np.divide(totals, items, out=np.full_like(totals, np.nan), where=items > 0)
     micro = totals.sum(-1, keepdims=True) / items.sum(-1, keepdims=True)
     return np.concatenate([by_subset, by_subset.mean(-1, keepdims=True), micro], axis=-1)
 
 
 def rank_groups(score: Floats, draws: Floats) -> list[int]:
     """Group of each method, 1 = best: from the best down, a group ends before the first method that is worse.
+
+    All 0 where the draws are NaN, and nothing can be said.
 
     Worse means that the paired interval of the group's leader minus that method lies above 0. Groups are
     runs of the ranking, so a method further down may still not differ significantly from a leader above.
@@ -111,6 +165,8 @@ def rank_groups(score: Floats, draws: Floats) -> list[int]:
         draws: (B, M) scores of the same draws of items for all methods.
     """
     group = np.zeros(len(score), int)
+    if np.isnan(draws).any():
+        return group.tolist()
     number, leader = 0, -1
     for method in np.argsort(-score, kind="stable"):
         if not number or np.quantile(draws[:, leader] - draws[:, method], (1 - LEVEL) / 2) > 0:
@@ -140,8 +196,7 @@ def bootstrap_precision(
         same: (N,) fraction of people who said "same".
         subset, cluster, draws, seed: as in `bootstrap`.
     """
-    clusters = int(cluster.max()) + 1
-    rng = np.random.default_rng(seed)
+    chance = _Chance(cluster, subset, seed, same > 0)
     members = [np.flatnonzero(subset == s) for s in range(int(subset.max()) + 1)]
     everything = np.arange(len(same))
 
@@ -153,8 +208,8 @@ def bootstrap_precision(
         by_method = np.array(columns).transpose(2, 0, 1)  # (B, M, S + 1)
         return _with_macro(by_method)
 
-    drawn = [scores(_weights(rng, clusters, rows)) for rows in _chunks(draws, max(clusters, len(same)))]
-    return Intervals(scores(np.ones((1, clusters)))[0], np.concatenate(drawn))
+    drawn = [scores(chance.weights(rows)) for rows in _chunks(draws, max(chance.clusters, len(same)))]
+    return Intervals(scores(np.ones((1, chance.clusters)))[0], chance.said(np.concatenate(drawn)))
 
 
 def _average_precision(distance: Floats, same: Floats, weights: Floats) -> Floats:
@@ -165,7 +220,8 @@ def _average_precision(distance: Floats, same: Floats, weights: Floats) -> Float
     tp = (weights[:, order] * same[order]).cumsum(1)[:, ends]
     precision = np.divide(tp, items, out=np.zeros_like(tp), where=items > 0)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    return (np.diff(tp, axis=1, prepend=0) * envelope).sum(1) / tp[:, -1]
+    area, called_same = (np.diff(tp, axis=1, prepend=0) * envelope).sum(1), tp[:, -1]
+    return np.divide(area, called_same, out=np.full_like(area, np.nan), where=called_same > 0)
 
 
 def bootstrap_correlation(
@@ -176,29 +232,41 @@ def bootstrap_correlation(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Intervals:
-    """As `bootstrap`, for Spearman's correlation of M methods with opinion scores; 0 for a constant distance.
+    """As `bootstrap`, for Spearman's correlation of M methods with opinion scores.
+
+    0 for a constant distance; NaN where opinions are constant or of fewer than `FEWEST` images.
 
     Args:
         distance: (M, N) distance of each image from its reference by each method.
         score: (N,) opinion scores.
         subset, cluster, draws, seed: as in `bootstrap`.
     """
-    rng = np.random.default_rng(seed)
     members = [np.flatnonzero(subset == s) for s in range(int(subset.max()) + 1)]
+    varied = np.isin(subset, [s for s, m in enumerate(members) if len(m) and np.ptp(score[m]) > 0])
+    chance = _Chance(cluster, subset, seed, varied, FEWEST)
     together = np.concatenate([distance, score[None]])
 
-    def scores(times: NDArray[np.int64]) -> Floats:
+    def scores(times: Ints) -> Floats:
         parts = [together[:, np.repeat(m, times[m])] for m in [*members, np.arange(len(score))]]
         columns = np.stack([_spearman(part) for part in parts], axis=-1)
         return _with_macro(columns)
 
-    clusters = int(cluster.max()) + 1
-    drawn = [scores(_weights(rng, clusters, 1)[0].astype(int)[cluster]) for _ in range(draws)]
-    return Intervals(scores(np.ones(len(score), int)), np.stack(drawn))
+    def draw() -> Floats:
+        found = scores(chance.weights(1)[0].astype(int)[cluster])
+        # a draw of equal opinions says nothing
+        return draw() if np.isnan(found[:, ~chance.few]).any() else found
+
+    drawn = [draw() for _ in range(draws)]
+    return Intervals(scores(np.ones(len(score), int)), chance.said(np.stack(drawn)))
 
 
 def _spearman(rows: Floats) -> Floats:
-    """Rank correlation (M,) of each row but the last with the last, of (M + 1, N)."""
+    """Rank correlation (M,) of each row but the last with the last, of (M + 1, N).
+
+    0 for a constant row, NaN where the last is constant or short.
+    """
+    if rows.shape[1] < FEWEST or np.ptp(rows[-1]) == 0:
+        return np.full(len(rows) - 1, np.nan)
     ranks = rankdata(rows, axis=1)
     ranks -= ranks.mean(1, keepdims=True)
     norms = np.linalg.norm(ranks, axis=1)

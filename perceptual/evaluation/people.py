@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perceptual.evaluation.intervals import FEWEST
 from perceptual.evaluation.results import Arrays
 from perceptual.evaluation.scoring import JND
 from perceptual.metrics import (
@@ -28,7 +29,7 @@ class Limit(NamedTuple):
 
     value: Ceiling
     low: float
-    """Lower end of its 95 % interval, by bootstrap over references."""
+    """Lower end of its 95 % interval, by bootstrap over references; NaN for too few of them."""
     high: float
 
 
@@ -86,6 +87,8 @@ def limit(kind: str, items: Arrays, subsets: Sequence[str], cluster: np.ndarray)
         drawn = ceiling_draws(judgment[part], votes[part], some)
         draws.append(np.resize(drawn, DRAWS))
     low, high = np.quantile(np.mean(draws, axis=0), [0.025, 0.975])
+    if count < FEWEST:
+        low = high = np.nan
     return Limit(Ceiling(*np.mean(values, axis=0).tolist()), float(low), float(high))
 
 

@@ -10,6 +10,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from perceptual.data.records import to_json
 from perceptual.distance.calibration import UNCALIBRATED, default
 
 NAMES = 2  # of rows: in those without `names`, a bare name of a network is uncalibrated
@@ -29,6 +31,7 @@ SEAL = "sha256"  # of the rest of a row and of the arrays beside it
 PRECISION = "+bf16-mixed"  # ends the name of a method of that precision
 OF_ITEMS = {"kind": str, "name": str, "fingerprint": str}
 OF_METHODS = {"method": str}
+OF_NUMBERS = ("scores", "majority", "krcc", "plcc", "protocol", "trust", "order")
 Row = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
@@ -125,7 +128,7 @@ def publish(folder: Path, row: Mapping[str, Any], arrays: Mapping[str, np.ndarra
     Raises:
         OSError: it cannot be written, or the disk is full.
     """
-    sealed = {**row, SEAL: _digest(json.loads(json.dumps(row)), arrays)}
+    sealed = {**row, SEAL: _digest(json.loads(to_json(row)), arrays)}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder.parent) as temporary:
@@ -133,8 +136,7 @@ def publish(folder: Path, row: Mapping[str, Any], arrays: Mapping[str, np.ndarra
             whole.mkdir()
             for name, array in arrays.items():
                 np.save(whole / f"{name}.npy", array)
-            text = json.dumps(sealed, indent=1, ensure_ascii=False)
-            (whole / "row.json").write_text(text + "\n", "utf-8")
+            (whole / "row.json").write_text(to_json(sealed), "utf-8")
             whole.rename(folder)
     except OSError as error:
         # a folder with something in it cannot be replaced
@@ -162,11 +164,21 @@ def read(folder: Path, fields: Mapping[str, type] = MappingProxyType({})) -> Res
                 raise ValueError(f"{key} in row.json must be {kind.__name__}, got {row.get(key)!r}")
         if fields and len({(array.ndim == 1, array.size) for array in arrays.values()}) > 1:
             raise ValueError("its arrays are not of one length")
+        row |= {key: _numbers(row[key]) for key in OF_NUMBERS if key in row}
         return Result(_renamed(row), arrays)
     except FileNotFoundError:
         raise
     except Exception as error:  # damaged files raise all kinds of errors
         raise ValueError(f"{folder} was damaged or changed, remove it and evaluate again: {error}") from None
+
+
+def _numbers(value: Any) -> Any:
+    """Numbers as they were before they were written: JSON has no NaN, but null."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return math.nan if value is None else value
 
 
 def _digest(row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:

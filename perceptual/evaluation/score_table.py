@@ -1,5 +1,6 @@
 """Scores as a table in the terminal."""
 
+import math
 from collections.abc import Mapping
 
 from rich import box
@@ -11,6 +12,19 @@ from perceptual.evaluation.scoring import JND
 
 NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %", "opinion": "SRCC × 100"}
 NARROWEST, NUMBER, GAP = 12, 5, 2  # characters of a name, a number, and between columns
+
+
+TOO_FEW = "too few"
+
+
+def number(value: float) -> str:
+    """A score in [0, 1] or a correlation as tables show it, × 100; a dash where there is none."""
+    return "–" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def ends(low: float, high: float) -> str:
+    """An interval as tables show it, × 100; "too few" where too few references are known to say one."""
+    return TOO_FEW if math.isnan(low) else f"{100 * low:.1f} – {100 * high:.1f}"
 
 
 class ScoreTable:
@@ -40,7 +54,7 @@ class ScoreTable:
             shown = Text(column if len(column) <= heading else f"{column[: heading - 1]}…")
             result.add_column(shown, justify="right", no_wrap=True, min_width=len(shown))
         for name, values in self.scores.items():
-            result.add_row(Text(_cut(name, width)), *(f"{100 * values[column]:.1f}" for column in columns))
+            result.add_row(Text(_cut(name, width)), *(number(values[column]) for column in columns))
         yield result
 
 

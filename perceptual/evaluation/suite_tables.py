@@ -11,7 +11,7 @@ from rich.text import Text
 
 from perceptual.data.writers.whole_files import save_picture, write_text
 from perceptual.distance.markdown import escaped
-from perceptual.evaluation.score_table import NAMES
+from perceptual.evaluation.score_table import NAMES, ends, number
 from perceptual.evaluation.suites import MACRO, Suite
 from perceptual.evaluation.tables import STYLE, TIED, html_table, ranked, resolution
 
@@ -22,8 +22,8 @@ def terminal(suite: Suite) -> Table:
     """Scores × 100, a column for each set."""
     result = Table(title=Text("Suite, × 100"), box=box.SIMPLE_HEAD, pad_edge=False)
     header, *rows = _rows(suite)
-    for number, cell in enumerate(header[1:-2]):
-        result.add_column(Text(cell), justify="left" if not number else "right", overflow="fold")
+    for place, cell in enumerate(header[1:-2]):
+        result.add_column(Text(cell), justify="left" if not place else "right", overflow="fold")
     for row in rows:
         result.add_row(*map(Text, row[1:-2]))
     return result
@@ -102,10 +102,10 @@ def _rows(suite: Suite) -> list[list[str]]:
     rows = [["group", "method", *suite.columns, *suite.absent, f"95 % of {MACRO}", "behind the best"]]
     for i, method in enumerate(suite.methods):
         cells = [
-            _number(suite.score[i, c]) + (TRAINED if (method, column) in suite.shared else "")
+            number(suite.score[i, c]) + (TRAINED if (method, column) in suite.shared else "")
             for c, column in enumerate(suite.columns)
         ]
-        low, high = 100 * suite.behind[i]
+        low, high = suite.behind[i]
         whole = np.isfinite(suite.score[i, -1])
         rows.append(
             [
@@ -113,12 +113,8 @@ def _rows(suite: Suite) -> list[list[str]]:
                 method,
                 *cells,
                 *("absent" for _ in suite.absent),
-                f"{100 * suite.low[i, -1]:.1f} – {100 * suite.high[i, -1]:.1f}" if whole else "",
-                f"{low:.1f} – {high:.1f}{TIED if low <= 0 else ''}" if i and whole else "",
+                ends(suite.low[i, -1], suite.high[i, -1]) if whole else "",
+                f"{ends(low, high)}{TIED if low <= 0 else ''}" if i and whole else "",
             ]
         )
     return rows
-
-
-def _number(value: float) -> str:
-    return f"{100 * value:.1f}" if np.isfinite(value) else "–"

@@ -1,6 +1,7 @@
 """Scores as tables: in the terminal, in Markdown and in HTML."""
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from perceptual.evaluation import published
 from perceptual.evaluation.board import Board, Entry
 from perceptual.evaluation.people import ESTIMATED
 from perceptual.evaluation.results import Row
-from perceptual.evaluation.score_table import NAMES
+from perceptual.evaluation.score_table import NAMES, ends, number
 from perceptual.metrics.opinion_protocol import STATISTICS
 
 TIED = " ≈"  # marks what does not differ significantly from the best
@@ -98,7 +99,13 @@ def protocol_rows(board: Board) -> list[list[str]]:
     for entry in entries:
         estimates = [entry.row["protocol"][name][by] for name in STATISTICS for by in ("all", "within")]
         rows.append(
-            [called(board, entry.row), *(f"{v:.3f} ({low:.3f} – {high:.3f})" for v, low, high in estimates)]
+            [
+                called(board, entry.row),
+                *(
+                    "–" if math.isnan(v) else f"{v:.3f} ({low:.3f} – {high:.3f})"
+                    for v, low, high in estimates
+                ),
+            ]
         )
     return rows
 
@@ -135,24 +142,24 @@ def _body(board: Board) -> list[list[str]]:
     scores += [("published", name, score) for name, score in published.rows(board.data).items()]
     before = [""] * len(board.settings)
     for group, name, score in scores:
-        shown = [f"{100 * value:.1f}" for value in score[: len(_scores(board))]]
+        shown = [number(value) for value in score[: len(_scores(board))]]
         row = [group, name, *before, *shown]
         if name == ESTIMATED and board.ceiling:
-            row.append(f"{100 * board.ceiling.low:.1f} – {100 * board.ceiling.high:.1f}")
+            row.append(ends(board.ceiling.low, board.ceiling.high))
         body.append(row + [""] * (len(_header(board)) - len(row)))
     return body
 
 
 def _entry(board: Board, entry: Entry) -> list[str]:
     macro = board.columns.index("mean")
-    low, high = (100 * bound for bound in entry.gap)
+    behind = f"{ends(*entry.gap)}{TIED if entry.tied else ''}"
     return [
-        str(entry.group),
+        str(entry.group or "–"),
         called(board, entry.row),
         *(setting(entry.row.get("settings", {}), key) for key in board.settings),
-        *(f"{100 * value:.1f}" for value in entry.score[: len(_scores(board))]),
-        f"{100 * entry.low[macro]:.1f} – {100 * entry.high[macro]:.1f}",
-        "" if entry is board.entries[0] else f"{low:.1f} – {high:.1f}{TIED if entry.tied else ''}",
+        *(number(value) for value in entry.score[: len(_scores(board))]),
+        ends(entry.low[macro], entry.high[macro]),
+        "" if entry is board.entries[0] else behind,
         *([_speed(entry.row.get("images_per_second"))] if _timed(board) else []),
         _count(entry.row["parameters"]),
     ]
@@ -240,6 +247,13 @@ def _notes(board: Board) -> list[str]:
         f"the best” is the interval of the difference to the first row;{TIED} marks methods that do not "
         "differ significantly from it. Mean is over subsets, micro over items.",
     ]
+    macro = board.columns.index("mean")
+    few = [name for i, name in enumerate(board.columns) if math.isnan(board.entries[0].low[i])]
+    if few:
+        notes.append(
+            f"Too few references to say how far chance goes: {', '.join(few)}. "
+            + ("Without an interval of the mean there are no groups." if board.columns[macro] in few else "")
+        )
     if best := best_setting(board):
         notes = [
             best,

@@ -67,7 +67,7 @@ def choose(judged: TripletDataset, seed: int = 0) -> Judged:
         raise ValueError("robustness=true compares squares of one size: give data.size=64 or another")
     if side < 4 * MARGIN:
         raise ValueError(f"images of {side} pixels are too small to be shifted by {MARGIN}")
-    rng, table = np.random.default_rng(seed), judged.table
+    rng, table = np.random.default_rng(seed), judged.table.same_content()
     rows = np.sort(rng.permutation(len(table))[:ITEMS])
     agree = (table.judgment == 0) | (table.judgment == 1)
     if table.votes is not None:

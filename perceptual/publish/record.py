@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from perceptual.config import build_data
+from perceptual.data.records import to_json
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation.board import make
@@ -93,6 +94,7 @@ def _score(place: DataResults, method: str) -> dict[str, Any]:
     items = [*board.data["counts"], sum(board.data["counts"]), sum(board.data["counts"])]
     columns = zip(board.columns, items, entry.score, entry.low, entry.high, strict=True)
     rows = [dict(zip(("subset", "items", "score", "low", "high"), column, strict=True)) for column in columns]
+    rows = json.loads(to_json(rows))  # as config.json will have it
     kept = {key: board.data[key] for key in ("kind", "fingerprint")}
     return {
         "data": board.data["name"],

@@ -1,6 +1,5 @@
 """A run of train.py around the training itself: its checks, folder, checkpoint, signals and processes."""
 
-import json
 import logging
 import os
 import signal
@@ -24,6 +23,7 @@ from torch import Tensor, distributed
 from perceptual.data import TwoAFCDataModule
 from perceptual.data.images import read_crops
 from perceptual.data.native import NativeFiles, NativeImages
+from perceptual.data.records import to_json
 from perceptual.data.writers.whole_files import write_text
 from perceptual.features import custom
 from perceptual.training.checkpoints import read_checkpoint
@@ -154,7 +154,7 @@ def prepare_folder(run_dir: Path, about: dict[str, str]) -> None:
 
 def write_json(path: Path, content: object) -> None:
     """Write a file of a run."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, to_json(content))
 
 
 def fit(

@@ -1,8 +1,13 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from perceptual.data import ManifestDataModule
 from perceptual.data.items.splits import split_by_image, split_by_triplet
 from perceptual.data.items.triplets import TripletTable
+from perceptual.evaluation.evaluate import evaluate
 
 
 def table_of(ref, p0, p1) -> TripletTable:
@@ -82,3 +87,44 @@ def test_by_triplet_keeps_repeats_together():
 def test_empty_side_is_refused(split):
     with pytest.raises(ValueError, match=r"leaves .* training and .* validation triplets of 1; both sides"):
         split(table_of([0], [1], [2]), 0.3, 0)
+
+
+@pytest.mark.parametrize("split_by", ["image", "triplet"])
+def test_the_same_pixels_under_two_names_are_on_one_side(split_by, tmp_path):
+    """Each image is there twice, and triplets choose among the names at random."""
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        pixels = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        pixels.save(tmp_path / f"a{i}.png")
+        pixels.save(tmp_path / f"b{i}.bmp")  # another file with the same pixels
+    names = [(f"a{i}.png", f"b{i}.bmp") for i in range(20)]
+    content = {name: i for i, both in enumerate(names) for name in both}
+    chosen = [rng.permutation(20)[:3] for _ in range(300)]
+    rows = [",".join(names[i][rng.integers(2)] for i in three) + ",1" for three in chosen * 2]
+    (tmp_path / "t.csv").write_text("\n".join(["ref,p0,p1,judge", *rows]))
+    data = ManifestDataModule(str(tmp_path / "t.csv"), split_by, size=16)
+    data.setup("fit")
+    sides = []
+    for side in (data.train_set.table, data.val_set.table):
+        images = np.array([content[Path(path).name] for path in ManifestDataModule._table(data).images])
+        sides.append(images[side.items()])
+    if split_by == "image":
+        assert not set(sides[0].ravel()) & set(sides[1].ravel())
+    else:
+        assert not set(map(tuple, sides[0].T)) & set(map(tuple, sides[1].T))
+
+
+@pytest.mark.parametrize("size", [16, None])
+def test_references_of_the_same_pixels_are_one_cluster(size, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, seed in (("a", 0), ("b", 0), ("c", 1), ("d", 2), ("e", 3)):
+        pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    rows = [f"{ref},d.png,e.png,{rng.integers(2)}" for ref in ("a.png", "b.png", "c.png") * 4]
+    (tmp_path / "t.csv").write_text("\n".join(["ref,p0,p1,judge", *rows]))
+    data = ManifestDataModule(str(tmp_path / "t.csv"), size=size, val_fraction=1)
+    data.setup("validate")
+    place, _ = evaluate(["l2"], data, str(tmp_path / "results"))
+    cluster = place.items().arrays["cluster"]
+    assert cluster[0] == cluster[1] != cluster[2]
+    assert len(np.unique(data.val_set.table.ref)) == 3  # the table itself stays as it was

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from perceptual.data.items.distinct import DistinctPairs
 from perceptual.distance.baselines import BASELINES
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import evaluate as evaluation
+from perceptual.evaluation import suite_tables, suites
 from perceptual.evaluation.board import make
 from perceptual.evaluation.results import find
 from perceptual.evaluation.scoring import score
@@ -386,3 +388,100 @@ def test_a_method_without_an_identity_does_not_stop_the_others(manifest, monkeyp
     place, names = evaluation.evaluate(["gmsd", "l2"], manifest, "results")
     assert names == ["gmsd", "l2"]
     assert "l2" in scored(place)
+
+
+def written(folder, header, rows):
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    lines = [",".join(map(str, row)) for row in rows]
+    (folder / "t.csv").write_text("\n".join([header, *lines]))
+    return str(folder / "t.csv")
+
+
+def large(kind, answers):
+    """Twenty items of subset a."""
+    return [
+        (*(f"{(i + j) % 24}.png" for j in range(kind)), answers[i % len(answers)], "a") for i in range(20)
+    ]
+
+
+ODD = {
+    "2afc, a subset of one": (
+        lambda folder: ManifestDataModule(
+            written(
+                folder, "ref,p0,p1,judge,subset", [*large(3, [0, 1, 1]), ("0.png", "1.png", "2.png", 1, "b")]
+            ),
+            val_fraction=1,
+            size=32,
+        ),
+        ("b", "mean"),
+    ),
+    "2afc, one reference": (
+        lambda folder: ManifestDataModule(
+            written(
+                folder, "ref,p0,p1,judge", [("0.png", f"{i}.png", f"{i + 1}.png", i % 2) for i in range(9)]
+            ),
+            val_fraction=1,
+            size=32,
+        ),
+        ("t", "mean", "micro"),
+    ),
+    "jnd, nobody said same": (
+        lambda folder: JNDDataModule(
+            written(
+                folder, "p0,p1,same,subset", [*large(2, [0, 1]), *[(*r[:2], 0, "b") for r in large(2, [0])]]
+            ),
+            size=32,
+        ),
+        ("b", "mean"),
+    ),
+    "opinions, four": (
+        lambda folder: OpinionDataModule(
+            written(
+                folder,
+                "ref,dist,mos,subset",
+                [*large(2, [1, 5, 2]), *[(*r[:3], "b") for r in large(2, [3, 1])[:4]]],
+            )
+        ),
+        ("b", "mean"),
+    ),
+    "opinions, constant": (
+        lambda folder: OpinionDataModule(
+            written(
+                folder, "ref,dist,mos,subset", [*large(2, [1, 5, 2]), *[(*r[:3], "b") for r in large(2, [3])]]
+            )
+        ),
+        ("b", "mean"),
+    ),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_of_odd_judgments_what_can_be_said_is_said(odd, tmp_path, capsys):
+    data, silent = ODD[odd]
+    data = data(tmp_path / "set")
+    data.setup("validate")
+    place, names = evaluation.evaluate(["l2", "ssim", "gmsd"], data, "results")
+    assert place.failed() == []
+    for path in place.folder.rglob("row.json"):
+        json.loads(path.read_text(), parse_constant=pytest.fail)
+    board = make(place)
+    unsaid = {name for name, low in zip(board.columns, board.entries[0].low, strict=True) if np.isnan(low)}
+    assert unsaid == set(silent)
+    assert {entry.group for entry in board.entries} == {0}
+    page = markdown(board)
+    assert "too few" in page
+    assert "Too few references to say" in page
+    assert "nan" not in page
+    (Path("pictures")).mkdir()
+    assert (
+        CliRunner().invoke(app, ["leaderboard", "results", "-o", "b.html", "--plots", "pictures"]).exit_code
+        == 0
+    )
+    assert "nan" not in Path("b.html").read_text()
+    result = CliRunner().invoke(app, ["compare", names[0], names[1], "results"])
+    assert "Nothing can be said" in result.output
+    suite = suites.tabulate({"x": place}, {}, names)
+    assert "nan" not in suite_tables.markdown(suite)

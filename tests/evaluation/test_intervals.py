@@ -75,13 +75,71 @@ def test_scores_are_means_by_subset_macro_and_micro():
 
 
 def test_a_draw_is_the_mean_over_resampled_clusters():
-    agreement, subset = np.arange(12.0)[None], np.zeros(12, int)
-    cluster = np.repeat(np.arange(4), 3)
+    agreement, subset = np.arange(18.0)[None], np.zeros(18, int)
+    cluster = np.repeat(np.arange(6), 3)
     draws = bootstrap(agreement, subset, cluster, draws=200, seed=5).draws[:, 0, -1]
-    # each cluster's mean is 1, 4, 7 or 10, so a mean of four of them is 1 + 3k/4
-    steps = (draws - 1) * 4 / 3
+    # each cluster's mean is 1, 4, 7, 10, 13 or 16, so a mean of six of them is 1 + k/2
+    steps = (draws - 1) * 2
     np.testing.assert_allclose(steps, steps.round(), atol=1e-9)
-    assert 1 < draws.min() < 5.5 < draws.max() < 10
+    assert 1 < draws.min() < 8.5 < draws.max() < 16
+
+
+def test_subsets_that_share_no_reference_are_drawn_apart():
+    rng = np.random.default_rng(0)
+    subset = np.repeat([0, 1, 2], [40, 12, 12])
+    cluster = np.concatenate([np.arange(40), 40 + np.arange(12), 40 + np.arange(12)])  # 1 and 2 share theirs
+    ones = bootstrap(np.stack([subset == s for s in range(3)]).astype(float), subset, cluster, draws=50)
+    np.testing.assert_allclose(ones.draws[:, 0, -1], 40 / 64)  # each draw has 40 items of subset 0
+    np.testing.assert_array_equal(ones.draws[:, 1, -1], ones.draws[:, 2, -1])
+    alone = bootstrap(rng.random((2, 40)), np.zeros(40, int), np.arange(40), draws=9, seed=3)
+    assert np.ptp(alone.draws, axis=0).min() > 0
+
+
+def few(kind, rng, references, items, answer):
+    """Intervals of three methods on a large subset and a small one, which share no reference."""
+    subset = np.repeat([0, 1], [60, items])
+    cluster = np.concatenate([np.arange(60), 60 + np.arange(items) % references])
+    answers = np.concatenate([rng.integers(0, 5, 60) / 4, answer(items)])
+    distance = rng.random((3, 60 + items))
+    if kind == "2afc":
+        return bootstrap(distance, subset, cluster, draws=200)
+    function = bootstrap_precision if kind == "jnd" else bootstrap_correlation
+    return function(distance, answers, subset, cluster, draws=200)
+
+
+ODD = {
+    "one item": ("2afc", 1, 1, np.zeros),
+    "one reference": ("2afc", 1, 30, np.zeros),
+    "four references": ("2afc", 4, 30, np.zeros),
+    "nobody said same": ("jnd", 20, 20, np.zeros),
+    "same is rare": ("jnd", 20, 20, lambda n: np.eye(1, n, 3)[0]),
+    "one pair": ("jnd", 1, 1, np.ones),
+    "constant opinions": ("opinion", 20, 20, np.ones),
+    "four opinions": ("opinion", 4, 4, np.arange),
+    "one reference of opinions": ("opinion", 1, 20, np.arange),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_of_too_few_nothing_is_said(odd):
+    kind, references, items, answer = ODD[odd]
+    result = few(kind, np.random.default_rng(1), references, items, answer)
+    assert np.isfinite(result.score[:, [0, 3]]).all()
+    said = np.isfinite(result.low) & np.isfinite(result.high)
+    assert said.tolist() == [[True, False, False, True]] * 3  # the large subset, and all items together
+    assert (result.high - result.low)[:, 0].min() > 0
+    assert rank_groups(result.score[:, 2], result.draws[:, :, 2]) == [0, 0, 0]
+    assert 0 not in rank_groups(result.score[:, 3], result.draws[:, :, 3])
+
+
+def test_a_subset_that_few_draws_have_is_in_all_that_count():
+    subset, cluster = np.repeat([0, 1], [200, 5]), np.concatenate([np.arange(200), np.arange(5)])
+    result = bootstrap(np.random.default_rng(2).random((2, 205)), subset, cluster)
+    assert np.isfinite(result.draws).all()
+    same = np.concatenate([np.ones(200), np.eye(1, 5)[0]])
+    assert np.isnan(
+        bootstrap_precision(np.random.default_rng(3).random((2, 205)), same, subset, cluster).low[:, 1]
+    ).all()
 
 
 def test_rank_groups_put_together_what_cannot_be_told_apart():
@@ -110,14 +168,14 @@ def test_the_same_seed_draws_the_same_items(draws):
 def test_weighted_average_precision_is_that_of_repeated_pairs():
     rng = np.random.default_rng(6)
     distance, same = rng.integers(0, 9, (2, 40)).astype(float), rng.integers(0, 4, 40) / 3
-    subset, cluster = np.repeat([0, 1], 20), np.arange(40)
+    subset, cluster = np.repeat([0, 1], 20), np.tile(np.arange(20), 2)
     result = bootstrap_precision(distance, same, subset, cluster, draws=3, seed=7)
-    drawn = np.random.default_rng(7).integers(40, size=(3, 40))
+    drawn = np.random.default_rng(7).integers(20, size=(3, 20))
     for method in range(2):
         whole = jnd_average_precision(torch.tensor(distance[method]), torch.tensor(same)).item()
         assert result.score[method, -1] == pytest.approx(whole, abs=1e-12)
         for draw in range(3):
-            rows = np.concatenate([[i] * np.sum(drawn[draw] == i) for i in range(40)]).astype(int)
+            rows = np.concatenate([[i] * np.sum(drawn[draw] == cluster[i]) for i in range(40)]).astype(int)
             expected = jnd_average_precision(torch.tensor(distance[method][rows]), torch.tensor(same[rows]))
             assert result.draws[draw, method, -1] == pytest.approx(expected.item(), abs=1e-12)
     np.testing.assert_allclose(result.score[:, 2], result.score[:, :2].mean(1))

@@ -28,17 +28,19 @@ def split_by_image(table: TripletTable, fraction: float, seed: int) -> tuple[np.
     Raises:
         ValueError: one side would be empty.
     """
-    image_count = int(max(table.ref.max(), table.p0.max(), table.p1.max())) + 1
-    start, end = np.concatenate([table.ref, table.ref]), np.concatenate([table.p0, table.p1])
+    _, items = np.unique(table.items(), return_inverse=True)
+    ref, p0, p1 = items.reshape(3, -1)
+    image_count = int(items.max()) + 1
+    start, end = np.concatenate([ref, ref]), np.concatenate([p0, p1])
     links = coo_array((np.ones(len(start), bool), (start, end)), (image_count, image_count))
     group_count, group = connected_components(links, directed=False)
-    too_large = np.bincount(group[table.ref], minlength=group_count) > fraction * len(table)
+    too_large = np.bincount(group[ref], minlength=group_count) > fraction * len(table)
     unit = np.where(too_large[group], group_count + np.arange(image_count), group)
 
     _, unit = np.unique(unit, return_inverse=True)
     rank = np.random.default_rng(seed).permutation(unit.max() + 1)[unit]
     held_out = rank < np.sort(rank)[round(fraction * image_count)]
-    shown = held_out[np.stack([table.ref, table.p0, table.p1])]
+    shown = held_out[np.stack([ref, p0, p1])]
     return _both((~shown).all(axis=0), shown.all(axis=0), f"by image with fraction={fraction}")
 
 

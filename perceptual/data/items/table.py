@@ -77,6 +77,23 @@ class Table:
             )
         return self
 
+    def same_content(self: AnyTable) -> AnyTable:
+        """The table with images of the same pixels taken for one, the first of them; they must be open."""
+        if isinstance(self.images, list):
+            raise RuntimeError("call open() before same_content()")
+        used = np.unique(self.items())
+        content = image_digests(self.images, used)
+        if isinstance(self.images, (NativeImages, NativeFiles)):  # a digest of pixels does not tell the shape
+            content = np.hstack(
+                [content, self.images.sizes[used].astype("<i8").view(np.uint8).reshape(-1, 16)]
+            )
+        _, first, which = np.unique(content, axis=0, return_index=True, return_inverse=True)
+        if len(first) == len(used):
+            return self
+        one = used[first[which.reshape(-1)]]
+        roles = {role: one[np.searchsorted(used, getattr(self, role))] for role in self.roles}
+        return replace(self, **roles)
+
     def sizes(self, crop: int | None = None) -> np.ndarray | None:
         """Height and width of the images of each item, (N, 2), where they keep their sizes; else None.
 

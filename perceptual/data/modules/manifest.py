@@ -72,7 +72,7 @@ class ManifestDataModule(TwoAFCDataModule):
     @cached_property
     def _read(self) -> tuple[TripletTable, TripletTable, str]:
         """Training rows, validation rows, how they were split; opened together, as they may share images."""
-        table = self._table()
+        table = self._table().open(self.size, self.shorter_side)
         if table.split is not None:
             train, val = table.split == "train", table.split == "val"
             if not (train.any() and val.any()):
@@ -80,9 +80,9 @@ class ManifestDataModule(TwoAFCDataModule):
         elif self.val_fraction == 1:
             train, val = np.zeros(len(table), bool), np.ones(len(table), bool)
         else:
-            train, val = SPLIT_BY[self.split_by](table, self.val_fraction, self.split_seed)
+            distinct = table.same_content()  # the same pixels may have several names
+            train, val = SPLIT_BY[self.split_by](distinct, self.val_fraction, self.split_seed)
         how = self._say(table, len(table) - train.sum() - val.sum())
-        table = table.open(self.size, self.shorter_side)
         return table.take(train), table.take(val), how
 
     def _table(self) -> TripletTable:
