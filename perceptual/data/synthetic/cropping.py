@@ -9,6 +9,7 @@ from torch import Tensor
 
 from perceptual.data.decode import read_rgb, resized
 
+FLAT = 12  # standard deviation of the pixels of a nearly uniform square
 SMALLEST_CROP, LARGEST_CROP = 64, 256  # sides, in pixels of the photograph
 
 
@@ -58,11 +59,13 @@ def crop(photo: Image.Image, size: int, rng: np.random.Generator) -> Tensor:
         side = int(np.exp(rng.uniform(np.log(SMALLEST_CROP), np.log(largest))))
         left, top = (int(rng.integers(extent - side + 1)) for extent in photo.size)
         pixels = np.array(resized(photo.crop((left, top, left + side, top + side)), size))
-        if pixels.std() > 12:
+        values = pixels.ravel().astype(np.int64)  # sums are exact, and a third of the time of np.std
+        if np.dot(values, values) / values.size - (values.sum() / values.size) ** 2 > FLAT**2:
             break
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
 def quantised(patch: Tensor) -> Tensor:
     """Pixels as uint8."""
-    return patch.clamp(0, 1).mul(255).round().byte()
+    # NumPy does on small arrays in half the time what torch does
+    return torch.from_numpy((np.clip(patch.numpy(), 0, 1) * np.float32(255)).round().astype(np.uint8))

@@ -108,7 +108,8 @@ class Making:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # patches are too small to share out; on busy cores that is ten times slower
         try:
-            return [_make_item(self, photo, networks, chance(self.seed, row, 1)) for row in rows.tolist()]
+            with torch.inference_mode():
+                return [_make_item(self, photo, networks, chance(self.seed, row, 1)) for row in rows.tolist()]
         finally:
             torch.set_num_threads(threads)
 
@@ -204,25 +205,26 @@ def _make_item(
 ) -> Item:
     ref, how = crop(photo, making.size, rng), making.how
     whole, triplet = quantised(ref), making.kind is TripletTable
-    latest: dict[bytes, list[Tensor]] = {}
+    known: dict[tuple[tuple[Step, ...], ...], tuple[list[Tensor], list[Tensor]]] = {}
 
-    def distorted(steps: list[list[Step]]) -> list[Tensor]:
-        key = record(steps)
-        if key not in latest:
-            latest[key] = [apply(ref, each, networks) for each in steps]
-        return latest[key]
+    def distorted(steps: list[list[Step]]) -> tuple[list[Tensor], list[Tensor]]:
+        """The patches as they come out of the distortions, and their pixels."""
+        key = tuple(map(tuple, steps))
+        if key not in known:
+            patches = [apply(ref, each, networks) for each in steps]
+            known[key] = patches, [quantised(patch) for patch in patches]
+        return known[key]
 
     def differ(steps: list[list[Step]]) -> bool:
         if not triplet:
             return True
-        first, second = distorted(steps)
+        patches, (first, second) = distorted(steps)
         if how.by_severity:
-            return not torch.equal(first, second)
-        first, second = quantised(first), quantised(second)
+            return not torch.equal(*patches)
         return not any(torch.equal(*pair) for pair in ((first, second), (whole, first), (whole, second)))
 
     subset, steps = (how.triplet if triplet else how.pair)(rng, list(networks), differ)
-    patches = torch.stack([whole, *map(quantised, distorted(steps))])
+    patches = torch.stack([whole, *distorted(steps)[1]])
     return Item(patches, _answer(how, patches, steps, rng), subset, record(steps))
 
 

@@ -50,7 +50,7 @@ def differences(images: np.ndarray) -> np.ndarray:
         (N - 1,) float64, the mean of the two viewing distances.
     """
     size = images.shape[-1]
-    linear = _LINEAR[images]
+    linear = _LINEAR.take(images)
     opponent = (_TO_OPPONENT @ linear.reshape(len(images), 3, -1)).reshape(linear.shape)
     # the cosine transform filters with the image mirrored at its borders
     spectrum = dctn(opponent, axes=(2, 3), norm="ortho", overwrite_x=True)
@@ -91,11 +91,15 @@ def _sensitivity(size: int, density: float) -> np.ndarray:
 
 
 def _lab(opponent: np.ndarray) -> np.ndarray:
-    """CIELAB of opponent colours, (N, 3, H, W)."""
+    """CIELAB of opponent colours, (N, 3, H, W), with L* larger by 16."""
     xyz = (_TO_XYZ @ opponent.reshape(len(opponent), 3, -1)).reshape(opponent.shape)
     root = np.power(np.maximum(xyz, _DARK), np.float32(1 / 3))  # three times as fast as cbrt
     dark = xyz < _DARK
     if dark.any():
         root[dark] = xyz[dark] * np.float32(24389 / 27 / 116) + np.float32(16 / 116)
     x, y, z = root.swapaxes(0, 1)
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+    lab = np.empty_like(opponent)
+    np.multiply(y, 116, out=lab[:, 0])  # without the constant, which no difference has
+    np.multiply(x - y, 500, out=lab[:, 1])
+    np.multiply(y - z, 200, out=lab[:, 2])
+    return lab

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from perceptual.data.synthetic.distortions import distort
+from perceptual.data.synthetic.distortions import FAMILIES
 
 NUISANCE, CNN = "nuisance/", "cnn/"
 LONGEST = 320  # characters of a record
@@ -61,7 +61,9 @@ def apply(patch: Tensor, steps: Sequence[Step], distorters: Mapping[str, nn.Modu
                 output = distorters[name](patch[None], generator)[0]
             patch = torch.lerp(patch, output, severity)
         else:
-            patch = distort(patch[None], [(family, severity)], generator)[0]
+            if family not in FAMILIES:
+                raise ValueError(f"no family of distortion {family!r}; there are {', '.join(FAMILIES)}")
+            patch = FAMILIES[family](patch[None], torch.tensor([severity]), generator)[0]
     return patch
 
 
