@@ -1,6 +1,5 @@
 """The validation triplets on which the metric and people disagree most, with their images."""
 
-import csv
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.special import xlogy
 
 from callbacks.report import Judged, Report, judge, source, wandb_runs
+from perceptual.data import csv_cells
 from perceptual.data.images import Images
 from perceptual.data.writers.whole_files import save_picture, whole_file
 from perceptual.training.module import PerceptualRanker
@@ -53,9 +53,9 @@ class Disagreements(Report):
             for i in worst
         ]
         with whole_file(self.path("disagreements.csv")) as partial, partial.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            writer.writerows(rows)
+            written = csv_cells.Rows(file, COLUMNS)
+            for row in rows:
+                written.write(row)
         images = [[_image(pixels, int(getattr(table, role)[i])) for role in ROLES] for i in worst]
         save_picture(sheet(images, [_captions(judged, i) for i in worst]), self.path("disagreements.png"))
         for run in wandb_runs(trainer):

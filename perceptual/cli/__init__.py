@@ -1,5 +1,7 @@
 """The `perceptual` command. What a command needs is imported when it runs, so that `--help` is quick."""
 
+import io
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -69,4 +71,7 @@ def _group(
 
 def main() -> None:
     """Run the command; its exit status is 0, 1 for what went wrong, 2 for wrong usage, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # names of files may be no UTF-8
     app(prog_name="perceptual")

@@ -1,6 +1,5 @@
 """What the commands print and write: numbers, tables, JSON, CSV."""
 
-import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from perceptual.data import csv_cells
 from perceptual.data.records import to_json
 from perceptual.data.writers.whole_files import begin_beside
 
@@ -53,9 +53,9 @@ def print_json(value: Any) -> None:
 
 def write_csv(file: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Write a header and rows."""
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([exact(cell) for cell in row] for row in rows)
+    written = csv_cells.Rows(file, columns, exact)
+    for row in rows:
+        written.write(row)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
@@ -90,14 +90,15 @@ class RowFile:
 
     def __enter__(self) -> "RowFile":
         self.partial = begin_beside(self.path)
-        self._file = self.partial.open("w", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file, lineterminator="\n")
-        self._writer.writerow(self.columns)
+        # names of files may be no UTF-8; they are written as they are
+        self._file = self.partial.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+        self._rows = csv_cells.Rows(self._file, self.columns, exact)
         return self
 
     def write(self, rows: Sequence[Sequence[Cell]]) -> None:
         """Append rows; they are on disk afterwards."""
-        self._writer.writerows([exact(cell) for cell in row] for row in rows)
+        for row in rows:
+            self._rows.write(row)
         self._file.flush()
         self.count += len(rows)
 

@@ -1,6 +1,5 @@
 """Choose which triplets to ask people about: those on which distances disagree, and some at random."""
 
-import csv
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from torch import Tensor
 from perceptual.collect.create import write_images
 from perceptual.collect.source import read_source
 from perceptual.collect.study import IMAGES
+from perceptual.data import csv_cells
 from perceptual.data.items.triplets import TripletDataset, TripletTable
 from perceptual.data.loading import loader
 from perceptual.data.readers.csv_files import ALGORITHMS
@@ -117,9 +117,10 @@ def _write(
     names, _ = write_images(table.images, folder / IMAGES, used.tolist())
     files = [[f"{IMAGES}/{names[i]}" for i in row] for row in place.reshape(taken.items().shape).T]
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*table.roles, "judge", "subset", "split", *(ALGORITHMS if algorithms else ())])
+        written = csv_cells.Rows(
+            file, [*table.roles, "judge", "subset", "split", *(ALGORITHMS if algorithms else ())]
+        )
         for number, row in enumerate(rows.tolist()):
             split = RANDOM if number < len(chosen.random) else DISAGREED
             names_of = algorithms[row] if algorithms else ()
-            writer.writerow([*files[number], "", table.subsets[table.subset[row]], split, *names_of])
+            written.write([*files[number], "", table.subsets[table.subset[row]], split, *names_of])

@@ -1,6 +1,5 @@
 """Export a study: the manifest that training reads, the votes, and a report on their quality."""
 
-import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from perceptual.collect.report import write_report
 from perceptual.collect.rows import VoteRow, as_csv, read_votes
 from perceptual.collect.stopping import unbiased
 from perceptual.collect.study import IMAGES, ITEM, Study
+from perceptual.data import csv_cells
 from perceptual.data.readers.csv_files import ALGORITHMS
 from perceptual.data.writers.folders import refuse_existing
 from perceptual.data.writers.partial import new_folder
@@ -77,14 +77,13 @@ def _write_manifest(
     columns += ["split"] if all(item.split for item in chosen) else []
     columns += [*ALGORITHMS] if all(all(item.algorithms) for item in chosen) else []
     with (folder / name).open("w", newline="", encoding="utf-8") as file:
-        rows = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        rows.writeheader()
+        rows = csv_cells.Rows(file, columns)
         for item in chosen:
             n, k = counts[item.id]
             for image in item.images.values():
                 if not (folder / IMAGES / image).exists():
                     shutil.copyfile(study.image(image), folder / IMAGES / image)
-            rows.writerow(
+            rows.write_named(
                 {
                     **{role: f"{IMAGES}/{image}" for role, image in item.images.items()},
                     answer: f"{judge(n, k):.6g}",

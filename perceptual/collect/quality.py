@@ -132,7 +132,8 @@ def summary(votes: Sequence[VoteRow]) -> dict[str, Any]:
     if len(kept):
         _, person = np.unique([vote.participant for vote in kept], return_inverse=True)
         drawn = bootstrap(first[None], np.zeros(len(first), np.int64), person.astype(np.int64))
-        interval = (float(drawn.low[0, -1]), float(drawn.high[0, -1]))
+        low, high = float(drawn.low[0, -1]), float(drawn.high[0, -1])
+        interval = None if np.isnan(low) else (low, high)  # of few participants none can be said
     hours = _hours(votes)
     return {
         "votes": len(kept),

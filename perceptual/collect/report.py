@@ -58,15 +58,16 @@ def write_report(
 def _facts(study: Study, kept: Sequence[VoteRow]) -> list[str]:
     facts = summary(kept)
     first = '"Same" chosen' if study.config.kind == "jnd" else "Left chosen"
-    low, high = facts["first_choice_interval"]
+    interval = "too few participants for an interval"
+    if facts["first_choice_interval"]:
+        interval = " to ".join(map(_percent, facts["first_choice_interval"]))
     rows = {
         "Items with votes": f"{facts['items']:,}",
         "Votes": f"{facts['votes']:,}",
         "Participants": f"{len({vote.participant for vote in kept}):,}",
         "Two people agree (unbiased, items with two votes or more)": _percent(facts["agreement"]),
         f"Same answer when asked again ({facts['repeats']:,} repeats)": _percent(facts["consistency"]),
-        f"{first} (95 % interval, by participant)": f"{_percent(facts['first_choice'])} "
-        f"({_percent(low)} to {_percent(high)})",
+        f"{first} (95 % interval, by participant)": f"{_percent(facts['first_choice'])} ({interval})",
         "Median response time": f"{facts['median_ms'] / 1000:.2f} s",
         "Votes per hour of work": f"{facts['per_hour']:.0f}" if facts["per_hour"] else "–",
         "Votes on images shown smaller than native": f"{facts['shrunk']:,}",

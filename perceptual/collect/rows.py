@@ -1,6 +1,5 @@
 """Votes as rows: what is exported, and what quality is computed from."""
 
-import csv
 import io
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -9,6 +8,7 @@ from sqlalchemy import select
 
 from perceptual.collect.database import Database
 from perceptual.collect.schema import ASSIGNMENTS, PARTICIPANTS, VOTES
+from perceptual.data import csv_cells
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,8 @@ def as_csv(votes: Iterable[VoteRow], more: dict[int, str] | None = None) -> str:
     """A CSV of votes; `more` gives, by participant, the rule that excludes them."""
     file = io.StringIO()
     names = [each.name for each in fields(VoteRow)]
-    rows = csv.DictWriter(file, [*names, *(["excluded"] if more is not None else [])], lineterminator="\n")
-    rows.writeheader()
+    rows = csv_cells.Rows(file, [*names, *(["excluded"] if more is not None else [])])
     for vote in votes:
         extra = {} if more is None else {"excluded": more.get(vote.participant, "")}
-        rows.writerow(asdict(vote) | extra)
+        rows.write_named(asdict(vote) | extra)
     return file.getvalue()

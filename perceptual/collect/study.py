@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple, get_args
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from perceptual.data import csv_cells
+
 VERSION = 1  # of the folder
 Kind = Literal["2afc", "jnd"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -154,10 +156,9 @@ def write_config(path: Path, config: Config) -> None:
 def write_items(path: Path, items: list[Item]) -> None:
     """Write `items.csv`."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        rows.writeheader()
+        rows = csv_cells.Rows(file, COLUMNS)
         for item in items:
-            rows.writerow(
+            rows.write_named(
                 {
                     "id": item.id,
                     "purpose": item.purpose,
@@ -184,7 +185,10 @@ def _read_items(path: Path, kind: str) -> list[Item]:
                     row["split"],
                     (row["algorithm0"], row["algorithm1"]),
                 )
-                for row in csv.DictReader(file)
+                for row in (
+                    {key: csv_cells.read(cell) for key, cell in cells.items()}
+                    for cells in csv.DictReader(file)
+                )
             ]
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a list of items: {error!r}") from None

@@ -1,8 +1,12 @@
 import csv
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -176,3 +180,23 @@ def test_every_format_of_pillow_is_found(shell, draw, folder):
     (folder / "a/page.pdf").write_text("Pillow writes these, but reads none")
     code, out, _ = shell("dirs", "a", "b", "-m", "l2", "--csv")
     assert (code, len(out.splitlines())) == (0, 6)
+
+
+def test_names_that_are_no_utf_8(tmp_path):
+    """In a process of its own: the test's own streams take any text."""
+    name = os.fsdecode(b"caf\xe9.png")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for seed, of in enumerate((name, "=x.png")):
+            pixels = np.random.default_rng([seed, len(folder)]).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / of)
+    command = [sys.executable, "-c", "from perceptual.cli import main; main()", "dirs", "a", "b", "-m", "l2"]
+    for more in (["-o", "out.csv"], ["--csv"], ["--json"], []):
+        done = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        if more == ["--json"]:
+            assert json.loads(done.stdout.decode())["pairs"][1]["name"] == name
+        elif more != ["-o", "out.csv"]:
+            assert b"caf\xe9.png" in done.stdout
+    lines = (tmp_path / "out.csv").read_bytes().splitlines()
+    assert [line.partition(b",")[0] for line in lines] == [b"name", b"'=x.png", b"caf\xe9.png"]

@@ -90,8 +90,10 @@ def test_summary():
     assert facts["consistency"] == 0.5
     assert facts["first_choice"] == 0.8
     assert facts["hours"] == pytest.approx((10 + 5) / 3600)  # the long pause does not count
-    low, high = facts["first_choice_interval"]
-    assert 0.5 <= low <= 0.8 <= high <= 1
+    assert facts["first_choice_interval"] is None  # of four participants
+    more = summary(votes + [vote(person, 0, answer=1, at=10.0 * person) for person in range(5, 9)])
+    low, high = more["first_choice_interval"]
+    assert 0 <= low <= more["first_choice"] <= high <= 1
 
 
 def test_bradley_terry_is_the_likeliest():

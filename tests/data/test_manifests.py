@@ -12,12 +12,12 @@ HEADER = "ref,p0,p1,judge"
 
 
 def test_manifest_shares_images(tmp_path):
-    rows = [(0, 1, 2, 0.25, 4, "a"), (0, 2, 1, 0.75, 2, "b"), (3, 1, 2, 1, 1, "a")]
+    rows = [(0, 1, 2, 0.25, 4, "a"), (0, 2, 1, 0.75, 8, "b"), (3, 1, 2, 1, 1, "a")]
     table = read_manifest(write_manifest(tmp_path / "t.csv", 4, rows, HEADER + ",votes,subset"))
     assert [Path(path).stem for path in table.images] == ["0", "3", "1", "2"]
     assert [table.images[i] for i in table.p0] == [str(tmp_path / f"img/{i}.png") for i in (1, 2, 1)]
     np.testing.assert_array_equal(table.judgment, np.float32([0.25, 0.75, 1]))
-    np.testing.assert_array_equal(table.votes, np.float32([4, 2, 1]))
+    np.testing.assert_array_equal(table.votes, np.float32([4, 8, 1]))
     assert ([table.subsets[i] for i in table.subset], table.split) == (["a", "b", "a"], None)
 
 
@@ -194,3 +194,16 @@ def test_nights_that_is_none(tmp_path):
         ValueError, match=r"columns must be left_vote, right_vote, .* and may be any; the header has ref"
     ):
         read_nights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("judge", "votes", "says"),
+    [
+        ("0.4", "3", r"judge · votes must be a whole number of people; 1 of 2 are not: line 3 has '0.4'"),
+        ("0.5", "2.5", r"votes must be a whole number of people; 1 of 2 are not: line 3 has '2.5'"),
+    ],
+)
+def test_votes_are_of_people(judge, votes, says, tmp_path):
+    (tmp_path / "t.csv").write_text(f"ref,p0,p1,judge,votes\na,b,c,0.3333,3\na,b,c,{judge},{votes}\n")
+    with pytest.raises(ValueError, match=says):
+        read_manifest(tmp_path / "t.csv")

@@ -53,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404 if data is None else int(server.mood))
             return
         start = 0
-        current = self.headers.get("If-Range") in (None, server.tag)
+        current = self.headers.get("If-Range") in (None, server.tag) or server.mood == "ignores versions"
         if asked and current and server.mood != "ignores ranges":
             start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
         if start >= len(data) and start:
@@ -62,22 +62,33 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        if server.mood.startswith("chunked"):
+            self.protocol_version = "HTTP/1.1"
         self.send_response(206 if start else 200)
         if start:
             first = start + 7 if server.mood == "wrong range" else start
             self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
         length = len(data) - start
         length += {"promises more": 1000, "promises less": -1000}.get(server.mood, 0)
-        if server.mood != "no length":
+        if server.mood.startswith("chunked"):
+            self.send_header("Transfer-Encoding", "chunked")
+            self.send_header("Connection", "close")
+        elif server.mood != "no length":
             self.send_header("Content-Length", str(length))
         if server.tag:
             self.send_header("ETag", server.tag)
         self.end_headers()
         stop = start + len(data) // 4 + 1 if server.mood == "breaks" else len(data)
-        for at in range(start, stop, 2048):
-            time.sleep(server.pace)
+        if server.mood.startswith("chunked"):
+            chunk, breaks = data[start:], "breaks" in server.mood
+            self.wfile.write(f"{len(chunk):x}\r\n".encode())
+            self.wfile.write(chunk[: len(chunk) // 2] if breaks else chunk + b"\r\n0\r\n\r\n")
+            return
+        step = 8 if server.mood in ("stalls", "drips") else 2048
+        for at in range(start, stop, step):
+            time.sleep({"stalls": 2 if at else 0, "drips": 0.05}.get(server.mood, server.pace))
             try:
-                self.wfile.write(data[at : min(at + 2048, stop)])
+                self.wfile.write(data[at : min(at + step, stop)])
             except OSError:
                 return
         if server.mood == "changes":
@@ -151,14 +162,65 @@ def test_download(download, server, tmp_path):
     assert whole(tmp_path)
 
 
-@pytest.mark.parametrize("tag", ['"one"', 'W/"weak"', ""])
-def test_broken_connections_are_resumed(download, server, tmp_path, tag):
-    server.mood, server.tag = "breaks", tag
+def test_broken_connections_are_resumed(download, server, tmp_path):
+    server.mood = "breaks"
     download("val")
     assert len(server.asked) >= 4
     assert server.asked[0] is None
     assert all(server.asked[1:])
     assert tree_bytes(tmp_path / "root/2afc/val") == tree_bytes(tmp_path / "made/2afc/val")
+
+
+@pytest.mark.parametrize("tag", ['W/"weak"', ""])
+def test_what_has_no_version_is_not_joined(download, server, tmp_path, tag):
+    server.mood, server.tag = "breaks", tag
+    with pytest.raises(OSError, match="cannot download"):
+        download("val")
+    assert set(server.asked) == {None}
+    server.mood = ""
+    download("val")
+    assert tree_bytes(tmp_path / "root/2afc/val") == tree_bytes(tmp_path / "made/2afc/val")
+
+
+def test_a_file_that_changes_in_spite_of_its_range_starts_over(download, server, tmp_path):
+    """The server goes on with another version, of the same length, and does not look at If-Range."""
+    part = tmp_path / "root/.download/val.tar.gz.part"
+    part.parent.mkdir(parents=True)
+    data = server.files["val.tar.gz"]
+    part.write_bytes(bytes(1000))
+    Path(f"{part}.json").write_text(f'{{"tag": "\\"zero\\"", "total": {len(data)}}}')
+    server.mood = "ignores versions"
+    download("val")
+    assert server.asked[:2] == ["bytes=1000-", None]
+    assert tree_bytes(tmp_path / "root/2afc/val") == tree_bytes(tmp_path / "made/2afc/val")
+
+
+def test_an_end_that_is_not_known_is_refused(download, server, tmp_path):
+    server.mood = "no length"
+    with pytest.raises(OSError, match="does not say how long the file is"):
+        download("val")
+    assert not (tmp_path / "root/2afc").exists()
+    server.mood = "chunked"
+    download()
+    assert whole(tmp_path)
+    server.mood = "chunked, breaks"
+    shutil.rmtree(tmp_path / "root")
+    server.tag = ""
+    with pytest.raises(OSError, match="the connection broke off"):
+        download("val")
+
+
+@pytest.mark.parametrize("pace", ["stalls", "drips"])
+def test_a_transfer_that_stalls_ends(pace, download, server, monkeypatch):
+    monkeypatch.setattr(fetching, "TIMEOUT", 0.3)
+    monkeypatch.setattr(fetching, "PATIENCE", 2)
+    monkeypatch.setattr(fetching, "_BLOCK", 8)
+    server.mood = pace
+    start = time.monotonic()
+    says = {"stalls": r"no answer in 0\.3 s", "drips": "fewer than 1,000 bytes a second"}[pace]
+    with pytest.raises(OSError, match=says):
+        download("val")
+    assert time.monotonic() - start < 20
 
 
 def test_a_file_that_changed_starts_over(download, server, tmp_path):
@@ -194,13 +256,12 @@ def test_a_part_that_was_complete(download, server, tmp_path):
     assert whole(tmp_path)
 
 
-@pytest.mark.parametrize("mood", ["ignores ranges", "no length"])
-def test_servers_that_know_less(download, server, tmp_path, mood):
+def test_servers_that_know_less(download, server, tmp_path):
     part = tmp_path / "root/.download/val.tar.gz.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(server.files["val.tar.gz"][:1000])
     Path(f"{part}.json").write_text(f'{{"tag": "\\"one\\"", "total": {len(server.files["val.tar.gz"])}}}')
-    server.mood = mood
+    server.mood = "ignores ranges"
     download()
     assert whole(tmp_path)
 

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 
 PATIENCE = 5  # attempts in a row without a new byte
 WAIT = 1.0  # seconds before the second attempt, doubled for each one after
-TIMEOUT = 30  # seconds without a byte
+TIMEOUT = 30  # seconds without a byte, or with few
+SLOWEST = 1000  # bytes a second
 _BLOCK = 1 << 13  # bytes; a block during which the connection breaks is lost
 
 
@@ -21,10 +22,16 @@ class _Again(Exception):
     """The download failed, but may succeed if it is tried again."""
 
 
+class _Stalled(_Again):
+    """Few bytes came for too long."""
+
+
 def fetch(url: str, path: Path, by_hand: Path) -> Path:
     """Download `url` to `path`, unless it is there.
 
-    Until it is complete it is `path` + ".part", beside a note of the version of the file.
+    Until it is complete it is `path` + ".part", beside a note of the version of the file. It is begun again
+    where the server does not say which version it sends, and refused where it does not say how long the file
+    is. A transfer that stalls for `TIMEOUT` seconds is tried again, `PATIENCE` times in all.
 
     Args:
         url: what to download.
@@ -47,7 +54,8 @@ def fetch(url: str, path: Path, by_hand: Path) -> Path:
                 _fetch_rest(url, part, progress, task)
                 break
             except (requests.RequestException, _Again) as error:
-                failures = 0 if _size(part) > most else failures + 1
+                goes_on = _size(part) > most and not isinstance(error, _Stalled)
+                failures = 0 if goes_on else failures + 1
                 most = max(most, _size(part))
                 if _is_final(error) or failures >= PATIENCE:
                     raise OSError(
@@ -64,8 +72,8 @@ def _fetch_rest(url: str, part: Path, progress: Progress, task: Any) -> None:
     """One request for what is missing; returns when the file is complete."""
     have, note = _size(part), _read_note(part)
     headers = {"Accept-Encoding": "identity"}
-    if have and note:
-        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": note["tag"]} if note["tag"] else {})
+    if have and note.get("tag"):  # without one, the rest could be that of another version
+        headers |= {"Range": f"bytes={have}-", "If-Range": note["tag"]}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == 416:  # nothing follows the part that is here
             if _content_range(response)[1] == have:
@@ -75,25 +83,39 @@ def _fetch_rest(url: str, part: Path, progress: Progress, task: Any) -> None:
         response.raise_for_status()
         goes_on = response.status_code == 206
         start, total = _content_range(response) if goes_on else (0, _length(response))
-        if goes_on and (start != have or total != note.get("total")):
+        tag = _tag(response)
+        if goes_on and (start != have or total != note.get("total") or tag not in ("", note["tag"])):
             part.unlink()
             raise _Again("the server sent another part than requested")
-        # not a weak tag, which promises the same meaning, not the same bytes
-        tag = response.headers.get("ETag", "")
-        tag = response.headers.get("Last-Modified", "") if tag.startswith("W/") or not tag else tag
+        if total is None and response.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            raise OSError(
+                f"{url}: the server does not say how long the file is, so that its end is not known"
+            )
         if not goes_on:
             part.unlink(missing_ok=True)  # before the note, which must never describe other bytes
             _note(part).write_text(json.dumps({"tag": tag, "total": total}))
         with part.open("ab") as file:
             progress.update(task, total=total, completed=_size(part))
+            clock, came = time.monotonic(), 0
             for block in response.iter_content(_BLOCK):
                 file.write(block)
                 progress.advance(task, len(block))
+                came += len(block)
+                if time.monotonic() - clock > TIMEOUT:
+                    if came < SLOWEST * TIMEOUT:
+                        raise _Stalled(f"fewer than {SLOWEST:,} bytes a second came for {TIMEOUT} s")
+                    clock, came = time.monotonic(), 0
     if total is not None and _size(part) != total:
         got = _size(part)
         if got > total:
             part.unlink()
         raise _Again(f"{got:,} of {total:,} bytes came")
+
+
+def _tag(response: requests.Response) -> str:
+    """What tells versions of the file apart; a weak tag promises the same meaning, not the same bytes."""
+    tag = response.headers.get("ETag", "")
+    return response.headers.get("Last-Modified", "") if tag.startswith("W/") or not tag else tag
 
 
 def _size(part: Path) -> int:
@@ -134,7 +156,7 @@ def _is_final(error: Exception) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"{error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.Timeout) or "timed out" in str(error):
         return f"no answer in {TIMEOUT} s"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection broke off"

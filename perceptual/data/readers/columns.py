@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from perceptual.data import csv_cells
 from perceptual.data.decode import first_few
 
 SEPARATORS = (",", ";", "\t")
@@ -97,7 +98,7 @@ def read_columns(path: Path, required: Sequence[str], optional: Sequence[str] | 
         raise ValueError(f"{path}: {len(ragged):,} rows do not have {len(header)} cells: {first_few(ragged)}")
     if not numbered:
         raise ValueError(f"{path} holds no rows, only a header")
-    cells = zip(*([cell.strip() for cell in row] for _, row in numbered), strict=True)
+    cells = zip(*([csv_cells.read(cell.strip()) for cell in row] for _, row in numbered), strict=True)
     by_name = {name: list(column) for name, column in zip(header, cells, strict=True)}
     return Columns(path, by_name, [line for line, _ in numbered], decimal_comma=separator == ";")
 

@@ -3,7 +3,6 @@
 As the "real algorithm" sets of Zhang et al. 2018 (https://arxiv.org/abs/1801.03924) were made.
 """
 
-import csv
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from perceptual.data import csv_cells
 from perceptual.data.decode import checked_rgb, first_few
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.readers.csv_files import ALGORITHMS
@@ -63,8 +63,7 @@ def make_from_outputs(
         for role in TripletTable.roles:
             (partial / role).mkdir(parents=True)
         with (partial / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow([*TripletTable.roles, TripletTable.on_disk, *ALGORITHMS])
+            rows = csv_cells.Rows(file, [*TripletTable.roles, TripletTable.on_disk, *ALGORITHMS])
             stems, chosen = _in_turn(len(files), count, rng), _in_turn(len(pairs), count, rng)
             for number in range(count):
                 pair = rng.permutation(pairs[chosen[number]])
@@ -73,7 +72,7 @@ def make_from_outputs(
                 for role, patch in zip(TripletTable.roles, patches, strict=True):
                     Image.fromarray(patch).save(partial / role / f"{number:06}.png")
                 images = [f"{role}/{number:06}.png" for role in TripletTable.roles]
-                rows.writerow([*images, "", *(names[i - 1] for i in pair)])
+                rows.write([*images, "", *(names[i - 1] for i in pair)])
     return Made(count, alike)
 
 

@@ -1,6 +1,5 @@
 """Write tables with open images as files: BAPPS folders, or a manifest for people to fill in."""
 
-import csv
 import io
 import os
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from perceptual.data import csv_cells
 from perceptual.data.images import Images, MappedImages
 from perceptual.data.items.table import Table
 from perceptual.data.readers.folders import MADE
@@ -85,20 +85,19 @@ def _write_answers(table: Table, folder: Path) -> None:
             np.save(answers / f"{row:06}.npy", np.array([answer], np.float32))
         if table.made is not None:
             with (folder / name / MADE).open("w", newline="", encoding="utf-8") as file:
-                lines = csv.writer(file, lineterminator="\n")
-                lines.writerow(["stem", "made"])
-                lines.writerows((f"{row:06}", table.made[row].decode()) for row in rows)
+                lines = csv_cells.Rows(file, ["stem", "made"])
+                for row in rows:
+                    lines.write((f"{row:06}", table.made[row].decode()))
 
 
 def _write_manifest(table: Table, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        lines = csv.writer(file, lineterminator="\n")
         made = [] if table.made is None else ["made"]
-        lines.writerow([*table.roles, table.on_disk, "subset", *made])
+        lines = csv_cells.Rows(file, [*table.roles, table.on_disk, "subset", *made])
         for row, subset in enumerate(table.subset):
             images = [f"{role}/{row:06}.png" for role in table.roles]
             record = [] if table.made is None else [table.made[row].decode()]
-            lines.writerow([*images, "", table.subsets[subset], *record])
+            lines.write([*images, "", table.subsets[subset], *record])
 
 
 def _rows_by_subset(table: Table) -> Iterator[tuple[str, np.ndarray]]:
