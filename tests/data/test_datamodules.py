@@ -184,7 +184,9 @@ def test_only_validation_subsets_are_scored(tmp_path):
 
 def test_votes_weight_training_only(manifest):
     text = manifest.read_text().splitlines()
-    manifest.write_text("\n".join([text[0]] + [f"{line[:-1]}{4 * (1 + i % 9)}" for i, line in enumerate(text[1:])]))
+    manifest.write_text(
+        "\n".join([text[0]] + [f"{line[:-1]}{4 * (1 + i % 9)}" for i, line in enumerate(text[1:])])
+    )
     data = ManifestDataModule(str(manifest), "triplet", size=16, weight_by_votes=True)
     data.setup("fit")
     train = torch.cat([batch.weight for batch in data.train_dataloader()])

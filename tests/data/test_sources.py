@@ -217,7 +217,7 @@ def test_a_transfer_that_stalls_ends(pace, download, server, monkeypatch):
     monkeypatch.setattr(fetching, "_BLOCK", 8)
     server.mood = pace
     start = time.monotonic()
-    says = {"stalls": r"no answer in 0\.3 s", "drips": "fewer than 1,000 bytes a second"}[pace]
+    says = {"stalls": r"no answer in 0\.3 s", "drips": "fewer than 1,000 bytes per second"}[pace]
     with pytest.raises(OSError, match=says):
         download("val")
     assert time.monotonic() - start < 20

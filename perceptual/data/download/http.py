@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 PATIENCE = 5  # attempts in a row without a new byte
 WAIT = 1.0  # seconds before the second attempt, doubled for each one after
 TIMEOUT = 30  # seconds without a byte, or with few
-SLOWEST = 1000  # bytes a second
+SLOWEST = 1000  # bytes per second
 _BLOCK = 1 << 13  # bytes; a block during which the connection breaks is lost
 
 
@@ -103,7 +103,7 @@ def _fetch_rest(url: str, part: Path, progress: Progress, task: Any) -> None:
                 came += len(block)
                 if time.monotonic() - clock > TIMEOUT:
                     if came < SLOWEST * TIMEOUT:
-                        raise _Stalled(f"fewer than {SLOWEST:,} bytes a second came for {TIMEOUT} s")
+                        raise _Stalled(f"fewer than {SLOWEST:,} bytes per second came for {TIMEOUT} s")
                     clock, came = time.monotonic(), 0
     if total is not None and _size(part) != total:
         got = _size(part)
