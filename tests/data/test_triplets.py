@@ -10,7 +10,7 @@ from perceptual.data import TripletDataset, decode, images, read_folder, read_ma
 from perceptual.data.items.triplets import SharedTriplets, TripletBatch
 
 HEADER = "ref,p0,p1,judge"
-ROWS = [(0, 1, 2, 0.25, 4), (0, 2, 1, 0.75, 2), (3, 1, 2, 1, 6), (3, 0, 2, 0, 4)]
+ROWS = [(0, 1, 2, 0.25, 8), (0, 2, 1, 0.75, 4), (3, 1, 2, 1, 12), (3, 0, 2, 0, 8)]
 
 
 @pytest.fixture

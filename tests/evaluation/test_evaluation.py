@@ -458,7 +458,9 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize(
+    "odd", [pytest.param(odd, marks=[pytest.mark.slow] if "constant" in odd else []) for odd in ODD]
+)
 def test_of_odd_judgments_what_can_be_said_is_said(odd, tmp_path, capsys):
     data, silent = ODD[odd]
     data = data(tmp_path / "set")
