@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from perceptual.data.workers import each_done
 
 MEMORY_BUDGET = 2**30  # bytes of decoded uint8 pixels; about 87,000 images of 64×64
 _CHUNK = 64  # images per task of the thread pool: enough to hide its overhead, few enough for a smooth bar
+_CHECKED = 2048  # images of a store that are checked at a time, for which it is mapped anew
+_WORTH_PROCESSES = 2**33  # bytes of a store: less is checked before other processes have started
 _QUIET_BELOW = (
     2000  # images; fewer are checked in a second or two, in which a progress bar would only flicker
 )
@@ -115,15 +118,23 @@ def check_images(images: Images, workers: int = 1) -> None:
     """
     if isinstance(images, Tensor):
         return
-    parts = [range(i, min(i + _CHUNK, images.shape[0])) for i in range(0, images.shape[0], _CHUNK)]
     if not isinstance(images, (MappedImages, NativeImages)):
+        parts = [range(i, min(i + _CHUNK, images.shape[0])) for i in range(0, images.shape[0], _CHUNK)]
         for _ in each_done(
             lambda part: images[torch.tensor(part)], [(p,) for p in parts], 1, "Checking images"
         ):
             pass
         return
-    found = each_done(_damaged, [(images, part) for part in parts], workers, "Checking images")
+    count = images.shape[0]
+    tasks = [(images, range(i, min(i + _CHECKED, count))) for i in range(0, count, _CHECKED)]
+    processes = workers if 3 * sizes_of(images).prod(1).sum() >= _WORTH_PROCESSES else 1
+    found = each_done(_damaged_part, tasks, processes, "Checking images")
     _refuse(images, sorted(row for _, rows in found for row in rows))
+
+
+def _damaged_part(images: MappedImages | NativeImages, rows: range) -> list[int]:
+    # mapped anew for each part: pages that stay mapped count as memory of this process
+    return _damaged(copy(images), rows)
 
 
 def _damaged(images: MappedImages | NativeImages, rows: Iterable[int]) -> list[int]:
