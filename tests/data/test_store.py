@@ -370,7 +370,7 @@ def test_images_that_change_while_they_are_packed_are_noticed(root, tmp_path, mo
 def test_files_that_change_are_not_taken_for_what_they_were(root, monkeypatch):
     monkeypatch.setattr("perceptual.data.images.MEMORY_BUDGET", 0)
     for size in (16, None):
-        data = BAPPSDataModule(str(root), ["train/mix"], ["val/cnn"], size=size)
+        data = BAPPSDataModule(str(root), ["train/mix"], ["val/cnn"], size=size, num_workers=0)
         data.setup("fit")
         path = root / "2afc/train/mix/ref/000001.png"
         good = path.read_bytes()
