@@ -4,10 +4,12 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import requests
+import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
@@ -24,6 +26,10 @@ class _Again(Exception):
 
 class _Stalled(_Again):
     """Few bytes came for too long."""
+
+
+class _Final(_Again):
+    """The download failed, and would fail again."""
 
 
 def fetch(url: str, path: Path, by_hand: Path) -> Path:
@@ -76,7 +82,8 @@ def _fetch_rest(url: str, part: Path, progress: Progress, task: Any) -> None:
         headers |= {"Range": f"bytes={have}-", "If-Range": note["tag"]}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == 416:  # nothing follows the part that is here
-            if _content_range(response)[1] == have:
+            same = _tag(response) in ("", note.get("tag")) and note.get("total") in (None, have)
+            if same and _content_range(response)[1] == have:
                 return
             part.unlink()
             raise _Again("the file changed on the server")
@@ -88,28 +95,42 @@ def _fetch_rest(url: str, part: Path, progress: Progress, task: Any) -> None:
             part.unlink()
             raise _Again("the server sent another part than requested")
         if total is None and response.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            raise OSError(
-                f"{url}: the server does not say how long the file is, so that its end is not known"
-            )
+            raise _Final("the server does not say how long the file is, so that its end is not known")
         if not goes_on:
             part.unlink(missing_ok=True)  # before the note, which must never describe other bytes
             _note(part).write_text(json.dumps({"tag": tag, "total": total}))
         with part.open("ab") as file:
             progress.update(task, total=total, completed=_size(part))
-            clock, came = time.monotonic(), 0
-            for block in response.iter_content(_BLOCK):
+            for block in _blocks(response):
                 file.write(block)
                 progress.advance(task, len(block))
-                came += len(block)
-                if time.monotonic() - clock > TIMEOUT:
-                    if came < SLOWEST * TIMEOUT:
-                        raise _Stalled(f"fewer than {SLOWEST:,} bytes per second came for {TIMEOUT} s")
-                    clock, came = time.monotonic(), 0
     if total is not None and _size(part) != total:
         got = _size(part)
         if got > total:
             part.unlink()
         raise _Again(f"{got:,} of {total:,} bytes came")
+
+
+def _blocks(response: requests.Response) -> Iterator[bytes]:
+    """The file's bytes as they come; raises `_Again` where they end early, `_Stalled` where few come."""
+    # a whole block of a file that drips would be waited for for hours; urllib3 1 knows no other way
+    read = getattr(response.raw, "read1", response.raw.read)
+    clock, came = time.monotonic(), 0
+    while True:
+        try:
+            block = read(_BLOCK)
+        except urllib3.exceptions.ReadTimeoutError:
+            raise _Again(f"no answer in {TIMEOUT} s") from None
+        except (urllib3.exceptions.HTTPError, OSError):
+            raise _Again("the connection broke off") from None
+        if not block:
+            return
+        yield block
+        came += len(block)
+        if time.monotonic() - clock > TIMEOUT:
+            if came < SLOWEST * TIMEOUT:
+                raise _Stalled(f"fewer than {SLOWEST:,} bytes per second came for {TIMEOUT} s")
+            clock, came = time.monotonic(), 0
 
 
 def _tag(response: requests.Response) -> str:
@@ -148,7 +169,9 @@ def _content_range(response: requests.Response) -> tuple[int | None, int | None]
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether the server refuses the request, so that trying again is useless."""
+    """Whether trying again is useless, as the server refuses the request."""
+    if isinstance(error, _Final):
+        return True
     response = getattr(error, "response", None)
     return response is not None and 400 <= response.status_code < 500
 
@@ -156,8 +179,6 @@ def _is_final(error: Exception) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"{error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.Timeout) or "timed out" in str(error):
+    if isinstance(error, requests.Timeout):
         return f"no answer in {TIMEOUT} s"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke off"
     return str(error) if isinstance(error, _Again) else "no connection"
