@@ -71,7 +71,7 @@ def _group(
 
 def main() -> None:
     """Run the command; its exit status is 0, 1 for what went wrong, 2 for wrong usage, 130 after Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")  # names of files may be no UTF-8
+    # names of files may be no UTF-8; stderr escapes what it cannot write already
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
     app(prog_name="perceptual")

@@ -124,7 +124,11 @@ def _draw_levels(figure: Any, maps: np.ndarray, levels: Sequence[float]) -> None
 
 
 def shortened(name: str) -> str:
-    """A name that fits above a panel: of a long one, the beginning and the end, where names differ."""
+    """A name that fits above a panel: of a long one, the beginning and the end, where names differ.
+
+    Bytes of it that are no UTF-8 are escaped.
+    """
+    name = name.encode(errors="backslashreplace").decode()
     return name if len(name) <= 40 else f"{name[:16]}…{name[-23:]}"
 
 

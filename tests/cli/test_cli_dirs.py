@@ -191,6 +191,9 @@ def test_names_that_are_no_utf_8(tmp_path):
             pixels = np.random.default_rng([seed, len(folder)]).integers(0, 256, (16, 16, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / folder / of)
     command = [sys.executable, "-c", "from perceptual.cli import main; main()", "dirs", "a", "b", "-m", "l2"]
+    pictured = [*command[:3], "pairs", "a", "-m", "l2", "--plot", "tree.png"]
+    done = subprocess.run(pictured, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
     for more in (["-o", "out.csv"], ["--csv"], ["--json"], []):
         done = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -200,3 +203,21 @@ def test_names_that_are_no_utf_8(tmp_path):
             assert b"caf\xe9.png" in done.stdout
     lines = (tmp_path / "out.csv").read_bytes().splitlines()
     assert [line.partition(b",")[0] for line in lines] == [b"name", b"'=x.png", b"caf\xe9.png"]
+
+
+def test_names_that_the_terminal_cannot_show(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (16, 16)).save(tmp_path / folder / "x.png")
+    (tmp_path / "a/→.png").write_text("no image, and only here")
+    command = [sys.executable, "-c", "from perceptual.cli import main; main()", "dirs", "a", "b", "-m", "l2"]
+    done = subprocess.run(
+        [*command, "-o", "out.csv"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert rb"only in a: \u2192.png" in done.stderr
+    assert (tmp_path / "out.csv").read_text() == "name,distance\nx.png,0\n"
