@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,17 @@ def test_store_of_images_in_memory(tmp_path):
     assert info.fingerprint == read.fingerprint() == table.fingerprint()
     with pytest.raises(ValueError, match="exists already"):
         write_store(table, tmp_path / "store", "photographs")
+
+
+def test_votes_of_a_store_are_of_people(tmp_path):
+    table = make_triplets(packaged(), 20, 0, 32)
+    votes, first = table.votes.copy(), int(np.flatnonzero((table.judgment > 0) & (table.judgment < 1))[0])
+    votes[first] = 4  # of five
+    write_store(replace(table, votes=votes), tmp_path / "store", "photographs")
+    with pytest.raises(
+        ValueError, match=rf"judgment · votes must be a whole number .* 1 of 20 are not, .* item {first}"
+    ):
+        read_store(TripletTable, tmp_path / "store")
 
 
 def test_bad_images_are_listed_completely_or_left_out(root, tmp_path):

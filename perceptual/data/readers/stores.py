@@ -197,8 +197,11 @@ def _check(kind: type[Table], images: Any, columns: dict[str, Any], info: StoreI
             raise ValueError(f"{name} has values out of their range")
     if "votes" in columns:
         share = columns[kind.answer].astype(np.float64) * columns["votes"]
-        if (np.abs(share - share.round()) > 0.05).any():
-            raise ValueError(f"{kind.answer} · votes are no whole numbers of people")
+        if (wrong := np.abs(share - share.round()) > 0.05).any():
+            raise ValueError(
+                f"{kind.answer} · votes must be a whole number of people; {wrong.sum():,} of {info.items:,} "
+                f"are not, the first is that of item {wrong.argmax()}"
+            )
     if images.shape != (info.images, 3, info.size, info.size):
         raise ValueError(f"images is {images.shape}, not {(info.images, 3, info.size, info.size)}")
 
