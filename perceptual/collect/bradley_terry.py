@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from perceptual.evaluation.intervals import FEWEST
+
 Floats = NDArray[np.float64]
 PRIOR = 0.5  # votes each way between any two algorithms: strengths stay finite where one never loses
 DRAWS = 500
@@ -58,6 +60,9 @@ def rank(
         k: (N,) votes for p1.
         cluster: (N,) number of what is drawn, such as the reference, 0 … C − 1.
         seed: of the draws.
+
+    Returns:
+        the algorithms; the ends of their intervals are NaN for too few clusters.
     """
     names = sorted({*first, *second})
     a, b = (np.array([names.index(name) for name in side], np.int64) for side in (first, second))
@@ -78,6 +83,8 @@ def rank(
         ]
     )
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    if len(np.unique(cluster)) < FEWEST:
+        low, high = np.full((2, len(names)), np.nan)
     best = fit(np.ones(len(n)))
     other = a != b
     found = []

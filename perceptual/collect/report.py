@@ -101,6 +101,10 @@ def _excluded(people: Sequence[Person], rules: Rules, votes: int, kept: int) -> 
     return lines
 
 
+def _interval(one: bradley_terry.Ranked) -> str:
+    return "too few references" if np.isnan(one.low) else f"{one.low:+.2f} to {one.high:+.2f}"
+
+
 def _ranking(study: Study, kept: Sequence[VoteRow]) -> list[str]:
     counts = tally(kept)
     named = [item for item in counts if all(study.items[item].algorithms)]
@@ -120,7 +124,7 @@ def _ranking(study: Study, kept: Sequence[VoteRow]) -> list[str]:
         "| algorithm | strength | interval | votes won |",
         "|---|---|---|---|",
         *(
-            f"| {escaped(one.name)} | {one.strength:+.2f} | {one.low:+.2f} to {one.high:+.2f} | "
+            f"| {escaped(one.name)} | {one.strength:+.2f} | {_interval(one)} | "
             f"{one.won:.0f} of {one.asked:.0f} |"
             for one in ranked
         ),

@@ -19,6 +19,7 @@ Ints = NDArray[np.int64]
 DRAWS = 1000
 LEVEL = 0.95
 FEWEST = 5  # references, or images of opinions
+TRIES = 8  # at a draw that says something
 
 
 class Intervals(NamedTuple):
@@ -234,7 +235,8 @@ def bootstrap_correlation(
 ) -> Intervals:
     """As `bootstrap`, for Spearman's correlation of M methods with opinion scores.
 
-    0 for a constant distance; NaN where opinions are constant or of fewer than `FEWEST` images.
+    0 for a constant distance; NaN where opinions are constant or of fewer than `FEWEST` images, and draws of
+    NaN where they are in most draws.
 
     Args:
         distance: (M, N) distance of each image from its reference by each method.
@@ -251,12 +253,18 @@ def bootstrap_correlation(
         columns = np.stack([_spearman(part) for part in parts], axis=-1)
         return _with_macro(columns)
 
-    def draw() -> Floats:
-        found = scores(chance.weights(1)[0].astype(int)[cluster])
-        # a draw of equal opinions says nothing
-        return draw() if np.isnan(found[:, ~chance.few]).any() else found
+    known = [m for m, few in zip(members, chance.few[: len(members)], strict=True) if not few]
 
-    drawn = [draw() for _ in range(draws)]
+    def says(times: Ints) -> bool:
+        """Whether a draw has enough images in each subset, and opinions that differ."""
+        return all(times[m].sum() >= FEWEST and np.ptp(score[m[times[m] > 0]]) > 0 for m in known)
+
+    drawn: list[Floats] = []
+    left = draws * TRIES
+    while len(drawn) < draws:
+        times, left = chance.weights(1)[0].astype(int)[cluster], left - 1
+        if left < 0 or says(times):
+            drawn.append(scores(times))
     return Intervals(scores(np.ones(len(score), int)), chance.said(np.stack(drawn)))
 
 

@@ -29,7 +29,7 @@ class Limit(NamedTuple):
 
     value: Ceiling
     low: float
-    """Lower end of its 95 % interval, by bootstrap over references; NaN for too few of them."""
+    """Lower end of its 95 % interval, by bootstrap over references; NaN for too few of them in a subset."""
     high: float
 
 
@@ -87,7 +87,7 @@ def limit(kind: str, items: Arrays, subsets: Sequence[str], cluster: np.ndarray)
         drawn = ceiling_draws(judgment[part], votes[part], some)
         draws.append(np.resize(drawn, DRAWS))
     low, high = np.quantile(np.mean(draws, axis=0), [0.025, 0.975])
-    if count < FEWEST:
+    if min(len(np.unique(cluster[items["subset"] == i])) for i in range(len(subsets))) < FEWEST:
         low = high = np.nan
     return Limit(Ceiling(*np.mean(values, axis=0).tolist()), float(low), float(high))
 

@@ -27,6 +27,14 @@ def ends(low: float, high: float) -> str:
     return TOO_FEW if math.isnan(low) else f"{100 * low:.1f} – {100 * high:.1f}"
 
 
+def estimate(value: float, low: float, high: float, digits: int) -> str:
+    """A number with its interval, "too few" in its place as in `ends`; a dash where there is no number."""
+    if math.isnan(value):
+        return "–"
+    interval = TOO_FEW if math.isnan(low) else f"{low:.{digits}f} – {high:.{digits}f}"
+    return f"{value:.{digits}f} ({interval})"
+
+
 class ScoreTable:
     """Scores in percent, fitted to the width of the console: no name or number is broken across lines.
 

@@ -15,7 +15,7 @@ from perceptual.evaluation import published
 from perceptual.evaluation.board import Board, Entry
 from perceptual.evaluation.people import ESTIMATED
 from perceptual.evaluation.results import Row
-from perceptual.evaluation.score_table import NAMES, ends, number
+from perceptual.evaluation.score_table import NAMES, ends, estimate, number
 from perceptual.metrics.opinion_protocol import STATISTICS
 
 TIED = " ≈"  # marks what does not differ significantly from the best
@@ -101,10 +101,7 @@ def protocol_rows(board: Board) -> list[list[str]]:
         rows.append(
             [
                 called(board, entry.row),
-                *(
-                    "–" if math.isnan(v) else f"{v:.3f} ({low:.3f} – {high:.3f})"
-                    for v, low, high in estimates
-                ),
+                *(estimate(value, low, high, 3) for value, low, high in estimates),
             ]
         )
     return rows

@@ -20,8 +20,9 @@ from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance, trust
 from perceptual.evaluation.evaluate import place_of
 from perceptual.evaluation.identity import Asked, called
-from perceptual.evaluation.intervals import LEVEL
+from perceptual.evaluation.intervals import FEWEST, LEVEL
 from perceptual.evaluation.results import DataResults, Row, folder_name, publish, read
+from perceptual.evaluation.score_table import estimate, number
 from perceptual.evaluation.scoring import one_line
 from perceptual.features.backbone import Precision
 
@@ -128,8 +129,8 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
                 cells.append("–")
                 continue
             factor, digits = (1, 2) if column == "order" else (100, 1)
-            value, low, high = (factor * number for number in row["trust"][column])
-            cells.append(f"{value:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})")
+            value, low, high = (factor * part for part in row["trust"][column])
+            cells.append(estimate(value, low, high, digits))
         body.append(cells)
     return [["method", *columns], *body]
 
@@ -161,12 +162,12 @@ def picture(rows: Sequence[Row], path: Path) -> Path:
     shown = ["shift 1", "shift 3", "JPEG 95", "brighter 2 %", "attack 2/255", "transfer 4/255"]
     panels = figure.subplots(1, len(shown), sharey=True)
     colors = mpl.colormaps["tab10"]
-    for number, (panel, column) in enumerate(zip(panels, shown, strict=True)):
+    for which, (panel, column) in enumerate(zip(panels, shown, strict=True)):
         for place, row in enumerate(rows):
             if column in row["trust"]:
                 value, low, high = (100 * part for part in row["trust"][column])
-                panel.plot([low, high], [place, place], color=colors(number), lw=2, alpha=0.5)
-                panel.plot(value, place, "o", color=colors(number), ms=5)
+                panel.plot([low, high], [place, place], color=colors(which), lw=2, alpha=0.5)
+                panel.plot(value, place, "o", color=colors(which), ms=5)
             else:
                 panel.text(1, place, "–", va="center", fontsize=8, color="#888888")
         panel.set(title=column, yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5))
@@ -221,11 +222,13 @@ def _row(name: str, values: trust.Values, judged: trust.Judged, rival: str | Non
 
 
 def _interval(values: np.ndarray, cluster: np.ndarray) -> list[float]:
-    """Mean of values (N,), and its bootstrap interval over clusters."""
+    """Mean of values (N,), and its bootstrap interval over clusters; NaN of too few of them."""
     if not len(values):
         return [float("nan")] * 3
     _, cluster = np.unique(cluster, return_inverse=True)
     sums, counts = np.bincount(cluster, values), np.bincount(cluster)
+    if len(sums) < FEWEST:
+        return [float(values.mean()), float("nan"), float("nan")]
     rng = np.random.default_rng(0)
     times = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), DRAWS)
     low, high = np.quantile((times @ sums) / (times @ counts), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -258,7 +261,7 @@ def shown(rows: Sequence[Row], lost: Mapping[str, str]) -> list[str]:
     lines = []
     for row in rows:
         said = [
-            f"{column} {100 * row['trust'][column][0]:.1f} %"
+            f"{column} {number(row['trust'][column][0])} %"
             for column in ("shift 1", "JPEG 95", "attack 2/255")
             if column in row["trust"]
         ]

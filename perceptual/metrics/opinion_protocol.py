@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 STATISTICS = ("srcc", "krcc", "plcc4", "plcc5", "rmse4", "rmse5")
 DRAWS = 500
 FEWEST_OF_A_REFERENCE = 3  # images with fewer have no correlation that says something
+FEWEST_REFERENCES = 5  # of fewer, an interval says nothing about others
 FEWEST = 6  # one more than the parameters of the larger fit
 
 
@@ -80,7 +81,7 @@ def opinion_protocol(
     Returns:
         by `STATISTICS`, then `all` and `within`. `within` counts references with three or more images whose
         distances and scores vary, and is NaN without any. Everything is NaN for fewer than six images, a
-        constant distance or constant scores.
+        constant distance or constant scores; intervals are, for fewer than five references.
     """
     d, s = distance.astype(np.float64), score.astype(np.float64)
     nothing = Estimate(np.nan, np.nan, np.nan)
@@ -110,8 +111,8 @@ def opinion_protocol(
         )
     return {
         name: {
-            "all": _estimate(whole[i], np.array(drawn)[:, i]),
-            "within": _estimate(within[i], within_drawn[:, i]),
+            "all": _estimate(whole[i], np.array(drawn)[:, i], len(members)),
+            "within": _estimate(within[i], within_drawn[:, i], len(parts)),
         }
         for i, name in enumerate(STATISTICS)
     }
@@ -133,6 +134,6 @@ def _correlation(kind: Callable[[Floats, Floats], Any], x: Floats, y: Floats) ->
     return float(kind(x, y).statistic)
 
 
-def _estimate(value: float, drawn: Floats) -> Estimate:
-    low, high = np.quantile(drawn, [0.025, 0.975])
+def _estimate(value: float, drawn: Floats, references: int) -> Estimate:
+    low, high = np.quantile(drawn, [0.025, 0.975]) if references >= FEWEST_REFERENCES else (np.nan, np.nan)
     return Estimate(float(value), float(low), float(high))

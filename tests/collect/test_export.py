@@ -119,6 +119,15 @@ def test_bradley_terry_is_the_likeliest():
     assert np.isfinite(bradley_terry.strengths(np.array([[0.0, 9], [0, 0]]))).all()
 
 
+@pytest.mark.parametrize("references", [1, 4, 5])
+def test_algorithms_on_few_references_have_no_intervals(references):
+    cluster = np.arange(20) % references
+    found = bradley_terry.rank(["a"] * 20, ["b"] * 20, np.full(20, 4.0), np.full(20, 3.0), cluster)
+    assert [one.name for one in found] == ["b", "a"]
+    assert np.isfinite(found[0].strength)
+    assert np.isnan(found[0].low) == np.isnan(found[1].high) == (references < 5)
+
+
 def test_algorithms_are_ranked(tmp_path):
     names = {"algorithm0": lambda i: ("good", "bad")[i % 2], "algorithm1": lambda i: ("bad", "good")[i % 2]}
     source = write_source(tmp_path / "outputs", 12, **names)  # p0 is less noisy in even items, made by "good"

@@ -236,3 +236,17 @@ def test_coverage_of_the_interval_of_average_precision():
         found = bootstrap_precision(distance[None], same, one, each, draws=300, seed=i)
         covers.append(found.low[0, -1] <= truth <= found.high[0, -1])
     assert 0.93 <= np.mean(covers) <= 0.97
+
+
+@pytest.mark.parametrize("subsets", [1, 30])
+def test_opinions_that_hardly_differ(subsets):
+    """In each subset one image has another opinion, and a third of the draws of that subset lack it."""
+    subset, cluster = np.repeat(np.arange(subsets), 20), np.arange(20 * subsets)
+    score = np.tile(np.eye(1, 20)[0], subsets)
+    result = bootstrap_correlation(
+        np.random.default_rng(0).random((2, len(score))), score, subset, cluster, draws=100
+    )
+    assert np.isfinite(result.score).all()
+    # of one subset there are other draws to take, of thirty none in which all say something
+    assert np.isfinite(result.low).all() == (subsets == 1)
+    assert (0 in rank_groups(result.score[:, -2], result.draws[:, :, -2])) == (subsets == 30)

@@ -54,6 +54,14 @@ def test_the_interval_of_the_ceiling_is_wider_over_references():
     assert clustered.high - clustered.low == pytest.approx(single.high - single.low, rel=0.4)
 
 
+def test_a_subset_of_few_references_leaves_the_ceiling_without_an_interval():
+    arrays, _ = items(900)
+    cluster = np.where(arrays["subset"] == 1, 0, np.arange(900))
+    found = people.limit("2afc", arrays, ["hard", "easy"], cluster)
+    assert np.isfinite(found.value.estimate)
+    assert np.isnan([found.low, found.high]).all()
+
+
 def module(arrays, answer="judgment", subsets=("hard", "easy")):
     table = SimpleNamespace(answer=answer, subsets=list(subsets), **arrays)
     return SimpleNamespace(val_set=SimpleNamespace(table=table))

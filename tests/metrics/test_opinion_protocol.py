@@ -66,3 +66,12 @@ def test_intervals_draw_references():
 def test_what_does_not_vary_has_no_correlation():
     got = opinion_protocol(np.ones(20), np.arange(20.0), np.arange(20))
     assert all(np.isnan(estimate.value) for by in got.values() for estimate in by.values())
+
+
+def test_few_references_have_no_interval():
+    distance, score, _ = ratings(3)
+    got = opinion_protocol(distance, score, np.arange(96) % 4, draws=20)
+    for by in got.values():
+        for estimate in by.values():
+            assert np.isfinite(estimate.value)
+            assert np.isnan([estimate.low, estimate.high]).all()
