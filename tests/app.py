@@ -17,12 +17,14 @@ def run(script: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a script of the repository with arguments, from the folder the test is in."""
     monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
     monkeypatch.syspath_prepend(str(ROOT))
+    before = logging.root.handlers[:]
     try:
         runpy.run_path(str(ROOT / script), run_name="__main__")
     finally:
-        for handler in logging.root.handlers[:]:
-            if isinstance(handler, logging.FileHandler) and handler.baseFilename.endswith("train.log"):
-                logging.root.removeHandler(handler)
+        # Hydra's write to a file of this test, and to streams that pytest closes after it
+        for handler in [handler for handler in logging.root.handlers if handler not in before]:
+            logging.root.removeHandler(handler)
+            if isinstance(handler, logging.FileHandler):
                 handler.close()
 
 
