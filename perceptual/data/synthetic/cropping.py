@@ -8,7 +8,6 @@ from PIL import Image
 from torch import Tensor
 
 from perceptual.data.decode import read_rgb, resized
-from perceptual.data.images import as_floats
 
 FLAT = 12  # standard deviation of the pixels of a nearly uniform square
 SMALLEST_CROP, LARGEST_CROP = 64, 256  # sides, in pixels of the photograph
@@ -35,7 +34,7 @@ def patches(photos: Sequence[str], count: int, seed: int, size: int = 64) -> Ten
     for first, path in enumerate(photos[:count]):
         photo = read_photo(path, size)
         for row in range(first, count, len(photos)):
-            made[row] = as_floats(crop(photo, size, chance(seed, row, 0)))
+            made[row] = crop(photo, size, chance(seed, row, 0))
     return made
 
 
@@ -54,19 +53,19 @@ def read_photo(path: str, size: int) -> Image.Image:
 
 
 def crop(photo: Image.Image, size: int, rng: np.random.Generator) -> Tensor:
-    """A random square of 64 to 256 pixels, resized to (3, S, S) uint8; redrawn if nearly uniform."""
+    """A random square of 64 to 256 pixels, resized to (3, S, S) in [0, 1]; redrawn if nearly uniform."""
     for _ in range(20):
         largest = min(LARGEST_CROP, *photo.size)
         side = int(np.exp(rng.uniform(np.log(SMALLEST_CROP), np.log(largest))))
         left, top = (int(rng.integers(extent - side + 1)) for extent in photo.size)
-        pixels = np.asarray(resized(photo.crop((left, top, left + side, top + side)), size))
+        pixels = np.array(resized(photo.crop((left, top, left + side, top + side)), size))
         values = pixels.ravel().astype(np.int64)  # sums are exact, and a third of the time of np.std
         if np.dot(values, values) / values.size - (values.sum() / values.size) ** 2 > FLAT**2:
             break
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
 def quantised(patch: Tensor) -> Tensor:
-    """Pixels in [0, 1] as uint8."""
+    """Pixels as uint8."""
     # NumPy does on small arrays in half the time what torch does
     return torch.from_numpy((np.clip(patch.numpy(), 0, 1) * np.float32(255)).round().astype(np.uint8))

@@ -6,7 +6,6 @@ each item, see `perceptual.data.synthetic.steps`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -14,15 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from perceptual.data.images import Images, as_floats
+from perceptual.data.images import Images
 from perceptual.data.items.pairs import PairTable
 from perceptual.data.items.table import Table
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.synthetic import designs, observer
 from perceptual.data.synthetic.cropping import chance, crop, quantised, read_photo
-from perceptual.data.synthetic.designs import DESIGNS, Design, Patches
+from perceptual.data.synthetic.designs import DESIGNS, Design
 from perceptual.data.synthetic.distorters.population import load_population, small_population
-from perceptual.data.synthetic.steps import apply, record
+from perceptual.data.synthetic.steps import Step, apply, record
 from perceptual.data.workers import each_done
 
 _CHUNK = 256  # items per task, at most
@@ -109,7 +108,7 @@ class Making:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # patches are too small to share out; on busy cores that is ten times slower
         try:
-            with torch.inference_mode():  # patches are so small that autograd's bookkeeping shows
+            with torch.inference_mode():
                 return [_make_item(self, photo, networks, chance(self.seed, row, 1)) for row in rows.tolist()]
         finally:
             torch.set_num_threads(threads)
@@ -204,30 +203,32 @@ def make(making: Making, workers: int = 1) -> Table:
 def _make_item(
     making: Making, photo: Image.Image, networks: Mapping[str, nn.Module], rng: np.random.Generator
 ) -> Item:
-    how, triplet = making.how, making.kind is TripletTable
-    ref = as_floats(crop(photo, making.size, rng))
-    latest: tuple[Patches, Tensor] | None = None  # those that a draw was accepted by are not made twice
+    ref, how = crop(photo, making.size, rng), making.how
+    whole, triplet = quantised(ref), making.kind is TripletTable
+    known: dict[tuple[tuple[Step, ...], ...], tuple[list[Tensor], list[Tensor]]] = {}
 
-    def distorted(steps: Patches) -> Tensor:
-        """All patches of the item, (roles, 3, S, S) uint8."""
-        nonlocal latest
-        if latest is None or latest[0] is not steps:
-            latest = steps, quantised(torch.stack([ref, *(apply(ref, each, networks) for each in steps)]))
-        return latest[1]
+    def distorted(steps: list[list[Step]]) -> tuple[list[Tensor], list[Tensor]]:
+        """The patches as they come out of the distortions, and their pixels."""
+        key = tuple(map(tuple, steps))
+        if key not in known:
+            patches = [apply(ref, each, networks) for each in steps]
+            known[key] = patches, [quantised(patch) for patch in patches]
+        return known[key]
 
-    def differ(steps: Patches) -> bool:
+    def differ(steps: list[list[Step]]) -> bool:
         if not triplet:
             return True
-        if how.by_severity:  # not after rounding: version 0.1 chose so
-            return not torch.equal(*(apply(ref, each, networks) for each in steps))
-        return not any(torch.equal(*pair) for pair in combinations(distorted(steps), 2))
+        patches, (first, second) = distorted(steps)
+        if how.by_severity:
+            return not torch.equal(*patches)
+        return not any(torch.equal(*pair) for pair in ((first, second), (whole, first), (whole, second)))
 
     subset, steps = (how.triplet if triplet else how.pair)(rng, list(networks), differ)
-    patches = distorted(steps)
+    patches = torch.stack([whole, *distorted(steps)[1]])
     return Item(patches, _answer(how, patches, steps, rng), subset, record(steps))
 
 
-def _answer(how: Design, patches: Tensor, steps: Patches, rng: np.random.Generator) -> float:
+def _answer(how: Design, patches: Tensor, steps: list[list[Step]], rng: np.random.Generator) -> float:
     """The share of simulated votes for p1, or for "same" where there is one distorted patch."""
     severities = [each[0].severity for each in steps]
     if len(steps) == 2:

@@ -107,7 +107,7 @@ def _fill(partial: Path, making: Making, tasks: list[tuple[str, np.ndarray]], wo
 def _write(making: Making, array: str, path: str, rows: np.ndarray) -> Made:
     """Make the items of a task and write their images into the array."""
     items = making.make(path, rows)
-    images = np.asarray(np.lib.format.open_memmap(array, mode="r+"))
+    images = np.lib.format.open_memmap(array, mode="r+")
     patches = [item.patches[role].numpy() for role in range(len(making.kind.roles)) for item in items]
     for row, pixels in zip(making.image_rows(rows), patches, strict=True):
         images[row] = pixels

@@ -65,12 +65,8 @@ def distort(images: Tensor, steps: Sequence[tuple[str, float | Tensor]], generat
     for name, severity in steps:
         if name not in FAMILIES:
             raise ValueError(f"no family of distortion {name!r}; there are {', '.join(FAMILIES)}")
-        severities = (
-            severity.float().expand(len(images))
-            if isinstance(severity, Tensor)
-            else torch.full((len(images),), float(severity))
-        )
-        if not all(0 <= each <= 1 for each in severities.tolist()):
+        severities = torch.as_tensor(severity, dtype=torch.float32).expand(len(images))
+        if not bool(((severities >= 0) & (severities <= 1)).all()):
             raise ValueError(f"severity of {name} must be in [0, 1], got {severity}")
         images = FAMILIES[name](images, severities, generator)
     return images

@@ -1,15 +1,12 @@
 """Blur: Gaussian, and bilateral, which keeps the edges."""
 
 import math
-from functools import lru_cache
-from itertools import product
 
 import numpy as np
 import torch
+from skimage.restoration import denoise_bilateral
 from torch import Generator, Tensor
 from torch.nn import functional as F
-
-_REACH = 3  # pixels of the bilateral filter on each side of the middle, and deviation of its weights in space
 
 
 def gaussian_blur(images: Tensor, severity: Tensor, generator: Generator) -> Tensor:
@@ -20,44 +17,34 @@ def gaussian_blur(images: Tensor, severity: Tensor, generator: Generator) -> Ten
     kernel = torch.exp(-(torch.arange(-radius, radius + 1) ** 2) / (2 * sigma[:, None] ** 2))
     kernel = kernel / kernel.sum(1, keepdim=True)
     # as matrices: each image has another kernel, and patches are small
-    rows = _blurring(kernel, height)[:, None]
-    columns = rows if width == height else _blurring(kernel, width)[:, None]
+    rows, columns = (_blurring(kernel, extent)[:, None] for extent in (height, width))
     return rows @ images @ columns.mT
 
 
 def _blurring(kernel: Tensor, extent: int) -> Tensor:
     """Matrices (N, S, S) that convolve S values with kernels (N, K), mirrored at the ends."""
     count, width = kernel.shape
-    matrix = kernel.new_zeros(count, extent * extent)
-    matrix.index_add_(1, _places(extent, width), kernel.repeat(1, extent))
-    return matrix.view(count, extent, extent)
-
-
-@lru_cache(8)
-def _places(extent: int, width: int) -> Tensor:
-    """Where the values of a kernel of some width belong in the flattened matrix, for each of its rows."""
     source = F.pad(torch.arange(extent)[None, None].float(), [width // 2] * 2, mode="reflect")[0, 0].long()
-    return (torch.arange(extent)[:, None] * extent + source.unfold(0, width, 1)).flatten()
+    places = torch.arange(extent)[:, None] * extent + source.unfold(0, width, 1)
+    matrix = kernel.new_zeros(count, extent * extent)
+    return matrix.index_add_(1, places.flatten(), kernel.repeat(1, extent)).view(count, extent, extent)
 
 
 def bilateral_blur(images: Tensor, severity: Tensor, generator: Generator) -> Tensor:
-    """Bilateral filter of 7×7 pixels: neighbours of unlike colour count less, by a Gaussian of up to .6."""
-    pixels = images.numpy()
-    height, width = pixels.shape[-2:]
-    deviation = 0.6 * severity.numpy() ** 1.5  # with a linear course, the second half would look alike
-    falloff = -0.5 / np.maximum(deviation, 1e-3)[:, None, None] ** 2  # 1e-3 leaves only the middle
-    padded = np.pad(pixels, ((0, 0), (0, 0), (_REACH, _REACH), (_REACH, _REACH)), mode="reflect")
-    total, weights = np.zeros_like(pixels), np.zeros_like(pixels[:, 0])
-    change = np.empty_like(pixels)
-    for top, left in product(range(2 * _REACH + 1), repeat=2):
-        neighbour = padded[:, :, top : top + height, left : left + width]
-        np.subtract(neighbour, pixels, out=change)
-        np.square(change, out=change)
-        weight = change[:, 0] + change[:, 1]
-        weight += change[:, 2]
-        weight *= falloff
-        weight -= np.float32(((top - _REACH) ** 2 + (left - _REACH) ** 2) / (2 * _REACH**2))
-        np.exp(weight, out=weight)
-        weights += weight
-        total += np.multiply(neighbour, weight[:, None], out=change)
-    return torch.from_numpy(total / weights[:, None])
+    """Bilateral filter of 7×7 pixels, which averages neighbours that differ by up to .2 in colour."""
+    blurred = [_bilateral(*item) for item in zip(images.numpy(), severity.tolist(), strict=True)]
+    return torch.from_numpy(np.stack(blurred))
+
+
+def _bilateral(image: np.ndarray, severity: float) -> np.ndarray:
+    if severity == 0:
+        return image
+    pixels = denoise_bilateral(
+        image.transpose(1, 2, 0),
+        win_size=7,
+        sigma_color=0.2 * severity**1.5,  # with a linear course, the second half would look alike
+        sigma_spatial=3,
+        mode="reflect",
+        channel_axis=-1,
+    )
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)

@@ -17,8 +17,7 @@ def jpeg(images: Tensor, severity: Tensor, generator: Generator) -> Tensor:
 def _jpeg(image: Tensor, severity: float) -> Tensor:
     if severity == 0:
         return image
-    pixels = image.mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
+    pixels = image.mul(255).round().byte().permute(1, 2, 0).numpy()
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=round(90 * (5 / 90) ** severity))
-    decoded = np.asarray(Image.open(file, formats=["JPEG"])).transpose(2, 0, 1)
-    return torch.from_numpy(decoded.astype(np.float32, order="C")).div_(255)
+    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float().div(255)

@@ -1,7 +1,5 @@
 """Additive noise of several spectra, and the checkerboard that transposed convolutions leave."""
 
-from functools import lru_cache
-
 import torch
 from torch import Generator, Tensor
 
@@ -47,22 +45,16 @@ def checkerboard(images: Tensor, severity: Tensor, generator: Generator) -> Tens
 
 
 def _add(images: Tensor, severity: Tensor, noise: Tensor) -> Tensor:
-    return (images + per_image(_DEVIATION * severity) * noise).clamp_(0, 1)
+    return (images + per_image(_DEVIATION * severity) * noise).clamp(0, 1)
 
 
 def _gaussian(images: Tensor, exponent: Tensor, generator: Generator) -> Tensor:
     """Noise of mean 0 and variance 1 whose power goes with the frequency to the exponent, (N,)."""
     height, width = images.shape[-2:]
-    amplitude = torch.exp(per_image(exponent / 2) * _log_frequency(height, width))
-    spectrum = torch.fft.rfft2(torch.randn(images.shape, generator=generator)) * amplitude
-    spectrum[..., 0, 0] = 0  # the mean
-    noise = torch.fft.irfft2(spectrum, s=(height, width))
-    return noise / noise.square().mean((2, 3), keepdim=True).sqrt()
-
-
-@lru_cache(8)
-def _log_frequency(height: int, width: int) -> Tensor:
-    """Logarithm of the spatial frequencies of a real image's spectrum, (H, W // 2 + 1); 0 for the mean."""
     frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width))
-    frequency[0, 0] = 1
-    return frequency.log()
+    frequency[0, 0] = torch.inf  # so that no negative exponent divides by 0; the mean is removed below
+    amplitude = frequency ** per_image(exponent / 2)
+    amplitude[..., 0, 0] = 0
+    spectrum = torch.fft.rfft2(torch.randn(images.shape, generator=generator)) * amplitude
+    noise = torch.fft.irfft2(spectrum, s=(height, width))
+    return noise / noise.std((2, 3), keepdim=True)

@@ -3,8 +3,6 @@
 Coordinates are `torch.nn.functional.grid_sample`'s: (x, y), from -1 to 1 over the image.
 """
 
-from functools import lru_cache
-
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
@@ -15,13 +13,13 @@ from perceptual.data.synthetic.distortions.chance import directions, per_image, 
 def shift(images: Tensor, severity: Tensor, generator: Generator) -> Tensor:
     """Moved in a random direction by up to 1/8 of the side."""
     move = 0.25 * severity[:, None] * directions(len(images), generator)
-    return _sample(images, _coordinates(*images.shape[-2:]) + move[:, None, None])
+    return _sample(images, _coordinates(images) + move[:, None, None])
 
 
 def affine(images: Tensor, severity: Tensor, generator: Generator) -> Tensor:
     """Turned, scaled and sheared: a random 2×2 matrix, each entry up to .35 from the identity."""
     matrix = torch.eye(2) + 0.35 * severity[:, None, None] * uniform((len(images), 2, 2), generator)
-    return _sample(images, _mapped(_coordinates(*images.shape[-2:]), matrix))
+    return _sample(images, _coordinates(images) @ matrix[:, None])
 
 
 def homography(images: Tensor, severity: Tensor, generator: Generator) -> Tensor:
@@ -29,9 +27,9 @@ def homography(images: Tensor, severity: Tensor, generator: Generator) -> Tensor
     count = len(images)
     matrix = torch.eye(2) + 0.15 * severity[:, None, None] * uniform((count, 2, 2), generator)
     tilt = 0.4 * severity[:, None] * directions(count, generator)
-    grid = _coordinates(*images.shape[-2:])
-    depth = 1 + _mapped(grid, tilt[:, :, None])
-    return _sample(images, _mapped(grid, matrix) / depth)
+    grid = _coordinates(images)
+    depth = 1 + grid @ tilt[:, None, :, None]
+    return _sample(images, (grid @ matrix[:, None]) / depth)
 
 
 def linear_warp(images: Tensor, severity: Tensor, generator: Generator) -> Tensor:
@@ -48,7 +46,7 @@ def ghosting(images: Tensor, severity: Tensor, generator: Generator) -> Tensor:
     """A second image over the first, moved by 1/16 to 1/8 of the side, with up to half of the weight."""
     length = 0.1875 + 0.0625 * uniform((len(images), 1), generator)
     move = length * directions(len(images), generator)
-    ghost = _sample(images, _coordinates(*images.shape[-2:]) + move[:, None, None])
+    ghost = _sample(images, _coordinates(images) + move[:, None, None])
     return torch.lerp(images, ghost, per_image(0.5 * severity))
 
 
@@ -56,29 +54,24 @@ def chromatic_aberration(images: Tensor, severity: Tensor, generator: Generator)
     """Red and blue out of register with green: one enlarged, the other shrunk, by up to 12 %."""
     scale = per_image(0.12 * severity * signs(len(images), generator))
     red, green, blue = images.split(1, dim=1)
-    grid = _coordinates(*images.shape[-2:])
+    grid = _coordinates(images)
     return torch.cat([_sample(red, grid * (1 + scale)), green, _sample(blue, grid * (1 - scale))], dim=1)
 
 
-@lru_cache(8)
-def _coordinates(height: int, width: int) -> Tensor:
+def _coordinates(images: Tensor) -> Tensor:
     """Coordinates of the pixels, (1, H, W, 2)."""
+    height, width = images.shape[-2:]
     x, y = ((2 * torch.arange(extent) + 1) / extent - 1 for extent in (width, height))
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
 
 
-def _mapped(grid: Tensor, matrix: Tensor) -> Tensor:
-    """Coordinates (1, H, W, 2) times matrices (N, 2, K), (N, H, W, K)."""
-    return (grid.flatten(1, 2) @ matrix).unflatten(1, grid.shape[1:3])
-
-
 def _sample(images: Tensor, grid: Tensor) -> Tensor:
     sampled = F.grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
-    return sampled.clamp_(0, 1)
+    return sampled.clamp(0, 1)
 
 
 def _warp(images: Tensor, severity: Tensor, generator: Generator, mode: str) -> Tensor:
     knots = per_image(0.2 * severity) * uniform((len(images), 2, 5, 5), generator)
     height, width = images.shape[-2:]
     moves = F.interpolate(knots, (height, width), mode=mode, align_corners=True)
-    return _sample(images, _coordinates(*images.shape[-2:]) + moves.permute(0, 2, 3, 1))
+    return _sample(images, _coordinates(images) + moves.permute(0, 2, 3, 1))
