@@ -48,7 +48,8 @@ def read_source(path: str | Path) -> Source:
 def _read_csv(path: Path) -> Source:
     header = read_header(path)
     kind: type[Table] = PairTable if "ref" not in header and "p0" in header else TripletTable
-    optional = (kind.on_disk, "votes", "subset", "split", *ALGORITHMS)
+    # `made`, what was done to the patches, is not kept: participants shall not see it
+    optional = (kind.on_disk, "votes", "subset", "split", "made", *ALGORITHMS)
     columns = read_columns(path, kind.roles, optional)
     images, items = columns.files(kind.roles)
     empty = np.array(

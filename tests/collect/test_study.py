@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sqlalchemy import Column, Integer, select, update
-from studies import make_study, write_source
+from studies import make_study, read_rows, write_source
 from trees import write_pair_subset, write_subset
 
 from perceptual.collect import database as databases
@@ -16,6 +16,7 @@ from perceptual.collect.source import read_source
 from perceptual.collect.study import Study
 from perceptual.data.synthetic.making import make_triplets
 from perceptual.data.synthetic.photographs import packaged
+from perceptual.data.writers.folders import write_unjudged
 from perceptual.data.writers.stores import write_store
 
 
@@ -123,3 +124,13 @@ def test_schemas_migrate(tmp_path, monkeypatch):
             assert connection.exec_driver_sql("SELECT age FROM participants").all() == []
         database.close()
     assert Column("age", Integer).name not in schema.PARTICIPANTS.c
+
+
+def test_a_study_of_made_triplets_does_not_hold_what_was_done_to_them(tmp_path):
+    write_unjudged(make_triplets(packaged(), 6, 0, 32), tmp_path / "ask")
+    study = make_study(tmp_path, source=tmp_path / "ask")
+    assert len(study.items) >= 6
+    made = [row["made"] for row in read_rows(tmp_path / "ask/manifest.csv")]
+    for path in study.folder.rglob("*"):
+        if path.suffix in (".csv", ".yaml", ".md"):
+            assert not any(record and record in path.read_text() for record in made)
