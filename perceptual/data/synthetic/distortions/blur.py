@@ -8,6 +8,8 @@ from skimage.restoration import denoise_bilateral
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from perceptual.data.synthetic.distortions.shared import kept
+
 
 def gaussian_blur(images: Tensor, severity: Tensor, generator: Generator) -> Tensor:
     """Gaussian blur, standard deviation up to 1/20 of the side (3.2 pixels of 64)."""
@@ -24,10 +26,16 @@ def gaussian_blur(images: Tensor, severity: Tensor, generator: Generator) -> Ten
 def _blurring(kernel: Tensor, extent: int) -> Tensor:
     """Matrices (N, S, S) that convolve S values with kernels (N, K), mirrored at the ends."""
     count, width = kernel.shape
-    source = F.pad(torch.arange(extent)[None, None].float(), [width // 2] * 2, mode="reflect")[0, 0].long()
-    places = torch.arange(extent)[:, None] * extent + source.unfold(0, width, 1)
     matrix = kernel.new_zeros(count, extent * extent)
-    return matrix.index_add_(1, places.flatten(), kernel.repeat(1, extent)).view(count, extent, extent)
+    matrix.index_add_(1, _places(extent, width), kernel.repeat(1, extent))
+    return matrix.view(count, extent, extent)
+
+
+@kept
+def _places(extent: int, width: int) -> Tensor:
+    """Where in such a matrix, flattened, each value of a kernel belongs, (S · K)."""
+    source = F.pad(torch.arange(extent)[None, None].float(), [width // 2] * 2, mode="reflect")[0, 0].long()
+    return (torch.arange(extent)[:, None] * extent + source.unfold(0, width, 1)).flatten()
 
 
 def bilateral_blur(images: Tensor, severity: Tensor, generator: Generator) -> Tensor:

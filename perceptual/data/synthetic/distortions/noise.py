@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from perceptual.data.synthetic.distortions.chance import per_image, uniform
+from perceptual.data.synthetic.distortions.shared import kept, per_image, uniform
 
 _DEVIATION = 0.2  # of all noise at severity 1
 
@@ -51,10 +51,16 @@ def _add(images: Tensor, severity: Tensor, noise: Tensor) -> Tensor:
 def _gaussian(images: Tensor, exponent: Tensor, generator: Generator) -> Tensor:
     """Noise of mean 0 and variance 1 whose power goes with the frequency to the exponent, (N,)."""
     height, width = images.shape[-2:]
-    frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width))
-    frequency[0, 0] = torch.inf  # so that no negative exponent divides by 0; the mean is removed below
-    amplitude = frequency ** per_image(exponent / 2)
+    amplitude = _frequency(height, width) ** per_image(exponent / 2)
     amplitude[..., 0, 0] = 0
     spectrum = torch.fft.rfft2(torch.randn(images.shape, generator=generator)) * amplitude
     noise = torch.fft.irfft2(spectrum, s=(height, width))
     return noise / noise.std((2, 3), keepdim=True)
+
+
+@kept
+def _frequency(height: int, width: int) -> Tensor:
+    """Frequencies of the spectrum, (H, W // 2 + 1)."""
+    frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width))
+    frequency[0, 0] = torch.inf  # so that no negative exponent divides by 0; the mean is removed afterwards
+    return frequency

@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from perceptual.data.synthetic.distortions.chance import directions, per_image, signs
+from perceptual.data.synthetic.distortions.shared import directions, per_image, signs
 
 # Rec. 601
 _LUMA = torch.tensor([0.299, 0.587, 0.114])[:, None, None]

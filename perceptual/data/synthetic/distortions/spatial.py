@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from perceptual.data.synthetic.distortions.chance import directions, per_image, signs, uniform
+from perceptual.data.synthetic.distortions.shared import directions, kept, per_image, signs, uniform
 
 
 def shift(images: Tensor, severity: Tensor, generator: Generator) -> Tensor:
@@ -60,7 +60,11 @@ def chromatic_aberration(images: Tensor, severity: Tensor, generator: Generator)
 
 def _coordinates(images: Tensor) -> Tensor:
     """Coordinates of the pixels, (1, H, W, 2)."""
-    height, width = images.shape[-2:]
+    return _grid(*images.shape[-2:])
+
+
+@kept
+def _grid(height: int, width: int) -> Tensor:
     x, y = ((2 * torch.arange(extent) + 1) / extent - 1 for extent in (width, height))
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
 

@@ -1,6 +1,8 @@
-"""Random draws that the families share, one per image."""
+"""What the families share: random draws, one per image, and tensors that depend on the size only."""
 
 import math
+from collections.abc import Callable
+from functools import cache, wraps
 
 import torch
 from torch import Generator, Tensor
@@ -25,3 +27,15 @@ def directions(count: int, generator: Generator) -> Tensor:
 def per_image(values: Tensor) -> Tensor:
     """(N,) → (N, 1, 1, 1)."""
     return values[:, None, None, None]
+
+
+def kept(make: Callable[[int, int], Tensor]) -> Callable[[int, int], Tensor]:
+    """Make a tensor of two numbers once, as patches of one size come by the thousand."""
+
+    @cache
+    @wraps(make)
+    def made(first: int, second: int) -> Tensor:
+        with torch.inference_mode(False):  # so that it may take part in training, too
+            return make(first, second)
+
+    return made
