@@ -124,7 +124,7 @@ def _request(making: Making) -> str:
     """SHA-256 of what is to be made; photographs count by their names."""
     folder = os.path.commonpath([os.path.dirname(path) for path in making.photos]) or "."
     names = [os.path.relpath(path, folder) for path in making.photos]
-    head = f"made 2 {making.design} {making.kind.answer} {making.size} {making.count} {making.seed}"
+    head = f"made 3 {making.design} {making.kind.answer} {making.size} {making.count} {making.seed}"
     if making.distorters:
         head += f" {load_population(making.distorters).digest}"
     return sha256("\n".join([head, *names]).encode(errors="surrogateescape")).hexdigest()
