@@ -14,8 +14,6 @@ from perceptual.data.native import NativeFiles, NativeImages, check_alike, resol
 AnyTable = TypeVar("AnyTable", bound="Table")
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-
-
 RESERVED = ("mean", "micro", "jnd")  # columns of scores
 
 
@@ -165,6 +163,16 @@ class Table:
         found.update(self.subset.astype("<i8").tobytes())
         found.update(b"" if self.votes is None else self.votes.astype("<f4").tobytes())
         return found.hexdigest()
+
+
+def no_people(answers: np.ndarray, votes: np.ndarray) -> np.ndarray:
+    """Where answer · votes is no whole number of people, (N,) bool.
+
+    The tolerance is for files that print shares with a few decimals; that of
+    `perceptual.metrics.votes.counted` is the same.
+    """
+    share = answers.astype(np.float64) * votes
+    return np.abs(share - share.round()) > 0.05
 
 
 def at(images: Images) -> int | str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from perceptual.data.items.opinions import Larger, OpinionTable
 from perceptual.data.items.pairs import PairTable
-from perceptual.data.items.table import SPLITS, AnyTable, Table
+from perceptual.data.items.table import SPLITS, AnyTable, Table, no_people
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.readers.columns import Columns, read_columns, read_header
 
@@ -102,7 +102,4 @@ def _read_table(
 def _check_votes(columns: Columns, answer: str, answers: np.ndarray, votes: np.ndarray) -> None:
     """Refuse votes that are no people, and answers that are no share of them; raises ValueError."""
     columns.refuse("votes", "votes must be a whole number of people", votes != votes.round())
-    share = answers.astype(np.float64) * votes
-    # files print shares with a few decimals; as `perceptual.metrics.votes.counted`
-    wrong = np.abs(share - share.round()) > 0.05
-    columns.refuse(answer, f"{answer} · votes must be a whole number of people", wrong)
+    columns.refuse(answer, f"{answer} · votes must be a whole number of people", no_people(answers, votes))

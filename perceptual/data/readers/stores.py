@@ -25,7 +25,7 @@ from annotated_types import Ge
 
 from perceptual.data.images import MappedImages, check_images
 from perceptual.data.items.pairs import PairTable
-from perceptual.data.items.table import SPLITS, AnyTable, Table
+from perceptual.data.items.table import SPLITS, AnyTable, Table, no_people
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.native import NativeImages
 from perceptual.data.places import is_remote, place
@@ -195,13 +195,11 @@ def _check(kind: type[Table], images: Any, columns: dict[str, Any], info: StoreI
             raise ValueError(f"{name} is of type {array.dtype}")
         if array.size and not in_range(array):
             raise ValueError(f"{name} has values out of their range")
-    if "votes" in columns:
-        share = columns[kind.answer].astype(np.float64) * columns["votes"]
-        if (wrong := np.abs(share - share.round()) > 0.05).any():
-            raise ValueError(
-                f"{kind.answer} · votes must be a whole number of people; {wrong.sum():,} of {info.items:,} "
-                f"are not, the first is that of item {wrong.argmax()}"
-            )
+    if "votes" in columns and (wrong := no_people(columns[kind.answer], columns["votes"])).any():
+        raise ValueError(
+            f"{kind.answer} · votes must be a whole number of people; {wrong.sum():,} of {info.items:,} "
+            f"are not, the first is that of item {wrong.argmax()}"
+        )
     if images.shape != (info.images, 3, info.size, info.size):
         raise ValueError(f"images is {images.shape}, not {(info.images, 3, info.size, info.size)}")
 
