@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perceptual.data.writers.whole_files import check_writable, save_picture
+from perceptual.data.writers.whole_files import check_writable, ending_of, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -26,7 +26,7 @@ def check_picture(path: Path) -> None:
     from matplotlib.backend_bases import FigureCanvasBase
 
     known = FigureCanvasBase.get_supported_filetypes()
-    if (path.suffix.lstrip(".").lower() or "png") not in known:
+    if ending_of(path) not in known:
         raise ValueError(f"{path} cannot be drawn: its suffix must be one of {', '.join(known)}")
     check_writable(path)
 

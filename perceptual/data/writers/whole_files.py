@@ -39,17 +39,24 @@ def save_picture(picture: Any, path: Path) -> None:
         ValueError: no such format, or the path is a folder.
         OSError: it cannot be written, or the disk is full.
     """
-    save = getattr(picture, "savefig", None) or picture.save
-    ending = path.suffix.lstrip(".").lower() or "png"
-    if save == getattr(picture, "save", None):
+    ending = ending_of(path)
+    if hasattr(picture, "savefig"):
+        save = picture.savefig
+    else:
         from PIL import Image
 
+        save = picture.save
         known = Image.registered_extensions()
         if f".{ending}" not in known:
             raise ValueError(f"{path}: no picture is written as .{ending}; .png is one that is")
         ending = known[f".{ending}"]
     with whole_file(path) as partial:
         save(partial, format=ending)
+
+
+def ending_of(path: Path) -> str:
+    """The format that the name of a picture asks for: `png` where it has no suffix."""
+    return path.suffix.lstrip(".").lower() or "png"
 
 
 def check_writable(path: Path) -> None:
