@@ -71,7 +71,7 @@ class DataResults:
 
     def has(self, method: str) -> bool:
         """Whether the method is scored."""
-        return self.row_of(method) is not None
+        return any(self._scored(name).is_dir() for name in (method, _older(method)))
 
     def row_of(self, method: str) -> Row | None:
         """The row of a method's result; None if it is not scored."""

@@ -130,7 +130,7 @@ def test_a_row_that_was_changed_is_refused(change, tmp_path):
     with pytest.raises(ValueError, match=r"scored/l2 was damaged or changed, remove it and evaluate again"):
         DataResults(tmp_path).scored()
     with pytest.raises(ValueError, match="was damaged or changed"):
-        DataResults(tmp_path).has("l2")
+        DataResults(tmp_path).row_of("l2")
 
 
 def test_arrays_that_were_changed_are_refused(tmp_path):
