@@ -120,7 +120,6 @@ USES = {
     "manifest": lambda f: [len(read_manifest(f / "triplets.csv"))],
 }
 SLOW = 1000
-TEXT = (".json", ".csv")
 
 
 def mutated_bytes(content: bytes, rng: random.Random) -> bytes:
