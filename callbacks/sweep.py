@@ -10,11 +10,16 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
+from perceptual.config import build_data
+from perceptual.data import ManifestDataModule
 from perceptual.data.writers.whole_files import write_text
-from perceptual.evaluation.board import make
+from perceptual.evaluation.board import Entry, make
+from perceptual.evaluation.methods import build
 from perceptual.evaluation.results import find
 from perceptual.evaluation.runs import without_score
+from perceptual.evaluation.scoring import score
 from perceptual.evaluation.tables import best_setting, markdown, terminal
+from perceptual.training.checkpoints import read_checkpoint
 
 
 class SweepReport(Callback):
@@ -43,12 +48,34 @@ class SweepReport(Callback):
                 console.print(terminal(board))
                 if best := best_setting(board):
                     console.print(best, highlight=False, soft_wrap=True)
+                if held_out := on_test_rows(board.entries[0]):
+                    console.print(held_out, highlight=False, soft_wrap=True)
             write_text(folder / "leaderboard.md", "\n".join(map(markdown, boards)))
             console.print(f"Sweep     {folder}/leaderboard.md", highlight=False, soft_wrap=True)
         for row in lost:
             console.print(f"Failed    {row['method']}: {row['error']}", highlight=False, soft_wrap=True)
         if lost:
             sys.exit(f"error: {len(lost)} of the runs gave no score")
+
+
+def on_test_rows(best: Entry) -> str | None:
+    """How the best run scores on rows that chose no run, those of the split "test"; None if there are none.
+
+    Of several seeds of one setting, it is the run of the first.
+    """
+    checkpoint = str(Path(best.row["method"], "checkpoints/last.ckpt"))
+    try:
+        described = read_checkpoint(checkpoint)["datamodule_hyper_parameters"]
+        data = build_data({**described, "val_split": "test", "jnd": None}, checkpoint)
+        assert isinstance(data, ManifestDataModule)
+        data.setup("validate")
+    except (ValueError, OSError, KeyError):  # other data, or no such rows
+        return None
+    scores = score({"best": build(checkpoint)}, data.val_dataloader(), data.subsets)
+    return (
+        f"Held out  {100 * scores['best']['mean']:.1f} % on {len(data.val_set or ()):,} test triplets, which "
+        f"chose no run"
+    )
 
 
 def _lenient(sweep: Callable[..., None]) -> Callable[..., None]:

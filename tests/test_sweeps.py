@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,31 @@ def sweep(manifest, monkeypatch, capsys):
         return max(Path("runs").glob("*/*")), code, captured.out + captured.err
 
     return run
+
+
+def test_the_best_is_scored_on_rows_that_chose_no_run(sweep, manifest, capsys, monkeypatch):
+    """As evaluate.py scores its checkpoint on the rows of the split "test"."""
+    lines = manifest.read_text().splitlines()
+    rows = [line.replace(",val", ",test") if row % 8 == 0 else line for row, line in enumerate(lines[1:])]
+    manifest.write_text("\n".join([lines[0], *rows]) + "\n")
+    folder, code, said = sweep("model.lr=0.001,0.3")
+    assert code == 0
+    assert re.search(r"validation.*\(15 test rows left out\)", " ".join(said.split()))
+    (held_out,) = re.findall(r"Held out  ([\d.]+) % on 15 test triplets", said)
+    (board,) = [make(found) for found in find(folder)]
+    checkpoint = Path(board.entries[0].row["method"], "checkpoints/last.ckpt")
+    app.run(
+        "evaluate.py",
+        f"methods=[{checkpoint}]",
+        "data=manifest",
+        "data.size=32",
+        f"data.path={manifest}",
+        "data.val_split=test",
+        monkeypatch=monkeypatch,
+    )
+    assert "test rows judge, 15 val rows left out" in " ".join(capsys.readouterr().out.split())
+    rows = [json.loads(path.read_text()) for path in Path("results").glob("*/scored/*/row.json")]
+    assert f"{100 * rows[0]['scores']['mean']:.1f}" == held_out
 
 
 def test_a_sweep_says_which_setting_was_best_and_goes_on_after_a_failure(sweep, manifest):

@@ -10,6 +10,7 @@ from omegaconf import MISSING
 
 from perceptual.data.items import splits
 from perceptual.data.items.opinions import LARGER_IS
+from perceptual.data.modules import manifest
 from perceptual.data.modules.bapps import BAPPS_TRAIN, BAPPS_VAL
 from perceptual.data.modules.jnd import JNDDataModule
 from perceptual.data.modules.manifest import ManifestDataModule
@@ -21,6 +22,7 @@ from perceptual.data.synthetic.designs import NAMES
 # mypy cannot read the members of these enums, which stand in the library
 Design = Enum("Design", NAMES)  # type: ignore[misc]
 SplitBy = Enum("SplitBy", get_args(splits.SplitBy))  # type: ignore[misc]
+ValSplit = Enum("ValSplit", get_args(manifest.ValSplit))  # type: ignore[misc]
 LargerIs = Enum("LargerIs", list(LARGER_IS))  # type: ignore[misc]
 Cache = Enum("Cache", ["on", "off"])
 
@@ -76,6 +78,7 @@ class ManifestConfig(DataConfig):
     split_by: SplitBy = SplitBy[default_of(ManifestDataModule, "split_by")]
     val_fraction: float = default_of(ManifestDataModule, "val_fraction")
     split_seed: int = "${seed}"  # type: ignore[assignment]
+    val_split: ValSplit = ValSplit[default_of(ManifestDataModule, "val_split")]
 
 
 @dataclass
@@ -89,6 +92,7 @@ class AnswersConfig(DataConfig):
     split_by: SplitBy = SplitBy[default_of(ManifestDataModule, "split_by")]
     val_fraction: float = default_of(ManifestDataModule, "val_fraction")
     split_seed: int = "${seed}"  # type: ignore[assignment]
+    val_split: ValSplit = ValSplit[default_of(ManifestDataModule, "val_split")]
 
 
 @dataclass

@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import app
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -326,3 +327,21 @@ def test_wrong_subsets_raise_at_construction(subsets):
     for name in ("train_subsets", "val_subsets"):
         with pytest.raises(ValueError, match="subsets must be a list of folders whose names differ"):
             BAPPSDataModule("nowhere", **{name: subsets})
+
+
+def test_rows_of_test_may_judge(tmp_path):
+    path = app.write_manifest(tmp_path / "set", rows=16)
+    lines = path.read_text().splitlines()
+    path.write_text(
+        "\n".join(line[: -len("val")] + "test" if line.endswith("val") else line for line in lines)
+    )
+    with pytest.raises(ValueError, match="the split column needs rows of train and of val"):
+        ManifestDataModule(str(path), size=32).setup("fit")
+    data = ManifestDataModule(str(path), size=32, val_split="test")
+    data.setup("fit")
+    assert (len(data.train_set), len(data.val_set)) == (12, 4)
+    path.write_text("\n".join(line.rpartition(",")[0] for line in lines))
+    with pytest.raises(ValueError, match="no split column, so there are no rows of test"):
+        ManifestDataModule(str(path), size=32, val_split="test").setup("fit")
+    with pytest.raises(ValueError, match="val_split must be one of val, test, got 'train'"):
+        ManifestDataModule(str(path), val_split="train")

@@ -1,7 +1,7 @@
 """DataModule of triplets listed in one file: a CSV, a store packed from one, or NIGHTS."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -16,13 +16,14 @@ from perceptual.data.readers.nights import read_nights
 from perceptual.data.readers.stores import is_store, read_store
 
 CSV = "csv"
+ValSplit = Literal["val", "test"]
 
 
 class ManifestDataModule(TwoAFCDataModule):
     """Triplets listed in a CSV, see `read_manifest`, a store packed from one, or the folder of NIGHTS.
 
-    A `split` column is followed where there is one ("test" rows are left out); otherwise part of the triplets
-    is held out for validation.
+    A `split` column is followed where there is one; otherwise part of the triplets is held out for
+    validation.
 
     Args:
         path: the CSV, the store, or the folder with NIGHTS's `data.csv`.
@@ -32,6 +33,8 @@ class ManifestDataModule(TwoAFCDataModule):
             train on, for scoring all of it.
         split_seed: chooses them; separate from `seed`, so that runs with different seeds are scored on the
             same triplets.
+        val_split: rows of the `split` column to validate on, "val" or "test"; those of the other are left
+            out, so that what was chosen on one can be scored on the other.
         layout: "csv", which stands for all of these, or the name of a published set, see
             `perceptual.data.readers.answers`.
 
@@ -54,6 +57,7 @@ class ManifestDataModule(TwoAFCDataModule):
         shorter_side: int | None = None,
         crop: int | None = None,
         layout: str = CSV,
+        val_split: ValSplit = "val",
     ) -> None:
         super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd, shorter_side, crop)
         if split_by not in SPLIT_BY:
@@ -63,7 +67,10 @@ class ManifestDataModule(TwoAFCDataModule):
         at_least("split_seed", split_seed, 0)
         if layout not in (CSV, *ANSWERS):
             raise ValueError(f"layout must be one of {', '.join((CSV, *ANSWERS))}, got {layout!r}")
+        if val_split not in get_args(ValSplit):
+            raise ValueError(f"val_split must be one of {', '.join(get_args(ValSplit))}, got {val_split!r}")
         self.layout = layout
+        self.val_split = val_split
         self.path = place(path)
         self.split_by = split_by
         self.val_fraction = val_fraction
@@ -74,9 +81,11 @@ class ManifestDataModule(TwoAFCDataModule):
         """Training rows, validation rows, how they were split; opened together, as they may share images."""
         table = self._table().open(self.size, self.shorter_side)
         if table.split is not None:
-            train, val = table.split == "train", table.split == "val"
+            train, val = table.split == "train", table.split == self.val_split
             if not (train.any() and val.any()):
-                raise ValueError(f"{self.path}: the split column needs rows of train and of val")
+                raise ValueError(f"{self.path}: the split column needs rows of train and of {self.val_split}")
+        elif self.val_split != "val":
+            raise ValueError(f"{self.path} has no split column, so there are no rows of {self.val_split}")
         elif self.val_fraction == 1:
             train, val = np.zeros(len(table), bool), np.ones(len(table), bool)
         else:
@@ -94,7 +103,9 @@ class ManifestDataModule(TwoAFCDataModule):
 
     def _say(self, table: TripletTable, left_out: int) -> str:
         if table.split is not None:
-            return f"split by the manifest's own column ({left_out:,} test rows left out)"
+            other = "test" if self.val_split == "val" else "val"
+            judges = "" if self.val_split == "val" else f"{self.val_split} rows judge, "
+            return f"split by the manifest's own column ({judges}{left_out:,} {other} rows left out)"
         if self.val_fraction == 1:
             return "which is all of it"
         if self.split_by == "image":
