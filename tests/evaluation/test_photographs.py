@@ -72,10 +72,10 @@ def test_l2_is_that_of_scikit_image_in_one_process_and_two(data, tmp_path):
     assert two_afc(*both) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.skipif("PERCEPTUAL_WEIGHTS" not in os.environ, reason="needs PERCEPTUAL_WEIGHTS")
 @pytest.mark.parametrize(("name", "short"), [("alexnet", "alex"), ("squeezenet1_1", "squeeze")])
 def test_distances_are_those_of_the_lpips_package(data, name, short, monkeypatch):
     lpips = pytest.importorskip("lpips")
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(JPEG.parent / "weights"))
     ours = LPIPS(name)
     theirs = lpips.LPIPS(net=short, pnet_rand=True, verbose=False).eval()
     weights = dict(ours.backbone.net.named_parameters())
