@@ -42,15 +42,26 @@ def triplets(count=12, size=24, seed=0):
 
 
 def test_a_shift_is_nothing_to_pooled_features_and_much_to_pixels():
+    """Of textures that people judged by their lightness."""
+    ref, *_, subset = triplets(size=64)
+    judged = TripletBatch(ref, 0.9 * ref, 0.7 * ref, torch.zeros(12), torch.ones(12), subset)
     values = {
-        name: trust.shifts(distance, triplets(), torch.Generator().manual_seed(0))
+        name: trust.shifts(distance, judged, torch.Generator().manual_seed(0))
         for name, distance in (("l2", L2), ("pooled", POOLED))
     }
-    assert values["l2"]["shift 1: distance"].mean() > 0.9  # of noise: as far as another image
-    # a window of 18 pixels keeps 17 of 18 rows
-    assert values["pooled"]["shift 1: distance"].mean() < 0.5 * values["l2"]["shift 1: distance"].mean()
-    for one in values.values():
-        assert one["shift 3: distance"].mean() >= one["shift 1: distance"].mean() * 0.9
+    for pixels in (1, 2, 3):
+        assert (
+            values["l2"][f"shift {pixels}: distance"].mean() > 1
+        )  # farther than the images that were judged
+        assert values["pooled"][f"shift {pixels}: distance"].mean() < 0.01
+        assert values["l2"][f"shift {pixels}: flips"].mean() > 0.1
+        assert values["pooled"][f"shift {pixels}: flips"].mean() == 0
+
+
+def test_a_shift_of_noise_is_as_far_as_another_image():
+    values = trust.shifts(L2, triplets(), torch.Generator().manual_seed(0))
+    assert values["shift 1: distance"].mean() > 0.9
+    assert values["shift 3: distance"].mean() >= values["shift 1: distance"].mean() * 0.9
 
 
 def test_shifted_windows_have_what_was_beside_them():
