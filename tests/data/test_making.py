@@ -5,6 +5,7 @@ from PIL import Image
 
 from perceptual.data import PairTable, TripletTable, read_store
 from perceptual.data.decode import read_rgb
+from perceptual.data.synthetic import making
 from perceptual.data.synthetic.distortions import GROUPS
 from perceptual.data.synthetic.making import Making, make_pairs, make_triplets
 from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, VAL_PHOTOS, packaged
@@ -87,3 +88,10 @@ def test_photographs_that_cannot_be_used(tmp_path):
     (tmp_path / "text.png").write_text("an essay")
     with pytest.raises(OSError, match=r"cannot read the photograph .*text.png"):
         make_triplets([str(tmp_path / "text.png")], 3, 0)
+
+
+def test_a_small_photograph_is_refused_before_any_is_read(tmp_path, monkeypatch):
+    Image.new("RGB", (200, 40)).save(tmp_path / "small.png")
+    monkeypatch.setattr(making, "read_photo", lambda *_: pytest.fail("read a photograph"))
+    with pytest.raises(ValueError, match=r"small.png is 200×40, patches need 64 on the smaller side"):
+        make_triplets([*packaged(), str(tmp_path / "small.png")], 100, seed=0)

@@ -1,6 +1,7 @@
 """Square patches of photographs."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -44,12 +45,27 @@ def read_photo(path: str, size: int) -> Image.Image:
         photo = read_rgb(path)
     except Exception as error:  # decoders raise all kinds of errors
         raise OSError(f"cannot read the photograph {path}: {error}") from None
+    _refuse_small(path, photo, size)
+    return photo
+
+
+def check_sizes(photos: Sequence[str], size: int) -> None:
+    """Refuse photographs that are too small by what their files say, before the others are read.
+
+    Raises:
+        ValueError: one is too small for patches of `size`.
+    """
+    for path in photos:
+        with suppress(OSError, SyntaxError), Image.open(path) as photo:  # reading it says what is wrong
+            _refuse_small(path, photo, size)
+
+
+def _refuse_small(path: str, photo: Image.Image, size: int) -> None:
     if min(photo.size) < max(size, SMALLEST_CROP):
         width, height = photo.size
         raise ValueError(
             f"{path} is {width}×{height}, patches need {max(size, SMALLEST_CROP)} on the smaller side"
         )
-    return photo
 
 
 def crop(photo: Image.Image, size: int, rng: np.random.Generator) -> Tensor:

@@ -18,7 +18,7 @@ from perceptual.data.items.pairs import PairTable
 from perceptual.data.items.table import Table
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.synthetic import designs, observer
-from perceptual.data.synthetic.cropping import chance, crop, quantised, read_photo
+from perceptual.data.synthetic.cropping import chance, check_sizes, crop, quantised, read_photo
 from perceptual.data.synthetic.designs import DESIGNS, Design
 from perceptual.data.synthetic.distorters.population import load_population, small_population
 from perceptual.data.synthetic.steps import Step, apply, record
@@ -82,8 +82,13 @@ class Making:
         return DESIGNS[self.design]
 
     def tasks(self) -> list[tuple[str, np.ndarray]]:
-        """For each task a photograph and at most 256 of the items made of it, so that memory is bounded."""
+        """For each task a photograph and at most 256 of the items made of it, so that memory is bounded.
+
+        Raises:
+            ValueError: a photograph is too small.
+        """
         photo = np.array([chance(self.seed, row, 0).integers(len(self.photos)) for row in range(self.count)])
+        check_sizes([self.photos[number] for number in np.unique(photo)], self.size)
         by_photo = np.argsort(photo, kind="stable")
         parts = np.split(by_photo, np.flatnonzero(np.diff(photo[by_photo])) + 1)
         return [
