@@ -10,10 +10,9 @@ from omegaconf import MISSING
 
 from perceptual.data.items import splits
 from perceptual.data.items.opinions import LARGER_IS
-from perceptual.data.modules import manifest
 from perceptual.data.modules.bapps import BAPPS_TRAIN, BAPPS_VAL
 from perceptual.data.modules.jnd import JNDDataModule
-from perceptual.data.modules.manifest import ManifestDataModule
+from perceptual.data.modules.manifest import VAL_SPLITS, ManifestDataModule
 from perceptual.data.modules.opinions import OpinionDataModule
 from perceptual.data.modules.photos import PhotosDataModule
 from perceptual.data.modules.two_afc import TwoAFCDataModule
@@ -22,7 +21,7 @@ from perceptual.data.synthetic.designs import NAMES
 # mypy cannot read the members of these enums, which stand in the library
 Design = Enum("Design", NAMES)  # type: ignore[misc]
 SplitBy = Enum("SplitBy", get_args(splits.SplitBy))  # type: ignore[misc]
-ValSplit = Enum("ValSplit", get_args(manifest.ValSplit))  # type: ignore[misc]
+ValSplit = Enum("ValSplit", VAL_SPLITS)  # type: ignore[misc]
 LargerIs = Enum("LargerIs", list(LARGER_IS))  # type: ignore[misc]
 Cache = Enum("Cache", ["on", "off"])
 

@@ -17,6 +17,7 @@ from perceptual.data.readers.stores import is_store, read_store
 
 CSV = "csv"
 ValSplit = Literal["val", "test"]
+VAL_SPLITS: tuple[ValSplit, ...] = get_args(ValSplit)
 
 
 class ManifestDataModule(TwoAFCDataModule):
@@ -67,8 +68,8 @@ class ManifestDataModule(TwoAFCDataModule):
         at_least("split_seed", split_seed, 0)
         if layout not in (CSV, *ANSWERS):
             raise ValueError(f"layout must be one of {', '.join((CSV, *ANSWERS))}, got {layout!r}")
-        if val_split not in get_args(ValSplit):
-            raise ValueError(f"val_split must be one of {', '.join(get_args(ValSplit))}, got {val_split!r}")
+        if val_split not in VAL_SPLITS:
+            raise ValueError(f"val_split must be one of {', '.join(VAL_SPLITS)}, got {val_split!r}")
         self.layout = layout
         self.val_split = val_split
         self.path = place(path)
@@ -103,9 +104,9 @@ class ManifestDataModule(TwoAFCDataModule):
 
     def _say(self, table: TripletTable, left_out: int) -> str:
         if table.split is not None:
-            other = "test" if self.val_split == "val" else "val"
-            judges = "" if self.val_split == "val" else f"{self.val_split} rows judge, "
-            return f"split by the manifest's own column ({judges}{left_out:,} {other} rows left out)"
+            if self.val_split == "val":
+                return f"split by the manifest's own column ({left_out:,} test rows left out)"
+            return f"split by the manifest's own column (test rows judge, {left_out:,} val rows left out)"
         if self.val_fraction == 1:
             return "which is all of it"
         if self.split_by == "image":
