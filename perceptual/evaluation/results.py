@@ -71,14 +71,12 @@ class DataResults:
 
     def has(self, method: str) -> bool:
         """Whether the method is scored."""
-        return any(self._scored(name).is_dir() for name in (method, _older(method)))
+        return self._kept(method) is not None
 
     def row_of(self, method: str) -> Row | None:
         """The row of a method's result; None if it is not scored."""
-        for name in (method, _older(method)):
-            if self._scored(name).is_dir():
-                return read(self._scored(name)).row
-        return None
+        folder = self._kept(method)
+        return None if folder is None else read(folder).row
 
     def items(self) -> Result:
         """What was judged."""
@@ -99,6 +97,11 @@ class DataResults:
     def _forget_failure(self, method: str) -> None:
         for name in (method, _older(method)):
             shutil.rmtree(self._failed(name), ignore_errors=True)
+
+    def _kept(self, method: str) -> Path | None:
+        """The folder of a method's result, by today's name or by that of version 0.1."""
+        folders = [self._scored(name) for name in (method, _older(method))]
+        return next((folder for folder in folders if folder.is_dir()), None)
 
     def _scored(self, method: str) -> Path:
         return self.folder / "scored" / folder_name(method)
