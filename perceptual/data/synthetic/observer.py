@@ -81,17 +81,20 @@ def sensitivity(size: int, density: float = PIXELS_PER_DEGREE) -> np.ndarray:
     """
     frequency = np.arange(size) * density / (2 * size)  # cycles per degree
     squared = frequency[:, None] ** 2 + frequency**2
-    scaled = 0.114 * np.sqrt(squared)
-    lightness = (0.0192 + scaled) * np.exp(-(scaled**1.1))
+    lightness = _band_pass(0.114 * np.sqrt(squared)) / _band_pass(np.linspace(0, 3, 3001)).max()
     colours = [
         np.sum([weight * np.exp(-((np.pi * width) ** 2) * squared) for weight, width in gaussians], axis=0)
         for gaussians in _FILTERS
     ]
-    finest = np.linspace(0, 3, 3001)
-    gains = np.stack([lightness / ((0.0192 + finest) * np.exp(-(finest**1.1))).max(), *colours])
+    gains = np.stack([lightness, *colours])
     gains[1:] /= gains[1:, :1, :1]
     gains[:, 0, 0] = 1 - ADAPTATION
     return gains.astype(np.float32)
+
+
+def _band_pass(scaled: np.ndarray) -> np.ndarray:
+    """Mannos and Sakrison's curve, but for its factor, at 0.114 times the cycles per degree."""
+    return (0.0192 + scaled) * np.exp(-(scaled**1.1))
 
 
 def _lab(images: np.ndarray) -> np.ndarray:
