@@ -50,9 +50,8 @@ def test_a_shift_is_nothing_to_pooled_features_and_much_to_pixels():
         for name, distance in (("l2", L2), ("pooled", POOLED))
     }
     for pixels in (1, 2, 3):
-        assert (
-            values["l2"][f"shift {pixels}: distance"].mean() > 1
-        )  # farther than the images that were judged
+        # by L2 farther than the images that were judged
+        assert values["l2"][f"shift {pixels}: distance"].mean() > 1
         assert values["pooled"][f"shift {pixels}: distance"].mean() < 0.01
         assert values["l2"][f"shift {pixels}: flips"].mean() > 0.1
         assert values["pooled"][f"shift {pixels}: flips"].mean() == 0
