@@ -28,7 +28,7 @@ from perceptual.evaluation import provenance
 from perceptual.evaluation.begun import Begun
 from perceptual.evaluation.identity import Asked, called
 from perceptual.evaluation.results import NAMES, Arrays, DataResults, Row
-from perceptual.evaluation.scoring import METRICS, Measured, as_numbers, measure, one_line
+from perceptual.evaluation.scoring import METRICS, Measured, as_numbers, in_pieces, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
 from perceptual.metrics import MajorityAccuracy, OpinionCorrelations, PerSubset, opinion_correlations
 from perceptual.metrics.opinion import FEWEST
@@ -255,11 +255,12 @@ def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device
     sampler.wanted = None
     x = getattr(batch, "ref", batch.p0)[:SHOWN].to(device)
     y = batch.p1[:SHOWN].to(device)
+    at_once = len(x) if device.type != "cpu" else len(in_pieces(batch)[0].p0)
     return {
         "seconds": round(measured.seconds, 3),
         **provenance.inspect(distance, x, y),
         # separately, on the same pairs for all: features once per image, or three per triplet, favour LPIPS
-        "images_per_second": round(provenance.throughput(distance, x, y), 1),
+        "images_per_second": round(provenance.throughput(distance, x[:at_once], y[:at_once]), 1),
     }
 
 

@@ -21,6 +21,7 @@ from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore
 Distance = Callable[[Tensor, Tensor], Tensor]
 METRICS: dict[str, Callable[[], Metric]] = {"2afc": TwoAFCScore, "jnd": JNDAveragePrecision}  # by kind
 JND = "jnd/"  # what the names of JND scores begin with, beside those of 2AFC
+PIECE = 3 * 50 * 64**2  # pixels that a CPU compares at once: those of the paper's batch
 
 
 @dataclass
@@ -96,7 +97,23 @@ def _compare_timed(measured: Measured, distance: Distance, batch: Any) -> list[n
 @torch.no_grad()
 def compare(distance: Distance, batch: Any) -> tuple[Tensor, ...]:
     """(d0, d1) of a batch of triplets, or (distance,) of pairs, computed on the device of the distance."""
-    return tuple(column.cpu() for column in batch.to(_device(distance)).distances(distance))
+    device = _device(distance)
+    pieces = [batch] if device.type != "cpu" else in_pieces(batch)
+    columns = zip(*(piece.to(device).distances(distance) for piece in pieces), strict=True)
+    return tuple(torch.cat(column).cpu() for column in columns)
+
+
+def in_pieces(batch: Any) -> list[Any]:
+    """A batch as batches of at most `PIECE` pixels, or of one item; one without images as it is.
+
+    A processor gets the memory of larger feature maps anew from the system for every operation.
+    """
+    if not hasattr(batch, "p0") or batch.p0.ndim == 1:  # means of differences, or rows of shared images
+        return [batch]
+    pixels = sum(column[0, 0].numel() for column in batch if column.ndim > 1) if len(batch.p0) else 0
+    most = max(PIECE // max(pixels, 1), 1)
+    columns = zip(*(column.split(most) for column in batch), strict=True)
+    return [type(batch)(*column) for column in columns]
 
 
 def shown(batches: Iterable[Any], total: int | None = None) -> Iterable[Any]:
