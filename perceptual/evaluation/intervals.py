@@ -216,7 +216,8 @@ def bootstrap_precision(
 def _average_precision(distance: Floats, same: Floats, weights: Floats) -> Floats:
     """`jnd_average_precision` (B,) with pairs counted by their weights (B, N)."""
     order = np.argsort(distance)
-    ends = np.flatnonzero(np.append(np.diff(distance[order]) > 0, True))  # equal distances enter together
+    ranked = distance[order]  # infinite where PSNR is of equal images, so no difference is taken
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal distances enter together
     items = weights[:, order].cumsum(1)[:, ends]
     tp = (weights[:, order] * same[order]).cumsum(1)[:, ends]
     precision = np.divide(tp, items, out=np.zeros_like(tp), where=items > 0)

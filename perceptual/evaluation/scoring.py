@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, track
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -58,7 +59,8 @@ def measure(
         sampler.wanted = np.any(missing, axis=0) if len(found) == len(distances) else None
     rows_of_batches = list(sampler)
     try:
-        for rows, batch in zip(rows_of_batches, _shown_by_size(batches, rows_of_batches), strict=True):
+        what = next(iter(distances)) if len(distances) == 1 else f"{len(distances)} methods"
+        for rows, batch in zip(rows_of_batches, _shown_by_size(batches, rows_of_batches, what), strict=True):
             for name, distance in distances.items():
                 if name in found and not np.isnan(found[name][:, rows]).any():
                     continue
@@ -122,13 +124,13 @@ def shown(batches: Iterable[Any], total: int | None = None) -> Iterable[Any]:
     return track(batches, "Scoring", total, console=Console(stderr=True), transient=True, disable=quiet)
 
 
-def _shown_by_size(batches: Batches[Any], rows: Sequence[np.ndarray]) -> Iterable[Any]:
+def _shown_by_size(batches: Batches[Any], rows: Sequence[np.ndarray], what: str) -> Iterable[Any]:
     """The batches, with a bar and the time left by the pixels that are left, if a person watches."""
     sizes = getattr(batches.dataset, "sizes", None)
     work = [len(of) if sizes is None else int(sizes[of].prod(1).sum()) for of in rows]
     bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     with bar:
-        task = bar.add_task("Scoring", total=sum(work))
+        task = bar.add_task(f"Scoring {escape(what)}", total=sum(work))
         for batch, done in zip(batches, work, strict=True):
             yield batch
             bar.advance(task, done)

@@ -180,6 +180,8 @@ def test_only_validation_subsets_are_scored(tmp_path):
     data = ManifestDataModule(str(path), size=16)
     data.setup("fit")
     assert data.subsets == ["b"]
+    assert "split by the manifest's own column" in data.describe()
+    assert "left out" not in data.describe()
     assert data.train_set.table.subset.tolist() == [-1, 0]
 
 

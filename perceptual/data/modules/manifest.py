@@ -104,9 +104,9 @@ class ManifestDataModule(TwoAFCDataModule):
 
     def _say(self, table: TripletTable, left_out: int) -> str:
         if table.split is not None:
-            if self.val_split == "val":
-                return f"split by the manifest's own column ({left_out:,} test rows left out)"
-            return f"split by the manifest's own column (test rows judge, {left_out:,} val rows left out)"
+            judge, others = ("", "test") if self.val_split == "val" else ("test rows judge", "val")
+            said = [judge] * bool(judge) + [f"{left_out:,} {others} rows left out"] * bool(left_out)
+            return "split by the manifest's own column" + (f" ({', '.join(said)})" if said else "")
         if self.val_fraction == 1:
             return "which is all of it"
         if self.split_by == "image":
