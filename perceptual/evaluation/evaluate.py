@@ -255,7 +255,7 @@ def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device
     sampler.wanted = None
     x = getattr(batch, "ref", batch.p0)[:SHOWN].to(device)
     y = batch.p1[:SHOWN].to(device)
-    at_once = len(x) if device.type != "cpu" else len(in_pieces(batch)[0].p0)
+    at_once = len(in_pieces(batch, device)[0].p0)
     return {
         "seconds": round(measured.seconds, 3),
         **provenance.inspect(distance, x, y),

@@ -100,20 +100,23 @@ def _compare_timed(measured: Measured, distance: Distance, batch: Any) -> list[n
 def compare(distance: Distance, batch: Any) -> tuple[Tensor, ...]:
     """(d0, d1) of a batch of triplets, or (distance,) of pairs, computed on the device of the distance."""
     device = _device(distance)
-    pieces = [batch] if device.type != "cpu" else in_pieces(batch)
-    columns = zip(*(piece.to(device).distances(distance) for piece in pieces), strict=True)
+    pieces = (piece.to(device) for piece in in_pieces(batch, device))
+    columns = zip(*(piece.distances(distance) for piece in pieces), strict=True)
     return tuple(torch.cat(column).cpu() for column in columns)
 
 
-def in_pieces(batch: Any) -> list[Any]:
-    """A batch as batches of at most `PIECE` pixels, or of one item; one without images as it is.
+def in_pieces(batch: Any, device: torch.device) -> list[Any]:
+    """A batch as a device compares it: on a CPU at most `PIECE` pixels at once, or one item; else all.
 
-    A processor gets the memory of larger feature maps anew from the system for every operation.
+    A CPU gets the memory of larger feature maps anew from the system for every operation.
     """
-    if not hasattr(batch, "p0") or batch.p0.ndim == 1:  # means of differences, or rows of shared images
+    has_images = (
+        hasattr(batch, "p0") and batch.p0.ndim > 1
+    )  # not means of differences, or rows of shared images
+    if device.type != "cpu" or not has_images:
         return [batch]
-    pixels = sum(column[0, 0].numel() for column in batch if column.ndim > 1) if len(batch.p0) else 0
-    most = max(PIECE // max(pixels, 1), 1)
+    pixels = sum(column.shape[2:].numel() for column in batch if column.ndim > 1)
+    most = max(PIECE // pixels, 1)
     columns = zip(*(column.split(most) for column in batch), strict=True)
     return [type(batch)(*column) for column in columns]
 

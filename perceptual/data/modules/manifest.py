@@ -104,9 +104,11 @@ class ManifestDataModule(TwoAFCDataModule):
 
     def _say(self, table: TripletTable, left_out: int) -> str:
         if table.split is not None:
-            judge, others = ("", "test") if self.val_split == "val" else ("test rows judge", "val")
-            said = [judge] * bool(judge) + [f"{left_out:,} {others} rows left out"] * bool(left_out)
-            return "split by the manifest's own column" + (f" ({', '.join(said)})" if said else "")
+            tested = self.val_split == "test"
+            notes = ["test rows judge"] if tested else []
+            if left_out:
+                notes.append(f"{left_out:,} {'val' if tested else 'test'} rows left out")
+            return "split by the manifest's own column" + (f" ({', '.join(notes)})" if notes else "")
         if self.val_fraction == 1:
             return "which is all of it"
         if self.split_by == "image":
