@@ -13,6 +13,7 @@ from pathlib import Path
 import app
 import numpy as np
 import pytest
+import timm
 import torch
 
 from perceptual.training import resume
@@ -303,11 +304,23 @@ def scores(run: Path) -> list[float]:
         return [float(row["val/2afc/mean"]) for row in csv.DictReader(file) if row["val/2afc/mean"]]
 
 
+LIN = ["model=lin"]
+TUNE = [
+    "model=tune",
+    "model.backbone_lr_factor=0.01",
+    "backbone.weights=net.pt",
+    "data.size=null",
+    "data.crop=24",
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("epochs", [2, 29])  # of 7 steps
-def test_two_processes_train_as_one(folder, epochs):
+@pytest.mark.parametrize(("epochs", "model"), [(2, LIN), (29, LIN), (2, TUNE)])  # epochs of 7 steps
+def test_two_processes_train_as_one(folder, epochs, model):
+    # with weights, batch normalisation keeps its statistics; of random ones each process has its own
+    torch.save(timm.create_model("test_resnet").state_dict(), "net.pt")
     common = (
-        *("model=lin", "model.lin_init=ones", "model.dropout=0"),
+        *(*model, "model.lin_init=ones", "model.dropout=0"),  # each process draws its own dropout
         *("data.batch_size=13", f"trainer.max_epochs={epochs}"),
     )
     words = [word for word in SETTINGS if word not in ("trainer.devices=1", "data.batch_size=10")]
@@ -319,7 +332,7 @@ def test_two_processes_train_as_one(folder, epochs):
     one, two = (read_checkpoint(last(runs)) for runs in ("one", "two"))
     assert one["global_step"] == two["global_step"] == 7 * epochs
     lin = [key for key in one["state_dict"] if ".lin." in key]
-    for key in lin:
-        torch.testing.assert_close(two["state_dict"][key], one["state_dict"][key], atol=1e-5, rtol=0)
-    assert max((one["state_dict"][key] - 1).abs().max() for key in lin) > 100 * 1e-5
+    for key, weights in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][key], weights, atol=5e-5, rtol=0)
+    assert max((one["state_dict"][key] - 1).abs().max() for key in lin) > 20 * 5e-5
     np.testing.assert_allclose(scores(last("two")), scores(last("one")), atol=1e-6)
