@@ -108,7 +108,12 @@ def _training(record: Mapping[str, Any]) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "?" if value is None else f"{100 * value:.1f}"
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    """It is not known where too few references were judged."""
+    return "too few" if low is None else f"{_percent(low)} – {_percent(high)}"
 
 
 def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
@@ -124,7 +129,7 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
             "|---|--:|--:|---|",
             *(
                 f"| {escaped(row['subset'])} | {row['items']:,} | {_percent(row['score'])} "
-                f"| {_percent(row['low'])} – {_percent(row['high'])} |"
+                f"| {_interval(row['low'], row['high'])} |"
                 for row in score["rows"]
             ),
             "",

@@ -26,7 +26,10 @@ RECORD = {
             "kind": "2afc",
             "description": "500 triplets",
             "fingerprint": "f" * 64,
-            "rows": [{"subset": "mean", "items": 1500, "score": 0.7123, "low": 0.694, "high": 0.731}],
+            "rows": [
+                {"subset": "few", "items": 3, "score": 0.7, "low": None, "high": None},
+                {"subset": "mean", "items": 1500, "score": 0.7123, "low": 0.694, "high": 0.731},
+            ],
         }
     ],
 }
@@ -206,6 +209,7 @@ def test_the_card_says_what_is_known(tmp_path):
         "twelve photographs",
         "python train.py seed=7",
         "`variant=lin`",
+        "| few | 3 | 70.0 | too few |",
         "| mean | 1,500 | 71.2 | 69.4 – 73.1 |",
         config["sha256"],
         f"torch {version('torch')}",
