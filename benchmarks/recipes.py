@@ -102,6 +102,15 @@ def interval(differences: np.ndarray) -> str:
     return f"{differences.mean():+.2f} ± {half:.2f}"
 
 
+def show(scores: np.ndarray) -> None:
+    """Print means over splits, then differences to the second recipe; (splits, recipes, conditions), in %."""
+    rows = {name: scores[:, :, i] for i, name in enumerate(CONDITIONS)}
+    rows["mean of the others"] = scores[:, :, 1:].mean(2)
+    for name, row in rows.items():
+        gains = [interval(row[:, i] - row[:, 1]) for i in range(2, row.shape[1])]
+        print(f"{name:20}", *(f"{value:6.1f}" for value in row.mean(0)), "  ", *gains)
+
+
 def main() -> None:
     """Print a table: conditions down, recipes across, then each recipe's difference to the paper's."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
@@ -121,11 +130,7 @@ def main() -> None:
         lins = [torch.ones(views[0].shape[1]), *(train(data, views, rows, split, RECIPES[n]) for n in names)]
         scores[split] = [[data.score(lin, m, held_out) for m in conditions.values()] for lin in lins]
     print(f"{asked.backbone}, {asked.splits} splits: uncalibrated, {', '.join(names)}; then less the paper's")
-    rows_of = {name: scores[:, :, i] for i, name in enumerate(conditions)}
-    rows_of["mean of the others"] = scores[:, :, 1:].mean(2)
-    for name, row in rows_of.items():
-        gains = [interval(row[:, i] - row[:, 1]) for i in range(2, row.shape[1])]
-        print(f"{name:20}", *(f"{value:6.1f}" for value in row.mean(0)), "  ", *gains)
+    show(scores)
 
 
 if __name__ == "__main__":
