@@ -36,6 +36,16 @@ def _sized(side: int) -> Condition:
     return lambda images: F.interpolate(images, (side, side), mode="bilinear", antialias=True).clamp(0, 1)
 
 
+def _lit(axis: int) -> Condition:
+    """Light from the side where an axis, −1 or −2, begins: 1.5 times as much there, 0.35 opposite."""
+
+    def change(images: Tensor) -> Tensor:
+        gain = torch.linspace(1.5, 0.35, images.shape[axis], device=images.device)
+        return (images * (gain if axis == -1 else gain.unsqueeze(1))).clamp(max=1)
+
+    return change
+
+
 def _zoomed(images: Tensor) -> Tensor:
     side = images.shape[-1]
     edge = round(side / 10)
@@ -56,6 +66,8 @@ CONDITIONS: dict[str, Condition] = {
     "exposure × 0.5": lambda images: 0.5 * images,
     "warm": _tinted(1.35, 0.65),
     "cold": _tinted(0.65, 1.35),
+    "lit from the left": _lit(-1),
+    "lit from above": _lit(-2),
     "half contrast": lambda images: 0.5 * images + 0.25,
     "blur": lambda images: gaussian_blur(images, [9, 9], [1.2, 1.2]),
     "noise": _noisy,

@@ -22,6 +22,14 @@ def test_a_condition_gives_other_images_in_the_range(name):
     torch.testing.assert_close(CONDITIONS[name](images), changed)  # noise too
 
 
+@pytest.mark.parametrize(("name", "axis"), [("lit from the left", 3), ("lit from above", 2)])
+def test_light_from_a_side(name, axis):
+    changed = CONDITIONS[name](torch.full((1, 3, 8, 12), 0.5))
+    along = changed.transpose(axis, 3)[0, 0].double()
+    expected = 0.5 * np.linspace(1.5, 0.35, changed.shape[axis])
+    np.testing.assert_allclose(along, np.broadcast_to(expected, along.shape), atol=1e-6)
+
+
 class Contrast(nn.Module):
     """Contrast of the difference, blind to a factor on all images."""
 
