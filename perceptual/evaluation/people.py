@@ -82,6 +82,8 @@ def limit(kind: str, items: Arrays, subsets: Sequence[str], cluster: np.ndarray)
     for i in range(len(subsets)):
         part = items["subset"] == i
         values.append(ceiling(judgment[part], votes[part]))
+        if np.isnan(values[-1]).any():
+            return None
         # a draw without any item of a subset says nothing about it
         some = times[:, part][(times[:, part] * votes[part].numpy()).sum(1) > 0]
         drawn = ceiling_draws(judgment[part], votes[part], some)

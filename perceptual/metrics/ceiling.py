@@ -29,12 +29,16 @@ ITERATIONS = 2000
 QUICK = 500  # within a bootstrap
 SLACK = 0.25  # standard errors by which the frequencies of mixtures may differ from the fitted ones
 PANELS = 20  # simulated for JND
+# Items that several people judged; one vote says nothing about how people differ. With fewer of them, and
+# fewer than a tenth of all items, the estimate can fall below scores that distances do have.
+FEWEST = 100
 
 
 class Ceiling(NamedTuple):
     """The best score that any distance can have, in [0, 1]."""
 
     estimate: float
+    """NaN where hardly any item has two votes or more: fewer than 100, and than a tenth of the items."""
     lower: float
     """The least that some distribution with the same frequencies of votes gives."""
     upper: float
@@ -69,14 +73,15 @@ def ceiling(judgment: Tensor, votes: Tensor) -> Ceiling:
     cells, counts = np.unique(np.stack([k, n]), axis=1, return_counts=True)
     mixture = fit(cells, counts[None].astype(float))[0]
     lower, upper = _bounds(n, mixture)
-    return Ceiling(float(mixture @ BEST), lower, upper)
+    return Ceiling(float(mixture @ BEST) if _known(n) else np.nan, lower, upper)
 
 
 def jnd_ceiling(same: Tensor, votes: Tensor, seed: int = 0) -> float:
     """The best JND average precision that any distance can have, in [0, 1]: pairs sorted by their true p.
 
     Mean over simulated panels: p is drawn for each pair from the fitted distribution, as many people as were
-    asked answer by it, and `jnd_average_precision` scores 1 − p. NaN where nobody was asked.
+    asked answer by it, and `jnd_average_precision` scores 1 − p. NaN where nobody was asked, or where the
+    estimate of `ceiling` is NaN.
 
     Args:
         same: (N,) fraction of people who said "same", in [0, 1].
@@ -87,7 +92,7 @@ def jnd_ceiling(same: Tensor, votes: Tensor, seed: int = 0) -> float:
         ValueError: as `ceiling` does.
     """
     k, n = _asked(same, votes)
-    if not len(n):
+    if not _known(n):
         return float("nan")
     cells, counts = np.unique(np.stack([k, n]), axis=1, return_counts=True)
     mixture = fit(cells, counts[None].astype(float))[0]
@@ -134,6 +139,11 @@ def fit(cells: Floats, counts: Floats, iterations: int = ITERATIONS) -> Floats:
 def _asked(judgment: Tensor, votes: Tensor) -> tuple[Floats, Floats]:
     k, n = (column.numpy() for column in counted(judgment.cpu(), votes.cpu()))
     return k[n > 0], n[n > 0]
+
+
+def _known(n: Floats) -> bool:
+    """Whether items of n ≥ 1 votes say how people differ."""
+    return bool(len(n) and (n > 1).sum() >= min(FEWEST, len(n) / 10))
 
 
 def _bounds(n: Floats, mixture: Floats) -> tuple[float, float]:

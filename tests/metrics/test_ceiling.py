@@ -123,3 +123,15 @@ def test_materials(assets):
     judgment = torch.tensor([float(row["judge"]) for row in rows])
     found = ceiling(judgment, torch.tensor([float(row["votes"]) for row in rows]))
     assert found == pytest.approx((0.800, 0.776, 0.814), abs=0.003)
+
+
+@pytest.mark.parametrize(("several", "known"), [(99, False), (100, True)])
+def test_single_votes_do_not_say_how_people_differ(several, known):
+    rng = np.random.default_rng(0)
+    votes = np.repeat([2, 1], [several, 3000 - several])
+    said = torch.from_numpy(rng.binomial(votes, 0.8) / votes)
+    estimate, lower, upper = ceiling(said, torch.from_numpy(votes))
+    assert np.isnan(estimate) != known
+    assert lower < 0.85
+    assert upper == pytest.approx(1, abs=0.01)  # everybody may agree on each item
+    assert np.isnan(jnd_ceiling(said, torch.from_numpy(votes))) != known
