@@ -30,6 +30,8 @@ from perceptual.features.custom import import_modules
 from perceptual.training.checkpoints import read_checkpoint
 
 PUBLISHED = ("alexnet-v0.1", "squeezenet1_1-v0.1", "vgg16-v0.1")
+# brackets in names of methods and files are no markup
+CONSOLE = Console(highlight=False, markup=False)
 Scores = dict[str, dict[str, float]]
 Data = TwoAFCDataModule | JNDDataModule | OpinionDataModule
 
@@ -60,10 +62,9 @@ def evaluate(cfg: DictConfig) -> Scores:
     if not isinstance(data, TwoAFCDataModule):
         raise ValueError(f"ckpt= repeats the scores of training; on other data, methods=[{cfg.ckpt}]")
     scores = score({cfg.ckpt: distance}, data.val_dataloader(), data.subsets, data.jnd_subsets)
-    console = Console()
-    console.print(tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
+    CONSOLE.print(tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
     if near := people.sentence(scores[cfg.ckpt]["mean"], data):
-        console.print(f"Score     {near}", highlight=False, soft_wrap=True)
+        CONSOLE.print(f"Score     {near}", soft_wrap=True)
     return scores
 
 
@@ -78,13 +79,12 @@ def evaluate_methods(chosen: list[str], data: Data, results: str, **speed: Any) 
     failed = [f"{row['method']}: {row['error']}" for row in place.failed() if row["method"] in names]
     if not scores:
         raise ValueError("; ".join(failed))
-    console = Console()
     header = NAMES[place.items().row["kind"]]
     shown = people.with_ceiling(scores, data)
-    console.print(table(shown, title=f"Validation, {data.describe()}", header=header))
+    CONSOLE.print(table(shown, title=f"Validation, {data.describe()}", header=header))
     for reason in failed:
-        console.print(f"Failed    {reason}", highlight=False, soft_wrap=True)
-    console.print(f"Results   {place.folder}", highlight=False, soft_wrap=True)
+        CONSOLE.print(f"Failed    {reason}", soft_wrap=True)
+    CONSOLE.print(f"Results   {place.folder}", soft_wrap=True)
     return scores
 
 
@@ -105,12 +105,11 @@ def evaluate_suite(cfg: DictConfig) -> Scores:
     }
     chosen = listed(cfg.methods) or list(PUBLISHED)
     suite = suites.evaluate(sets, chosen, cfg.results, device(), build_data, **speed)
-    console = Console()
-    console.print(suite_tables.terminal(suite))
+    CONSOLE.print(suite_tables.terminal(suite))
     for line in suite_tables.notes(suite):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        CONSOLE.print(line, soft_wrap=True)
     for path in suite_tables.write(suite, Path(cfg.results), Path(cfg.suite).stem):
-        console.print(f"Written   {path}", highlight=False, soft_wrap=True)
+        CONSOLE.print(f"Written   {path}", soft_wrap=True)
     scores = zip(suite.methods, suite.score.tolist(), strict=True)
     return {method: dict(zip(suite.columns, row, strict=True)) for method, row in scores}
 
@@ -163,7 +162,7 @@ def under_conditions(chosen: list[str], data: Data, speed: dict[str, Any]) -> Sc
         condition: {name: scores[name][condition] for name in scores}
         for condition in next(iter(scores.values()))
     }
-    Console().print(table(rows, title=f"Under conditions, {data.describe()}"))
+    CONSOLE.print(table(rows, title=f"Under conditions, {data.describe()}"))
     return scores
 
 
@@ -178,13 +177,12 @@ def examine(chosen: list[str], data: Data, cfg: DictConfig, **speed: Any) -> Sco
     rows, lost = trust_report.report(chosen, data, cfg.results, device(), seed=cfg.seed, **speed)
     if not rows:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in lost.items()))
-    console = Console()
     for line in trust_report.shown(rows, lost):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        CONSOLE.print(line, soft_wrap=True)
     folder = evaluation.place_of(data, cfg.results).folder
     write_text(folder / "trust.md", trust_report.markdown(rows, f"Trust, {data.describe()}"))
     trust_report.picture(rows, folder / "trust.png")
-    console.print(f"Results   {folder}/trust.md, trust.png", highlight=False, soft_wrap=True)
+    CONSOLE.print(f"Results   {folder}/trust.md, trust.png", soft_wrap=True)
     return {row["method"]: {key: value[0] for key, value in row["trust"].items()} for row in rows}
 
 

@@ -52,8 +52,8 @@ def train(cfg: DictConfig) -> Scores:
     data.setup("fit")
     # each process of several comes here; the first speaks and scores for all
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    console = Console(quiet=not first)
-    console.print(f"Data      {data.describe()}", highlight=False)
+    console = Console(quiet=not first, highlight=False, markup=False)
+    console.print(f"Data      {data.describe()}")
     if first:
         # for the model card of what is exported from this run
         sides = {"train": data.fingerprint("train"), "val": data.fingerprint()}
@@ -63,9 +63,9 @@ def train(cfg: DictConfig) -> Scores:
     backbone = model.distance.backbone
     if backbone.spec["weights"] == KMEANS and not resume:
         initialize(backbone, run.training_images(data), cfg.seed)
-    console.print(f"Backbone  {backbone.name}, weights {backbone.source}", highlight=False, soft_wrap=True)
+    console.print(f"Backbone  {backbone.name}, weights {backbone.source}", soft_wrap=True)
     if resume:
-        console.print(f"Resumed   {resume}", highlight=False, soft_wrap=True)
+        console.print(f"Resumed   {resume}", soft_wrap=True)
     cached = cfg.data.cache is Cache.on and backbone.frozen
     batches = CachedDataModule(data, model.distance, views=cfg.data.views) if cached else data
     # evaluate.py finds in the checkpoint which data the score is of
@@ -86,8 +86,8 @@ def train(cfg: DictConfig) -> Scores:
     run.write_json(Path(cfg.run_dir, "scores.json"), scores)
     console.print(tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
     if near := people.sentence(scores["trained"]["mean"], data):
-        console.print(f"Score     {near}", highlight=False, soft_wrap=True)
-    console.print(f"Run       {cfg.run_dir}", highlight=False, soft_wrap=True)
+        console.print(f"Score     {near}", soft_wrap=True)
+    console.print(f"Run       {cfg.run_dir}", soft_wrap=True)
     return scores
 
 

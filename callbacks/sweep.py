@@ -41,19 +41,19 @@ class SweepReport(Callback):
         """
         folder = Path(config.hydra.sweep.dir)
         lost = without_score(folder)
-        console = Console()
+        console = Console(highlight=False, markup=False)
         if len(lost) < len(list(folder.rglob(".hydra/config.yaml"))):
             boards = [make(found, lost) for found in find(folder)]
             for board in boards:
                 console.print(terminal(board))
                 if best := best_setting(board):
-                    console.print(best, highlight=False, soft_wrap=True)
+                    console.print(best, soft_wrap=True)
                 if held_out := on_test_rows(board.entries[0]):
-                    console.print(held_out, highlight=False, soft_wrap=True)
+                    console.print(held_out, soft_wrap=True)
             write_text(folder / "leaderboard.md", "\n".join(map(markdown, boards)))
-            console.print(f"Sweep     {folder}/leaderboard.md", highlight=False, soft_wrap=True)
+            console.print(f"Sweep     {folder}/leaderboard.md", soft_wrap=True)
         for row in lost:
-            console.print(f"Failed    {row['method']}: {row['error']}", highlight=False, soft_wrap=True)
+            console.print(f"Failed    {row['method']}: {row['error']}", soft_wrap=True)
         if lost:
             sys.exit(f"error: {len(lost)} of the runs gave no score")
 

@@ -339,3 +339,17 @@ def test_evaluate_refuses_what_is_no_checkpoint(tmp_path, monkeypatch, capsys):
 def test_any_backbone_trains_by_its_name(train, name):
     run = train(f"backbone.name={name}", "data.size=64", "data.batch_size=2")
     assert logged(run, "train/loss")
+
+
+def test_brackets_in_names_are_said(train, manifest, monkeypatch, capsys):
+    """Rich would take them for markup, and leave them out."""
+    run = train("backbone.name='resnet10t[aa_layer=blurpc]'", "hydra.run.dir='runs/of today/[bold]'")
+    said = capsys.readouterr().out
+    assert "Backbone  resnet10t[aa_layer=blurpc], weights random" in said
+    assert f"Run       {run.resolve()}" in said
+    assert run.name == "[bold]"
+    words = ("data=manifest", f"data.path={manifest}", "data.size=32", "results='[red]'")
+    app.run("evaluate.py", *words, "methods=['resnet10t[aa_layer=blurpc]-random']", monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    assert "resnet10t[aa_layer=blurpc]-random" in said
+    assert "[red]/" in said

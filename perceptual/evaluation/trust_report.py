@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from perceptual.data.items.triplets import TripletDataset
@@ -87,7 +88,7 @@ def report(
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
             for name in missing:
-                task = bar.add_task(name, total=PARTS)
+                task = bar.add_task(escape(name), total=PARTS)
                 try:
                     distance = grammar.build(names[name].said, precision, compile).to(device)
                     rival = _rival(name, names)

@@ -20,6 +20,7 @@ import pytorch_lightning as pl
 import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
@@ -196,7 +197,7 @@ class _Cache:
         shown = Progress(console=console, transient=True, disable=not console.is_terminal)
         # the folder is of the backbone's precision, whatever surrounds this
         with torch.autocast(lpips.backbone.mean.device.type, enabled=False), shown as progress:
-            label = f"Features of {self.name}" + (f", view {self.view}" if self.view else "")
+            label = f"Features of {escape(self.name)}" + (f", view {self.view}" if self.view else "")
             bar = progress.add_task(label, total=self.shape[0], completed=self.shape[0] - len(missing) * PART)
             # first what no process works on, then what one did that may have been killed
             for timeout in (0, -1):

@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import open as open_with_progress
 
 RATIO = 50  # images do not compress: an archive that holds so many times its size is meant to fill the disk
@@ -26,7 +27,7 @@ def unpack(archive: Path, folder: Path) -> None:
             open_with_progress(
                 archive,
                 "rb",
-                description=f"Unpacking {archive.name}",
+                description=f"Unpacking {escape(archive.name)}",
                 console=console,
                 transient=True,
                 disable=quiet,

@@ -11,6 +11,7 @@ from typing import Any
 import requests
 import urllib3
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 PATIENCE = 5  # attempts in a row without a new byte
@@ -51,10 +52,16 @@ def fetch(url: str, path: Path, by_hand: Path) -> Path:
         return path
     part = Path(f"{path}.part")
     most, failures = _size(part), 0
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        "{task.description}",
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
-    with Progress(f"{path.name}", *columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(path.name, total=None)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(escape(path.name), total=None)
         while True:
             try:
                 _fetch_rest(url, part, progress, task)
