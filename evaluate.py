@@ -30,10 +30,16 @@ from perceptual.features.custom import import_modules
 from perceptual.training.checkpoints import read_checkpoint
 
 PUBLISHED = ("alexnet-v0.1", "squeezenet1_1-v0.1", "vgg16-v0.1")
-# brackets in names of methods and files are no markup
-CONSOLE = Console(highlight=False, markup=False)
 Scores = dict[str, dict[str, float]]
 Data = TwoAFCDataModule | JNDDataModule | OpinionDataModule
+
+
+def say(what: Any) -> None:
+    """Print a table, or a line without breaking it; brackets of names are no markup.
+
+    The console is made at each call: launchers send this module's globals to processes, and it cannot go.
+    """
+    Console(highlight=False, markup=False).print(what, soft_wrap=isinstance(what, str))
 
 
 def evaluate(cfg: DictConfig) -> Scores:
@@ -62,9 +68,9 @@ def evaluate(cfg: DictConfig) -> Scores:
     if not isinstance(data, TwoAFCDataModule):
         raise ValueError(f"ckpt= repeats the scores of training; on other data, methods=[{cfg.ckpt}]")
     scores = score({cfg.ckpt: distance}, data.val_dataloader(), data.subsets, data.jnd_subsets)
-    CONSOLE.print(tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
+    say(tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
     if near := people.sentence(scores[cfg.ckpt]["mean"], data):
-        CONSOLE.print(f"Score     {near}", soft_wrap=True)
+        say(f"Score     {near}")
     return scores
 
 
@@ -81,10 +87,10 @@ def evaluate_methods(chosen: list[str], data: Data, results: str, **speed: Any) 
         raise ValueError("; ".join(failed))
     header = NAMES[place.items().row["kind"]]
     shown = people.with_ceiling(scores, data)
-    CONSOLE.print(table(shown, title=f"Validation, {data.describe()}", header=header))
+    say(table(shown, title=f"Validation, {data.describe()}", header=header))
     for reason in failed:
-        CONSOLE.print(f"Failed    {reason}", soft_wrap=True)
-    CONSOLE.print(f"Results   {place.folder}", soft_wrap=True)
+        say(f"Failed    {reason}")
+    say(f"Results   {place.folder}")
     return scores
 
 
@@ -105,11 +111,11 @@ def evaluate_suite(cfg: DictConfig) -> Scores:
     }
     chosen = listed(cfg.methods) or list(PUBLISHED)
     suite = suites.evaluate(sets, chosen, cfg.results, device(), build_data, **speed)
-    CONSOLE.print(suite_tables.terminal(suite))
+    say(suite_tables.terminal(suite))
     for line in suite_tables.notes(suite):
-        CONSOLE.print(line, soft_wrap=True)
+        say(line)
     for path in suite_tables.write(suite, Path(cfg.results), Path(cfg.suite).stem):
-        CONSOLE.print(f"Written   {path}", soft_wrap=True)
+        say(f"Written   {path}")
     scores = zip(suite.methods, suite.score.tolist(), strict=True)
     return {method: dict(zip(suite.columns, row, strict=True)) for method, row in scores}
 
@@ -162,7 +168,7 @@ def under_conditions(chosen: list[str], data: Data, speed: dict[str, Any]) -> Sc
         condition: {name: scores[name][condition] for name in scores}
         for condition in next(iter(scores.values()))
     }
-    CONSOLE.print(table(rows, title=f"Under conditions, {data.describe()}"))
+    say(table(rows, title=f"Under conditions, {data.describe()}"))
     return scores
 
 
@@ -178,11 +184,11 @@ def examine(chosen: list[str], data: Data, cfg: DictConfig, **speed: Any) -> Sco
     if not rows:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in lost.items()))
     for line in trust_report.shown(rows, lost):
-        CONSOLE.print(line, soft_wrap=True)
+        say(line)
     folder = evaluation.place_of(data, cfg.results).folder
     write_text(folder / "trust.md", trust_report.markdown(rows, f"Trust, {data.describe()}"))
     trust_report.picture(rows, folder / "trust.png")
-    CONSOLE.print(f"Results   {folder}/trust.md, trust.png", soft_wrap=True)
+    say(f"Results   {folder}/trust.md, trust.png")
     return {row["method"]: {key: value[0] for key, value in row["trust"].items()} for row in rows}
 
 
