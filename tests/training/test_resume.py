@@ -333,6 +333,7 @@ def test_two_processes_train_as_one(folder, epochs, model):
     assert one["global_step"] == two["global_step"] == 7 * epochs
     lin = [key for key in one["state_dict"] if ".lin." in key]
     for key, weights in one["state_dict"].items():
-        torch.testing.assert_close(two["state_dict"][key], weights, atol=5e-5, rtol=0)
-    assert max((one["state_dict"][key] - 1).abs().max() for key in lin) > 20 * 5e-5
+        atol = 1e-5 if ".lin." in key else 5e-5
+        torch.testing.assert_close(two["state_dict"][key], weights, atol=atol, rtol=0)
+    assert max((one["state_dict"][key] - 1).abs().max() for key in lin) > 100 * 1e-5
     np.testing.assert_allclose(scores(last("two")), scores(last("one")), atol=1e-6)
