@@ -74,22 +74,20 @@ def limit(kind: str, items: Arrays, subsets: Sequence[str], cluster: np.ndarray)
     if kind != "2afc" or "votes" not in items or not len(items["votes"]):
         return None
     judgment, votes = torch.from_numpy(items["judgment"]), torch.from_numpy(items["votes"])
-    if not all(votes[items["subset"] == i].any() for i in range(len(subsets))):
+    parts = [items["subset"] == i for i in range(len(subsets))]
+    values = [ceiling(judgment[part], votes[part]) for part in parts]
+    if np.isnan(values).any():
         return None
     rng, count = np.random.default_rng(0), int(cluster.max()) + 1
     times = rng.multinomial(count, np.full(count, 1 / count), DRAWS)[:, cluster].astype(float)
-    values, draws = [], []
-    for i in range(len(subsets)):
-        part = items["subset"] == i
-        values.append(ceiling(judgment[part], votes[part]))
-        if np.isnan(values[-1]).any():
-            return None
+    draws = []
+    for part in parts:
         # a draw without any item of a subset says nothing about it
         some = times[:, part][(times[:, part] * votes[part].numpy()).sum(1) > 0]
         drawn = ceiling_draws(judgment[part], votes[part], some)
         draws.append(np.resize(drawn, DRAWS))
     low, high = np.quantile(np.mean(draws, axis=0), [0.025, 0.975])
-    if min(len(np.unique(cluster[items["subset"] == i])) for i in range(len(subsets))) < FEWEST:
+    if min(len(np.unique(cluster[part])) for part in parts) < FEWEST:
         low = high = np.nan
     return Limit(Ceiling(*np.mean(values, axis=0).tolist()), float(low), float(high))
 

@@ -31,7 +31,7 @@ SLACK = 0.25  # standard errors by which the frequencies of mixtures may differ 
 PANELS = 20  # simulated for JND
 # Items that several people judged; one vote says nothing about how people differ. With fewer of them, and
 # fewer than a tenth of all items, the estimate can fall below scores that distances do have.
-FEWEST = 100
+ENOUGH = 100
 
 
 class Ceiling(NamedTuple):
@@ -143,7 +143,7 @@ def _asked(judgment: Tensor, votes: Tensor) -> tuple[Floats, Floats]:
 
 def _known(n: Floats) -> bool:
     """Whether items of n ≥ 1 votes say how people differ."""
-    return bool(len(n) and (n > 1).sum() >= min(FEWEST, len(n) / 10))
+    return bool(len(n) and (n > 1).sum() >= min(ENOUGH, len(n) / 10))
 
 
 def _bounds(n: Floats, mixture: Floats) -> tuple[float, float]:
