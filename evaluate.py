@@ -14,10 +14,10 @@ from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 from yaml import YAMLError
 
 from perceptual.cli.errors import one_line_errors, start
+from perceptual.cli.output import say
 from perceptual.config import build, build_data, data_arguments
 from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
 from perceptual.data.items.triplets import TripletDataset
@@ -32,14 +32,6 @@ from perceptual.training.checkpoints import read_checkpoint
 PUBLISHED = ("alexnet-v0.1", "squeezenet1_1-v0.1", "vgg16-v0.1")
 Scores = dict[str, dict[str, float]]
 Data = TwoAFCDataModule | JNDDataModule | OpinionDataModule
-
-
-def say(what: Any) -> None:
-    """Print a table, or a line without breaking it; brackets of names are no markup.
-
-    The console is made at each call: launchers send this module's globals to processes, and it cannot go.
-    """
-    Console(highlight=False, markup=False).print(what, soft_wrap=isinstance(what, str))
 
 
 def evaluate(cfg: DictConfig) -> Scores:

@@ -8,8 +8,8 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rich.console import Console
 
+from perceptual.cli.output import say
 from perceptual.config import build_data
 from perceptual.data import ManifestDataModule
 from perceptual.data.writers.whole_files import write_text
@@ -41,19 +41,18 @@ class SweepReport(Callback):
         """
         folder = Path(config.hydra.sweep.dir)
         lost = without_score(folder)
-        console = Console(highlight=False, markup=False)
         if len(lost) < len(list(folder.rglob(".hydra/config.yaml"))):
             boards = [make(found, lost) for found in find(folder)]
             for board in boards:
-                console.print(terminal(board))
+                say(terminal(board))
                 if best := best_setting(board):
-                    console.print(best, soft_wrap=True)
+                    say(best)
                 if held_out := on_test_rows(board.entries[0]):
-                    console.print(held_out, soft_wrap=True)
+                    say(held_out)
             write_text(folder / "leaderboard.md", "\n".join(map(markdown, boards)))
-            console.print(f"Sweep     {folder}/leaderboard.md", soft_wrap=True)
+            say(f"Sweep     {folder}/leaderboard.md")
         for row in lost:
-            console.print(f"Failed    {row['method']}: {row['error']}", soft_wrap=True)
+            say(f"Failed    {row['method']}: {row['error']}")
         if lost:
             sys.exit(f"error: {len(lost)} of the runs gave no score")
 

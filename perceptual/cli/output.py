@@ -32,6 +32,11 @@ def exact(value: Cell) -> str:
     return f"{value:.9g}"
 
 
+def say(what: Any) -> None:
+    """Print a table, or a line without breaking it; brackets in names are no markup."""
+    Console(highlight=False, markup=False).print(what, soft_wrap=isinstance(what, str))
+
+
 def note(text: str) -> None:
     """A line to the person at the terminal, on stderr."""
     STDERR.print(text)
