@@ -15,10 +15,8 @@ import numpy as np
 
 from benchmarks.recipes import show
 from perceptual.data import ManifestDataModule
-from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation.conditions import CONDITIONS, score_under
 from perceptual.evaluation.methods import build
-from perceptual.features.backbone import Backbone
 
 PAPER = "model=tune"
 TRAIN = Path(__file__).parents[1] / "train.py"
@@ -29,7 +27,12 @@ def tuned(asked: argparse.Namespace, recipe: str, split: int) -> Path:
     run = Path(asked.runs, f"{asked.backbone} {recipe}".replace("/", "_"), str(split))
     checkpoint = run / "checkpoints/last.ckpt"
     if not checkpoint.exists():
-        words = ["data=manifest", f"data.path={asked.path}", f"backbone={asked.backbone}", f"seed={split}"]
+        words = [
+            "data=manifest",
+            f"data.path={asked.path}",
+            f"backbone.name={asked.backbone}",
+            f"seed={split}",
+        ]
         words += [*recipe.split(), f"hydra.run.dir='{run.resolve()}'"]
         subprocess.run([sys.executable, TRAIN, *words], check=True)
     return checkpoint
@@ -40,7 +43,7 @@ def scores(asked: argparse.Namespace, recipes: list[str], split: int) -> list[li
     data = ManifestDataModule(asked.path, split_seed=split)
     data.setup("validate")
     assert data.val_set is not None
-    methods = {"uncalibrated": LPIPS(Backbone(asked.backbone), lin=None)}
+    methods = {"uncalibrated": build(f"{asked.backbone}-uncalibrated")}
     methods |= {recipe: build(str(tuned(asked, recipe, split))) for recipe in recipes}
     found = score_under(methods, data.val_set)
     return [[100 * found[name][condition] for condition in CONDITIONS] for name in methods]
@@ -50,7 +53,7 @@ def main() -> None:
     """Print a table: conditions down, recipes across, then each recipe's difference to the paper's."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("path", help="manifest of triplets")
-    parser.add_argument("--backbone", default="alexnet", help="a file of conf/backbone")
+    parser.add_argument("--backbone", default="alexnet", help="name of a network")
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--recipes", nargs="+", default=["experiment=unseen_tune"], help="words of train.py")
     parser.add_argument("--runs", default="runs/tuning", help="folder of the runs")
