@@ -20,7 +20,7 @@ from perceptual.data.schemas import Cache, default_of
 from perceptual.distance.level import FORMS
 from perceptual.features.backbone import PRECISIONS
 from perceptual.ranking import RANKINGS
-from perceptual.training import fsdp, settings
+from perceptual.training import settings
 from perceptual.training.module import PerceptualRanker
 
 # mypy cannot read the members of these enums, which stand in the library
@@ -80,6 +80,8 @@ class ModelConfig:
     augmentation: list[Augmentation] = field(default_factory=list)
     # compare features by compiled code; needs a C++ compiler
     compile: bool = default_of(PerceptualRanker, "compile")
+    # compute activations of a trained backbone again in the backward pass, to take less memory
+    grad_checkpointing: bool = default_of(PerceptualRanker, "grad_checkpointing")
     seed: int = "${seed}"  # type: ignore[assignment]
 
 
@@ -171,10 +173,6 @@ def check(cfg: DictConfig) -> None:
     clip = cfg.trainer.gradient_clip_val
     if clip is not None and not clip > 0:
         raise ValueError(f"trainer.gradient_clip_val must be positive, got {clip:g}")
-    if cfg.trainer.strategy == fsdp.NAME and clip is not None:
-        raise ValueError(f"strategy={fsdp.NAME} does not clip gradients: leave out trainer.gradient_clip_val")
-    if cfg.trainer.strategy == fsdp.NAME and "ema" in cfg.callbacks:
-        raise ValueError(f"strategy={fsdp.NAME} does not average weights: leave out averaging")
     at_least("data.views", cfg.data.views, 0)
     if cfg.data.views and (cfg.data.cache is not Cache.on or cfg.model.variant.name != "lin"):
         raise ValueError(

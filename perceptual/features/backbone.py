@@ -218,6 +218,24 @@ class Backbone(nn.Module):
         """Whether none of its weights is trained, so that its features of an image do not change."""
         return not any(parameter.requires_grad for parameter in self.parameters())
 
+    def checkpoint_gradients(self) -> None:
+        """Compute activations again in the backward pass instead of keeping them: less memory, more time.
+
+        Raises:
+            ValueError: the network, or one of several, offers no such thing.
+        """
+        if isinstance(self.net, Joint):
+            for member in self.net:
+                member.checkpoint_gradients()  # type: ignore[operator]
+            return
+        # timm wraps networks that give their levels themselves, such as ViTs
+        net = self.net if hasattr(self.net, "set_grad_checkpointing") else getattr(self.net, "model", None)
+        if not hasattr(net, "set_grad_checkpointing"):
+            raise ValueError(
+                f"{self.name} has no gradient checkpointing; networks of timm with set_grad_checkpointing do"
+            )
+        net.set_grad_checkpointing(True)
+
     def fingerprint(self) -> str:
         """SHA-256 of the weights that the tapped levels use."""
         return weight_files.fingerprint(self.net.state_dict())

@@ -74,6 +74,8 @@ class PerceptualRanker(pl.LightningModule):
             colour). The images of a triplet are changed alike; so are all images of a batch that holds each
             image once.
         compile: compare features by compiled code, see `LPIPS`. Checkpoints do not record it.
+        grad_checkpointing: keep fewer activations of a trained backbone, and compute the others again in the
+            backward pass: the same gradients in less memory. Checkpoints do not record it.
         seed: of the augmentation, which depends on it, the epoch and the batch only.
 
     Raises:
@@ -99,6 +101,7 @@ class PerceptualRanker(pl.LightningModule):
         lora_rank: int = 8,
         augmentation: Sequence[Augmentation] = (),
         compile: bool = False,
+        grad_checkpointing: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -109,7 +112,7 @@ class PerceptualRanker(pl.LightningModule):
         betas = list(betas)
         if not isinstance(augmentation, str):  # one word is refused below
             augmentation = list(augmentation)
-        self.save_hyperparameters(ignore="compile")
+        self.save_hyperparameters(ignore=["compile", "grad_checkpointing"])
         check_settings(self.hparams)
         built = build_backbone(
             network if isinstance(network, nn.Module) else backbone,
@@ -120,6 +123,10 @@ class PerceptualRanker(pl.LightningModule):
         self._built_on = built.fingerprint()
         if variant == "lora":
             lora.add(built.net, built.name, lora_rank)
+        if grad_checkpointing:
+            if variant == "lin":
+                raise ValueError("grad_checkpointing is for a trained backbone, and variant=lin freezes it")
+            built.checkpoint_gradients()
         lin = "v0.1" if lin_init == "v0.1" else None
         self.distance = LPIPS(built, lin, dropout=dropout, form=form, compile=compile)
         for vector in self.distance.lin.requires_grad_(True):

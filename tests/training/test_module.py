@@ -6,7 +6,9 @@ import pytorch_lightning as pl
 import torch
 from rankers import RANDOM, distances, fit, loader, make_batches, snapshot, trained, trainer
 
+from perceptual.data import TripletBatch
 from perceptual.distance.lpips import LPIPS
+from perceptual.ranking import ranking_loss
 from perceptual.training.module import PerceptualRanker
 
 
@@ -197,3 +199,55 @@ def test_both_rankings_train(ranking, tmp_path):
 def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         PerceptualRanker(**{"backbone": RANDOM, **arguments})
+
+
+def bytes_kept(ranker: PerceptualRanker, batch: TripletBatch) -> int:
+    """Bytes of activations that a step keeps for its backward pass, which it takes."""
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    torch.manual_seed(3)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        d0, d1 = batch.distances(ranker.distance.train())
+        loss = ranking_loss(ranker.ranking(d0, d1), batch.judgment, batch.weight)
+    loss.backward()
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        ("test_vit", "scratch"),
+        ("test_vit", "lora"),
+        ("test_convnext", "scratch"),
+        ("test_vit+test_vit", "scratch"),
+    ],
+)
+def test_gradient_checkpointing_gives_the_same_gradients_in_less_memory(name, variant):
+    if variant == "lora":
+        pytest.importorskip("peft")
+    torch.manual_seed(0)
+    plain = PerceptualRanker({"name": name, "weights": None}, variant, dropout=0)
+    spare = PerceptualRanker({"name": name, "weights": None}, variant, dropout=0, grad_checkpointing=True)
+    spare.load_state_dict(plain.state_dict())
+    images = torch.rand(3, 6, 3, 64, 64)
+    batch = TripletBatch(*images, torch.rand(6), torch.ones(6), torch.zeros(6, dtype=torch.int64))
+    assert bytes_kept(spare, batch) < 0.8 * bytes_kept(plain, batch)
+    for (key, one), other in zip(plain.named_parameters(), spare.parameters(), strict=True):
+        if one.requires_grad:
+            torch.testing.assert_close(one.grad, other.grad, msg=lambda text, key=key: f"{key}: {text}")
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "reason"),
+    [
+        ("alexnet", "scratch", "alexnet has no gradient checkpointing"),
+        ("test_vit", "lin", "variant=lin freezes it"),
+    ],
+)
+def test_gradient_checkpointing_is_refused_where_it_can_do_nothing(name, variant, reason):
+    with pytest.raises(ValueError, match=reason):
+        PerceptualRanker({"name": name, "weights": None}, variant, grad_checkpointing=True)
