@@ -26,7 +26,6 @@ ROOMS = {
     "evaluation": {"features", "data", "distance", "ranking", "metrics", "training"},
     "collect": {"data", "distance", "metrics", "evaluation", "version"},
 }
-MOST_LINES = 300
 # a package's own file may gather what its parts may not import from each other
 GATHERS = {"perceptual.metrics": {"metrics.distance", "metrics.diversity"}}
 # these stand on top and may import what they like; no room above imports them
@@ -77,13 +76,6 @@ def test_arrows_point_one_way():
         more = ours - {own} - ROOMS[own] - GATHERS.get(module, set())
         assert not more, f"{module} must not import {more}"
     assert seen == {*ROOMS, *TOP}
-
-
-def test_files_are_read_in_one_sitting():
-    long = {
-        str(path): n for path in ROOT.rglob("*.py") if (n := len(path.read_text().splitlines())) > MOST_LINES
-    }
-    assert not long
 
 
 def test_the_rooms_have_no_circle():
