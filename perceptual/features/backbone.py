@@ -228,8 +228,10 @@ class Backbone(nn.Module):
             for member in self.net:
                 member.checkpoint_gradients()  # type: ignore[operator]
             return
-        # timm wraps networks that give their levels themselves, such as ViTs
-        net: Any = self.net if hasattr(self.net, "set_grad_checkpointing") else getattr(self.net, "model", None)
+        net: Any = self.net
+        if not hasattr(net, "set_grad_checkpointing"):
+            # timm wraps networks that give their levels themselves, such as ViTs
+            net = getattr(net, "model", None)
         if not hasattr(net, "set_grad_checkpointing"):
             raise ValueError(
                 f"{self.name} has no gradient checkpointing; networks of timm with set_grad_checkpointing do"
