@@ -107,8 +107,10 @@ def _made(results: DataResults, judged: Result, scored: list[Result], lost: Sequ
         [(low, high) for low, high in gaps.T.tolist()],
         strict=True,
     )
+    # a method without a score, which is in no group, comes last
     entries = sorted(
-        (Entry(*part) for part in parts), key=lambda e: (e.group, -np.nan_to_num(e.score[macro], nan=-np.inf))
+        (Entry(*part) for part in parts),
+        key=lambda e: (np.isnan(e.score[macro]), e.group, -np.nan_to_num(e.score[macro])),
     )
     people = rows_of_people(data["kind"], items, data["subsets"])
     ceiling = limit(data["kind"], items, data["subsets"], clusters(items["cluster"])[0])
@@ -116,8 +118,10 @@ def _made(results: DataResults, judged: Result, scored: list[Result], lost: Sequ
     rows = [entry.row for entry in entries]
     settings, folder = varied(rows), common_folder([*rows, *lost])
     columns = data["subsets"] + MEANS
-    known = not np.isnan(intervals.draws[:, :, macro]).any()
-    picked = corrected(intervals.score[:, macro], intervals.draws[:, :, macro]) if known else None
+    known = ~np.isnan(intervals.draws[:, :, macro]).any(0)
+    picked = (
+        corrected(intervals.score[known, macro], intervals.draws[:, known, macro]) if known.any() else None
+    )
     return Board(data, columns, entries, people, failed, recurring, settings, folder, ceiling, picked)
 
 

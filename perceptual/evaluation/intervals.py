@@ -156,7 +156,7 @@ def _means(
 def rank_groups(score: Floats, draws: Floats) -> list[int]:
     """Group of each method, 1 = best: from the best down, a group ends before the first method that is worse.
 
-    All 0 where the draws are NaN, and nothing can be said.
+    0 for a method whose draws are NaN: nothing can be said of it.
 
     Worse means that the paired interval of the group's leader minus that method lies above 0. Groups are
     runs of the ranking, so a method further down may still not differ significantly from a leader above.
@@ -166,10 +166,11 @@ def rank_groups(score: Floats, draws: Floats) -> list[int]:
         draws: (B, M) scores of the same draws of items for all methods.
     """
     group = np.zeros(len(score), int)
-    if np.isnan(draws).any():
-        return group.tolist()
+    unsaid = np.isnan(draws).any(0)
     number, leader = 0, -1
     for method in np.argsort(-score, kind="stable"):
+        if unsaid[method]:
+            continue
         if not number or np.quantile(draws[:, leader] - draws[:, method], (1 - LEVEL) / 2) > 0:
             number, leader = number + 1, method
         group[method] = number
@@ -236,8 +237,8 @@ def bootstrap_correlation(
 ) -> Intervals:
     """As `bootstrap`, for Spearman's correlation of M methods with opinion scores.
 
-    0 for a constant distance; NaN where opinions are constant or of fewer than `FEWEST` images, and draws of
-    NaN where they are in most draws.
+    NaN for a constant distance, where opinions are constant, or of fewer than `FEWEST` images, and draws of
+    NaN where opinions are constant in most draws. A distance that is constant only in a draw has 0 there.
 
     Args:
         distance: (M, N) distance of each image from its reference by each method.
@@ -249,10 +250,14 @@ def bootstrap_correlation(
     chance = _Chance(cluster, subset, seed, varied, FEWEST)
     together = np.concatenate([distance, score[None]])
 
+    # what orders no images has no rank correlation, in a draw neither
+    groups = [*members, np.arange(len(score))]
+    constant = np.stack([distance[:, m].min(1) == distance[:, m].max(1) for m in groups], axis=-1)
+    unsaid = _with_macro(np.where(constant, np.nan, 0.0))  # (M, columns)
+
     def scores(times: Ints) -> Floats:
-        parts = [together[:, np.repeat(m, times[m])] for m in [*members, np.arange(len(score))]]
-        columns = np.stack([_spearman(part) for part in parts], axis=-1)
-        return _with_macro(columns)
+        parts = [together[:, np.repeat(m, times[m])] for m in groups]
+        return _with_macro(np.stack([_spearman(part) for part in parts], axis=-1)) + unsaid
 
     known = [m for m, few in zip(members, chance.few[: len(members)], strict=True) if not few]
 

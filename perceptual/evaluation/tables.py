@@ -98,6 +98,8 @@ def protocol_rows(board: Board) -> list[list[str]]:
     rows = [["method", *(f"{name}, {by}" for name in STATISTICS for by in ("all", "within"))]]
     for entry in entries:
         estimates = [entry.row["protocol"][name][by] for name in STATISTICS for by in ("all", "within")]
+        micro = board.columns.index("micro")  # the same statistic has the same interval in both tables
+        estimates[0] = [entry.score[micro], entry.low[micro], entry.high[micro]]
         rows.append(
             [
                 called(board, entry.row),
@@ -150,12 +152,16 @@ def _body(board: Board) -> list[list[str]]:
 def _entry(board: Board, entry: Entry) -> list[str]:
     macro = board.columns.index("mean")
     behind = f"{ends(*entry.gap)}{TIED if entry.tied else ''}"
+    interval = ends(entry.low[macro], entry.high[macro])
+    if math.isnan(entry.score[macro]) and not math.isnan(board.entries[0].score[macro]):
+        # not for too few references: this distance is constant
+        interval, behind = number(math.nan), number(math.nan)
     return [
         str(entry.group or "–"),
         called(board, entry.row),
         *(setting(entry.row.get("settings", {}), key) for key in board.settings),
         *(number(value) for value in entry.score[: len(_scores(board))]),
-        ends(entry.low[macro], entry.high[macro]),
+        interval,
         "" if entry is board.entries[0] else behind,
         *([_speed(entry.row.get("images_per_second"))] if _timed(board) else []),
         _count(entry.row["parameters"]),

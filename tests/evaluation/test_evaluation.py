@@ -29,7 +29,7 @@ from perceptual.evaluation import suite_tables, suites
 from perceptual.evaluation.board import make
 from perceptual.evaluation.results import find
 from perceptual.evaluation.scoring import score
-from perceptual.evaluation.tables import markdown
+from perceptual.evaluation.tables import markdown, protocol_rows
 from perceptual.features.backbone import Backbone
 
 METHODS = ["l2", "gmsd", "squeezenet1_1-uncalibrated", "squeezenet1_1"]
@@ -298,6 +298,32 @@ def test_people_are_shown_beside_methods(manifest):
     judgment = place.items().arrays["judgment"]
     assert board.references["ceiling, raw"][-1] == pytest.approx(np.maximum(judgment, 1 - judgment).mean())
     assert "references recur" in markdown(board)
+
+
+@pytest.mark.parametrize("subsets", [1, 2])
+def test_a_statistic_is_the_same_in_both_tables_of_opinions(tmp_path, monkeypatch, subsets):
+    """Of a constant distance it is a dash in both."""
+    rng, lines = np.random.default_rng(0), ["ref,dist,mos,subset"]
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    lines += [f"{i // 3}.png,{i}.png,{i * i % 23},{'ab'[i % subsets]}" for i in range(24)]
+    (tmp_path / "mos.csv").write_text("\n".join(lines))
+    data = OpinionDataModule(str(tmp_path / "mos.csv"), size=None)
+    data.setup("validate")
+    monkeypatch.setitem(BASELINES, "constant", lambda: torch.nn.Module())
+    monkeypatch.setattr(torch.nn.Module, "forward", lambda self, x, y: torch.ones(len(x)), raising=False)
+    place, _ = evaluation.evaluate(["l2", "constant"], data, "results")
+    board = make(place)
+    assert [entry.row["method"] for entry in board.entries] == ["l2", "constant"]
+    assert [entry.group for entry in board.entries] == [1, 0]
+    l2 = board.entries[0]
+    below = {row[0]: row[1:] for row in protocol_rows(board)}
+    assert below["method"][0] == "srcc, all"
+    assert below["l2"][0] == f"{l2.score[-1]:.3f} ({l2.low[-1]:.3f} – {l2.high[-1]:.3f})"
+    assert set(below["constant"]) == {"–"}
+    (row,) = [line for line in markdown(board).splitlines() if line.startswith("| – | constant |")]
+    cells = [cell.strip() for cell in row.split("|")[3:-3]]
+    assert set(cells) == {"–"}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from perceptual.evaluation.intervals import (
     clusters,
     rank_groups,
 )
-from perceptual.metrics import jnd_average_precision
+from perceptual.metrics import jnd_average_precision, opinion_correlations
 
 SIMULATIONS, ITEMS = 1000, 500
 
@@ -197,7 +197,21 @@ def test_resampled_correlations_are_those_of_repeated_images():
             first = rows[subset[rows] == 0]
             expected = spearmanr(distance[method][first], score[first]).statistic
             assert result.draws[draw, method, 0] == pytest.approx(expected, abs=1e-12)
-    assert bootstrap_correlation(np.ones((1, 40)), score, subset, cluster, draws=1).score[0, -1] == 0
+
+
+def test_a_constant_distance_has_no_rank_correlation_and_leaves_the_groups_of_the_others():
+    rng = np.random.default_rng(8)
+    score, subset, cluster = rng.normal(size=40), np.repeat([0, 1], 20), np.arange(40)
+    in_one = np.where(subset == 0, 0.5, score)
+    distance = np.stack([np.ones(40), in_one, score, -score])
+    result = bootstrap_correlation(distance, score, subset, cluster, draws=50)
+    for method, silent in enumerate(([0, 1, 2, 3], [0, 2], [], [])):
+        for numbers in (result.score, result.low, result.high):
+            assert np.flatnonzero(np.isnan(numbers[method])).tolist() == silent
+    assert rank_groups(result.score[:, 2], result.draws[:, :, 2]) == [0, 0, 1, 2]
+    for column, rows in enumerate((subset == 0, subset == 1)):
+        ours = opinion_correlations(torch.from_numpy(in_one[rows]), torch.from_numpy(score[rows])).srcc
+        np.testing.assert_allclose(result.score[1, column], ours, atol=1e-12)  # NaN is NaN
 
 
 def correlated(rng, simulations, items):
