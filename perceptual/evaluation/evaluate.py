@@ -27,7 +27,7 @@ from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance
 from perceptual.evaluation.begun import Begun
 from perceptual.evaluation.identity import Asked, called
-from perceptual.evaluation.results import NAMES, Arrays, DataResults, Row
+from perceptual.evaluation.results import AGAIN, NAMES, Arrays, DataResults, Row
 from perceptual.evaluation.scoring import METRICS, Measured, as_numbers, in_pieces, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
 from perceptual.metrics import MajorityAccuracy, OpinionCorrelations, PerSubset, opinion_correlations
@@ -84,6 +84,8 @@ def evaluate(
     batches = loader(judged, data.batch_size, data.num_workers, seed=0)
     place = place_of(data, results)
     place.write_items(*_items(judged, data.fingerprint(), data.describe()))
+    if place.items().row["fingerprint"] != data.fingerprint():
+        raise ValueError(f"{place.folder} holds results on other items; {AGAIN}")
     names = called(grammar.expand(methods), precision, place.row_of)
     missing = [name for name in names if not place.has(name)]
     build = build or partial(grammar.build, precision=precision, compile=compile)

@@ -27,6 +27,7 @@ from perceptual.data.records import to_json
 from perceptual.distance.calibration import UNCALIBRATED, default
 
 NAMES = 2  # of rows: in those without `names`, a bare name of a network is uncalibrated
+AGAIN = "remove it and evaluate again"
 SEAL = "sha256"  # of the rest of a row and of the arrays beside it
 PRECISION = "+bf16-mixed"  # ends the name of a method of that precision
 OF_ITEMS = {"kind": str, "name": str, "fingerprint": str}
@@ -76,7 +77,7 @@ class DataResults:
     def row_of(self, method: str) -> Row | None:
         """The row of a method's result; None if it is not scored."""
         folder = self._kept(method)
-        return None if folder is None else read(folder).row
+        return None if folder is None else read_method(folder).row
 
     def items(self) -> Result:
         """What was judged."""
@@ -84,14 +85,14 @@ class DataResults:
 
     def scored(self) -> list[Result]:
         """Results of the methods that were scored, by name."""
-        return [read(path, OF_METHODS) for folder in self._folders for path in _rows(folder / "scored")]
+        return [read_method(path) for folder in self._folders for path in _rows(folder / "scored")]
 
     def failed(self) -> list[Row]:
         """Rows of the methods that failed and have not been scored since, by name."""
         rows = []
         for path in [path for folder in self._folders for path in _rows(folder / "failed")]:
             with suppress(FileNotFoundError):  # another process has replaced or scored it since
-                rows.append(read(path).row)
+                rows.append(read_method(path).row)
         return [row for row in rows if not self.has(row["method"])]
 
     def _forget_failure(self, method: str) -> None:
@@ -172,7 +173,21 @@ def read(folder: Path, fields: Mapping[str, type] = MappingProxyType({})) -> Res
     except FileNotFoundError:
         raise
     except Exception as error:  # damaged files raise all kinds of errors
-        raise ValueError(f"{folder} was damaged or changed, remove it and evaluate again: {error}") from None
+        raise ValueError(f"{folder} was damaged or changed, {AGAIN}: {error}") from None
+
+
+def read_method(folder: Path) -> Result:
+    """Read the published folder of a method.
+
+    Raises:
+        ValueError: it is damaged, or holds what belongs in the folder of another method.
+        FileNotFoundError: there is none.
+    """
+    result = read(folder, OF_METHODS)
+    method = result.row["method"]
+    if folder.name not in (folder_name(method), folder_name(_older(method))):
+        raise ValueError(f"{folder} holds the result of another method, {method!r}; {AGAIN}")
+    return result
 
 
 def _numbers(value: Any) -> Any:

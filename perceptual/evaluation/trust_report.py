@@ -22,7 +22,7 @@ from perceptual.evaluation import provenance, trust
 from perceptual.evaluation.evaluate import place_of
 from perceptual.evaluation.identity import Asked, called
 from perceptual.evaluation.intervals import FEWEST, LEVEL
-from perceptual.evaluation.results import DataResults, Row, folder_name, publish, read
+from perceptual.evaluation.results import AGAIN, OF_METHODS, DataResults, Row, folder_name, publish, read
 from perceptual.evaluation.score_table import estimate, number
 from perceptual.evaluation.scoring import one_line
 from perceptual.features.backbone import Precision
@@ -114,8 +114,8 @@ def report(
 
 def kept(place: DataResults) -> list[Row]:
     """The reports in a folder of results, most trusted under shifts first."""
-    rows = [read(path.parent).row for path in sorted((place.folder / "trust").glob("[!.]*/row.json"))]
-    rows = [row for row in rows if row["version"] == VERSION]
+    folders = [path.parent for path in sorted((place.folder / "trust").glob("[!.]*/row.json"))]
+    rows = [row for folder in folders if (row := _report_in(place, folder))]
     return sorted(rows, key=lambda row: row["trust"]["shift 1"][0])
 
 
@@ -253,8 +253,17 @@ def _folder(place: DataResults, name: str, seed: int) -> Path:
 def _row_of(place: DataResults, seed: int, name: str) -> Row | None:
     """The row of a report; None if there is none of this version."""
     folder = _folder(place, name, seed)
-    row = read(folder).row if folder.is_dir() else None
-    return row if row is not None and row["version"] == VERSION else None
+    return _report_in(place, folder) if folder.is_dir() else None
+
+
+def _report_in(place: DataResults, folder: Path) -> Row | None:
+    """The row in a folder; None if it is of another version. ValueError: the folder is of another report."""
+    row = read(folder, OF_METHODS).row
+    if row["version"] != VERSION:
+        return None
+    if folder.name != _folder(place, row["method"], row["seed"]).name:
+        raise ValueError(f"{folder} holds the report of another method, {row['method']!r}; {AGAIN}")
+    return row
 
 
 def shown(rows: Sequence[Row], lost: Mapping[str, str]) -> list[str]:

@@ -133,7 +133,7 @@ def test_a_row_says_what_made_it(photos):
     assert place.items().row["fingerprint"] == photos.fingerprint()
 
 
-def test_what_is_scored_is_skipped_and_failures_are_tried_again(photos, tmp_path):
+def test_what_is_scored_is_skipped_and_failures_are_tried_again(photos, tmp_path, monkeypatch):
     place, _ = evaluation.evaluate(["l2", "vgg16", "ms_ssim", "nonsense"], photos, "results")
     assert set(scored(place)) == {"l2"}
     reasons = {row["method"]: row["error"] for row in place.failed()}
@@ -149,6 +149,10 @@ def test_what_is_scored_is_skipped_and_failures_are_tried_again(photos, tmp_path
     assert names == ["l2", "vgg16-v0.1"]
     assert set(scored(again)) == {"l2", "vgg16-v0.1"}
     assert {row["method"] for row in again.failed()} == {"ms_ssim", "nonsense"}
+    monkeypatch.setattr(photos, "fingerprint", lambda: "f" * 64)  # other items
+    place.folder.rename(place.folder.with_name("f" * 12))
+    with pytest.raises(ValueError, match="f{12} holds results on other items; remove it"):
+        evaluation.evaluate(["l2"], photos, "results")
 
 
 def test_a_method_that_gives_no_number_is_a_failure(photos, monkeypatch):

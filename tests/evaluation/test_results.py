@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -131,6 +132,20 @@ def test_a_row_that_was_changed_is_refused(change, tmp_path):
         DataResults(tmp_path).scored()
     with pytest.raises(ValueError, match="was damaged or changed"):
         DataResults(tmp_path).row_of("l2")
+
+
+@pytest.mark.parametrize("method", ["ssim", "runs/a b/last.ckpt@12ab"])
+def test_a_folder_with_the_result_of_another_method_is_named(method, tmp_path):
+    results = DataResults(tmp_path)
+    results.write({"method": "l2", "names": 2}, {"d0": np.zeros(3)})
+    (tmp_path / "scored/l2").rename(tmp_path / "scored" / folder_name(method))
+    said = f"scored/{folder_name(method)} holds the result of another method, 'l2'; remove it"
+    for ask in (results.scored, lambda: results.row_of(method)):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            ask()
+    (tmp_path / "scored").rename(tmp_path / "failed")
+    with pytest.raises(ValueError, match=r"failed/\S+ holds the result of another method"):
+        results.failed()
 
 
 def test_arrays_that_were_changed_are_refused(tmp_path):

@@ -15,6 +15,7 @@ from perceptual.data import ManifestDataModule
 from perceptual.data.items.triplets import TripletBatch
 from perceptual.evaluation import trust
 from perceptual.evaluation.attack import farthest
+from perceptual.evaluation.results import DataResults
 from perceptual.evaluation.trust_report import kept, report
 
 
@@ -151,6 +152,11 @@ def test_reports_are_kept_and_repeat(tmp_path, few, monkeypatch):
         assert np.isnan(row["trust"]["order"][1:]).all()  # two references say nothing about others
     monkeypatch.setattr(trust, "examine", None)  # what is there is not made again
     assert report(["l2"], data, str(tmp_path / "one"))[0] == rows[:1]
+    (place,) = (tmp_path / "one").iterdir()
+    (place / "trust/l2").rename(place / "trust/psnr")
+    for ask in (lambda: report(["psnr"], data, tmp_path / "one"), lambda: kept(DataResults(place))):
+        with pytest.raises(ValueError, match="trust/psnr holds the report of another method, 'l2'"):
+            ask()
 
 
 def test_the_applications(tmp_path, few, monkeypatch, capsys):
