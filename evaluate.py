@@ -12,15 +12,15 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from perceptual.cli.errors import one_line_errors, start
 from perceptual.cli.output import say
 from perceptual.config import build, build_data, data_arguments
 from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
 from perceptual.data.items.triplets import TripletDataset
+from perceptual.data.records import read_yaml
 from perceptual.data.writers.whole_files import write_text
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods, people, suite_tables, suites
@@ -113,21 +113,28 @@ def evaluate_suite(cfg: DictConfig) -> Scores:
 
 
 def read_suite(path: str) -> dict[str, dict[str, Any]]:
-    """The sets of a suite file by name: for each, `data`, a choice of `conf/data`, and its settings."""
+    """The sets of a suite file by name: for each, `data`, a choice of `conf/data`, and its settings.
+
+    Raises:
+        ValueError: the file is not a suite, or names what to call, which no file may; names the file.
+        FileNotFoundError: there is none.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no suite {path}")
-    try:
-        sets = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{path} is not a suite in YAML: {one_line(error)}") from None
-    wrong = (
-        [name for name, of in sets.items() if not (isinstance(of, dict) and "data" in of)]
-        if isinstance(sets, dict)
-        else ["it"]
-    )
-    if wrong or not sets:
-        raise ValueError(f"{path} must list sets by name, each with data: and its settings; {wrong} is none")
-    return sets  # type: ignore[return-value]
+    sets = read_yaml(Path(path))
+    if not isinstance(sets, dict) or not sets:
+        raise ValueError(f"{path} must list sets by name, each with data: and its settings")
+    for name, of in sets.items():
+        if not (isinstance(of, dict) and isinstance(of.get("data"), str) and of["data"].isidentifier()):
+            raise ValueError(
+                f"{path}: {name!r} must have data:, a word, and its settings, got {str(of)[:60]}"
+            )
+        plain = [str(key) for key in of if str(key).startswith("_")]
+        if plain or "${" in str(of):
+            raise ValueError(
+                f"{path}: {name!r} must have plain settings, got {plain[0] if plain else '${…}'}"
+            )
+    return sets
 
 
 def build_set(folder: Path, name: str, of: dict[str, Any]) -> Data:

@@ -1,10 +1,13 @@
-"""JSON of ours: valid when written, and read by a schema whose fields say what is allowed."""
+"""JSON of ours: valid when written, and read by a schema whose fields say what is allowed; YAML of people."""
 
 import json
 import math
+from pathlib import Path
 from typing import Any, TypeVar
 
 Record = TypeVar("Record")
+# of a YAML file, with aliases written out: what people write is far below, and more could take all memory
+BYTES, DEPTH, NODES = 2**17, 20, 10_000
 
 
 def read_record(path: Any, schema: type[Record], remedy: str) -> Record:
@@ -29,6 +32,60 @@ def read_record(path: Any, schema: type[Record], remedy: str) -> Record:
         came = repr(first["input"])
         came = "" if first["type"] == "missing" else f", got {came if len(came) < 60 else came[:60] + '…'}"
         raise ValueError(f"{path}: {field + ': ' if field else ''}{first['msg']}{came}; {remedy}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file as plain values; interpolations stay as they are.
+
+    Raises:
+        ValueError: it is not YAML in UTF-8, or too large, too deep or too often an alias; names the file.
+        FileNotFoundError: there is no such file.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+
+    if path.stat().st_size > BYTES:
+        raise ValueError(f"{path} must have at most {BYTES:,} bytes, got {path.stat().st_size:,}")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} must be text in UTF-8; save it as such") from None
+    try:
+        if problem := _too_much(text):
+            raise ValueError(problem)
+        return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"{path} cannot be read as YAML{line}: {error.problem}") from None
+    except Exception as error:  # of numbers, dates and keys that YAML knows and nobody uses
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{path} cannot be read as YAML: {first}") from None
+
+
+def _too_much(text: str) -> str | None:
+    """Why a YAML text could take all memory or stack once its aliases are written out; None if it cannot."""
+    import yaml
+
+    nodes, begun, sizes = 0, list[tuple[str | None, int]](), dict[str, int]()
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                return f"the alias *{event.anchor} is not defined above it, or contains itself"
+            nodes += sizes[event.anchor]
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = begun.pop()
+            sizes |= {anchor: nodes - before} if anchor else {}
+        elif isinstance(event, yaml.NodeEvent):
+            sizes |= {event.anchor: 1} if event.anchor else {}
+            if isinstance(event, yaml.CollectionStartEvent):
+                begun.append((event.anchor, nodes))
+                sizes.pop(event.anchor, None)
+            nodes += 1
+        if len(begun) > DEPTH:
+            return f"it must be nested at most {DEPTH} deep"
+        if nodes > NODES:
+            return f"it must hold at most {NODES:,} values, those of aliases counted each time"
+    return None
 
 
 def to_json(value: Any) -> str:

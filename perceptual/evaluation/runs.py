@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from perceptual.data.records import read_yaml
 from perceptual.evaluation.results import Row, publish, read
 
 RESULTS = "results"
@@ -27,8 +26,9 @@ def settings(run: str | os.PathLike[str]) -> Row:
     if not path.is_file():
         return {}
     # interpolations stay: a value that only follows another is no setting of its own
-    chosen = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    assert isinstance(chosen, dict)
+    chosen = read_yaml(path)
+    if not isinstance(chosen, dict):
+        raise ValueError(f"{path} must hold settings by name, got {chosen!r:.60}")
     return dict(_flat({key: value for key, value in chosen.items() if key not in ELSEWHERE}))
 
 
@@ -37,8 +37,7 @@ def command(run: str | os.PathLike[str]) -> str | None:
     path = Path(run, ".hydra/overrides.yaml")
     if not path.is_file():
         return None
-    overrides = OmegaConf.to_container(OmegaConf.load(path))
-    return shlex.join(["python", "train.py", *map(str, overrides)])  # type: ignore[arg-type]
+    return shlex.join(["python", "train.py", *map(str, read_yaml(path))])
 
 
 def keep_failure(run: str | os.PathLike[str], reason: str) -> None:

@@ -151,7 +151,7 @@ def test_what_is_scored_is_skipped_and_failures_are_tried_again(photos, tmp_path
     assert {row["method"] for row in again.failed()} == {"ms_ssim", "nonsense"}
     monkeypatch.setattr(photos, "fingerprint", lambda: "f" * 64)  # other items
     place.folder.rename(place.folder.with_name("f" * 12))
-    with pytest.raises(ValueError, match="f{12} holds results on other items; remove it"):
+    with pytest.raises(ValueError, match=r"f{12} holds results on other items; remove it"):
         evaluation.evaluate(["l2"], photos, "results")
 
 

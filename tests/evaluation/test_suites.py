@@ -1,11 +1,16 @@
 import csv
+import re
+import time
 
+import app
 import numpy as np
 import pytest
 from PIL import Image
 
 from perceptual.data import JNDDataModule, ManifestDataModule, OpinionDataModule
+from perceptual.data.records import read_yaml
 from perceptual.evaluation import suites
+from perceptual.evaluation.runs import settings
 from perceptual.evaluation.suite_tables import html_page, markdown, write
 
 
@@ -95,3 +100,63 @@ def test_images_of_training_are_marked(sets, tmp_path, monkeypatch):
     assert set(shared) == {("it@0", "native"), ("it@0", "rated")}
     images = training({**described, "size": None}, str(path)).train_set.table.items()
     assert shared["it@0", "native"] == len(np.unique(images))
+
+
+ANCHORS = "a0: &a0 [x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
+)
+ODD = {
+    "brackets": (b"[" * 5000, "nested at most 20 deep"),
+    "mappings": (b"{a: " * 5000, "nested at most 20 deep"),
+    "recursive": (
+        b"a: &a {data: photos, more: *a}",
+        "the alias \\*a is not defined above it, or contains itself",
+    ),
+    "anchors": (ANCHORS.encode(), "at most 10,000 values"),
+    "UTF-16": ("a: {data: photos}".encode("utf-16"), "must be text in UTF-8"),
+    "UTF-16 without a mark": ("a: {data: photos}".encode("utf-16-le"), "cannot be read as YAML"),
+    "large": (b"a: {data: photos}\n" + b"#" * 2**17, "must have at most 131,072 bytes"),
+    "no YAML": (b"a: {data: photos}\nb: {data: [}", "cannot be read as YAML, line 2"),
+    "twice": (
+        b"a: {data: photos}\na: {data: photos}",
+        "cannot be read as YAML, line 2: found duplicate key a",
+    ),
+    "date": (b"a: {data: photos, seed: !!timestamp 2026-13-45}", "cannot be read as YAML"),
+    "nothing": (b"", "must list sets by name"),
+    "list": (b"- data: photos", "must list sets by name"),
+    "text": (b"a: photos", "'a' must have data:, a word, and its settings, got photos"),
+    "overrides": (b"a: {data: 'photos +x=1'}", "'a' must have data:, a word"),
+    "target": (b"a: {data: photos, _target_: os.system}", "'a' must have plain settings, got _target_"),
+    "environment": (b"a: {data: manifest, path: '${oc.env:HOME}'}", "'a' must have plain settings"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), ODD.values(), ids=ODD)
+def test_an_odd_suite_is_refused_in_one_line_that_names_it(content, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.yaml").write_bytes(content)
+    start = time.monotonic()
+    message = app.refusal(
+        "evaluate.py", "suite=odd.yaml", "methods=[l2]", monkeypatch=monkeypatch, capsys=capsys
+    )
+    assert re.search(f"odd.yaml.*{said}", message)
+    assert len(message.splitlines()) == 1
+    assert time.monotonic() - start < 20
+
+
+def test_a_suite_may_share_settings_by_an_alias(tmp_path):
+    path = tmp_path / "suite.yaml"
+    path.write_text(
+        "\ufeffa: &a {data: manifest, path: a.csv, size: 64}\nb: {<<: *a, path: ü.csv}\n", "utf-8"
+    )
+    shared = {"data": "manifest", "size": 64}
+    assert read_yaml(path) == {"a": shared | {"path": "a.csv"}, "b": shared | {"path": "ü.csv"}}
+
+
+def test_an_odd_configuration_of_a_run_is_named(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    path = tmp_path / ".hydra/config.yaml"
+    for content in (b"[" * 5000, ANCHORS.encode(), b"- 1"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"config\.yaml"):
+            settings(tmp_path)
