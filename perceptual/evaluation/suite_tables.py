@@ -12,7 +12,7 @@ from rich.text import Text
 from perceptual.data.writers.whole_files import save_picture, write_text
 from perceptual.distance.markdown import escaped
 from perceptual.evaluation.score_table import NAMES, ends, number
-from perceptual.evaluation.suites import MACRO, Suite
+from perceptual.evaluation.suites import Suite
 from perceptual.evaluation.tables import STYLE, TIED, html_table, ranked, resolution
 
 TRAINED = "†"
@@ -22,10 +22,11 @@ def terminal(suite: Suite) -> Table:
     """Scores × 100, a column for each set."""
     result = Table(title=Text("Suite, × 100"), box=box.SIMPLE_HEAD, pad_edge=False)
     header, *rows = _rows(suite)
-    for place, cell in enumerate(header[1:-2]):
+    last = -2 * len(suite.summaries)  # intervals are for wider pages
+    for place, cell in enumerate(header[1:last]):
         result.add_column(Text(cell), justify="left" if not place else "right", overflow="fold")
     for row in rows:
-        result.add_row(*map(Text, row[1:-2]))
+        result.add_row(*map(Text, row[1:last]))
     return result
 
 
@@ -54,9 +55,10 @@ def notes(suite: Suite) -> list[str]:
     ]
     described += [f"{name}: absent ({reason})" for name, reason in suite.absent.items()]
     described.append(
-        f"Scores are means over the subsets of a set, × 100; “{MACRO}” is the plain mean of the sets. "
-        f"Intervals: 95 %, paired bootstrap within each set;{TIED} marks methods whose mean does not differ "
-        "significantly from the best one."
+        "Scores are means over the subsets of a set, × 100; the mean of a kind is that of its sets. Scores "
+        "of two kinds have no mean: methods are sorted by their place, the mean of their ranks in the kinds. "
+        f"Intervals: 95 %, paired bootstrap within each set;{TIED} marks methods that do not differ "
+        "significantly from the best of that kind."
     )
     described += [
         f"{TRAINED} {method} was trained on {count:,} of the images of {name}"
@@ -66,7 +68,7 @@ def notes(suite: Suite) -> list[str]:
 
 
 def picture(suite: Suite, path: Path) -> None:
-    """A panel for each column, methods by their mean of all, with intervals."""
+    """A panel for each column, methods by their place, with intervals."""
     from matplotlib.figure import Figure
 
     columns, methods = suite.columns, suite.methods
@@ -99,22 +101,19 @@ def write(suite: Suite, folder: Path, name: str) -> Sequence[Path]:
 
 
 def _rows(suite: Suite) -> list[list[str]]:
-    rows = [["group", "method", *suite.columns, *suite.absent, f"95 % of {MACRO}", "behind the best"]]
+    ends_of = [cell for name in suite.summaries for cell in (f"95 % of {name}", "behind the best")]
+    rows = [["place", "method", *suite.columns, *suite.absent, *ends_of]]
     for i, method in enumerate(suite.methods):
         cells = [
             number(suite.score[i, c]) + (TRAINED if (method, column) in suite.shared else "")
             for c, column in enumerate(suite.columns)
         ]
-        low, high = suite.behind[i]
-        whole = np.isfinite(suite.score[i, -1])
-        rows.append(
-            [
-                str(suite.group[i] or "–"),
-                method,
-                *cells,
-                *("absent" for _ in suite.absent),
-                ends(suite.low[i, -1], suite.high[i, -1]) if whole else "",
-                f"{ends(low, high)}{TIED if low <= 0 else ''}" if i and whole else "",
-            ]
-        )
+        cells += ["absent"] * len(suite.absent)
+        for name, (low, high) in zip(suite.summaries, suite.behind[i], strict=True):
+            c = suite.columns.index(name)
+            known = np.isfinite(suite.score[i, c])
+            best = suite.score[i, c] >= np.nan_to_num(suite.score[:, c], nan=-np.inf).max()
+            cells.append(ends(suite.low[i, c], suite.high[i, c]) if known else "")
+            cells.append(f"{ends(low, high)}{TIED if low <= 0 else ''}" if known and not best else "")
+        rows.append(["–" if np.isnan(suite.place[i]) else f"{suite.place[i]:.3g}", method, *cells])
     return rows

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from perceptual.data import JNDDataModule, OpinionDataModule, TwoAFCDataModule
 from perceptual.data.images import image_digests
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation.board import bootstrapped
-from perceptual.evaluation.intervals import rank_groups
 from perceptual.evaluation.results import DataResults, Row
 from perceptual.evaluation.scoring import one_line
 from perceptual.training.checkpoints import read_checkpoint
 
-MACRO = "all"
 Data = TwoAFCDataModule | JNDDataModule | OpinionDataModule
 
 
@@ -32,18 +31,20 @@ class Suite(NamedTuple):
     absent: dict[str, str]
     """Why there is nothing of a set."""
     columns: list[str]
-    """Sets, then the means of kinds that have several, then `all`: the plain mean of the sets."""
+    """Sets, then `mean KIND`, the plain mean of the sets of a kind, where it has several."""
+    summaries: list[str]
+    """One column for each kind: its mean, or its only set. Scores of two kinds have no common unit."""
     methods: list[str]
-    """Best mean of all first; those without a score on some set last."""
+    """By `place`; those without a score on some set last."""
+    place: np.ndarray
+    """(M,), the mean over the kinds of a method's place by the summary, 1 = best; NaN without all of them."""
     score: np.ndarray
     """(M, columns); NaN where a method has no score."""
     low: np.ndarray
     """Lower ends of the 95 % intervals."""
     high: np.ndarray
     behind: np.ndarray
-    """(M, 2), paired interval of the mean of all of the best method minus this one's."""
-    group: list[int]
-    """As on a leaderboard, by the mean of all; 0 without one."""
+    """(M, K, 2), by summary, paired interval of the best method's minus this one's."""
     shared: dict[tuple[str, str], int]
     """How many images of a set a method was trained on, by method and set, where there are any."""
     failed: dict[str, str]
@@ -136,30 +137,35 @@ def tabulate(
     length = max((len(drawn) for drawn in draws if drawn is not None), default=1)
     nothing = np.full((length, len(names)), np.nan)
     by_set = [nothing if drawn is None else drawn for drawn in draws]
+    columns, summaries = list(rows), []
     kinds = [row["kind"] for row in rows.values()]
-    several = [kind for kind in dict.fromkeys(kinds) if 1 < kinds.count(kind) < len(kinds)]
-    for kind in several:
-        scores.append(np.mean([scores[i] for i, k in enumerate(kinds) if k == kind], axis=0))
-        by_set.append(np.mean([by_set[i] for i, k in enumerate(kinds) if k == kind], axis=0))
-    scores.append(np.mean(scores[: len(kinds)], axis=0))
-    by_set.append(np.mean(by_set[: len(kinds)], axis=0))
+    for kind in dict.fromkeys(kinds):
+        of_kind = [i for i, k in enumerate(kinds) if k == kind]
+        summaries.append(columns[of_kind[0]] if len(of_kind) == 1 else f"mean {kind}")
+        if len(of_kind) > 1:
+            columns.append(summaries[-1])
+            scores.append(np.mean([scores[i] for i in of_kind], axis=0))
+            by_set.append(np.mean([by_set[i] for i in of_kind], axis=0))
     score, drawn = np.stack(scores, 1), np.stack(by_set, 2)
-    order = np.argsort(-np.nan_to_num(score[:, -1], nan=-np.inf), kind="stable")
-    score, drawn = score[order], drawn[:, order]
-    whole = int(np.isfinite(score[:, -1]).sum())
+    summary = [columns.index(name) for name in summaries]
+    known = np.isfinite(score[:, summary]).all(1)
+    ranks = rankdata(-np.nan_to_num(score[:, summary], nan=-np.inf), method="min", axis=0)
+    place = np.where(known, ranks.mean(1), np.nan)
+    order = np.lexsort([-np.nan_to_num(score[:, summary[0]]), place])
+    best = [int(np.nan_to_num(score[:, i], nan=-np.inf).argmax()) for i in summary]
+    ahead = drawn[:, best, summary][:, None] - drawn[:, :, summary]
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    behind = np.quantile(drawn[:, :1, -1] - drawn[:, :, -1], [0.025, 0.975], axis=0).T
-    groups = rank_groups(score[:whole, -1], drawn[:, :whole, -1]) if whole else []
     return Suite(
         sets=rows,
         absent=dict(absent),
-        columns=[*rows, *(f"mean {kind}" for kind in several), MACRO],
+        columns=columns,
+        summaries=summaries,
         methods=[names[i] for i in order],
-        score=score,
-        low=low,
-        high=high,
-        behind=behind,
-        group=[*groups, *[0] * (len(names) - whole)],
+        place=place[order],
+        score=score[order],
+        low=low[order],
+        high=high[order],
+        behind=np.quantile(ahead, [0.025, 0.975], axis=0).transpose(1, 2, 0)[order],
         shared=dict(shared or {}),
         failed=failed,
     )

@@ -56,17 +56,21 @@ def test_columns_are_the_scores_of_each_set_and_their_means(sets, tmp_path, monk
     )
     suite = suites.evaluate(sets, ["l2", "psnr", "vif"], str(tmp_path / "results"), "cpu")
     assert built == ["l2", "psnr", "vif"]  # each once for all sets
-    assert suite.columns == ["squares", "native", "pairs", "rated", "mean 2afc", "all"]
+    assert suite.columns == ["squares", "native", "pairs", "rated", "mean 2afc"]
+    assert suite.summaries == ["mean 2afc", "pairs", "rated"]  # of two kinds there is no mean
     assert list(suite.absent) == ["missing"]
     assert "nowhere.csv" in suite.absent["missing"]
     assert suite.methods[-1] == "vif"  # needs 41 pixels, so it has no score
     assert len(suite.failed) == 4
-    assert np.isnan(suite.score[-1]).all()
+    assert np.isnan([*suite.score[-1], suite.place[-1]]).all()
     np.testing.assert_allclose(suite.score[:2, 4], suite.score[:2, :2].mean(1))
-    np.testing.assert_allclose(suite.score[:2, 5], suite.score[:2, :4].mean(1))
-    assert suite.score[0, 5] >= suite.score[1, 5]
+    for one, other in ((0, 1), (1, 0)):
+        ranks = [1 + (suite.score[other, c] > suite.score[one, c]) for c in (4, 2, 3)]
+        assert suite.place[one] == pytest.approx(np.mean(ranks))
+    assert suite.place[0] <= suite.place[1]
     assert (suite.low[:2] <= suite.high[:2]).all()
-    assert suite.behind[0].tolist() == [0, 0]
+    best = suite.score[:2][:, [4, 2, 3]].argmax(0)
+    assert (suite.behind[best, range(3)] == 0).all()
 
     built.clear()
     again = suites.evaluate(sets, ["l2", "psnr"], str(tmp_path / "results"), "cpu")
@@ -77,7 +81,7 @@ def test_columns_are_the_scores_of_each_set_and_their_means(sets, tmp_path, monk
     for shown in (text, page):
         assert "absent" in shown
         assert "nowhere.csv" in shown
-        assert f"{100 * suite.score[0, 5]:.1f}" in shown
+        assert f"{100 * suite.score[0, 4]:.1f}" in shown
     assert [path.suffix for path in write(suite, tmp_path, "x")] == [".md", ".html", ".png"]
 
 
