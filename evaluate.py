@@ -19,12 +19,11 @@ from perceptual.cli.errors import one_line_errors, start
 from perceptual.cli.output import say
 from perceptual.config import build, build_data, data_arguments
 from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
-from perceptual.data.items.triplets import TripletDataset
 from perceptual.data.records import read_yaml
 from perceptual.data.writers.whole_files import write_text
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods, people, suite_tables, suites
-from perceptual.evaluation.score_table import NAMES, table, tables
+from perceptual.evaluation.score_table import NAMES, estimate, table, tables
 from perceptual.evaluation.scoring import one_line, score
 from perceptual.features.custom import import_modules
 from perceptual.training.checkpoints import read_checkpoint
@@ -52,7 +51,7 @@ def evaluate(cfg: DictConfig) -> Scores:
     data.setup("validate")
     chosen = listed(cfg.methods) or ([cfg.ckpt] if cfg.ckpt else list(PUBLISHED))
     if cfg.conditions:
-        return under_conditions(chosen, data, speed)
+        return under_conditions(chosen, data, cfg.results, **speed)
     if cfg.robustness:
         return examine(chosen, data, cfg, **speed)
     if distance is None:
@@ -155,19 +154,29 @@ def build_set(folder: Path, name: str, of: dict[str, Any]) -> Data:
         raise ValueError(f"{name}: {one_line(error)}") from None
 
 
-def under_conditions(chosen: list[str], data: Data, speed: dict[str, Any]) -> Scores:
-    """Score methods on triplets as they were judged, and under simulated conditions; show a table."""
-    from perceptual.evaluation.conditions import score_under
+def under_conditions(chosen: list[str], data: Data, results: str, **speed: Any) -> Scores:
+    """Score methods under simulated conditions that `results` does not have yet, and show all.
 
-    if not isinstance(data.val_set, TripletDataset):
-        raise ValueError("conditions=true needs judged triplets; these items are none")
-    distances = {name: methods.build(name, **speed).to(device()) for name in methods.expand(chosen)}
-    scores = score_under(distances, data.val_set)
-    rows = {
-        condition: {name: scores[name][condition] for name in scores}
-        for condition in next(iter(scores.values()))
-    }
-    say(table(rows, title=f"Under conditions, {data.describe()}"))
+    Returns:
+        by method, the 2AFC score by condition, then their `mean`.
+    """
+    from perceptual.evaluation import conditions
+
+    rows, lost = conditions.report(chosen, data, results, device(), **speed)
+    if not rows:
+        raise ValueError("; ".join(f"{name}: {reason}" for name, reason in lost.items()))
+    scores = {row["method"]: {key: value[0] for key, value in row["conditions"].items()} for row in rows}
+    by_condition = {key: {name: scores[name][key] for name in scores} for key in rows[0]["conditions"]}
+    title = f"Under conditions, {data.describe()}"
+    say(table(by_condition, title=title))
+    for row in rows:
+        value, low, high = (100 * part for part in row["conditions"]["mean"])
+        say(f"Mean      {row['method']}: {estimate(value, low, high, 1)}")
+    for name, reason in lost.items():
+        say(f"Failed    {name}: {reason}")
+    path = evaluation.place_of(data, results).folder / "conditions.md"
+    write_text(path, conditions.markdown(rows, title))
+    say(f"Results   {path}")
     return scores
 
 
@@ -223,6 +232,12 @@ def main(cfg: DictConfig) -> None:
     with one_line_errors(OmegaConfBaseException):
         try:
             evaluate(cfg)
+        except KeyboardInterrupt:
+            if not Path(cfg.results).is_dir():
+                raise
+            kept = f"what was scored is kept in {cfg.results}, and the same command goes on from there"
+            print(f"Interrupted: {kept}", file=sys.stderr)
+            sys.exit(130)
         except (ValueError, OSError, OmegaConfBaseException) as error:
             if HydraConfig.get().mode is not RunMode.MULTIRUN:
                 raise

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from perceptual.cli.errors import one_line_errors, start
 from perceptual.config import Cache, build, check, data_arguments
+from perceptual.data.progress import run_number
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import people, runs
 from perceptual.evaluation.score_table import tables
@@ -52,8 +53,8 @@ def train(cfg: DictConfig) -> Scores:
     data.setup("fit")
     # each process of several comes here; the first speaks and scores for all
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    console = Console(quiet=not first, highlight=False, markup=False)
-    console.print(f"Data      {data.describe()}")
+    console, number = Console(quiet=not first, highlight=False, markup=False), run_number()
+    console.print(f"{number}Data      {data.describe()}", soft_wrap=True)
     if first:
         # for the model card of what is exported from this run
         sides = {"train": data.fingerprint("train"), "val": data.fingerprint()}
@@ -63,9 +64,9 @@ def train(cfg: DictConfig) -> Scores:
     backbone = model.distance.backbone
     if backbone.spec["weights"] == KMEANS and not resume:
         initialize(backbone, run.training_images(data), cfg.seed)
-    console.print(f"Backbone  {backbone.name}, weights {backbone.source}", soft_wrap=True)
+    console.print(f"{number}Backbone  {backbone.name}, weights {backbone.source}", soft_wrap=True)
     if resume:
-        console.print(f"Resumed   {resume}", soft_wrap=True)
+        console.print(f"{number}Resumed   {resume}", soft_wrap=True)
     cached = cfg.data.cache is Cache.on and backbone.frozen
     batches = CachedDataModule(data, model.distance, views=cfg.data.views) if cached else data
     # evaluate.py finds in the checkpoint which data the score is of
@@ -84,6 +85,10 @@ def train(cfg: DictConfig) -> Scores:
     distances["trained"] = model.distance.eval()
     scores |= score(distances, batches.val_dataloader(), data.subsets, data.jnd_subsets)
     run.write_json(Path(cfg.run_dir, "scores.json"), scores)
+    if number:  # of a sweep, whose leaderboard comes at its end
+        before, after = (100 * scores[name]["mean"] for name in ("uncalibrated", "trained"))
+        console.print(f"{number}Score     {after:.1f} %, uncalibrated {before:.1f} %", soft_wrap=True)
+        return scores
     console.print(tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
     if near := people.sentence(scores["trained"]["mean"], data):
         console.print(f"Score     {near}", soft_wrap=True)

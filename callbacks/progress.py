@@ -1,13 +1,19 @@
-"""A progress bar for each epoch, and a line after it: its score, and the time the run still needs."""
+"""A progress bar for each epoch, and a line after it: its score, and the time the run still needs.
+
+Where no person watches, a line every half minute says where a long epoch is.
+"""
 
 import sys
 import time
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 from tqdm import tqdm
+
+from perceptual.data.progress import lines, run_number
 
 INTERVAL = 0.2  # seconds between two pictures of the bar: drawing it takes longer than a step on cached means
 
@@ -18,11 +24,25 @@ class Progress(TQDMProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=1 if sys.stderr.isatty() else 0)
         self.drawn = 0.0
+        self.speaking = ExitStack()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         super().on_train_start(trainer, pl_module)
         self.started, self.first_step = time.monotonic(), trainer.global_step
+        if trainer.is_global_zero:
+            self.speaking.enter_context(lines(lambda: _place(trainer)))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the lines."""
+        super().on_train_end(trainer, pl_module)
+        self.speaking.close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Stop the lines."""
+        self.speaking.close()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Draw the bar if it is time to, and after the last batch."""
@@ -47,7 +67,7 @@ class Progress(TQDMProgressBar):
         if steps and 0 < remaining < float("inf"):
             seconds = round((time.monotonic() - self.started) / steps * remaining)
             words.append(f"about {timedelta(seconds=seconds)} left")
-        tqdm.write(" · ".join(words))
+        tqdm.write(run_number() + " · ".join(words))
 
     def _is_time(self) -> bool:
         now = time.monotonic()
@@ -55,3 +75,12 @@ class Progress(TQDMProgressBar):
             return False
         self.drawn = now
         return True
+
+
+def _place(trainer: pl.Trainer) -> str:
+    """Where training is, in words."""
+    epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+    if trainer.validating:
+        return f"{epoch} · validating"
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+    return f"{epoch} · batch {done}/{trainer.num_training_batches}"

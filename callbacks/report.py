@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from perceptual.data import TwoAFCDataModule
 from perceptual.data.loading import Batches
+from perceptual.data.progress import run_number
 from perceptual.training.module import PerceptualRanker
 
 FOLDER = "reports"  # in the run's folder
@@ -38,7 +39,7 @@ class Report(pl.Callback):
                 self.make(trainer, pl_module)  # type: ignore[arg-type]
             except Exception as error:  # no picture is worth the scores of a run
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
-                tqdm.write(f"Report {type(self).__name__} was not made: {reason}")
+                tqdm.write(f"{run_number()}Report {type(self).__name__} was not made: {reason}")
 
     def path(self, name: str) -> Path:
         """Where a file of the reports goes."""

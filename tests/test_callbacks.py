@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 import pytorch_lightning as pl
@@ -9,8 +10,8 @@ import torch
 from networks import write_weights
 from torch.utils.data import DataLoader
 
-from callbacks import EMA, InverseGuard, LastCheckpoint
-from perceptual.data import TripletBatch
+from callbacks import EMA, InverseGuard, LastCheckpoint, Progress
+from perceptual.data import TripletBatch, progress
 from perceptual.training.module import Diverged, PerceptualRanker
 
 # checkpoints of one run after another in one folder
@@ -51,7 +52,7 @@ def trainer(tmp_path, *callbacks, epochs=2, **arguments):
         default_root_dir=tmp_path,
         num_sanity_val_steps=0,
         logger=False,
-        enable_progress_bar=False,
+        enable_progress_bar=any(isinstance(callback, Progress) for callback in callbacks),
         enable_model_summary=False,
         enable_checkpointing=any(isinstance(callback, LastCheckpoint) for callback in callbacks),
         callbacks=list(callbacks),
@@ -197,6 +198,27 @@ def test_the_floor_is_lower_where_triplets_are_few(score, items, stops):
 def test_a_floor_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"floor must lie in \[0, 0.5\], got 0.6"):
         InverseGuard(0.6)
+
+
+# --- progress ---
+
+
+def test_a_long_epoch_says_where_it_is(tmp_path, monkeypatch, capsys):
+    class Slow(pl.Callback):
+        def on_train_batch_start(self, *_):
+            time.sleep(0.05)
+
+        def on_validation_batch_start(self, *_):
+            time.sleep(0.05)
+
+    monkeypatch.setattr(progress, "EVERY", 0.02)
+    made = trainer(tmp_path, Progress(), Slow(), epochs=1)
+    made.fit(ranker(), datamodule=Data())
+    said = capsys.readouterr().err.splitlines()
+    assert "epoch 1/1 · batch 1/3" in said
+    assert "epoch 1/1 · validating" in said
+    time.sleep(0.05)
+    assert capsys.readouterr().err == ""  # it ends with training
 
 
 # --- the last checkpoint ---

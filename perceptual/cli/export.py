@@ -49,10 +49,12 @@ def export(
     metric = _save(method, folder, results, measure)
     typer.echo(f"Saved     {folder}")
     if onnx:
+        from perceptual.data.progress import Progress
         from perceptual.publish.onnx import to_onnx
 
         try:
-            to_onnx(metric, folder / "model.onnx", (size, size) if size else None, uint8)
+            with Progress("Exporting to ONNX"):
+                to_onnx(metric, folder / "model.onnx", (size, size) if size else None, uint8)
         except ValueError as error:
             raise ValueError(f"no model.onnx in {folder}: {error}") from error
         typer.echo(f"ONNX      {folder / 'model.onnx'}")

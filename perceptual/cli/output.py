@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from perceptual.data import csv_cells
+from perceptual.data.progress import track
 from perceptual.data.records import to_json
 from perceptual.data.writers.whole_files import begin_beside
 
@@ -43,12 +43,8 @@ def note(text: str) -> None:
 
 
 def progress(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
-    """The items, with a bar on stderr while they come, if that is a terminal."""
-    bar = Progress(
-        *Progress.get_default_columns(), console=STDERR, transient=True, disable=not STDERR.is_terminal
-    )
-    with bar:
-        yield from bar.track(items, total, description=title)
+    """Yield the items, showing on stderr how many have come."""
+    return track(items, title, total)
 
 
 def print_json(value: Any) -> None:

@@ -5,7 +5,6 @@ sizes (`perceptual.data.native`); `read_batch` makes the same batches of all of 
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -15,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from perceptual.data.decode import first_few, pixel_digest, read_pixels, read_unchanged, size_of
 from perceptual.data.native import NativeFiles, NativeImages
+from perceptual.data.progress import track
 from perceptual.data.ranged import RangedImages
 from perceptual.data.workers import each_done
 
@@ -254,9 +253,9 @@ def _check_each(paths: Sequence[str], work: Callable[[int], None]) -> None:
         return [problem for row in rows if (problem := _problem(work, row))]
 
     chunks = [range(start, min(start + _CHUNK, len(paths))) for start in range(0, len(paths), _CHUNK)]
-    quiet = len(paths) < _QUIET_BELOW or not sys.stderr.isatty()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes without holding the GIL
-        found = track(pool.map(check, chunks), "Checking images", len(chunks), transient=True, disable=quiet)
+        checked = pool.map(check, chunks)
+        found = checked if len(paths) < _QUIET_BELOW else track(checked, "Checking images", len(chunks))
         problems = [problem for chunk in found for problem in chunk]
     if problems:
         raise ValueError(f"{len(problems):,} of {len(paths):,} images cannot be used: {first_few(problems)}")

@@ -8,6 +8,8 @@ from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import Any, TypeVar
 
+from perceptual.data.progress import track
+
 Result = TypeVar("Result")
 
 
@@ -16,24 +18,16 @@ def each_done(
 ) -> Iterator[tuple[int, Result]]:
     """Call `work(*task)` for every task and yield (number of the task, result) as each is done.
 
-    A progress bar is drawn where stderr is a terminal. One worker is this process, with the tasks in order.
+    How many are done is shown on stderr. One worker is this process, with the tasks in order.
     """
-    from rich.console import Console  # not at the top: worker processes import this module
-    from rich.progress import track
-
-    console = Console(stderr=True)
-
-    def tracked(done: Iterator[tuple[int, Result]]) -> Iterator[tuple[int, Result]]:
-        quiet = not console.is_terminal
-        yield from track(done, label, len(tasks), console=console, transient=True, disable=quiet)
-
     if workers == 1 or len(tasks) < 2:
-        yield from tracked((number, work(*task)) for number, task in enumerate(tasks))
+        yield from track(((n, work(*task)) for n, task in enumerate(tasks)), label, len(tasks))
         return
     with worker_pool(min(workers, len(tasks))) as pool:
         number_of = {pool.submit(work, *task): number for number, task in enumerate(tasks)}
         # popped, so that no result is kept once it was given out
-        yield from tracked((number_of.pop(done), done.result()) for done in as_completed(list(number_of)))
+        results = ((number_of.pop(done), done.result()) for done in as_completed(list(number_of)))
+        yield from track(results, label, len(tasks))
 
 
 @contextmanager

@@ -5,7 +5,10 @@ triplet are changed alike. A recipe chosen under one condition often loses in th
 never seen *and* under conditions never seen.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +21,23 @@ from perceptual.data.images import read_batch
 from perceptual.data.items.distinct import DistinctPairs, ImagePair
 from perceptual.data.items.triplets import TripletDataset
 from perceptual.data.loading import Batches
+from perceptual.data.progress import Progress
 from perceptual.distance.lpips import LPIPS
-from perceptual.evaluation.scoring import measure
-from perceptual.metrics import two_afc_score
+from perceptual.distance.markdown import escaped, table_row
+from perceptual.evaluation import methods as grammar
+from perceptual.evaluation import provenance
+from perceptual.evaluation.evaluate import place_of
+from perceptual.evaluation.identity import called
+from perceptual.evaluation.intervals import Intervals, bootstrap, clusters
+from perceptual.evaluation.results import DataResults, Row, folder_name, publish, read_method
+from perceptual.evaluation.score_table import estimate
+from perceptual.evaluation.scoring import measure, one_line
+from perceptual.features.backbone import Precision
+from perceptual.metrics import two_afc_agreement
 
 FEW = 256  # images whose features are held at once
 BATCH = 100  # pairs
+VERSION = 1  # of the conditions; results of another version are computed again
 
 Condition = Callable[[Tensor], Tensor]
 
@@ -96,16 +110,111 @@ def score_under(
     Raises:
         ValueError: a distance cannot be computed on some images.
     """
+    found = {name: agreement_under(name, distances[name], judged, conditions) for name in distances}
+    scores = {name: dict(zip(conditions, rows.mean(1).tolist(), strict=True)) for name, rows in found.items()}
+    return {name: {**by, "mean": sum(by.values()) / len(by)} for name, by in scores.items()}
+
+
+def agreement_under(
+    name: str, distance: nn.Module, judged: TripletDataset, conditions: Mapping[str, Condition] = CONDITIONS
+) -> np.ndarray:
+    """Agreement of a distance with people on each triplet under each condition, (C, N) in [0, 1].
+
+    Raises:
+        ValueError: the distance cannot be computed on some images; `name` says which distance.
+    """
     pairs, judgment = DistinctPairs(judged), torch.from_numpy(judged.table.judgment)
     number, which = pairs.pairs.unique(return_inverse=True)
     images = read_batch(judged.images, number)
-    scores: dict[str, dict[str, float]] = {name: {} for name in distances}
-    for condition, change in conditions.items():
-        changed = _Changed(change(images), which)
-        for name, distance in distances.items():
+    rows = []
+    with Progress(name, len(conditions)) as progress:
+        for condition, change in conditions.items():
+            changed = _Changed(change(images), which)
             d0, d1 = map(torch.from_numpy, pairs.to_items(_apart(name, distance, changed, condition)))
-            scores[name][condition] = two_afc_score(d0, d1, judgment).item()
-    return {name: {**by, "mean": sum(by.values()) / len(by)} for name, by in scores.items()}
+            rows.append(two_afc_agreement(d0, d1, judgment).numpy())
+            progress.advance()
+    return np.stack(rows)
+
+
+def report(
+    methods: Iterable[str],
+    data: Any,
+    results: str,
+    device: torch.device | str = "cpu",
+    precision: Precision = "32-true",
+    compile: bool = False,
+) -> tuple[list[Row], dict[str, str]]:
+    """Score methods under every condition; what `results` has already is not computed again.
+
+    Args:
+        methods: names, see `perceptual.evaluation.methods`.
+        data: triplets, set up.
+        results: folder of all results; a row for each method in `<data>/conditions/<method>/`.
+        device: where distances are computed.
+        precision, compile: of deep features, see `methods.build`.
+
+    Returns:
+        a row for each method, whose `conditions` are a score and the ends of its 95 % interval by condition,
+        then `mean`, that over conditions; and why others have none.
+
+    Raises:
+        ValueError: `data` has no triplets, or the folder holds other results.
+    """
+    judged = data.val_set
+    if not isinstance(judged, TripletDataset):
+        raise ValueError("conditions=true needs judged triplets; these items are none")
+    place = place_of(data, results)
+    names = called(grammar.expand(methods), precision, partial(_row_of, place))
+    lost: dict[str, str] = {}
+    for name in [name for name in names if _row_of(place, name) is None]:
+        try:
+            distance = grammar.build(names[name].said, precision, compile).to(device)
+            row = {"method": name, "version": VERSION, "weights_file": names[name].weights}
+            row |= {"conditions": _estimates(agreement_under(name, distance, judged), judged)}
+            row |= provenance.describe(distance) | provenance.surroundings(torch.device(device))
+            publish(_folder(place, name), row, {})
+        except Exception as error:  # whatever it is, the others go on
+            lost[name] = one_line(error)
+    found = (_row_of(place, name) for name in names)
+    return [row for row in found if row is not None], lost
+
+
+def markdown(rows: Sequence[Row], title: str) -> str:
+    """The scores of methods under conditions as a table in Markdown."""
+    header = ["2AFC in %", *(row["method"] for row in rows)]
+    lines = [header, ["--:"] * len(header)]
+    for condition in rows[0]["conditions"]:
+        cells = []
+        for row in rows:
+            value, low, high = (100 * part for part in row["conditions"][condition])
+            cells.append(estimate(value, low, high, 1))
+        lines.append([condition, *cells])
+    table = [table_row(line) for line in lines]
+    note = "In brackets: 95 % intervals by bootstrap over references. Mean: over the conditions."
+    return "\n".join([f"### {escaped(title)}", "", *table, "", note]) + "\n"
+
+
+def _estimates(agreement: np.ndarray, judged: TripletDataset) -> dict[str, list[float]]:
+    """Score and ends of its interval by condition, then `mean`: all from the same draws of references."""
+    table = judged.table.same_content()
+    cluster, _ = clusters(getattr(table, table.roles[0]))
+    micro = bootstrap(agreement, np.zeros(len(cluster), int), cluster)
+    score, draws = micro.score[:, -1:], micro.draws[:, :, -1:]
+    both = Intervals(np.vstack([score, score.mean(0)]), np.concatenate([draws, draws.mean(1)[:, None]], 1))
+    columns = (both.score, both.low, both.high)
+    values = np.concatenate(columns, axis=1).tolist()
+    return dict(zip([*CONDITIONS, "mean"], values, strict=True))
+
+
+def _folder(place: DataResults, name: str) -> Path:
+    return place.folder / "conditions" / folder_name(name)
+
+
+def _row_of(place: DataResults, name: str) -> Row | None:
+    """The row of a method; None if there is none of this version."""
+    folder = _folder(place, name)
+    row = read_method(folder).row if folder.is_dir() else None
+    return row if row is not None and row["version"] == VERSION else None
 
 
 def _apart(name: str, distance: nn.Module, changed: "_Changed", condition: str) -> np.ndarray:

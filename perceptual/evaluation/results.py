@@ -32,7 +32,7 @@ SEAL = "sha256"  # of the rest of a row and of the arrays beside it
 PRECISION = "+bf16-mixed"  # ends the name of a method of that precision
 OF_ITEMS = {"kind": str, "name": str, "fingerprint": str}
 OF_METHODS = {"method": str}
-OF_NUMBERS = ("scores", "majority", "krcc", "plcc", "protocol", "trust", "order")
+OF_NUMBERS = ("scores", "majority", "krcc", "plcc", "protocol", "trust", "order", "conditions")
 Row = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 

@@ -1,6 +1,5 @@
 """Score distances on judged images, reading each batch once for all of them."""
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress, track
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from perceptual.data.loading import Batches
+from perceptual.data.progress import Progress, track
 from perceptual.evaluation.begun import Begun
 from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore
 
@@ -121,22 +118,14 @@ def in_pieces(batch: Any, device: torch.device) -> list[Any]:
     return [type(batch)(*column) for column in columns]
 
 
-def shown(batches: Iterable[Any], total: int | None = None) -> Iterable[Any]:
-    """The batches, with a progress bar if a person watches."""
-    quiet = not sys.stderr.isatty()
-    return track(batches, "Scoring", total, console=Console(stderr=True), transient=True, disable=quiet)
-
-
 def _shown_by_size(batches: Batches[Any], rows: Sequence[np.ndarray], what: str) -> Iterable[Any]:
-    """The batches, with a bar and the time left by the pixels that are left, if a person watches."""
+    """Yield the batches, showing the time left by the pixels that are left."""
     sizes = getattr(batches.dataset, "sizes", None)
     work = [len(of) if sizes is None else int(sizes[of].prod(1).sum()) for of in rows]
-    bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    with bar:
-        task = bar.add_task(f"Scoring {escape(what)}", total=sum(work))
+    with Progress(f"Scoring {what}", sum(work)) as progress:
         for batch, done in zip(batches, work, strict=True):
             yield batch
-            bar.advance(task, done)
+            progress.advance(done)
 
 
 def score(
@@ -163,7 +152,7 @@ def score(
     if pairs:
         for kinds in metrics.values():
             kinds[JND] = PerSubset(METRICS["jnd"](), jnd_subsets)
-    for batch in shown(chain(triplets, *pairs), sum(map(len, [triplets, *pairs]))):
+    for batch in track(chain(triplets, *pairs), "Scoring", sum(map(len, [triplets, *pairs]))):
         kind, answer = (JND, batch.same) if hasattr(batch, "same") else ("", batch.judgment)
         for name, distance in distances.items():
             metrics[name][kind].update(*compare(distance, batch), answer, subset=batch.subset)

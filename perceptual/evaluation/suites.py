@@ -126,18 +126,20 @@ def tabulate(
         score = np.full(len(names), np.nan)
         drawn = None
         if found:
-            columns, _ = bootstrapped(rows[name]["kind"], [result.arrays for result in found.values()], items)
+            intervals, _ = bootstrapped(
+                rows[name]["kind"], [result.arrays for result in found.values()], items
+            )
             macro = len(rows[name]["subsets"])
             at = [names.index(method) for method in found]
-            score[at] = columns.score[:, macro]
-            drawn = np.full((len(columns.draws), len(names)), np.nan)
-            drawn[:, at] = columns.draws[:, :, macro]
+            score[at] = intervals.score[:, macro]
+            drawn = np.full((len(intervals.draws), len(names)), np.nan)
+            drawn[:, at] = intervals.draws[:, :, macro]
         scores.append(score)
         draws.append(drawn)
     length = max((len(drawn) for drawn in draws if drawn is not None), default=1)
     nothing = np.full((length, len(names)), np.nan)
     by_set = [nothing if drawn is None else drawn for drawn in draws]
-    columns, summaries = list(rows), []
+    columns, summaries = list(rows), list[str]()
     kinds = [row["kind"] for row in rows.values()]
     for kind in dict.fromkeys(kinds):
         of_kind = [i for i, k in enumerate(kinds) if k == kind]
@@ -150,8 +152,8 @@ def tabulate(
     summary = [columns.index(name) for name in summaries]
     known = np.isfinite(score[:, summary]).all(1)
     ranks = rankdata(-np.nan_to_num(score[:, summary], nan=-np.inf), method="min", axis=0)
-    place = np.where(known, ranks.mean(1), np.nan)
-    order = np.lexsort([-np.nan_to_num(score[:, summary[0]]), place])
+    ranked = np.where(known, ranks.mean(1), np.nan)
+    order = np.lexsort([-np.nan_to_num(score[:, summary[0]]), ranked])
     best = [int(np.nan_to_num(score[:, i], nan=-np.inf).argmax()) for i in summary]
     ahead = drawn[:, best, summary][:, None] - drawn[:, :, summary]
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
@@ -161,7 +163,7 @@ def tabulate(
         columns=columns,
         summaries=summaries,
         methods=[names[i] for i in order],
-        place=place[order],
+        place=ranked[order],
         score=score[order],
         low=low[order],
         high=high[order],

@@ -1,6 +1,5 @@
 """Trust reports of many methods: a folder each, `results/<data>/trust/<method>/`; a table, a picture."""
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,11 +9,9 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
 
 from perceptual.data.items.triplets import TripletDataset
+from perceptual.data.progress import Progress
 from perceptual.data.writers.whole_files import save_picture
 from perceptual.distance.markdown import escaped, table_row
 from perceptual.evaluation import methods as grammar
@@ -29,7 +26,7 @@ from perceptual.features.backbone import Precision
 
 VERSION = 1  # of the numbers; reports of another version are made again
 DRAWS = 1000
-PARTS = 6  # of a report, for the bar
+PARTS = 6  # of a report
 NO_ATTACK = "no gradient: not attacked"
 # heading: what it is the mean of, by the beginning of names
 COLUMNS = {
@@ -85,11 +82,9 @@ def report(
     if missing:
         judged = trust.choose(data.val_set, seed)
         rivals: dict[str, dict[int, torch.Tensor]] = {}
-        console = Console(stderr=True)
-        with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
-            for name in missing:
-                task = bar.add_task(escape(name), total=PARTS)
-                try:
+        for name in missing:
+            try:
+                with Progress(f"Examining {name}", PARTS) as progress:
                     distance = grammar.build(names[name].said, precision, compile).to(device)
                     rival = _rival(name, names)
                     if rival is not None and rival not in rivals:
@@ -100,14 +95,13 @@ def report(
                     values: trust.Values = {}
                     for _, part in trust.examine(distance, judged, rivals.get(rival or ""), seed):
                         values |= part
-                        bar.advance(task)
-                    row = _row(name, values, judged, rival, seed) | provenance.describe(distance)
-                    row |= {"weights_file": names[name].weights}
-                    row |= provenance.surroundings(torch.device(device))
-                    publish(_folder(place, name, seed), row, {})
-                except Exception as error:  # whatever it is, the others go on
-                    lost[name] = one_line(error)
-                bar.remove_task(task)
+                        progress.advance()
+                row = _row(name, values, judged, rival, seed) | provenance.describe(distance)
+                row |= {"weights_file": names[name].weights}
+                row |= provenance.surroundings(torch.device(device))
+                publish(_folder(place, name, seed), row, {})
+            except Exception as error:  # whatever it is, the others go on
+                lost[name] = one_line(error)
     found = (_row_of(place, seed, name) for name in names)
     return [row for row in found if row is not None], lost
 

@@ -19,9 +19,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
 from torch import Tensor
 
 from perceptual.data import TwoAFCDataModule
@@ -30,6 +27,7 @@ from perceptual.data.items.pairs import PairDataset
 from perceptual.data.items.triplets import TripletDataset
 from perceptual.data.loading import Batches, loader, val_loaders
 from perceptual.data.places import cache_folder
+from perceptual.data.progress import Progress
 from perceptual.data.writers.whole_files import allocate
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.custom import BUILT
@@ -192,24 +190,22 @@ class _Cache:
         missing = [part for part in self.parts if not self._is_there(part)]
         if not missing:
             return
-        console = Console(stderr=True)
         held: OrderedDict[int, list[Tensor]] = OrderedDict()
-        shown = Progress(console=console, transient=True, disable=not console.is_terminal)
+        label = f"Features of {self.name}" + (f", view {self.view}" if self.view else "")
+        shown = Progress(label, self.shape[0], done=self.shape[0] - len(missing) * PART)
         # the folder is of the backbone's precision, whatever surrounds this
         with torch.autocast(lpips.backbone.mean.device.type, enabled=False), shown as progress:
-            label = f"Features of {escape(self.name)}" + (f", view {self.view}" if self.view else "")
-            bar = progress.add_task(label, total=self.shape[0], completed=self.shape[0] - len(missing) * PART)
             # first what no process works on, then what one did that may have been killed
             for timeout in (0, -1):
                 for part in missing:
                     if self._is_there(part):
-                        progress.advance(bar, PART if timeout == 0 else 0)
+                        progress.advance(PART if timeout == 0 else 0)
                         continue
                     try:
                         with FileLock(f"{self._record(part)}.lock", timeout=timeout):
                             if not self._is_there(part):
                                 for count in self._compute(lpips, pairs, part, held):
-                                    progress.advance(bar, count)
+                                    progress.advance(count)
                     except Timeout:
                         continue
 

@@ -1,5 +1,9 @@
 """Conditions: every one changes images, a distance that ignores it keeps its score."""
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +12,8 @@ from torch import nn
 
 from perceptual import LPIPS, Backbone
 from perceptual.data import ManifestDataModule
-from perceptual.evaluation import conditions, methods
+from perceptual.evaluation import conditions
+from perceptual.evaluation import methods as methods_of
 from perceptual.evaluation.conditions import CONDITIONS, score_under
 
 
@@ -40,7 +45,7 @@ class Contrast(nn.Module):
 def test_scores_under_conditions(tmp_path):
     data = ManifestDataModule(write_manifest(tmp_path), size=32, num_workers=0, val_fraction=1)
     data.setup("validate")
-    scores = score_under({"l2": methods.build("l2"), "contrast": Contrast()}, data.val_set)
+    scores = score_under({"l2": methods_of.build("l2"), "contrast": Contrast()}, data.val_set)
     for by in scores.values():
         assert list(by) == [*CONDITIONS, "mean"]
         assert by["mean"] == pytest.approx(np.mean(list(by.values())[:-1]))
@@ -62,12 +67,35 @@ def test_shared_features_give_the_distances_of_pairs(tmp_path, monkeypatch):
     assert score_under({"x": lpips}, data.val_set, few) == together
 
 
-def test_the_application(tmp_path, monkeypatch, capsys):
+def test_the_application_keeps_scores_with_intervals_under_the_names_of_results(
+    alexnet, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
-    write_manifest(tmp_path / "data")
-    words = ["data=manifest", "data.path=data/triplets.csv", "data.size=32", "conditions=true"]
-    run("evaluate.py", *words, "methods=[l2]", monkeypatch=monkeypatch)
+    write_manifest(tmp_path / "data", rows=80)
+    words = ["data=manifest", "data.path=data/triplets.csv", "data.size=64", "conditions=true"]
+    methods = "methods=[alex,l2,ms_ssim]"
+    run("evaluate.py", *words, methods, monkeypatch=monkeypatch)
     said = capsys.readouterr().out
     assert all(name in said for name in CONDITIONS)
+    (place,) = Path("results").iterdir()
+    folders = sorted(path.name for path in (place / "conditions").iterdir())
+    assert folders == ["alexnet-v0.1", "l2"]
+    assert re.search(r"alexnet-v0.1 +l2\n", said)
+    assert "Failed    ms_ssim: ms_ssim under the condition 'as judged'" in said
+    rows = [json.loads((place / "conditions" / name / "row.json").read_text()) for name in folders]
+    data = ManifestDataModule("data/triplets.csv", size=64, num_workers=0)
+    data.setup("validate")
+    for row in rows:
+        alone = score_under({"it": methods_of.build(row["method"])}, data.val_set)["it"]
+        assert {name: value[0] for name, value in row["conditions"].items()} == pytest.approx(alone)
+        assert all(low < value < high for value, low, high in row["conditions"].values())
+        cells = [f"{100 * value:.1f}" for value in row["conditions"]["mean"]]
+        estimate = "{} ({} – {})".format(*cells)
+        assert f"Mean      {row['method']}: {estimate}" in said
+        assert estimate in (place / "conditions.md").read_text()
+
+    monkeypatch.setattr(conditions, "agreement_under", None)  # what is there is not computed again
+    run("evaluate.py", *words, methods.replace(",ms_ssim", ""), monkeypatch=monkeypatch)
+    assert capsys.readouterr().out.count("Mean ") == 2
     words[1] = "data.path=nothing.csv"
     assert "nothing.csv" in refusal("evaluate.py", *words, monkeypatch=monkeypatch, capsys=capsys)

@@ -266,6 +266,23 @@ def test_evaluate_py_scores_methods_and_refuses_when_none_can_be(capsys, monkeyp
         run("evaluate.py", *arguments, "methods=[nonsense]", monkeypatch=monkeypatch)
 
 
+def test_ctrl_c_says_that_what_was_scored_is_kept(manifest, monkeypatch, capsys):
+    def stop():
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(BASELINES, "ssim", stop)
+    words = ["data=manifest", f"data.path={manifest.path}", "data.val_fraction=1", "data.size=32"]
+    with pytest.raises(SystemExit) as stopped:
+        run("evaluate.py", *words, "methods=[l2,ssim,gmsd]", monkeypatch=monkeypatch)
+    assert stopped.value.code == 130
+    said = capsys.readouterr().err
+    assert (
+        said == "Interrupted: what was scored is kept in results, and the same command goes on from there\n"
+    )
+    (place,) = find("results")
+    assert set(scored(place)) == {"l2"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "parallel"])
 def test_a_multirun_fills_one_folder_of_results_and_goes_on_after_a_failure(manifest, tmp_path, launcher):

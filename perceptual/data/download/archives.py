@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import open as open_with_progress
 
+from perceptual.data.progress import lines
+
 RATIO = 50  # images do not compress: an archive that holds so many times its size is meant to fill the disk
 MARGIN = 2**20  # bytes that any archive may hold
 
@@ -24,6 +26,7 @@ def unpack(archive: Path, folder: Path) -> None:
     quiet = not console.is_terminal
     try:
         with (
+            lines(lambda: f"Unpacking {archive.name}"),
             open_with_progress(
                 archive,
                 "rb",

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
+from perceptual.data.progress import lines
+
 PATIENCE = 5  # attempts in a row without a new byte
 WAIT = 1.0  # seconds before the second attempt, doubled for each one after
 TIMEOUT = 30  # seconds without a byte, or with few
@@ -60,7 +62,8 @@ def fetch(url: str, path: Path, by_hand: Path) -> Path:
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    came = lines(lambda: f"Downloading {path.name}: {_size(part) / 1e6:,.0f} MB so far")
+    with came, Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(escape(path.name), total=None)
         while True:
             try:
