@@ -20,13 +20,34 @@ from perceptual.cli.models import models
 from perceptual.cli.pairs import pairs
 from perceptual.cli.rank import rank
 from perceptual.cli.video import video
+from perceptual.version import __version__
 
 REMOVED = ("--backbone", "-b", "--lin")  # options of version 0.1
 HINT = "; --method names the distance: vgg16, vgg16-v0.0, vgg16-uncalibrated"
 
 
+def _show_flags_bare(command: Any) -> None:
+    """Have help show `--json` where newer versions of typer show `--json <bool>`, in commands below too."""
+    get_params = command.get_params
+
+    def params(ctx: Any) -> list[Any]:
+        found: list[Any] = get_params(ctx)
+        for param in found:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return found
+
+    command.get_params = params
+    for inner in getattr(command, "commands", {}).values():
+        _show_flags_bare(inner)
+
+
 class _Group(TyperGroup):
     """What a user can cause, in any command, is one line on stderr and exit status 1."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _show_flags_bare(self)
 
     def invoke(self, ctx: Any) -> Any:
         with one_line_errors():
@@ -52,6 +73,12 @@ app.add_typer(data.app, name="data")
 app.add_typer(collect.app, name="collect")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"perceptual {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _group(
     imports: Annotated[
@@ -62,6 +89,10 @@ def _group(
             help="Import a module of yours with networks that it registers with timm or that a file names.",
         ),
     ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
 ) -> None:
     if imports:
         from perceptual.features.custom import import_modules

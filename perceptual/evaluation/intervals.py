@@ -166,7 +166,7 @@ def rank_groups(score: Floats, draws: Floats) -> list[int]:
         draws: (B, M) scores of the same draws of items for all methods.
     """
     group = np.zeros(len(score), int)
-    unsaid = np.isnan(draws).any(axis=0, keepdims=True)[0]
+    unsaid: NDArray[np.bool_] = np.isnan(draws.sum(0))
     number, leader = 0, -1
     for method in np.argsort(-score, kind="stable"):
         if unsaid[method]:

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -166,3 +167,15 @@ def test_two_formats_at_once_are_wrong_usage(shell, command, formats):
     code, out, err = shell(*command, *formats)
     assert (code, out) == (2, "")
     assert "--json and --csv are two formats: give one" in err
+
+
+def test_the_version(shell):
+    assert shell("--version") == (0, f"perceptual {metadata.version('perceptual-lpips')}\n", "")
+
+
+@pytest.mark.parametrize("command", [(), ("distance",), ("data",), ("data", "pack"), ("collect", "export")])
+def test_help_shows_flags_without_a_type(shell, command):
+    code, said, _ = shell(*command, "--help")
+    assert code == 0
+    assert "--help" in said
+    assert "bool" not in said.lower()
