@@ -1,6 +1,12 @@
 """Score distances on judgments: `python evaluate.py ckpt=…/last.ckpt`, `methods=[…]` or `suite=…`."""
 
 import sys
+
+from perceptual.cli import script_help
+
+if __name__ == "__main__":
+    script_help.answer(__file__, sys.argv[1:])  # before the imports below, which take many seconds
+
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

@@ -1,6 +1,12 @@
 """Train a perceptual metric on judgments: `python train.py`, or with any choice of `conf/`."""
 
 import sys
+
+from perceptual.cli import script_help
+
+if __name__ == "__main__":
+    script_help.answer(__file__, sys.argv[1:])  # before the imports below, which take many seconds
+
 import traceback
 from pathlib import Path
 

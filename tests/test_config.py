@@ -1,12 +1,18 @@
 """Every file of conf/ composes, and what it describes can be built."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 
+from perceptual.cli import script_help
 from perceptual.config import build, data_arguments, register
 from perceptual.data.readers.answers import ANSWERS
 from perceptual.data.readers.published import OPINIONS
@@ -142,3 +148,51 @@ def test_speed_composes():
 def test_a_misspelt_key_is_refused_by_name(override):
     with pytest.raises(ConfigCompositionException, match=override.split("=")[0].split(".")[-1]):
         compose("train", [override])
+
+
+def plain(word):
+    """As Hydra reads a word; YAML's other word for true is a choice here."""
+    return word if word == "on" else yaml.safe_load(word)
+
+
+@pytest.mark.parametrize("name", options("data"))
+def test_help_lists_the_keys_of_the_data_with_their_defaults(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        script_help.answer("evaluate.py", [f"data={name}", "--help"])
+    assert stopped.value.code is None
+    said = capsys.readouterr().out
+    groups = said.partition("Groups")[2].partition("Keys\n")[0].splitlines()[1:]
+    assert [line.split()[0] for line in groups if line] == ["data"]
+    shown = dict(re.findall(r"^  data\.(\w+)=(.*?) *(?:#.*)?$", said, re.MULTILINE))
+    composed = OmegaConf.to_container(compose("evaluate", [f"data={name}"]).data, enum_to_str=True)
+    assert set(shown) == set(composed) - {"_target_"}
+    computed = {key for key, value in shown.items() if value == script_help.UNREAD}
+    assert computed <= {"train_subsets", "val_subsets"}
+    for key in set(shown) - computed:
+        assert plain(shown[key]) == composed[key], key
+
+
+def test_help_of_training_has_the_defaults_of_the_model_and_the_trainer(capsys):
+    with pytest.raises(SystemExit):
+        script_help.answer("train.py", ["-h", "trainer=smoke", "model=tune"])
+    said = capsys.readouterr().out
+    composed = OmegaConf.to_container(compose("train", ["trainer=smoke", "model=tune"]), enum_to_str=True)
+    for group in ("model", "trainer", "data", "backbone"):
+        shown = dict(re.findall(rf"^  {group}\.(\w+)=(.*?) *(?:#.*)?$", said, re.MULTILINE))
+        assert set(shown) == set(composed[group]) - {"_target_"}
+        for key, value in shown.items():
+            assert plain(value) == composed[group][key] or value == str(composed[group][key]), key
+    assert "schema" not in said
+    assert "[smoke]" in said
+
+
+def test_help_imports_neither_torch_nor_lightning():
+    code = "import runpy, sys; sys.argv = [script, '--help']; runpy.run_path(script, run_name='__main__')"
+    check = (
+        "import atexit, sys; atexit.register(lambda: print('heavy', {'torch', 'hydra'} & set(sys.modules)))"
+    )
+    for script in ("train.py", "evaluate.py"):
+        words = [sys.executable, "-c", f"{check}; script = {str(CONF.parent / script)!r}; {code}"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=CONF.parent)
+        assert "data.size" in done.stdout or "data=" in done.stdout
+        assert "heavy set()" in done.stdout

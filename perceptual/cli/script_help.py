@@ -1,0 +1,193 @@
+"""`--help` of train.py and evaluate.py: choices and keys, read from conf/ and the sources of its schemas.
+
+The schemas take defaults from the signatures of what they configure; importing those takes many seconds of
+PyTorch and Lightning, so they are read without being run.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from perceptual.cli.errors import one_line_errors
+
+ROOT = Path(__file__).parents[2]
+CONF = ROOT / "conf"
+SHOWN = ("data", "backbone", "model", "trainer")  # groups whose keys are listed
+UNREAD = "…"  # a default that is computed
+REQUIRED = "???"
+
+
+def answer(script: str, words: Sequence[str]) -> None:
+    """Print the help of a script and exit, if that is what its arguments ask for."""
+    if {"--help", "-h"} & set(words):
+        with one_line_errors():
+            lines = _lines(Path(script).stem, dict(word.partition("=")[::2] for word in words))
+            print("\n".join(lines), flush=True)
+        sys.exit()
+
+
+def _lines(script: str, chosen: dict[str, str]) -> Iterator[str]:
+    groups: dict[str, str | None] = {}
+    for entry in _yaml(f"{script}.yaml")["defaults"]:
+        if isinstance(entry, dict):
+            groups |= {name: chosen.get(name, word) for name, word in entry.items() if " " not in name}
+    yield f"python {script}.py [group=choice] [key=value]"
+    yield "\nGroups and their choices; what is in brackets holds now"
+    for group, word in groups.items():
+        names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        yield f"  {group:10} {' '.join(f'[{name}]' if name == word else name for name in names)}"
+    if script == "train":
+        yield "\nSweeps: --multirun with several values (model.lr=1e-3,1e-4), or one of"
+        for folder in ("sweep", "hydra/launcher", "hydra/sweeper"):
+            names = sorted(path.stem for path in (CONF / folder).glob("*.yaml"))
+            yield f"  {'+' * (folder == 'sweep')}{folder}={'|'.join(names)}"
+    yield "\nKeys"
+    yield from _keys("", keys(f"{script}.yaml"), set(groups))
+    for group in SHOWN:
+        if word := groups.get(group):
+            path = f"{group}/{word}.yaml"
+            if not (CONF / path).is_file():
+                raise ValueError(f"there is no {group}={word}; --help without it lists the choices")
+            yield f"\nKeys of {group}={word}: {(CONF / path).read_text('utf-8').splitlines()[0].lstrip('# ')}"
+            yield from _keys(f"{group}.", keys(path), set())
+    if "data" in groups and not groups["data"]:
+        yield "\nWith data=…, --help lists its keys."
+    yield "\n--cfg job prints all that a command line composes; --hydra-help, Hydra's own options."
+
+
+def _keys(prefix: str, found: dict[str, tuple[Any, str]], left_out: set[str]) -> Iterator[str]:
+    for key, (value, comment) in found.items():
+        if key not in left_out and not key.startswith("_"):
+            shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+            comment = "required" if value == REQUIRED else comment
+            yield (f"  {prefix}{key}={shown}".ljust(40) + (f" # {comment}" if comment else "")).rstrip()
+
+
+def keys(path: str) -> dict[str, tuple[Any, str]]:
+    """Default and comment of each key of a file of conf/, by its schema and by what it says itself."""
+    found: dict[str, tuple[Any, str]] = {}
+    said = _yaml(path)
+    for entry in said.pop("defaults", []):
+        if isinstance(entry, str) and entry.startswith("/schema/"):
+            found |= _fields(*_schemas()[entry.partition("@")[0].rpartition("/")[2]])
+        elif isinstance(entry, str) and entry != "_self_":  # another choice of the group
+            found |= keys(f"{Path(path).parent}/{entry}.yaml")
+    said.pop("hydra", None)
+    return found | {key: (value, found.get(key, (None, ""))[1]) for key, value in said.items()}
+
+
+def _yaml(path: str) -> dict[str, Any]:
+    import yaml
+
+    return yaml.safe_load((CONF / path).read_text("utf-8")) or {}
+
+
+@cache
+def _source(module: str) -> tuple[ast.Module, list[str]]:
+    path = ROOT / (module.replace(".", "/") + ".py")
+    text = path.read_text("utf-8")
+    return ast.parse(text), text.splitlines()
+
+
+@cache
+def _schemas() -> dict[str, tuple[str, str]]:
+    """Module and class of each schema that `perceptual.config` stores."""
+    config, found = "perceptual.config", {}
+    for node in ast.walk(_source(config)[0]):
+        if isinstance(node, ast.Call):
+            words = {word.arg: word.value for word in node.keywords}
+            pair = words.get("name"), words.get("node")
+        elif isinstance(node, ast.Tuple) and len(node.elts) == 2:
+            pair = node.elts[0], node.elts[1]
+        else:
+            continue
+        name, schema = pair
+        if isinstance(name, ast.Constant) and isinstance(schema, ast.Name) and schema.id.endswith("Config"):
+            found[str(name.value)] = (config, schema.id)
+        elif isinstance(name, ast.Constant) and isinstance(schema, ast.Attribute):
+            found[str(name.value)] = ("perceptual.data.schemas", schema.attr)
+    return found
+
+
+def _fields(module: str, name: str) -> dict[str, tuple[Any, str]]:
+    node, text = _definition(module, name)[1], _source(module)[1]
+    assert isinstance(node, ast.ClassDef)
+    found: dict[str, tuple[Any, str]] = {}
+    for base in node.bases:
+        found |= _fields(module, ast.unparse(base))
+    for line in node.body:
+        if isinstance(line, ast.AnnAssign):
+            comment = text[(line.end_lineno or line.lineno) - 1].partition("  # ")[2]
+            comment = comment.partition("type: ignore")[0]
+            found[ast.unparse(line.target)] = (_value(module, line.value), comment)
+    return found
+
+
+def _definition(module: str, name: str) -> tuple[str, ast.AST | None]:
+    """Where a name of a module is defined, imports followed: the module and what defines it."""
+    for node in _source(module)[0].body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("perceptual"):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _definition(node.module, alias.name)
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return module, node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if ast.unparse(target) == name:
+                return module, node.value
+    return module, None
+
+
+def _value(module: str, node: ast.AST | None) -> Any:
+    """The value of an expression of a schema, `UNREAD` where it is computed in other ways than these."""
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id="MISSING"):
+            return REQUIRED
+        case ast.Name(id="list"):
+            return []
+        case ast.Name(id="dict"):
+            return {}
+        case ast.Name(id=name):
+            return _value(*_definition(module, name))
+        case ast.List() | ast.Tuple() | ast.UnaryOp():
+            value = ast.literal_eval(node)
+            return list(value) if isinstance(value, tuple) else value
+        case ast.Attribute(attr=name):  # a member of an enumeration
+            return name
+        case ast.Lambda(body=body):
+            return _value(module, body)
+        case ast.Call(func=ast.Name(id="field"), keywords=[ast.keyword(value=made)]):
+            return _value(module, made)
+        case ast.Call(func=ast.Name(id="default_of"), args=[ast.Name(id=function), ast.Constant(value=name)]):
+            return _default(*_definition(module, function), str(name))
+        case (
+            ast.Call(func=ast.Name(id="Enum"), args=[_, values])
+            | ast.Call(func=ast.Name(id="list" | "get_args"), args=[values])
+        ):
+            return _value(module, values)
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=values):
+            return list(ast.literal_eval(values))
+        case ast.Subscript(slice=ast.Constant(value=int(place)), value=values):
+            found = _value(module, values)
+            return found[place] if isinstance(found, list) else UNREAD
+        case ast.Subscript(slice=word):  # a member of an enumeration, by its name
+            return _value(module, word)
+    return UNREAD
+
+
+def _default(module: str, node: ast.AST | None, name: str) -> Any:
+    if isinstance(node, ast.ClassDef):
+        node = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    if not isinstance(node, ast.FunctionDef):
+        return UNREAD
+    arguments = node.args
+    plain = [*arguments.posonlyargs, *arguments.args]
+    pairs = [*zip(plain[::-1], arguments.defaults[::-1], strict=False)]
+    pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)  # type: ignore[arg-type]
+    return next((_value(module, value) for one, value in pairs if one.arg == name), UNREAD)
