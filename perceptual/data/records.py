@@ -11,7 +11,7 @@ BYTES, DEPTH, NODES = 2**17, 20, 10_000
 
 
 def read_record(path: Any, schema: type[Record], remedy: str) -> Record:
-    """What a JSON file holds, checked: types, ranges, no missing field and, in dataclasses, no other.
+    """Read a JSON file and check its types, its ranges and that no field is missing.
 
     Args:
         path: a `Path`, or an object that behaves as one, see `perceptual.data.places`.
@@ -22,16 +22,21 @@ def read_record(path: Any, schema: type[Record], remedy: str) -> Record:
         ValueError: naming the file, the field and what came.
         FileNotFoundError: there is no such file.
     """
+    return check_record(path.read_bytes(), schema, path, remedy)
+
+
+def check_record(content: bytes | str, schema: type[Record], what: Any, remedy: str) -> Record:
+    """Read JSON that is part of another file, which `what` names in errors, as `read_record` reads a file."""
     from pydantic import TypeAdapter, ValidationError  # takes a while, and most commands read no record
 
     try:
-        return TypeAdapter(schema).validate_json(path.read_bytes(), strict=True)
+        return TypeAdapter(schema).validate_json(content, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(map(str, first["loc"]))
         came = repr(first["input"])
         came = "" if first["type"] == "missing" else f", got {came if len(came) < 60 else came[:60] + '…'}"
-        raise ValueError(f"{path}: {field + ': ' if field else ''}{first['msg']}{came}; {remedy}") from None
+        raise ValueError(f"{what}: {field + ': ' if field else ''}{first['msg']}{came}; {remedy}") from None
 
 
 def read_yaml(path: Path) -> Any:

@@ -1,6 +1,8 @@
 import json
 import shutil
 import time
+from dataclasses import asdict
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -106,12 +108,73 @@ def not_finite(folder):
     save_file(state, folder / "000.safetensors", metadata)
 
 
+def with_recipe(folder, recipe):
+    """Another recipe in the file of the first network, recorded as if it had always been there."""
+    path = folder / "000.safetensors"
+    save_file(load_file(path), path, {"recipe": recipe if isinstance(recipe, str) else json.dumps(recipe)})
+    networks = json.loads((folder / "distorters.json").read_text())["networks"]
+    change_info(folder, networks=networks | {"000": sha256(path.read_bytes()).hexdigest()})
+
+
+ODD_RECIPES = {
+    "depth": (-1, 0, 10**7, 10**30, 1.5, None),
+    "width": (0, -8, 10**9),
+    "convolutions": (0, 10**7),
+    "stride": (0, 3, -2, 10**30),
+    "dropout": (-0.1, 1.5, float("nan"), "0.1"),
+    "upsampling": ("none", None, []),
+    "norm": ("layer", 1),
+    "corruption": ("blur", {}),
+    "skips": (1, "yes"),
+    "steps": (-1,),
+}
+
+
+@pytest.mark.parametrize("field", ODD_RECIPES)
+def test_a_recipe_out_of_range_is_refused_by_its_field(field, distorters, tmp_path):
+    folder = tmp_path / "theirs"
+    shutil.copytree(distorters, folder)
+    for odd in ODD_RECIPES[field]:
+        with_recipe(folder, asdict(draw_recipe(0, 0, 0)) | {field: odd})
+        with pytest.raises(ValueError, match=rf"000\.safetensors: {field}: .*train the distorters again"):
+            load_population(folder)
+    for odd in ("[" * 10**5, "[]", "{}", "text"):
+        with_recipe(folder, odd)
+        with pytest.raises(ValueError, match=r"000\.safetensors: .*train the distorters again"):
+            load_population(folder)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: change_info(folder, version=0), r"is of version 0, this is for 1: train it again"),
-        (lambda folder: change_info(folder, networks={}), "does not describe distorters"),
-        (lambda folder: (folder / "distorters.json").write_text("an essay"), "does not describe distorters"),
+        (
+            lambda folder: change_info(folder, version=0),
+            r"is of version 0, this is for 1: train the distorters again",
+        ),
+        *(
+            (
+                lambda folder, odd=odd: change_info(folder, networks=odd),
+                r"distorters\.json: networks: .*again$",
+            )
+            for odd in ({}, ["000", "001"], "000", None, {"000": "0" * 64})
+        ),
+        (
+            lambda folder: change_info(folder, networks={"../000": "0" * 64, "001": "0" * 64}),
+            r"distorters\.json: networks\.\.\./000",
+        ),
+        (
+            lambda folder: change_info(folder, networks={"000": 1, "001": 2}),
+            r"distorters\.json: networks\.000",
+        ),
+        (lambda folder: change_info(folder, version="1"), r"distorters\.json: version: "),
+        (
+            lambda folder: (folder / "distorters.json").write_text("an essay"),
+            r"distorters\.json: Invalid JSON",
+        ),
+        (
+            lambda folder: (folder / "distorters.json").write_text("[" * 10**5),
+            r"distorters\.json: Invalid JSON",
+        ),
         (lambda folder: (folder / "distorters.json").unlink(), "is no folder of distorters"),
         (lambda folder: (folder / "001.safetensors").unlink(), r"001.safetensors is missing"),
         (lambda folder: (folder / "001.safetensors").write_bytes(b"x" * 99), "holds no distorter of this"),

@@ -6,17 +6,22 @@ The choices are those of Zhang et al. 2018, section 2.1 and the table of its app
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
+from annotated_types import Ge, Interval
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from perceptual.data.synthetic.distortions import distort
 
-CORRUPTIONS = ("none", "pink_noise", "white_noise", "colour_removal", "downsampling")
-UPSAMPLINGS = ("bilinear", "nearest", "transposed")
-NORMS = ("none", "batch", "instance")
+Corruption = Literal["none", "pink_noise", "white_noise", "colour_removal", "downsampling"]
+Upsampling = Literal["bilinear", "nearest", "transposed"]
+Norm = Literal["none", "batch", "instance"]
+CORRUPTIONS: tuple[Corruption, ...] = get_args(Corruption)
+UPSAMPLINGS: tuple[Upsampling, ...] = get_args(Upsampling)
+NORMS: tuple[Norm, ...] = get_args(Norm)
 _NOISE = 0.6  # severity of the noise of corrupted input
 _SHRUNK = 4  # factor of downsampling
 
@@ -25,19 +30,21 @@ _SHRUNK = 4  # factor of downsampling
 class Recipe:
     """What a network is and how it is trained."""
 
-    corruption: str  # of its input, in training and afterwards
-    depth: int  # levels below the full size
-    width: int  # channels of the first level
-    convolutions: int  # per level
-    stride: int  # factor between levels
+    corruption: Corruption  # of its input, in training and afterwards
+    depth: Annotated[int, Interval(ge=1, le=6)]  # levels below the full size
+    width: Annotated[int, Interval(ge=1, le=256)]  # channels of the first level
+    convolutions: Annotated[int, Interval(ge=1, le=8)]  # per level
+    stride: Literal[1, 2]  # factor between levels
     skips: bool
-    dropout: float  # in training
-    upsampling: str
-    norm: str
-    adversarial: float  # weight of the discriminator's loss beside that of L1
-    lr: float
-    steps: int
-    seed: int
+    dropout: Annotated[float, Interval(ge=0, lt=1)]  # in training
+    upsampling: Upsampling
+    norm: Norm
+    adversarial: Annotated[
+        float, Interval(ge=0, le=10)
+    ]  # weight of the discriminator's loss beside that of L1
+    lr: Annotated[float, Interval(gt=0, le=1)]
+    steps: Annotated[int, Ge(0)]
+    seed: Annotated[int, Interval(ge=0, lt=2**32)]
 
 
 def draw_recipe(seed: int, number: int, steps: int) -> Recipe:

@@ -7,18 +7,20 @@ is in the metadata of its file. Training that was interrupted continues with the
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Len, Predicate
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from perceptual.data.places import cache_folder
+from perceptual.data.records import check_record, read_record
 from perceptual.data.synthetic.cropping import patches
 from perceptual.data.synthetic.distorters.network import Distorter, Recipe, draw_recipe
 from perceptual.data.synthetic.distorters.training import train_file
@@ -30,6 +32,20 @@ VERSION, INFO = 1, "distorters.json"
 STEPS = 600  # of training, per network
 SMALL_COUNT, SMALL_STEPS = 6, 80  # of the population that a first run trains
 _PATCHES = 512
+REMEDY = "train the distorters again"
+
+
+@dataclass(frozen=True)
+class PopulationInfo:
+    """What `distorters.json` records."""
+
+    version: int  # of this format
+    request: str  # SHA-256 of what the population was made of
+    seed: int
+    # SHA-256 of the file of each network; its name is a number
+    networks: Annotated[
+        dict[Annotated[str, Predicate(str.isdecimal)], Annotated[str, Len(64, 64)]], Len(2, 10_000)
+    ]
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,7 @@ def train_population(
     request = f"{VERSION} {count} {seed} {steps} {' '.join(os.path.basename(path) for path in photos)}"
     request = sha256(request.encode(errors="surrogateescape")).hexdigest()
     if dst.exists():
-        if _read_info(dst)["request"] != request:
+        if _read_info(dst).request != request:
             raise ValueError(f"{dst} is another population of distorters; remove it or choose another place")
         return
     with working_on(dst) as partial:
@@ -95,8 +111,8 @@ def train_population(
         path.unlink()
         for left in partial.glob("*.partial"):
             left.unlink()
-        info = {"version": VERSION, "request": request, "seed": seed, "networks": digests}
-        (partial / INFO).write_text(json.dumps(info, indent=1) + "\n")
+        info = PopulationInfo(VERSION, request, seed, digests)
+        (partial / INFO).write_text(json.dumps(asdict(info), indent=1) + "\n")
         settle(partial, dst)
 
 
@@ -116,17 +132,15 @@ def load_population(folder: str | Path | None) -> Population:
     Raises:
         ValueError: it is no such folder, of another version, or a file is missing, damaged or not finite.
     """
-    path = Path(str(folder)) / INFO
-    info = _read_info(path.parent)
-    return _load(path.parent, sha256(json.dumps(info["networks"]).encode()).hexdigest())
+    path = Path(str(folder))
+    return _load(path, sha256(json.dumps(_read_info(path).networks).encode()).hexdigest())
 
 
 @lru_cache(2)
 def _load(folder: Path, digest: str) -> Population:
-    info = _read_info(folder)
     networks = {
         name: _load_network(folder / f"{name}.safetensors", expected)
-        for name, expected in info["networks"].items()
+        for name, expected in _read_info(folder).networks.items()
     }
     return Population(networks, digest)
 
@@ -135,33 +149,27 @@ def _load_network(path: Path, digest: str) -> nn.Module:
     try:
         damaged = sha256(path.read_bytes()).hexdigest() != digest
     except OSError:
-        raise ValueError(f"{path} is missing: train the distorters again") from None
+        raise ValueError(f"{path} is missing: {REMEDY}") from None
     try:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-            network = Distorter(Recipe(**json.loads(file.metadata()["recipe"])))
+            recipe = file.metadata()["recipe"]
+        network = Distorter(check_record(recipe, Recipe, path, REMEDY))
         if not all(bool(torch.isfinite(value).all()) for value in state.values()):
             raise ValueError(f"{path} has weights that are not finite")
         network.load_state_dict(state)
-    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError):
-        raise ValueError(f"{path} holds no distorter of this version: train the distorters again") from None
+    except (SafetensorError, KeyError, TypeError, RuntimeError):
+        raise ValueError(f"{path} holds no distorter of this version: {REMEDY}") from None
     if damaged:
-        raise ValueError(f"{path} is not the file that {INFO} records: train the distorters again")
+        raise ValueError(f"{path} is not the file that {INFO} records: {REMEDY}")
     return network.eval().requires_grad_(False)
 
 
-def _read_info(folder: Path) -> dict[str, Any]:
-    path = folder / INFO
+def _read_info(folder: Path) -> PopulationInfo:
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-        if info["version"] != VERSION:
-            raise ValueError(
-                f"{folder} is of version {info['version']}, this is for {VERSION}: train it again"
-            )
-        if len(info["networks"]) < 2 or not isinstance(info["request"], str):
-            raise KeyError
+        info = read_record(folder / INFO, PopulationInfo, REMEDY)
     except OSError:
         raise ValueError(f"{folder} is no folder of distorters: it has no {INFO}") from None
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError):
-        raise ValueError(f"{path} does not describe distorters: train them again") from None
+    if info.version != VERSION:
+        raise ValueError(f"{folder} is of version {info.version}, this is for {VERSION}: {REMEDY}")
     return info
