@@ -29,7 +29,7 @@ def _needed() -> None:
         if not find_spec(name)
     ]
     if absent:
-        raise ValueError(f"{', '.join(absent)} not installed: pip install 'perceptual-lpips[collect]'")
+        raise ValueError(f"{', '.join(absent)} not installed: pip install -e '.[collect]'")
 
 
 @app.command()

@@ -28,4 +28,4 @@ def place(where: object) -> Any:
 
         return UPath(str(where))
     except ImportError as error:
-        raise ValueError(f"{where} is a URL, which needs: pip install 'perceptual-lpips[remote]'") from error
+        raise ValueError(f"{where} is a URL, which needs: pip install -e '.[remote]'") from error

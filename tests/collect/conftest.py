@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 for _name in ("sqlalchemy", "starlette", "uvicorn", "jinja2", "markdown_it"):
-    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'perceptual-lpips[collect]'")
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install -e '.[collect]'")
 
 
 @pytest.fixture

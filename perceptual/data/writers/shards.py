@@ -92,7 +92,7 @@ def _write_shard(table: Table, rows: range, path: str) -> dict[str, int]:
     try:
         from webdataset import TarWriter
     except ImportError as error:
-        raise ValueError("shards need: pip install 'perceptual-lpips[remote]'") from error
+        raise ValueError("shards need: pip install -e '.[remote]'") from error
     encoded = io.BytesIO()
     writer = TarWriter(encoded, encoder=False, mtime=0, compress=False)
     for row in rows:
