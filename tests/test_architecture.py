@@ -16,15 +16,16 @@ AT_THE_ROOT = 5  # files
 ROOMS = {
     "version": set(),
     "features": set(),
-    "data": set(),
+    "data": {"data.records"},
+    "data.records": set(),
     "ranking": set(),
-    "distance": {"features", "version"},
+    "distance": {"features", "version", "data.records"},
     "metrics": set(),
     "metrics.distance": {"distance"},
     "metrics.diversity": {"distance", "metrics.distance"},
-    "training": {"features", "data", "distance", "ranking", "metrics"},
-    "evaluation": {"features", "data", "distance", "ranking", "metrics", "training"},
-    "collect": {"data", "distance", "metrics", "evaluation", "version"},
+    "training": {"features", "data", "data.records", "distance", "ranking", "metrics"},
+    "evaluation": {"features", "data", "data.records", "distance", "ranking", "metrics", "training"},
+    "collect": {"data", "data.records", "distance", "metrics", "evaluation", "version"},
 }
 # a package's own file may gather what its parts may not import from each other
 GATHERS = {"perceptual.metrics": {"metrics.distance", "metrics.diversity"}}

@@ -1,68 +1,101 @@
 """config.json of a saved folder: read, and checked before anything is built of it."""
 
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from perceptual.distance.level import FORMS
+from annotated_types import Ge, Len
+from typing_extensions import NotRequired, TypedDict
+
+from perceptual.data.records import check_record, read_record
+from perceptual.distance.level import Form
+from perceptual.features.backbone import check_input
+from perceptual.features.build import check_description
 
 FORMAT = 1
 CONFIG = "config.json"
 SEAL = "config_sha256"
 SEALED = ("format", "backbone", "channels", "form", "sha256", "ranking")  # what decides about a distance
-Check = tuple[str, Callable[[Any], bool]]
+UNCALIBRATED = "uncalibrated"  # what the calibration is where all channels weigh 1
+REMEDY = "save the distance again"
+Text = Annotated[str, Len(1)]
+SHA256 = Annotated[str, Len(64, 64)]
+Score = float | None
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+class Format(TypedDict):
+    """What tells whether the rest can be read."""
+
+    format: Annotated[int, Ge(1)]
 
 
-def _are(check: Callable[[Any], bool], length: int | None = None) -> Callable[[Any], bool]:
-    def are(values: Any) -> bool:
-        if not isinstance(values, list) or not values or len(values) != (length or len(values)):
-            return False
-        return all(map(check, values))
+class BackboneRecord(TypedDict):
+    """How to build the backbone; `check_description` says which names and numbers are allowed."""
 
-    return are
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+    name: Text
+    source: Text
+    saved: bool
+    sha256: NotRequired[SHA256]  # where it is not saved
+    out_indices: Annotated[list[int], Len(1)]
+    input_size: int | None
+    mean: Annotated[list[float], Len(3, 3)]
+    std: Annotated[list[float], Len(3, 3)]
+    spec: NotRequired[dict[str, Any]]  # of a network of the user's
 
 
-FIELDS: dict[str, Check] = {
-    "backbone": ("an object", lambda value: isinstance(value, dict)),
-    "channels": ("a list of positive whole numbers", _are(_is_count)),
-    "form": (f"one of {', '.join(FORMS)}", lambda value: value in FORMS),
-    "sha256": ("64 hexadecimal digits", lambda value: _is_text(value) and len(value) == 64),
-    "ranking": (
-        "null or an object with name and sha256",
-        lambda value: (
-            value is None
-            or (isinstance(value, dict) and _is_text(value.get("name")) and _is_text(value.get("sha256")))
-        ),
-    ),
-    "record": ("an object", lambda value: isinstance(value, dict)),
-}
-OF_BACKBONE: dict[str, Check] = {
-    "name": ("text", _is_text),
-    "source": ("text", _is_text),
-    "saved": ("true or false", lambda value: isinstance(value, bool)),
-    "out_indices": (
-        "a list of whole numbers",
-        _are(lambda value: isinstance(value, int) and not isinstance(value, bool)),
-    ),
-    "input_size": ("null or a positive whole number", lambda value: value is None or _is_count(value)),
-    "mean": ("three numbers", _are(_is_number, 3)),
-    "std": ("three positive numbers", _are(lambda value: _is_number(value) and value > 0, 3)),
-}
+class RankingRecord(TypedDict):
+    """The ranking network beside the distance."""
+
+    name: Text
+    sha256: SHA256
+
+
+class ScoreRow(TypedDict):
+    """The score of one subset, with its 95 % interval."""
+
+    subset: str
+    items: int
+    score: Score
+    low: Score
+    high: Score
+
+
+class Scores(TypedDict):
+    """The scores on one set of judgments."""
+
+    data: str
+    kind: Literal["2afc", "jnd", "opinion"]
+    description: str
+    fingerprint: str
+    rows: list[ScoreRow]
+
+
+class Training(TypedDict, total=False):
+    """What is known of the training, see `perceptual.publish.record`."""
+
+    data: str | None
+    fingerprint: str | None
+    epochs: int | None
+    steps: int | None
+    settings: dict[str, Any]
+    command: str | None
+    scores: list[Scores]
+
+
+class Config(Format):
+    """What `config.json` holds."""
+
+    backbone: BackboneRecord
+    channels: Annotated[list[Annotated[int, Ge(1)]], Len(1)]
+    form: Form
+    calibration: NotRequired[str | None]  # see `calibration.identify`
+    sha256: SHA256
+    ranking: RankingRecord | None
+    versions: dict[str, str]
+    record: Training
+    config_sha256: NotRequired[str]  # version 0.1 wrote none
 
 
 def seal(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +104,7 @@ def seal(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config of a saved folder.
+    """Read the config of a saved folder.
 
     Raises:
         FileNotFoundError: there is none.
@@ -80,40 +113,33 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{str(path.parent)!r} holds no saved distance: {CONFIG} is missing")
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} is no JSON: {error}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
-        raise ValueError(f"{str(path)!r} does not describe a saved distance: it names no format")
-    if config["format"] > FORMAT:
+    if (number := read_record(path, Format, "it describes no saved distance")["format"]) > FORMAT:
         raise ValueError(
-            f"{str(path)!r} was written by a later version of perceptual (format {config['format']}, this "
+            f"{str(path)!r} was written by a later version of perceptual (format {number}, this "
             f"one reads {FORMAT})"
         )
-    missing = [key for key in FIELDS if key not in config]
-    backbone: Any = config.get("backbone")
-    if isinstance(backbone, dict):
-        missing += [f"backbone.{key}" for key in OF_BACKBONE if key not in backbone]
-        if backbone.get("saved") is False and "sha256" not in backbone:
-            missing.append("backbone.sha256")
-    if missing:
-        raise ValueError(f"{str(path)!r} lacks {', '.join(missing)}")
-    _check(path, config, FIELDS, "")
-    _check(path, config["backbone"], OF_BACKBONE, "backbone.")
-    if not backbone["saved"] and not _is_text(backbone["sha256"]):
-        raise ValueError(f"{str(path)!r}: backbone.sha256 must be text, got {backbone['sha256']!r}")
-    if SEAL in config and config[SEAL] != _digest(config):  # version 0.1 wrote none
+    content = path.read_text("utf-8")
+    check(content, str(path))
+    config: dict[str, Any] = json.loads(content)  # with what is not in the schema
+    if SEAL in config and config[SEAL] != _digest(config):
         raise ValueError(f"{str(path)!r} was damaged or changed: {SEAL} is that of another config")
     return config
 
 
-def _check(path: Path, given: Mapping[str, Any], fields: Mapping[str, Check], prefix: str) -> None:
-    for key, (what, is_right) in fields.items():
-        if not is_right(given[key]):
-            shown = repr(given[key])
-            shown = shown if len(shown) < 60 else f"{shown[:60]}…"
-            raise ValueError(f"{str(path)!r}: {prefix}{key} must be {what}, got {shown}")
+def check(content: str, what: str) -> None:
+    """Refuse the text of a `config.json`, of the file `what`, with a field of another type or range.
+
+    Raises:
+        ValueError: naming the file and the field.
+    """
+    backbone = check_record(content, Config, what, REMEDY)["backbone"]
+    if not backbone["saved"] and "sha256" not in backbone:
+        raise ValueError(f"{what}: backbone.sha256 is missing; {REMEDY}")
+    try:
+        check_input(backbone["input_size"], backbone["mean"], backbone["std"])
+        check_description(backbone.get("spec") or backbone["name"])
+    except ValueError as error:
+        raise ValueError(f"{what}: backbone: {error}") from None
 
 
 def _digest(config: Mapping[str, Any]) -> str:

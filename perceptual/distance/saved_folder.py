@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from perceptual.distance.card import card
-from perceptual.distance.saved_config import CONFIG, FORMAT, read_config, seal
+from perceptual.distance.saved_config import CONFIG, FORMAT, check, read_config, seal
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
 from perceptual.features.build import build_backbone
@@ -114,6 +114,7 @@ def save(
     backbone: Backbone,
     lin: Iterable[Tensor],
     form: str,
+    calibration: str | None = None,
     ranking: nn.Module | None = None,
     record: Mapping[str, Any] | None = None,
     origin: Saved | None = None,
@@ -125,6 +126,7 @@ def save(
         backbone: its weights are saved unless `Backbone(name)` gives the same again.
         lin: channel weights, (C,) a level.
         form: of the distance, see `LPIPS`.
+        calibration: what `calibration.identify` says of `lin`, for the card.
         ranking: a network with a `name`, as those of `perceptual.ranking` have.
         record: what is known of the training and the scores, see `perceptual.publish.record`.
         origin: the folder that the distance was read from. Its ranking network and its record are kept, if
@@ -143,24 +145,28 @@ def save(
         described["spec"] = backbone.spec
     network = {f"{OURS}{key}": value for key, value in backbone.net.state_dict().items()} if stored else {}
     state = _portable({f"lin.{level}": vector for level, vector in enumerate(lin)} | network)
-    _check_lin(state, "the distance cannot be saved")
+    check_state(state, "the distance cannot be saved")
     config = {
         "format": FORMAT,
         "backbone": described,
         "channels": list(backbone.channels),
         "form": form,
+        "calibration": calibration,
         "sha256": weight_files.fingerprint(state),
         "ranking": None,
         "versions": versions(*LIBRARIES),
         "record": dict(record or {}),
     }
     ranking_state = _portable(ranking.state_dict()) if ranking is not None else None
+    check_state(ranking_state or {}, "the ranking network cannot be saved")
     if ranking is not None and ranking_state is not None:
         config["ranking"] = {"name": ranking.name, "sha256": weight_files.fingerprint(ranking_state)}
     elif origin is not None and origin.config["sha256"] == config["sha256"]:
         config["ranking"], ranking_state = origin.config["ranking"], origin.ranking_state
         config["record"] = config["record"] or origin.config["record"]
-    _write(Path(folder), seal(config), state, ranking_state)
+    config = seal(config)
+    check(json.dumps(config), "the distance cannot be saved")
+    _write(Path(folder), config, state, ranking_state)
 
 
 def find(
@@ -215,19 +221,35 @@ def read(folder: Path) -> Saved:
     state = _read_state(folder / MODEL, config["sha256"])
     ranking = config["ranking"]
     ranking_state = _read_state(folder / RANKING, ranking["sha256"]) if ranking else None
-    given = {key: value.shape[0] for key, value in state.items() if not key.startswith(OURS)}
-    if given != {f"lin.{level}": channels for level, channels in enumerate(config["channels"])}:
+    given = {key: tuple(value.shape) for key, value in state.items() if not key.startswith(OURS)}
+    if given != {f"lin.{level}": (channels,) for level, channels in enumerate(config["channels"])}:
         raise ValueError(f"{folder / MODEL} holds {given}, but {CONFIG} says levels of {config['channels']}")
-    _check_lin(state, str(folder / MODEL))
     return Saved(folder, config, state, ranking_state)
 
 
-def _check_lin(state: Mapping[str, Tensor], what: str) -> None:
-    for name, lin in state.items():
-        if name.startswith("lin.") and (
-            lin.dtype != torch.float32 or lin.ndim != 1 or not (lin.isfinite() & (lin >= 0)).all()
-        ):
-            raise ValueError(f"{what}: {name} must be a float32 vector of numbers of at least 0")
+def check_state(
+    state: Mapping[str, Tensor], what: str, lin: str = "lin.", *, any_precision: bool = False
+) -> None:
+    """Refuse weights that make distances which are not finite, or negative.
+
+    Args:
+        state: the weights of a distance, of a ranking network, or of both.
+        what: the file that they are from, for the error.
+        lin: what the names of channel weights begin with.
+        any_precision: allow channel weights in another precision than float32.
+
+    Raises:
+        ValueError: naming the file and the tensor.
+    """
+    kind = "floating-point" if any_precision else "float32"
+    for name, value in state.items():
+        finite = not value.is_floating_point() or bool(value.isfinite().all())
+        if name.startswith(lin):
+            typed = value.is_floating_point() if any_precision else value.dtype == torch.float32
+            if not (typed and finite and value.ndim == 1 and (value >= 0).all()):
+                raise ValueError(f"{what}: {name} must be a {kind} vector of numbers of at least 0")
+        elif not finite:
+            raise ValueError(f"{what}: {name} has values that are not finite")
 
 
 def push(folder: Path, repo_id: str, private: bool | None = None, token: str | bool | None = None) -> str:
@@ -276,4 +298,5 @@ def _read_state(path: Path, sha256: str) -> dict[str, Tensor]:
             f"{str(path)!r} is not the file that {CONFIG} describes: the SHA-256 of its tensors is "
             f"{found[:12]}…, not {sha256[:12]}…; it was damaged or changed"
         )
+    check_state(state, str(path))
     return state

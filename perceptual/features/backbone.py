@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,6 +15,7 @@ from perceptual.features.joint import Joint
 from perceptual.features.names import JOINT, members, parse
 from perceptual.features.network import Network
 
+LARGEST = 8192  # side in pixels that images can be resized to
 PATCH = 64  # side of the patches that LPIPS was made with
 SIZE_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError)  # by which networks refuse a size
 Precision = Literal["32-true", "bf16-mixed"]  # Lightning's names
@@ -91,8 +93,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         check_precision(precision)
-        if input_size is not None and input_size < 1:
-            raise ValueError(f"input_size must be a positive number of pixels or None, got {input_size}")
+        check_input(input_size, mean, std)
         parts = members(name)
         if len(parts) > 1:
             said = {
@@ -309,6 +310,27 @@ def check_precision(precision: str) -> None:
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+
+
+def check_input(input_size: Any, mean: Any = None, std: Any = None) -> None:
+    """Refuse a size of images, or a normalisation, that no network can work with; None is none.
+
+    Raises:
+        ValueError: naming the argument, its range and what was given.
+    """
+    whole = isinstance(input_size, Integral) and not isinstance(input_size, bool)
+    if input_size is not None and not (whole and 1 <= input_size <= LARGEST):
+        raise ValueError(f"input_size must be None or from 1 to {LARGEST} pixels, got {_shown(input_size)}")
+    for key, values, low, high in (("mean", mean, -1e4, 1e4), ("std", std, 1e-6, 1e4)):
+        three = isinstance(values, Sequence) and len(values) == 3
+        if values is not None and not (
+            three and all(issubclass(type(v), Real) and low <= v <= high for v in values)
+        ):
+            raise ValueError(f"{key} must be three numbers from {low:g} to {high:g}, got {_shown(values)}")
+
+
+def _shown(value: object) -> str:
+    return text if len(text := repr(value)) < 60 else f"{text[:60]}…"
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

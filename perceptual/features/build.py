@@ -8,10 +8,12 @@ from torch import nn
 
 from perceptual.features import custom
 from perceptual.features import weights as weight_files
-from perceptual.features.backbone import Backbone
-from perceptual.features.names import JOINT, Name
+from perceptual.features.backbone import Backbone, check_input
+from perceptual.features.names import JOINT, Name, members, parse
 
 KMEANS = "kmeans"  # weights that are made of images, by `kmeans.initialize`
+# what a network is chosen by, and of which type
+DESCRIBED: dict[str, type] = {"name": str, "members": list, "options": dict}
 # with `_target_`, what is said of the network and not to it
 ABOUT = {"weights": "given", "prefix": "", "input_size": None}
 # what a description says even if it is nothing
@@ -29,6 +31,26 @@ def describe(network: str | Mapping[str, Any] | nn.Module) -> dict[str, Any]:
     if isinstance(network, str):
         return {"name": network}
     return {key: value for key, value in network.items() if value not in (None, "", {}) or key in PLAIN}
+
+
+def check_description(network: str | Mapping[str, Any]) -> None:
+    """Refuse, before anything is built, a description out of range or with a name that opens a file.
+
+    Descriptions in files of strangers, saved folders and checkpoints, are checked by this.
+
+    Raises:
+        ValueError: naming the argument, what is allowed and what was given.
+    """
+    spec = describe(network)
+    if custom.TARGET in spec or custom.BUILT in spec:  # the rest are arguments of the user's own network
+        check_input(spec.get("input_size"))
+        return
+    check_input(spec.get("input_size"), spec.get("mean"), spec.get("std"))
+    name, together, options = (spec.get(key) or kind() for key, kind in DESCRIBED.items())
+    if not isinstance(name, str) or not isinstance(options, Mapping) or isinstance(together, str):
+        raise ValueError("a backbone is described by a name, by members, a list of names, or by options")
+    for part in (*together, *members(name)):
+        parse(str(part), options if part == name else None)
 
 
 def build_backbone(
@@ -54,6 +76,7 @@ def build_backbone(
     """
     if isinstance(described, nn.Module):
         return Backbone.of(described, trainable=trainable, learned=not scratch)
+    check_description(described)
     spec = describe(described)
     if custom.BUILT in spec:
         raise ValueError(
@@ -64,8 +87,8 @@ def build_backbone(
         spec["weights"] = None
     if custom.TARGET in spec:
         return _custom(spec, trainable, trusted)
-    if members := spec.pop("members", None):
-        spec["name"] = JOINT.join(members)
+    if parts := spec.pop("members", None):
+        spec["name"] = JOINT.join(parts)
     if nodes := spec.pop("nodes", None):
         spec["options"] = {**spec.get("options", {}), "nodes": list(nodes)}
     if not spec.get("name"):

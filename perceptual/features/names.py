@@ -11,6 +11,10 @@ from typing import Any, NamedTuple
 
 ALIASES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}  # of lpips and torchmetrics
 JOINT = "+"
+# Options by which timm reads files or takes another configuration. A name may come from a stranger's file.
+FILES = re.compile(
+    r"pretrained(?!_window)|^checkpoint|^cache|(^|_)(cfg|url|file|filename|dir)$|(?<!drop)_path$"
+)
 
 
 class Name(NamedTuple):
@@ -30,7 +34,8 @@ def parse(name: str, options: Mapping[str, Any] | None = None) -> Name:
     """The parts of a name; `options` are added to those that it says itself. None is no option.
 
     Raises:
-        ValueError: brackets that hold no `option=value`, or an option that is said twice.
+        ValueError: brackets that hold no `option=value`, an option that is said twice, or one that names a
+            file or a configuration.
     """
     match = re.fullmatch(r"([^\[\]]+)\[(.+)\]", name)
     base, said = (match[1], _read(match[2], name)) if match else (name, {})
@@ -40,6 +45,11 @@ def parse(name: str, options: Mapping[str, Any] | None = None) -> Name:
     if twice := said.keys() & added.keys():
         raise ValueError(f"{name!r} says {', '.join(sorted(twice))} already: leave out the option")
     every = {key: value for key, value in {**said, **added}.items() if value is not None}
+    if files := [key for key in every if FILES.search(key)]:
+        raise ValueError(
+            f"{name!r}: {files[0]} names a file or a configuration, which no name of a network may; "
+            "weights=… takes the path of a file"
+        )
     return Name(ALIASES.get(base, base), every)
 
 

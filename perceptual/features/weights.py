@@ -100,7 +100,22 @@ def read(path: Path) -> StateDict:
         ) from error
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights file {str(path)!r} holds no state dict (names mapped to tensors)")
+    for name, value in state.items():
+        if wrong := wrong_tensor(value):
+            raise ValueError(f"weights file {str(path)!r}: {name} {wrong}")
     return state
+
+
+def wrong_tensor(value: Tensor) -> str | None:
+    """Say what is wrong with a tensor of a file that no weights are saved as, before its bytes are looked at.
+
+    `torch.load` makes of a few bytes tensors that have no data, or that need more memory than there is.
+    """
+    if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+        return "is no plain tensor (sparse, quantized, complex or without data)"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return f"is a tensor of {value.numel():,} numbers that holds fewer"
+    return None
 
 
 def check_archive(path: str | os.PathLike[str]) -> None:

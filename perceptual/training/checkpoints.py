@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perceptual.distance.saved_folder import check_backbone, describe_backbone
+from perceptual.distance.saved_folder import check_backbone, check_state, describe_backbone
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
-from perceptual.features.build import describe
+from perceptual.features.build import check_description, describe
 from perceptual.training import lora
 
-PREFIX = "distance.backbone."
+PREFIX, LIN = "distance.backbone.", "distance.lin."
+DEEPEST = 50  # dictionaries and lists in each other: json and others fail on some hundreds
 OBTAINABLE = ("file:", "package:", "hub:")  # sources that give the same weights again
 # where a checkpoint holds weights: the second where the first is an average of them
 STATES = {"state_dict", "current_model_state"}
@@ -52,9 +53,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{str(path)!r} is not a checkpoint of a PerceptualRanker: it names no backbone")
     if wrong := _wrong(checkpoint):
         raise ValueError(f"{str(path)!r} is not a checkpoint of a PerceptualRanker: {wrong}")
-    if checkpoint.get(SETTINGS_SHA256, digest := settings_digest(checkpoint)) != digest:
+    try:
+        digest = settings_digest(checkpoint)
+    except (TypeError, ValueError) as error:  # keys that cannot be sorted, circles
+        raise ValueError(f"{str(path)!r}: hyper_parameters or those of the data: {error}") from error
+    if checkpoint.get(SETTINGS_SHA256, digest) != digest:
         raise ValueError(f"{str(path)!r} was damaged or changed: the SHA-256 of its settings is another")
     check_intact(checkpoint, repr(str(path)))
+    for key in STATES & checkpoint.keys():
+        check_state(checkpoint[key], repr(str(path)), LIN, any_precision=True)
     migrate(checkpoint)
     return checkpoint
 
@@ -65,7 +72,9 @@ def check_intact(checkpoint: Mapping[str, Any], what: str = "the checkpoint") ->
     Raises:
         ValueError: naming the file and the weights.
     """
-    for key, digest in checkpoint.get(SHA256, {}).items():
+    if SHA256 not in checkpoint:
+        return
+    for key, digest in {**dict.fromkeys(STATES & checkpoint.keys()), **checkpoint[SHA256]}.items():
         if key not in checkpoint or weight_files.fingerprint(checkpoint[key]) != digest:
             raise ValueError(f"{what} was damaged or changed: the SHA-256 of its {key} is another")
 
@@ -78,13 +87,16 @@ def settings_digest(checkpoint: Mapping[str, Any]) -> str:
 
 
 def _wrong(checkpoint: Mapping[str, Any]) -> str | None:
-    """What in a checkpoint is missing or of another type."""
+    """Say what in a checkpoint is missing, of another type or out of range."""
+    if wrong := _wrong_inside(checkpoint):
+        return wrong
     for key, kind in FIELDS.items():
         if not isinstance(checkpoint.get(key), kind):
             return f"{key} is {type(checkpoint.get(key)).__name__}, not {kind.__name__}"
     for key in ("datamodule_hyper_parameters", SHA256):
-        if not isinstance(checkpoint.get(key, {}), dict | None):
-            return f"{key} is {type(checkpoint[key]).__name__}, not dict"
+        held = checkpoint.get(key, {})
+        if not isinstance(held, dict) and not (held is None and key != SHA256):
+            return f"{key} is {type(held).__name__}, not dict"
     saved = checkpoint["backbone"]
     for key, kind in {
         "name": str,
@@ -101,6 +113,25 @@ def _wrong(checkpoint: Mapping[str, Any]) -> str | None:
             isinstance(v, Tensor) for v in checkpoint[key].values()
         ):
             return f"{key} does not map names to tensors"
+    try:
+        check_description(checkpoint["hyper_parameters"]["backbone"])
+    except (ValueError, TypeError) as error:
+        return f"hyper_parameters.backbone: {error}"
+    return None
+
+
+def _wrong_inside(checkpoint: Mapping[str, Any]) -> str | None:
+    """Say which value anywhere in a checkpoint no training has saved there, before anything works with it."""
+    left: list[tuple[str, Any, int]] = [("", checkpoint, 0)]
+    while left:
+        place, value, depth = left.pop()
+        if isinstance(value, Tensor) and (wrong := weight_files.wrong_tensor(value)):
+            return f"{place} {wrong}"
+        if isinstance(value, dict | list | tuple):
+            if depth == DEEPEST:
+                return f"{place.partition('.')[0]} is nested more than {DEEPEST} times"
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            left += [(f"{place}.{key}".lstrip("."), item, depth + 1) for key, item in items]
     return None
 
 

@@ -301,13 +301,14 @@ def test_tensors_that_do_not_fit_are_refused_by_name(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"config\.json' is no JSON"),
-        ("[]", r"config\.json' does not describe a saved distance"),
-        ('{"model_type": "bert"}', r"config\.json' does not describe a saved distance"),
+        ("{", r"config\.json: Invalid JSON"),
+        ("[" * 10**5, r"config\.json: Invalid JSON"),
+        ("[]", r"config\.json: .*it describes no saved distance"),
+        ('{"model_type": "bert"}', r"config\.json: format: .*it describes no saved distance"),
         ('{"format": 99}', r"config\.json' was written by a later version"),
         (
             '{"format": 1, "channels": [], "backbone": {"name": "x"}}',
-            r"config\.json' lacks .*backbone\.saved",
+            r"config\.json: backbone\.source: Field required",
         ),
     ],
 )
@@ -392,19 +393,24 @@ def test_a_config_of_another_distance_is_refused(tmp_path, field):
 @pytest.mark.parametrize(
     ("field", "values"),
     {
-        "backbone.std": ([0.0, 1.0, 1.0], [-1.0, 1.0, 1.0], [1.0], "x", None, [float("nan")] * 3, DELETED),
-        "backbone.mean": ([], {}, [1, 2, "3"], DELETED),
-        "backbone.input_size": (0, -3, "64", 2.5, [64], True),
+        "backbone.std": (
+            *([0.0, 1.0, 1.0], [-1.0, 1.0, 1.0], [1.0], "x", None, DELETED),
+            *([odd] * 3 for odd in (float("nan"), 1e-300, 1e300, 10**400)),
+        ),
+        "backbone.mean": ([], {}, [1, 2, "3"], DELETED, [10**400, 0, 0], [float("inf"), 0, 0]),
+        "backbone.input_size": (0, -3, "64", 2.5, [64], True, 10**9, 10**30),
         "backbone.out_indices": ([], "012", [0.5], None),
         "backbone.saved": (1, "true", None),
-        "backbone.name": (None, 3, [], ""),
+        "backbone.name": (None, 3, [], "", "resnet18[checkpoint_path=/any/file]", "a+b[pretrained_cfg=x]"),
         "backbone": (None, [], "alexnet", 7),
         "channels": ([], None, [0], [-4], ["8"], {"0": 8}, 8),
         "form": (None, "sideways", ["pooled"], 1),
         "sha256": (None, "", "ab", 5),
         "ranking": ("paper", [], {"name": "paper"}, {"name": 3, "sha256": "0"}),
         "record": (None, [], "much"),
-        "format": (None, "1", 99),
+        "record.scores": ("many", [{"data": "a set"}], [{"rows": [[]]}], [None]),
+        "versions": (None, [], {"torch": 2}, DELETED),
+        "format": (None, "1", 99, 0),
     }.items(),
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -422,7 +428,7 @@ def test_a_field_of_another_type_or_range_is_refused_by_name(tmp_path, field, va
         assert field.rpartition(".")[2] in str(caught.value)
 
 
-@pytest.mark.parametrize("how", ["negative", "half", "nan", "matrix"])
+@pytest.mark.parametrize("how", ["negative", "half", "nan", "matrix", "scalar"])
 def test_weights_out_of_range_are_refused(tmp_path, how):
     a_metric().save_pretrained(tmp_path)
     state = load_file(tmp_path / "model.safetensors")
@@ -431,6 +437,7 @@ def test_weights_out_of_range_are_refused(tmp_path, how):
         "half": lambda lin: lin.half(),
         "nan": lambda lin: lin * torch.nan,
         "matrix": lambda lin: lin[:, None],
+        "scalar": lambda lin: lin[0].clone(),
     }
     state["lin.1"] = changes[how](state["lin.1"]).contiguous()
     save_file(state, tmp_path / "model.safetensors")
@@ -439,3 +446,26 @@ def test_weights_out_of_range_are_refused(tmp_path, how):
     edited(path, "config_sha256", DELETED)
     with pytest.raises(ValueError, match=r"lin\.1 must be a float32 vector"):
         LPIPS.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "ranking.safetensors"])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, name):
+    a_metric().save_pretrained(tmp_path, ranking=PaperRanking())
+    state = load_file(tmp_path / name)
+    key = next(key for key, value in state.items() if not key.startswith("lin.") and value.ndim)
+    state[key] = state[key] * torch.nan
+    save_file(state, tmp_path / name)
+    sha256 = saved_folder.weight_files.fingerprint(state)
+    there = "sha256" if name == "model.safetensors" else "ranking.sha256"
+    edited(tmp_path / "config.json", there, sha256)
+    edited(tmp_path / "config.json", "config_sha256", DELETED)
+    with pytest.raises(
+        ValueError, match=rf"{re.escape(name)}.*{re.escape(key)} has values that are not finite"
+    ):
+        LPIPS.from_pretrained(tmp_path)
+
+
+def test_a_record_that_no_card_can_show_is_refused_when_it_is_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"record\.scores"):
+        a_metric().save_pretrained(tmp_path / "mine", record={"scores": [{"data": "a set"}]})
+    assert not (tmp_path / "mine/config.json").exists()

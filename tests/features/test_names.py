@@ -1,5 +1,11 @@
-import pytest
+from inspect import signature
 
+import pytest
+import timm
+from timm.models._builder import build_model_with_cfg
+
+from perceptual import Backbone, create_metric
+from perceptual.features.build import build_backbone
 from perceptual.features.names import Name, members, parse, resolve
 
 
@@ -41,3 +47,48 @@ def test_what_is_no_name_is_refused(written):
 def test_an_option_is_said_once():
     with pytest.raises(ValueError, match="says x already"):
         parse("a[x=1]", {"x": 2})
+
+
+# of timm's own functions, what is harmless or said by us
+HARMLESS = {
+    "model_name",
+    "scriptable",
+    "exportable",
+    "no_jit",
+    "kwargs",
+    "model_cls",
+    "variant",
+    "feature_cfg",
+}
+HARMLESS |= {"kwargs_filter", "model_cfg"}  # functions and objects, which no name can hold
+
+
+@pytest.mark.parametrize(
+    "option",
+    sorted(
+        {*signature(timm.create_model).parameters, *signature(build_model_with_cfg).parameters} - HARMLESS
+    ),
+)
+def test_options_that_name_files_or_configurations_are_refused(option):
+    for call in (
+        lambda: parse(f"resnet18[{option}=/any/file]"),
+        lambda: parse("resnet18", {option: {"file": "/any/file"}}),
+        lambda: Backbone("resnet18", None, options={option: "/any/file"}),
+        lambda: create_metric(f"resnet18[{option}=file]"),
+        lambda: create_metric(f"alexnet+resnet18[{option}=file]-uncalibrated"),
+        lambda: build_backbone({"name": "resnet18", "weights": None, "options": {option: "/any/file"}}),
+    ):
+        with pytest.raises(ValueError, match=f"{option}.*no name of a network may"):
+            call()
+
+
+def test_options_of_networks_are_not_taken_for_files():
+    options = (
+        "drop_path_rate",
+        "drop_path",
+        "transformer_drop_path",
+        "weight_init",
+        "pretrained_window_sizes",
+    )
+    for option in (*options, "use_checkpoint", "aa_layer"):
+        assert parse(f"a[{option}=1]").options == {option: 1}

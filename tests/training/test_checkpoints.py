@@ -1,5 +1,8 @@
 """Checkpoints: what is in them, where they load, and which are refused."""
 
+import contextlib
+import re
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -9,6 +12,8 @@ from safetensors.torch import save_file
 
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.backbone import Backbone
+from perceptual.features.weights import fingerprint
+from perceptual.training.checkpoints import settings_digest
 from perceptual.training.module import PerceptualRanker
 
 
@@ -208,3 +213,77 @@ def test_the_trained_distance_is_an_lpips_with_its_lin(alexnet, tmp_path):
     vectors = {f"lin.{i}": v.detach().clone() for i, v in enumerate(ranker.distance.lin)}
     save_file(vectors, tmp_path / "lin.safetensors")
     assert torch.equal(distances(LPIPS(Backbone("alexnet"), tmp_path / "lin.safetensors")), distances(ranker))
+
+
+def change_state(change):
+    """Change a tensor of each kind in the state dict of a checkpoint."""
+
+    def changed(saved, key):
+        saved["state_dict"][key] = change(saved["state_dict"][key])
+
+    return changed
+
+
+LIN, RANKING = "distance.lin.0", "ranking.layers.0.weight"
+CONV = "distance.backbone.net.conv1.0.weight"
+MANY = 10**12
+NOT_FINITE = change_state(lambda value: value * torch.nan)
+THEIRS = {
+    "lin that is not finite": (lambda saved: NOT_FINITE(saved, LIN), LIN),
+    "negative lin": (lambda saved: change_state(lambda lin: -lin - 1)(saved, LIN), LIN),
+    "lin as a scalar": (lambda saved: change_state(lambda lin: lin[0].clone())(saved, LIN), LIN),
+    "lin as whole numbers": (lambda saved: change_state(lambda lin: lin.long())(saved, LIN), LIN),
+    "ranking that is not finite": (lambda saved: NOT_FINITE(saved, RANKING), RANKING),
+    "backbone that is not finite": (lambda saved: NOT_FINITE(saved, CONV), CONV),
+    "sparse": (lambda saved: change_state(lambda w: w.to_sparse())(saved, RANKING), "cannot be read"),
+    "meta": (lambda saved: change_state(lambda w: w.to("meta"))(saved, RANKING), RANKING),
+    "expanded": (lambda saved: change_state(lambda w: torch.zeros(1).expand(MANY))(saved, RANKING), RANKING),
+    "expanded in an optimiser": (
+        lambda saved: saved.update(
+            optimizer_states=[{"state": {0: {"exp_avg": torch.zeros(1).expand(MANY)}}}]
+        ),
+        "exp_avg",
+    ),
+    "no checksums": (lambda saved: saved.update(weights_sha256=None), "weights_sha256"),
+    "checksums of nothing": (lambda saved: saved.update(weights_sha256={}), "state_dict"),
+    "huge images": (
+        lambda saved: saved["hyper_parameters"]["backbone"].update(input_size=10**6),
+        "input_size",
+    ),
+    "no size": (lambda saved: saved["hyper_parameters"]["backbone"].update(input_size="64"), "input_size"),
+    "std of nearly 0": (lambda saved: saved["hyper_parameters"]["backbone"].update(std=[1e-300] * 3), "std"),
+    "a name that opens a file": (
+        lambda saved: saved["hyper_parameters"]["backbone"].update(name="test_resnet[checkpoint_path=/x]"),
+        "checkpoint_path",
+    ),
+    "options that open a file": (
+        lambda saved: saved["hyper_parameters"]["backbone"].update(options={"checkpoint_path": "/x"}),
+        "checkpoint_path",
+    ),
+    "names that are no text": (lambda saved: saved["hyper_parameters"].update({3: 1}), "hyper_parameters"),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint_bytes(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("trained"), RANDOM)[1].read_bytes()
+
+
+@pytest.mark.parametrize("how", THEIRS)
+def test_a_checkpoint_out_of_range_is_refused_in_one_line(how, checkpoint_bytes, tmp_path):
+    change, what = THEIRS[how]
+    path = tmp_path / "theirs.ckpt"
+    path.write_bytes(checkpoint_bytes)
+    saved = load_raw(path)
+    change(saved)
+    if saved.get("weights_sha256") and saved["state_dict"][RANKING].layout == torch.strided:
+        intact = saved["state_dict"][RANKING].device.type == "cpu" and "expanded" not in how
+        saved["weights_sha256"] = (
+            {"state_dict": fingerprint(saved["state_dict"])} if intact else {"state_dict": ""}
+        )
+    with contextlib.suppress(TypeError):
+        saved["settings_sha256"] = settings_digest(saved)
+    torch.save(saved, path)
+    with pytest.raises(ValueError, match=rf"theirs\.ckpt.*{re.escape(what)}") as raised:
+        PerceptualRanker.load_from_checkpoint(path)
+    assert "\n" not in str(raised.value)
