@@ -50,20 +50,17 @@ def info(
 
 
 def _calibration(model: str, distance: Any) -> dict[str, Any]:
-    """Whether, how, and by whom the channels of the levels are weighted."""
-    from perceptual.evaluation.methods import is_path
+    """Say whether, how, and by whom the channels of the levels are weighted."""
+    from perceptual.distance.calibration import UNCALIBRATED, identify
     from perceptual.features.weights import fingerprint
 
     lin = getattr(distance, "lin", None)
     if lin is None:
         return {}
-    said = distance.calibration
-    if is_path(model):
-        source = model
-    elif said is None:
-        source = "none: all weights 1"
-    else:
-        source = f"{said} of Zhang et al., as the lpips package has it"
+    known = identify(distance.backbone.name, list(lin))
+    source = f"{known} of Zhang et al., as the lpips package has it"
+    if known in (None, UNCALIBRATED):
+        source = "none: all weights 1" if known else model
     return {
         "calibration": source,
         "calibration_sha256": fingerprint(dict(lin.state_dict())),

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from perceptual.distance import saved_folder
+from perceptual.distance.saved_config import UNCALIBRATED
 from perceptual.features import networks
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
@@ -24,7 +25,7 @@ from perceptual.features.build import KMEANS
 from perceptual.features.timm_networks import SCHEMES
 
 FOLDER = Path(__file__).parent / "calibrations"
-DEFAULT, UNCALIBRATED, RANDOM = "default", "uncalibrated", "random"
+DEFAULT, RANDOM = "default", "random"
 PUBLISHED = "v0.1"  # what `default` means where it exists
 SEED = 0  # of the weights of `NAME-random`
 
@@ -129,6 +130,22 @@ def versions(backbone: str) -> list[str]:
         return []
     published = (path.stem.rpartition("-") for path in FOLDER.glob("*-v*"))
     return sorted(version for name, _, version in published if name == architecture)
+
+
+def identify(backbone: str, lin: Sequence[Tensor]) -> str | None:
+    """Return the version of the published calibration that channel weights are, or `uncalibrated`, or None.
+
+    Args:
+        backbone: name of the network.
+        lin: (C,) a level, wherever they are from.
+    """
+    if all(bool((vector == 1).all()) for vector in lin):
+        return UNCALIBRATED
+    for version in versions(backbone):
+        published = load(backbone, version).lin or []
+        if len(published) == len(lin) and all(map(torch.equal, published, (v.detach().cpu() for v in lin))):
+            return version
+    return None
 
 
 def load(backbone: str, lin: str | os.PathLike[str] | None) -> Calibration:

@@ -4,11 +4,13 @@ Sections and fields are those of the Hugging Face hub, https://huggingface.co/do
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
 
 from perceptual.distance.markdown import code, escaped
+from perceptual.distance.saved_config import UNCALIBRATED
 
 TEXT = """---
 {header}
@@ -33,7 +35,7 @@ metric(x, y)  # (N,) distances of images (N, 3, H, W) in [0, 1]; larger = more d
 | | |
 |---|---|
 {facts}
-
+{calibration}
 ## Training
 
 {training}
@@ -42,6 +44,19 @@ metric(x, y)  # (N,) distances of images (N, 3, H, W) in [0, 1]; larger = more d
 
 {scores}
 """
+
+CALIBRATION = """
+## Calibration
+
+The channel weights are the calibration {version} of Zhang et al., as the
+[`lpips`](https://github.com/richzhang/PerceptualSimilarity) package has it, under its licence (BSD-2-Clause):
+
+```text
+{licence}
+```
+"""
+LICENCE = Path(__file__).parent / "calibrations" / "LICENSE"
+OURS = {UNCALIBRATED: "none: all weights 1", None: "made by whoever saved this"}
 
 KINDS = {
     "2afc": "2AFC (agreement with people's choices, in %)",
@@ -54,15 +69,21 @@ def card(config: Mapping[str, Any]) -> str:
     """The card, in Markdown, of the config.json that `saved_folder.save` writes."""
     name = config["backbone"]["name"]
     tags = ["lpips", "perceptual-metric", "image-quality-assessment", "pytorch"]
-    header = ModelCardData(library_name="perceptual", tags=tags).to_yaml()
+    known = config["calibration"]
+    theirs = known not in OURS
+    # the licence of weights that are stored beside them is not known
+    licence = "bsd-2-clause" if theirs and not config["backbone"]["saved"] else None
+    header = ModelCardData(library_name="perceptual", license=licence, tags=tags).to_yaml()
     record = config["record"]
+    text = CALIBRATION.format(version=known, licence=LICENCE.read_text("utf-8").strip()) if theirs else ""
     return TEXT.format(
         header=header,
         title=escaped(name),
         name=code(name),
         version=escaped(config["versions"]["perceptual"]),
         facts="\n".join(f"| {key} | {value} |" for key, value in _facts(config).items()),
-        training=_training(record),
+        calibration=text,
+        training=_training(record, theirs),
         scores=_scores(record.get("scores", [])),
     )
 
@@ -82,15 +103,21 @@ def _facts(config: Mapping[str, Any]) -> dict[str, str]:
         "levels (channels)": ", ".join(f"{level} ({channels})" for level, channels in levels),
         "images are resized to": f"{side}×{side}" if side else "nothing: seen as they are",
         "form": code(config["form"]),
+        "calibration": OURS.get(config["calibration"])
+        or f"{config['calibration']} of Zhang et al., see below",
         "ranking network": code(ranking["name"]) if ranking else "none",
         "SHA-256 of the tensors": code(config["sha256"]),
         "versions": ", ".join(f"{escaped(library)} {escaped(number)}" for library, number in versions),
     }
 
 
-def _training(record: Mapping[str, Any]) -> str:
+def _training(record: Mapping[str, Any], published: bool) -> str:
     if not record:
-        return "Nothing is recorded."
+        return (
+            "Its calibration was published; nothing else was trained."
+            if published
+            else "Nothing is recorded."
+        )
     titles = {
         "data": "data",
         "fingerprint": "SHA-256 of the training data",

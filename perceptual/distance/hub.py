@@ -65,7 +65,10 @@ class HubMixin:
         calibrations.check_fits(saved.lin, metric.backbone.channels, metric.backbone.name)
         for vector, value in zip(metric.lin, saved.lin, strict=True):
             vector.data = value
-        metric.calibration, metric.saved = str(source), saved
+        known = calibrations.identify(metric.backbone.name, saved.lin)
+        metric.calibration, metric.saved = known or str(source), saved
+        if known == calibrations.UNCALIBRATED:
+            metric.calibration = None
         restored: T = metric
         return restored
 
@@ -85,7 +88,8 @@ class HubMixin:
             ranking: the ranking network that was trained with it, to be saved beside it.
             record: what the card says of the training and the scores, see `perceptual.publish.record`.
         """
-        saved_folder.save(folder, self.backbone, self.lin, self.form, ranking, record, self.saved)
+        known = calibrations.identify(self.backbone.name, list(self.lin))
+        saved_folder.save(folder, self.backbone, self.lin, self.form, known, ranking, record, self.saved)
 
     def push_to_hub(
         self,

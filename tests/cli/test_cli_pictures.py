@@ -270,5 +270,9 @@ def test_info(shell, weights, folder):
     assert shell("info", "alexnet-uncalibrated")[1].count("none: all weights 1") == 1
     assert shell("info", "l2")[0] == 0
     model.save_pretrained(folder / "mine")
-    assert json.loads(shell("info", "./mine", "--json")[1])["family"] == "alexnet"
+    theirs = json.loads(shell("info", "./mine", "--json")[1])
+    assert (theirs["family"], theirs["calibration"]) == ("alexnet", found["calibration"])
+    model.lin[0].data.mul_(2)
+    model.save_pretrained(folder / "own")
+    assert json.loads(shell("info", "./own", "--json")[1])["calibration"] == "./own"
     assert shell("info", "nothing")[2].startswith("error: unknown method 'nothing'")

@@ -222,6 +222,28 @@ def test_the_card_says_what_is_known(tmp_path):
     assert "None are recorded." in card
 
 
+@pytest.mark.parametrize("version", ["v0.1", "v0.0"])
+def test_the_card_of_a_published_calibration_says_whose_it_is_and_its_licence(tmp_path, alexnet, version):
+    metric = LPIPS(f"alexnet-{version}")
+    metric.save_pretrained(tmp_path / "theirs")
+    LPIPS.from_pretrained(tmp_path / "theirs").save_pretrained(tmp_path / "again")
+    for folder in ("theirs", "again"):
+        card = (tmp_path / folder / "README.md").read_text()
+        assert f"calibration {version} of Zhang et al." in card
+        assert "license: bsd-2-clause" in card
+        assert "Copyright (c) 2018, Richard Zhang" in card
+        assert "THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDERS" in card  # the condition of a copy
+        assert "Nothing is recorded." not in card
+        assert LPIPS.from_pretrained(tmp_path / folder).calibration == version
+    calibrate(metric).save_pretrained(tmp_path / "own")
+    LPIPS("alexnet", lin=None).save_pretrained(tmp_path / "ones")
+    for folder, said in (("own", "made by whoever saved this"), ("ones", "none: all weights 1")):
+        card = (tmp_path / folder / "README.md").read_text()
+        assert f"| calibration | {said} |" in card
+        assert "license:" not in card
+        assert "Zhang et al.'s" not in card
+
+
 def test_the_code_of_the_card_runs(tmp_path, monkeypatch):
     a_metric().save_pretrained(tmp_path / "mine")
     code = re.search(r"```python\n(.*?)```", (tmp_path / "mine/README.md").read_text(), re.DOTALL)[1]
