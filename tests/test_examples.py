@@ -8,6 +8,10 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from perceptual import LPIPS
+from perceptual.data import PhotosDataModule
+from perceptual.metrics import PerSubset, TwoAFCScore
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -45,8 +49,13 @@ def test_the_metric_in_a_lightning_module(example):
 
 def test_a_distance_is_trained_in_python_and_saved(example):
     before, after = example("train_in_python", "--epochs", 2, "--count", 200)
-    assert 0.55 < after < 1
-    assert after > before + 0.05
+    data = PhotosDataModule(200, count_val=50, num_workers=0)
+    data.setup("validate")
+    score, distance = PerSubset(TwoAFCScore(), data.subsets), LPIPS("tf_efficientnet_lite0")
+    for batch in data.val_dataloader():
+        score.update(*batch.distances(distance), batch.judgment, subset=batch.subset)
+    assert before == pytest.approx(score.compute()["mean"].item(), abs=1e-5)
+    assert before <= after < 1
     assert Path("my_lpips/model.safetensors").is_file()
 
 
