@@ -189,3 +189,29 @@ def test_every_page_is_in_the_navigation():
     nav = (ROOT / "mkdocs.yml").read_text()
     for page in PAGES[2:]:
         assert str(page.relative_to(ROOT / "docs")) in nav
+
+
+def test_the_reference_has_what_it_names():
+    """As mkdocstrings finds it: statically, what is inherited only where that is said."""
+    griffe = pytest.importorskip("griffe", reason="pip install -e '.[docs]'")
+    loaded = griffe.load("perceptual", search_paths=[ROOT], resolve_aliases=True)
+    text = (ROOT / "docs/reference.md").read_text()
+    for name, options in re.findall(r"^::: perceptual\.([\w.]+)\n((?: +.*\n)*)", text, re.MULTILINE):
+        here = loaded[name]
+        own = set(here.members)
+        for key, listed in re.findall(r"(inherited_members|members): \[([^]]*)\]", options):
+            members = set(re.split(r",\s*", listed))
+            if key == "inherited_members":
+                assert members <= set(here.inherited_members), f"{name} inherits no {members}"
+                own |= members
+            else:
+                assert members <= own, f"{name} has no {members - own}"
+                assert not [m for m in members if m in here.members and here.members[m].is_module]
+
+
+def test_examples_are_where_the_reference_shows_them_as_code():
+    """Elsewhere in a docstring, Markdown reads `>>>` as three quotes."""
+    for path in ROOT.glob("perceptual/**/*.py"):
+        text = path.read_text("utf-8")
+        sections = re.findall(r"^( *)Examples:\n((?:\1 +\S.*\n)+)", text, re.MULTILINE)
+        assert text.count(">>> ") == sum(body.count(">>> ") for _, body in sections), path

@@ -30,12 +30,13 @@ class LPIPS(HubMixin, nn.Module):
     unit-normalised over channels. The metric is frozen: its weights do not require a gradient, images may.
     Features have the precision of an ambient `torch.autocast`; distances are float32 all the same.
 
-    >>> import torch
-    >>> from perceptual import LPIPS, Backbone
-    >>> metric = LPIPS(Backbone("test_resnet", weights=None))  # or LPIPS("alexnet"), LPIPS("vgg"), …
-    >>> x, y = torch.rand(2, 4, 3, 64, 64)
-    >>> metric(x, y).shape
-    torch.Size([4])
+    Examples:
+        >>> import torch
+        >>> from perceptual import LPIPS, Backbone
+        >>> metric = LPIPS(Backbone("test_resnet", weights=None))  # or LPIPS("alexnet"), LPIPS("vgg"), …
+        >>> x, y = torch.rand(2, 4, 3, 64, 64)
+        >>> metric(x, y).shape
+        torch.Size([4])
 
     In the form `pooled`, x̂ and ŷ are one vector per level: the mean of its features over H×W, then
     unit-normalised. What is in the images counts, not where (Kumar et al. 2022, "Do better ImageNet

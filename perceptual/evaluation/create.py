@@ -17,11 +17,12 @@ def create_metric(
 ) -> PerceptualDistance:
     """A torchmetrics metric of the distance with that name; `.distance` is the distance itself.
 
-    >>> import torch
-    >>> metric = create_metric("ssim")
-    >>> x = torch.rand(2, 3, 32, 32)
-    >>> metric(x, x)
-    tensor(0.)
+    Examples:
+        >>> import torch
+        >>> metric = create_metric("ssim")
+        >>> x = torch.rand(2, 3, 32, 32)
+        >>> metric(x, x)
+        tensor(0.)
 
     Args:
         name: `alexnet`, `resnet50.a1_in1k-uncalibrated`, `ssim`, a path, … as `perceptual.evaluation.methods`
@@ -43,7 +44,8 @@ def list_metrics(pattern: str = "*") -> list[str]:
     Classic distances come first, then networks of torchvision and timm that have weights, each followed by
     its published calibrations and `-uncalibrated`. `-random` may be added to the name of any network.
 
-    >>> list_metrics("alexnet*")
-    ['alexnet', 'alexnet-v0.0', 'alexnet-v0.1', 'alexnet-uncalibrated']
+    Examples:
+        >>> list_metrics("alexnet*")
+        ['alexnet', 'alexnet-v0.0', 'alexnet-v0.1', 'alexnet-uncalibrated']
     """
     return [name for name in methods.names() if fnmatchcase(name, pattern)]

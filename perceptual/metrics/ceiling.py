@@ -52,10 +52,11 @@ def ceiling(judgment: Tensor, votes: Tensor) -> Ceiling:
     p1, at the commonest number of votes n, are held within a quarter of their standard error. Where p takes
     few sharp values (all ½, say) they are narrow, and sampling can put the truth outside.
 
-    >>> judgment, votes = torch.tensor([0.0, 0.25, 0.5, 1.0]), torch.full((4,), 4)
-    >>> found = ceiling(judgment.repeat(100), votes.repeat(100))
-    >>> 0.7 < found.lower < found.estimate < found.upper < 0.9
-    True
+    Examples:
+        >>> judgment, votes = torch.tensor([0.0, 0.25, 0.5, 1.0]), torch.full((4,), 4)
+        >>> found = ceiling(judgment.repeat(100), votes.repeat(100))
+        >>> 0.7 < found.lower < found.estimate < found.upper < 0.9
+        True
 
     Args:
         judgment: (N,) fraction of people who preferred p1, in [0, 1].

@@ -62,11 +62,12 @@ class PerceptualDistance(OfDistance):
     own pairs, through which gradients flow to the images: as a loss it keeps two numbers, however long it is
     used.
 
-    >>> import torch
-    >>> metric = PerceptualDistance(lambda x, y: (x - y).square().mean((1, 2, 3)))
-    >>> metric.update(torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8))
-    >>> metric.compute()
-    tensor(1.)
+    Examples:
+        >>> import torch
+        >>> metric = PerceptualDistance(lambda x, y: (x - y).square().mean((1, 2, 3)))
+        >>> metric.update(torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8))
+        >>> metric.compute()
+        tensor(1.)
 
     Args:
         distance: (x, y) → (N,), larger = more different.

@@ -28,13 +28,14 @@ class PerceptualDiversity(OfDistance):
     thousand for AlexNet at 64×64), however many samples it has, and n samples cost n backbone passes instead
     of n (n − 1).
 
-    >>> import torch
-    >>> from perceptual import LPIPS, Backbone
-    >>> metric = PerceptualDiversity(LPIPS(Backbone("test_resnet", weights=None)))
-    >>> same = torch.full((4, 3, 32, 32), 0.5)
-    >>> metric.update(same, group=0)
-    >>> round(metric.compute().item(), 6)
-    0.0
+    Examples:
+        >>> import torch
+        >>> from perceptual import LPIPS, Backbone
+        >>> metric = PerceptualDiversity(LPIPS(Backbone("test_resnet", weights=None)))
+        >>> same = torch.full((4, 3, 32, 32), 0.5)
+        >>> metric.update(same, group=0)
+        >>> round(metric.compute().item(), 6)
+        0.0
 
     Args:
         distance: the LPIPS; its channel weights must not be negative.

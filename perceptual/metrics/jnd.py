@@ -55,11 +55,12 @@ class JNDAveragePrecision(TwoColumns):
     `update(distance, same)`, (N,) each; `compute()` gives a float64 scalar (float32 on mps). Pairs are kept,
     16 bytes each, because the curve has to sort them.
 
-    >>> import torch
-    >>> metric = JNDAveragePrecision()
-    >>> metric.update(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([1.0, 1.0, 0.0]))
-    >>> metric.compute()
-    tensor(1., dtype=torch.float64)
+    Examples:
+        >>> import torch
+        >>> metric = JNDAveragePrecision()
+        >>> metric.update(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([1.0, 1.0, 0.0]))
+        >>> metric.compute()
+        tensor(1., dtype=torch.float64)
 
     Args:
         kwargs: of `torchmetrics.Metric`, such as `dist_sync_on_step`.

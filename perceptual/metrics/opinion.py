@@ -91,11 +91,12 @@ class OpinionCorrelation(TwoColumns):
     either is constant or fewer than five images were given. In a `MetricCollection` the three share what
     they keep.
 
-    >>> import torch
-    >>> metric = OpinionCorrelation("srcc")
-    >>> metric.update(torch.tensor([0.1, 0.2, 0.3, 0.5, 0.4]), torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]))
-    >>> metric.compute()
-    tensor(0.9000, dtype=torch.float64)
+    Examples:
+        >>> import torch
+        >>> metric = OpinionCorrelation("srcc")
+        >>> metric.update(torch.tensor([0.1, 0.2, 0.3, 0.5, 0.4]), torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]))
+        >>> metric.compute()
+        tensor(0.9000, dtype=torch.float64)
 
     Args:
         correlation: `srcc` (Spearman), `krcc` (Kendall), or `plcc` (Pearson after a logistic fit).

@@ -104,11 +104,12 @@ class TwoAFCScore(Metric):
     `update(d0, d1, judgment)` as in `two_afc_agreement`; `compute()` gives a float64 scalar (float32 on
     mps, which has nothing wider), NaN without items.
 
-    >>> import torch
-    >>> metric = TwoAFCScore()
-    >>> metric.update(torch.tensor([0.2, 0.5]), torch.tensor([0.4, 0.1]), torch.tensor([0.0, 0.75]))
-    >>> metric.compute()
-    tensor(0.8750, dtype=torch.float64)
+    Examples:
+        >>> import torch
+        >>> metric = TwoAFCScore()
+        >>> metric.update(torch.tensor([0.2, 0.5]), torch.tensor([0.4, 0.1]), torch.tensor([0.0, 0.75]))
+        >>> metric.compute()
+        tensor(0.8750, dtype=torch.float64)
 
     Args:
         kwargs: of `torchmetrics.Metric`, such as `dist_sync_on_step`.
