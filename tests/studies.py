@@ -103,6 +103,16 @@ def start_process(folder: Path, port: int = 0, *options: str) -> tuple[subproces
     return process, int(found[1])
 
 
+def vote(participant=1, item=0, purpose="item", choice="left", answer=0, right="", ms=900.0, at=0.0) -> Any:
+    """A row of votes, that counts."""
+    from perceptual.collect.rows import VoteRow
+
+    return VoteRow(
+        participant, "", item, purpose, 0, "right", choice, answer, right, ms, "[]", 16.7, 800, 600, 1.0, 4.0,
+        "0", at, 0, True,
+    )  # fmt: skip
+
+
 class Visitor:
     """A participant through HTTP, who keeps cookies as a browser does and never an answer to himself."""
 

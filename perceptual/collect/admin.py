@@ -37,8 +37,9 @@ class Admin:
         if not self._allowed(request.cookies.get(COOKIE, "")):
             return self._page("login", 401, wrong=False)
         votes = read_votes(self.database)
-        people = assess(votes, Rules())
-        return self._page("admin", progress=self._progress(), summary=summary(votes), people=people)
+        people = assess(votes, Rules(), self._everyone())
+        facts = summary(votes, self.database.study.config)
+        return self._page("admin", progress=self._progress(), summary=facts, people=people)
 
     def log_in(self, request: Request, body: bytes) -> Response:
         """Take the token from the form."""
@@ -61,6 +62,12 @@ class Admin:
 
     def _allowed(self, token: str) -> bool:
         return hmac.compare_digest(token.encode("utf-8", "replace"), self._token.encode())
+
+    def _everyone(self) -> dict[int, str]:
+        """The names of all who have agreed, by number."""
+        with self.database.read() as connection:
+            rows = connection.execute(select(PARTICIPANTS.c.id, PARTICIPANTS.c.external)).all()
+        return {row.id: row.external or "" for row in rows}
 
     def _progress(self) -> dict[str, Any]:
         items = ITEMS.c.purpose == ITEM

@@ -1,7 +1,8 @@
 """Export a study: the manifest that training reads, the votes, and a report on their quality."""
 
 import shutil
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +11,9 @@ import numpy as np
 from perceptual.collect.database import Database
 from perceptual.collect.quality import Person, Rules, assess, tally
 from perceptual.collect.report import write_report
-from perceptual.collect.rows import VoteRow, as_csv, read_votes
-from perceptual.collect.stopping import unbiased
-from perceptual.collect.study import IMAGES, ITEM, Study
+from perceptual.collect.rows import as_csv, read_votes
+from perceptual.collect.stopping import Count
+from perceptual.collect.study import IMAGES, Study
 from perceptual.data import csv_cells
 from perceptual.data.readers.csv_files import ALGORITHMS
 from perceptual.data.writers.folders import refuse_existing
@@ -46,30 +47,33 @@ def export(database: Database, folder: Path, rules: Rules) -> Exported:
     """
     refuse_existing(folder)
     study, votes = database.study, read_votes(database)
-    people = assess(votes, rules)
+    people = [person for person in assess(votes, rules) if person.votes]
     excluded = {person.participant: person.excluded for person in people if person.excluded}
-    kept = [vote for vote in votes if vote.participant not in excluded]
-    counts = tally(kept)
+    counts = tally(votes, study.config, excluded)
     if not counts:
+        by_rule = ", ".join(f"{number:,} {rule}" for rule, number in Counter(excluded.values()).items())
         raise ValueError(
-            f"no item of {study.folder} has a vote that counts: {len(votes):,} votes, of "
-            f"{len(people)} participants, {len(excluded)} of whom the rules exclude"
+            f"no item of {study.folder} has a vote that counts; participants with answers: {len(people):,}"
+            + (f"; excluded: {by_rule}" if by_rule else "")
         )
     with new_folder(folder) as partial:
         (partial / IMAGES).mkdir(parents=True)
-        _write_manifest(partial, MANIFEST, study, kept, lambda n, k: unbiased(study.config, n, k))
+        _write_manifest(partial, MANIFEST, study, counts, lambda one: one.judgment)
         if study.config.stop_when_sure:
-            _write_manifest(partial, MAJORITY, study, kept, lambda n, k: (1 + np.sign(2 * k - n)) / 2)
+            _write_manifest(partial, MAJORITY, study, counts, _majority)
         (partial / VOTES).write_text(as_csv(votes, excluded), "utf-8")
-        write_report(partial, study, votes, kept, people, rules)
-    return Exported(len(counts), sum(n for n, _ in counts.values()), people)
+        write_report(partial, study, votes, people, rules)
+    return Exported(len(counts), sum(one.n for one in counts.values()), people)
+
+
+def _majority(one: Count) -> float:
+    return float(1 + np.sign(2 * one.k - one.n)) / 2
 
 
 def _write_manifest(
-    folder: Path, name: str, study: Study, kept: list[VoteRow], judge: Callable[[int, int], float]
+    folder: Path, name: str, study: Study, counts: Mapping[int, Count], judge: Callable[[Count], float]
 ) -> None:
-    counts, config = tally(kept), study.config
-    chosen = [study.items[item] for item in counts if study.items[item].purpose == ITEM]
+    chosen, config = [study.items[item] for item in counts], study.config
     answer = "same" if config.kind == "jnd" else "judge"
     columns = [*study.roles, answer, "subset"]
     # judgments that are unbiased in spite of early stopping are not votes over votes
@@ -79,15 +83,14 @@ def _write_manifest(
     with (folder / name).open("w", newline="", encoding="utf-8") as file:
         rows = csv_cells.Rows(file, columns)
         for item in chosen:
-            n, k = counts[item.id]
             for image in item.images.values():
                 if not (folder / IMAGES / image).exists():
                     shutil.copyfile(study.image(image), folder / IMAGES / image)
             rows.write_named(
                 {
                     **{role: f"{IMAGES}/{image}" for role, image in item.images.items()},
-                    answer: f"{judge(n, k):.6g}",
-                    "votes": n,
+                    answer: f"{judge(counts[item.id]):.6g}",
+                    "votes": counts[item.id].n,
                     "subset": item.subset or study.folder.name,
                     "split": item.split,
                     **dict(zip(ALGORITHMS, item.algorithms, strict=True)),

@@ -1,17 +1,24 @@
 """How good votes are: sentinels, speed, sides and consistency of each participant, and rules to exclude."""
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from perceptual.collect.rows import VoteRow
-from perceptual.collect.study import ITEM, REPEAT, SENTINEL
-from perceptual.evaluation.intervals import bootstrap
+from perceptual.collect.stopping import Count, count
+from perceptual.collect.study import ITEM, REPEAT, SENTINEL, Config
+from perceptual.evaluation.intervals import FEWEST, LEVEL
 
 PAUSE_SECONDS = 120  # between two votes, from which the time does not count as work
+LEAST_SECONDS = 300  # of work, from which votes per hour can be said
 LEAST_FOR_SIDES = 20  # votes from which "one side only" can be said
 
 
@@ -33,8 +40,8 @@ class Rules:
         for name in ("most_missed", "most_one_side"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        if self.fastest_ms < 0:
-            raise ValueError(f"fastest_ms must be at least 0, got {self.fastest_ms}")
+        if not 0 <= self.fastest_ms < math.inf:
+            raise ValueError(f"fastest_ms must be a number of at least 0, got {self.fastest_ms}")
 
     def say(self) -> list[str]:
         """The rules as sentences."""
@@ -60,100 +67,131 @@ class Person(NamedTuple):
     excluded: str  # the rule, or nothing
 
 
-def assess(votes: Sequence[VoteRow], rules: Rules) -> list[Person]:
-    """Each participant with a vote, in order."""
+def assess(votes: Sequence[VoteRow], rules: Rules, everyone: Mapping[int, str] | None = None) -> list[Person]:
+    """Each participant with a vote, in order; with `everyone`, names by number, also those without one."""
     by_person: dict[int, list[VoteRow]] = defaultdict(list)
+    names = dict(everyone or {})
     for vote in votes:
         if vote.counts:
             by_person[vote.participant].append(vote)
-    return [_person(by_person[number], rules) for number in sorted(by_person)]
+            names[vote.participant] = vote.external
+    return [_person(number, names[number], by_person[number], rules) for number in sorted(names)]
 
 
-def _person(votes: list[VoteRow], rules: Rules) -> Person:
+def _person(number: int, external: str, votes: list[VoteRow], rules: Rules) -> Person:
     asked = [vote for vote in votes if vote.purpose in (ITEM, REPEAT)]
     sentinels = [vote for vote in votes if vote.purpose == SENTINEL]
     missed = sum(vote.right == "no" for vote in sentinels)
     median = float(np.median([vote.response_ms for vote in asked])) if asked else None
-    share = float(np.mean([vote.choice in ("left", "same") for vote in asked])) if asked else None
+    one_side = sum(vote.choice in ("left", "same") for vote in asked)
     first = {vote.item: vote.answer for vote in asked if vote.purpose == ITEM}
     repeats = [vote.answer == first.get(vote.item) for vote in asked if vote.purpose == REPEAT]
+    most = max(one_side, len(asked) - one_side)
     broken = (
-        bool(sentinels) and missed / len(sentinels) > rules.most_missed,
+        _is_more(missed, len(sentinels), rules.most_missed),
         median is not None and median < rules.fastest_ms,
-        share is not None and len(asked) >= LEAST_FOR_SIDES and max(share, 1 - share) > rules.most_one_side,
+        len(asked) >= LEAST_FOR_SIDES and _is_more(most, len(asked), rules.most_one_side),
     )
     names = ("sentinels missed", "too fast", "one side only")
     excluded = "; ".join(name for name, is_so in zip(names, broken, strict=True) if is_so)
     return Person(
-        votes[0].participant,
-        votes[0].external,
+        number,
+        external,
         len([vote for vote in asked if vote.purpose == ITEM]),
         len(sentinels),
         missed,
         median,
-        share,
+        one_side / len(asked) if asked else None,
         len(repeats),
         sum(repeats),
         excluded,
     )
 
 
-def tally(votes: Iterable[VoteRow]) -> dict[int, tuple[int, int]]:
-    """(n, k) for each item: its votes that count, and those for p1 or "same"."""
-    counts: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+def _is_more(part: int, whole: int, share: float) -> bool:
+    """Whether `part` is more than a share of `whole`, taken as typed: 57 of 100 is not more than 0.57."""
+    return part > Fraction(str(share)) * whole
+
+
+def tally(
+    votes: Sequence[VoteRow], config: Config, excluded: Collection[int] = frozenset()
+) -> dict[int, Count]:
+    """The count of each item that has a vote of a participant who is not excluded.
+
+    Args:
+        votes: all of them, in order of arrival; those of excluded participants decided too when to stop.
+        config: of the study.
+        excluded: numbers of participants.
+    """
+    by_item: dict[int, list[tuple[int, bool]]] = defaultdict(list)
     for vote in votes:
         if vote.counts and vote.purpose == ITEM:
-            counts[vote.item][0] += 1
-            counts[vote.item][1] += vote.answer
-    return {item: (n, k) for item, (n, k) in sorted(counts.items())}
+            by_item[vote.item].append((vote.answer, vote.participant not in excluded))
+    counts = {item: count(config, by_item[item]) for item in sorted(by_item)}
+    return {item: one for item, one in counts.items() if one.n}
 
 
-def summary(votes: Sequence[VoteRow]) -> dict[str, Any]:
+def summary(
+    votes: Sequence[VoteRow], config: Config, excluded: Collection[int] = frozenset()
+) -> dict[str, Any]:
     """Votes, agreement of two people, self-consistency, share of the first choice with its interval, speed.
 
-    Agreement is unbiased, over items with two votes or more. The interval draws participants, whose votes are
-    not independent. What nothing can be said of is None.
+    Agreement is unbiased, over items with two votes or more, also where the votes decided when to stop. The
+    interval takes participants as independent, not their votes. What nothing can be said of is None.
+
+    Args:
+        votes, config, excluded: as in `tally`.
     """
-    kept = [vote for vote in votes if vote.counts and vote.purpose == ITEM]
-    counts = np.array(list(tally(kept).values()), float).reshape(-1, 2)
-    n, k = counts[counts[:, 0] >= 2].T
-    agreement = None
-    if len(n):
-        # here: a server that only asks people starts without torch
-        import torch
-
-        from perceptual.metrics.two_afc import two_people_agreement
-
-        agreement = two_people_agreement(torch.from_numpy(k / n), torch.from_numpy(n)).item()
-    people = assess(votes, Rules())
+    counts = tally(votes, config, excluded)
+    agreements = [one.agreement for one in counts.values() if one.agreement is not None]
+    mine = [vote for vote in votes if vote.participant not in excluded]
+    kept = [vote for vote in mine if vote.counts and vote.purpose == ITEM]
+    people = assess(mine, Rules())
     repeats = sum(person.repeats for person in people)
     first = np.array([vote.choice in ("left", "same") for vote in kept], float)
-    interval = None
-    if len(kept):
-        _, person = np.unique([vote.participant for vote in kept], return_inverse=True)
-        drawn = bootstrap(first[None], np.zeros(len(first), np.int64), person.astype(np.int64))
-        low, high = float(drawn.low[0, -1]), float(drawn.high[0, -1])
-        interval = None if np.isnan(low) else (low, high)  # of few participants none can be said
-    hours = _hours(votes)
+    hours, per_hour = _pace(mine)
     return {
-        "votes": len(kept),
+        "votes": sum(one.n for one in counts.values()),
         "items": len(counts),
-        "agreement": agreement,
+        "participants": sum(person.votes > 0 for person in people),
+        "agreement": float(np.mean(agreements)) if agreements else None,
         "consistency": sum(person.consistent for person in people) / repeats if repeats else None,
         "repeats": repeats,
         "first_choice": float(first.mean()) if len(kept) else None,
-        "first_choice_interval": interval,
+        "first_choice_interval": interval(first, np.array([vote.participant for vote in kept], int)),
         "median_ms": float(np.median([vote.response_ms for vote in kept])) if kept else None,
         "hours": hours,
-        "per_hour": len(kept) / hours if hours else None,
+        "per_hour": per_hour,
         "shrunk": sum(vote.scale < 1 for vote in kept),
     }
 
 
-def _hours(votes: Sequence[VoteRow]) -> float:
-    """Time that participants worked, without long pauses."""
-    by_person: dict[int, list[float]] = defaultdict(list)
+def interval(first: NDArray[np.float64], participant: NDArray[np.int64]) -> tuple[float, float] | None:
+    """95 % interval of the share of votes (N,) that are 1, by participant; None of too few of them.
+
+    By the jackknife over participants and Student's t distribution (Miller, "The jackknife: a review",
+    Biometrika 1974).
+    """
+    names, person, votes = np.unique(participant, return_inverse=True, return_counts=True)
+    people = len(names)
+    if people < FEWEST:
+        return None
+    share = first.mean()
+    without = (first.sum() - np.bincount(person, first)) / (len(first) - votes)
+    error = math.sqrt(np.square(without - share).sum() * (people - 1) / people)
+    half = stdtrit(people - 1, (1 + LEVEL) / 2) * error
+    return max(0.0, float(share - half)), min(1.0, float(share + half))
+
+
+def _pace(votes: Sequence[VoteRow]) -> tuple[float, float | None]:
+    """Hours that participants worked, without long pauses, and the votes on items in an hour of work."""
+    by_person: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     for vote in votes:
-        by_person[vote.participant].append(vote.received)
-    gaps = [np.diff(sorted(times)) for times in by_person.values()]
-    return sum(float(gap[gap < PAUSE_SECONDS].sum()) for gap in gaps) / 3600
+        by_person[vote.participant].append((vote.received, vote.counts and vote.purpose == ITEM))
+    seconds, given = 0.0, 0
+    for times in by_person.values():
+        times.sort()
+        for (before, _), (after, is_item) in pairwise(times):
+            if after - before < PAUSE_SECONDS:
+                seconds, given = seconds + after - before, given + is_item
+    return seconds / 3600, 3600 * given / seconds if seconds >= LEAST_SECONDS else None

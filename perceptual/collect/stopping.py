@@ -1,14 +1,61 @@
-"""When an item has votes enough, and its unbiased judgment where that depended on the votes.
+"""When an item has votes enough, and what the votes of an item say where that depended on them.
 
 Votes over votes are biased where the votes decide when to stop: an item stops the sooner, the clearer its
-first votes happen to be. The share of first votes for p1, among all orders of votes that end where an item
-ended, is unbiased under any such rule, and of smallest variance (Girshick, Mosteller, Savage, "Unbiased
-estimates for certain binomial sampling problems", Annals of Mathematical Statistics 1946).
+first votes happen to be. The share of orders of the votes that begin with a vote for p1, among all orders
+that end where an item ended, is unbiased under any such rule, and of smallest variance; so is the share that
+begins with two votes alike (Girshick, Mosteller, Savage, "Unbiased estimates for certain binomial sampling
+problems", Annals of Mathematical Statistics 1946). Under the rule here all orders are possible, but for the
+vote that decided: it was for the majority. Without that one, votes over votes are unbiased.
 """
 
-from functools import lru_cache
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from perceptual.collect.study import Config
+
+
+class Count(NamedTuple):
+    """Votes of an item: n, of which k are for p1 (or "same"), and the answer that decided, if one did."""
+
+    n: int
+    k: int
+    decided: int | None = None
+
+    @property
+    def judgment(self) -> float:
+        """Unbiased share of people who prefer p1 (or say "same"), in [0, 1]; n is at least 1."""
+        n, k = self._in_any_order(1)
+        return k / n
+
+    @property
+    def agreement(self) -> float | None:
+        """Unbiased chance that two people agree; None with fewer than two votes."""
+        n, k = self._in_any_order(2)
+        return 1 - 2 * k * (n - k) / (n * (n - 1)) if n > 1 else None
+
+    def _in_any_order(self, least: int) -> tuple[int, int]:
+        if self.decided is None or self.n <= least:
+            return self.n, self.k
+        return self.n - 1, self.k - self.decided
+
+
+def count(config: Config, votes: Iterable[tuple[int, bool]]) -> Count:
+    """Count the votes of an item.
+
+    Args:
+        config: of the study; where it stops when sure, votes after the one that decided do not count.
+        votes: answer, 0 or 1, and whether it counts (False: its participant is excluded, but was asked), in
+            order of arrival.
+    """
+    asked, n, k, decided = [0, 0], 0, 0, None
+    for answer, counts in votes:
+        if config.stop_when_sure and _stops(config, *asked):
+            break
+        asked[answer] += 1
+        n, k = n + counts, k + counts * answer
+        sure = sum(asked) > config.least_votes and 2 * max(asked) > config.votes_per_item
+        decided = answer if counts and config.stop_when_sure and sure else None
+    return Count(n, k, decided)
 
 
 def wanted(config: Config, first: int, second: int) -> int:
@@ -16,37 +63,10 @@ def wanted(config: Config, first: int, second: int) -> int:
     if not config.stop_when_sure:
         return config.votes_per_item
     asked = first + second
-    if _stops(config.least_votes, config.votes_per_item, first, second):
-        return asked
-    return max(config.least_votes, asked + 1)
+    return asked if _stops(config, first, second) else max(config.least_votes, asked + 1)
 
 
-def unbiased(config: Config, n: int, k: int) -> float:
-    """Judgment of an item with n votes, of which k are for p1 (or "same"), in [0, 1]; n is at least 1.
-
-    k / n, but where votes stopped by `stop_when_sure` it is the unbiased estimate. An item that has another
-    number of votes than the rule gives, as when a participant is excluded, keeps k / n.
-    """
-    if not config.stop_when_sure or wanted(config, n - k, k) != n:
-        return k / n
-    rule = config.least_votes, config.votes_per_item
-    return _paths(*rule, n - k, k, True) / _paths(*rule, n - k, k, False)
-
-
-@lru_cache(maxsize=4096)
-def _paths(least: int, most: int, first: int, second: int, from_second: bool) -> int:
-    """Orders of votes that lead to these counts without stopping before; all, or those that begin with p1."""
-    if first < 0 or second < 0:
-        return 0
-    if first + second == 1:
-        return int(second == 1) if from_second else 1
-    return sum(
-        _paths(least, most, *before, from_second)
-        for before in ((first - 1, second), (first, second - 1))
-        if min(before) >= 0 and not _stops(least, most, *before)
-    )
-
-
-def _stops(least: int, most: int, first: int, second: int) -> bool:
+def _stops(config: Config, first: int, second: int) -> bool:
     """Whether the votes that are left up to the most cannot change what the majority says."""
+    least, most = config.least_votes, config.votes_per_item
     return first + second >= most or (first + second >= least and 2 * max(first, second) > most)

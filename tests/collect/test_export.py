@@ -2,22 +2,15 @@
 
 import numpy as np
 import pytest
-from studies import Visitor, attentive, make_study, read_rows, served, write_source
+from studies import Visitor, attentive, make_study, read_rows, served, vote, write_source
 
-from perceptual.collect import bradley_terry
 from perceptual.collect.export import export
-from perceptual.collect.quality import Rules, assess, summary
-from perceptual.collect.rows import VoteRow
+from perceptual.collect.quality import Rules, assess, interval, summary
+from perceptual.collect.study import Config
 from perceptual.data import read_manifest, read_pair_manifest
 
+CONFIG = Config(id="x", kind="2afc")
 ALL = Rules(most_missed=1, fastest_ms=0, most_one_side=1)
-
-
-def vote(participant=1, item=0, purpose="item", choice="left", answer=0, right="", ms=900.0, at=0.0):
-    return VoteRow(
-        participant, "", item, purpose, 0, "right", choice, answer, right, ms, "[]", 16.7, 800, 600, 1.0, 4.0,
-        "0", at, 0, True,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("pairs", [False, True])
@@ -59,11 +52,28 @@ def _wrong(visitor, trial):
 
 def test_an_export_without_votes_or_onto_another_is_refused(tmp_path):
     with served(make_study(tmp_path)) as server:
-        with pytest.raises(ValueError, match=r"no item of .* has a vote that counts: 0 votes"):
+        with pytest.raises(
+            ValueError, match=r"no item of .* has a vote that counts; participants with answers: 0$"
+        ):
             export(server.database, tmp_path / "judged", Rules())
         with pytest.raises(ValueError, match="exists already"):
             export(server.database, tmp_path / "study", Rules())
+        Visitor(server.port, "quick").enrol().take_part(attentive)
+        with pytest.raises(ValueError, match="participants with answers: 1; excluded: 1 too fast"):
+            export(server.database, tmp_path / "judged", Rules(fastest_ms=5000))
     assert not (tmp_path / "judged.partial").exists()
+
+
+def test_a_study_whose_rule_came_later_is_exported(tmp_path):
+    """Votes beyond the one that decided, of any order, are left out and divide by nothing."""
+    study = make_study(tmp_path, items_per_session=12, practice=0, sentinels=0, repeats=0, votes_per_item=5)
+    with served(study) as server:
+        for name, choose in zip("abcde", [attentive] * 4 + [_wrong], strict=True):
+            Visitor(server.port, name).enrol().take_part(choose)
+        study.config.stop_when_sure = True
+        export(server.database, tmp_path / "judged", Rules())
+    assert set(read_manifest(tmp_path / "judged/manifest.csv").judgment) == {0.0, 1.0}
+    assert "100.0%" in (tmp_path / "judged/report.md").read_text()  # two people agree
 
 
 def test_rules():
@@ -77,6 +87,9 @@ def test_rules():
     assert assess([vote(item=i) for i in range(19)], Rules())[0].excluded == ""  # too few to say
     with pytest.raises(ValueError, match=r"most_missed must be in \[0, 1\], got 2"):
         Rules(most_missed=2)
+    for wrong in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(ValueError, match=f"fastest_ms must be a number of at least 0, got {wrong}"):
+            Rules(fastest_ms=wrong)
 
 
 def test_summary():
@@ -84,48 +97,60 @@ def test_summary():
     votes = [vote(person, 0, answer=int(person < 4), at=10.0 * person) for person in range(1, 5)]
     votes += [vote(1, 1, answer=1, choice="right", at=20), vote(1, 0, "repeat", answer=1, at=1000)]
     votes += [vote(2, 0, "repeat", answer=0, at=25)]
-    facts = summary(votes)
+    facts = summary(votes, CONFIG)
     assert (facts["votes"], facts["items"], facts["repeats"]) == (5, 2, 2)
     assert facts["agreement"] == pytest.approx((3 * 2 + 0) / (4 * 3))
     assert facts["consistency"] == 0.5
     assert facts["first_choice"] == 0.8
     assert facts["hours"] == pytest.approx((10 + 5) / 3600)  # the long pause does not count
+    assert facts["per_hour"] is None  # of fifteen seconds
     assert facts["first_choice_interval"] is None  # of four participants
-    more = summary(votes + [vote(person, 0, answer=1, at=10.0 * person) for person in range(5, 9)])
-    low, high = more["first_choice_interval"]
-    assert 0 <= low <= more["first_choice"] <= high <= 1
+    assert facts["participants"] == 4
+    assert summary([*votes, vote(9, 70, "practice")], CONFIG)["participants"] == 4
+    assert summary([*votes, vote(5, 2)], CONFIG, {2, 3, 4})["participants"] == 2
 
 
-def test_bradley_terry_is_the_likeliest():
-    """Against SciPy's optimiser on the likelihood, and against the strengths that made the votes."""
-    from scipy.optimize import minimize
-
-    rng = np.random.default_rng(0)
-    true = np.array([1.0, 0.2, -0.4, -0.8])
-    wins = np.zeros((4, 4))
-    for _ in range(4000):
-        a, b = rng.choice(4, 2, replace=False)
-        first = rng.random() < 1 / (1 + np.exp(true[b] - true[a]))
-        wins[(a, b) if first else (b, a)] += 1
-    found = bradley_terry.strengths(wins)
-    smoothed = wins + bradley_terry.PRIOR * (1 - np.eye(4))
-
-    def unlikely(s):
-        return (smoothed * np.log1p(np.exp(s[None] - s[:, None]))).sum()
-
-    best = minimize(unlikely, np.zeros(4), tol=1e-10).x
-    np.testing.assert_allclose(found, best - best.mean(), atol=1e-4)
-    np.testing.assert_allclose(found, true, atol=0.15)
-    assert np.isfinite(bradley_terry.strengths(np.array([[0.0, 9], [0, 0]]))).all()
+def test_votes_per_hour_are_those_of_people_at_work():
+    """One vote in ten seconds, whoever begins anew, pauses, or answers practice items besides."""
+    votes = [
+        vote(person, item, "practice" if item < 5 else "item", at=5000 * (item > 20) + 10.0 * item)
+        for person in range(4)
+        for item in range(40)
+    ]
+    facts = summary(votes, CONFIG)
+    assert facts["hours"] == pytest.approx(4 * 38 * 10 / 3600)  # neither before the first nor the pause
+    assert facts["per_hour"] == pytest.approx(360 * 34 / 38)  # four of the 38 were practice
 
 
-@pytest.mark.parametrize("references", [1, 4, 5])
-def test_algorithms_on_few_references_have_no_intervals(references):
-    cluster = np.arange(20) % references
-    found = bradley_terry.rank(["a"] * 20, ["b"] * 20, np.full(20, 4.0), np.full(20, 3.0), cluster)
-    assert [one.name for one in found] == ["b", "a"]
-    assert np.isfinite(found[0].strength)
-    assert np.isnan(found[0].low) == np.isnan(found[1].high) == (references < 5)
+@pytest.mark.parametrize(
+    ("people", "studies", "off"),
+    [(8, 500, 0.04), *(pytest.param(n, 4000, 0.02, marks=pytest.mark.slow) for n in (5, 8, 20))],
+)
+def test_the_interval_of_sides_covers_the_truth(people, studies, off):
+    """People lean to a side each in their own way, and answer more or fewer times."""
+    rng = np.random.default_rng(people)
+    covered = 0
+    for _ in range(studies):
+        count = rng.integers(10, 40, people)
+        left = rng.binomial(count, rng.beta(12, 10, people))
+        first = np.concatenate([np.arange(n) < k for n, k in zip(count, left, strict=True)]).astype(float)
+        low, high = interval(first, np.repeat(np.arange(people), count))
+        covered += low <= 12 / 22 <= high
+    assert covered / studies == pytest.approx(0.95, abs=off)
+
+
+@pytest.mark.parametrize("share", [0.07, 0.29, 0.57, 0.58, 0.82, 0.95])
+def test_a_share_that_is_reached_is_not_exceeded(share):
+    """At every share of hundredths, 1 − share included, whatever its nearest float is."""
+    part = round(100 * share)
+    for extra in (0, 1):
+        lefts = [vote(1, i, choice=("right", "left")[i < part + extra]) for i in range(100)]
+        rights = [vote(2, i, choice=("left", "right")[i < part + extra]) for i in range(100)]
+        missed = [vote(3, i, "sentinel", right=("yes", "no")[i < part + extra]) for i in range(100)]
+        people = assess([*lefts, *rights, *missed], Rules(share, 0, share))
+        if share > 0.5:
+            assert [person.excluded for person in people[:2]] == ["one side only" * extra] * 2
+        assert people[2].excluded == "sentinels missed" * extra
 
 
 def test_algorithms_are_ranked(tmp_path):
