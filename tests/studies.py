@@ -57,13 +57,18 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def make_study(
-    folder: Path, count: int = 12, pairs: bool = False, source: Path | None = None, **settings: Any
+    folder: Path,
+    count: int = 12,
+    pairs: bool = False,
+    source: Path | None = None,
+    size: int = 16,
+    **settings: Any,
 ):
     """A study in `folder/study`."""
     from perceptual.collect.create import create
     from perceptual.collect.study import Study
 
-    source = source or write_source(folder / "source", count, pairs)
+    source = source or write_source(folder / "source", count, pairs, size)
     small = {"items_per_session": 6, "practice": 2, "sentinels": 2, "repeats": 1, "votes_per_item": 3}
     create(folder / "study", source, **(small | settings))
     return Study(folder / "study")

@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 from studies import TOKEN, make_study, served
 
+import perceptual.collect
 from perceptual.collect.quality import Rules, assess
 from perceptual.collect.rows import read_votes
 
+try:
+    from axe_playwright_python import sync_playwright as axe
+except ModuleNotFoundError:
+    axe = None
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
@@ -22,6 +27,7 @@ PHONE = {
     "has_touch": True,
     "is_mobile": True,
 }
+ZOOMED = {"viewport": {"width": 320, "height": 200}, "device_scale_factor": 4}  # 1280 × 800 at 400 %
 THANKS = "location.pathname === '/thanks'"
 
 
@@ -34,7 +40,14 @@ def browser():
 
 
 def picture(page, name):
-    """Keep a screenshot where PERCEPTUAL_SCREENSHOTS says, for a person to look at."""
+    """Let axe find nothing serious; keep a screenshot where PERCEPTUAL_SCREENSHOTS says, to be looked at."""
+    if axe is not None:
+        found = axe.Axe().run(page).response["violations"]
+        assert [
+            (name, each["id"], [node["html"] for node in each["nodes"]])
+            for each in found
+            if each["impact"] in ("serious", "critical")
+        ] == []
     if folder := os.environ.get("PERCEPTUAL_SCREENSHOTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
         page.screenshot(path=f"{folder}/{name}.png")
@@ -77,6 +90,12 @@ def answer(page, how, choice):
     )
     if how == "keys":
         page.keyboard.press(key)
+    elif how == "tab":  # only where the answer before was another is there anything to press but Enter
+        for _ in range(6):
+            if page.evaluate("document.activeElement.dataset.choice") == choice:
+                break
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
     elif how == "touch":
         page.locator(selector).tap()
     else:
@@ -96,15 +115,20 @@ def take_part(page, how, choices, name):
     return tokens
 
 
-WAYS = [("mouse", DESKTOP, "desktop"), ("keys", DESKTOP, "desktop-keys"), ("touch", PHONE, "phone")]
+WAYS = [
+    ("mouse", DESKTOP, "desktop"),
+    ("keys", DESKTOP, "desktop-keys"),
+    ("touch", PHONE, "phone"),
+    ("tab", ZOOMED, "zoomed"),
+]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pairs", [False, True], ids=["2afc", "jnd"])
-def test_three_people_do_a_whole_study(browser, tmp_path, pairs):
+def test_four_people_do_a_whole_study(browser, tmp_path, pairs):
     settings = {"items_per_session": 3, "practice": 1, "sentinels": 1, "repeats": 1} if pairs else {}
     choices = ("same", "different") if pairs else ("left", "right")
-    with served(make_study(tmp_path, pairs=pairs, **settings)) as server:
+    with served(make_study(tmp_path, pairs=pairs, size=64, votes_per_item=4, **settings)) as server:
         codes = set()
         for how, screen, name in WAYS:
             context = browser.new_context(**screen)
@@ -118,16 +142,17 @@ def test_three_people_do_a_whole_study(browser, tmp_path, pairs):
             codes.add(page.locator("#code").inner_text())
             assert problems == []
             context.close()
-        assert len(codes) == 3
+        assert len(codes) == 4
         votes = read_votes(server.database)
-        assert [len([v for v in votes if v.participant == p and v.counts]) for p in (1, 2, 3)] == [
+        assert [len([v for v in votes if v.participant == p and v.counts]) for p in (1, 2, 3, 4)] == [
             len(tokens)
-        ] * 3
+        ] * 4
         people = assess(votes, Rules())
         assert [person.external for person in people] == [name for *_, name in WAYS]
         scales = {vote.external: vote.scale for vote in votes}
-        assert scales == {name: 16 if name != "phone" else scales["phone"] for name in scales}
-        assert scales["phone"] == int(scales["phone"]) >= 8  # a whole multiple, that fits
+        assert scales["desktop"] == scales["desktop-keys"] == 4
+        assert scales["phone"] == int(scales["phone"]) >= 2  # a whole multiple, that fits
+        assert scales["zoomed"] == 1
         assert {vote.pixel_ratio for vote in votes if vote.external == "phone"} == {3}
         if pairs:
             for vote in votes:
@@ -141,7 +166,7 @@ def test_three_people_do_a_whole_study(browser, tmp_path, pairs):
         page.goto(f"{server.address}/admin?token={TOKEN}")
         assert page.url == f"{server.address}/admin"
         picture(page, f"admin-{'jnd' if pairs else '2afc'}")
-        assert page.locator(".scroll tbody tr").count() == 3
+        assert page.locator(".scroll tbody tr").count() == 4
 
 
 def test_images_are_in_one_frame_and_whole_multiples(browser, tmp_path):
@@ -245,3 +270,123 @@ def test_scripts_in_texts_are_text(browser, tmp_path):
         assert page.title() == "<script>document.title = 'hacked'</script>"
         assert page.locator("script, img, a[href^=javascript]").count() == 0
         assert all(url.startswith(server.address) for url in asked)
+
+
+def test_focus_stays_with_who_uses_it(browser, tmp_path):
+    """Tab and Enter: the next trial is answered from the same place, and a held key answers one."""
+    with served(make_study(tmp_path)) as server:
+        page = browser.new_context(**DESKTOP).new_page()
+        begin(page, server)
+        token = ready(page)
+        answer(page, "tab", "right")
+        moved_on(page, token)
+        token = ready(page)
+        assert page.evaluate("document.activeElement.dataset.choice") == "right"
+        page.keyboard.down("Enter")
+        moved_on(page, token)
+        token = ready(page)
+        page.keyboard.down("Enter")  # as the keyboard repeats it while it is held
+        page.wait_for_timeout(200)
+        assert ready(page) == token
+        page.keyboard.up("Enter")
+        assert len(read_votes(server.database)) == 2
+        page.keyboard.press("Enter")
+        moved_on(page, token)
+        token = ready(page)
+        page.locator("#back").focus()
+        page.keyboard.press("Enter")
+        moved_on(page, token)
+        ready(page)
+        assert page.evaluate("document.activeElement.dataset.choice") == "left"
+
+
+@pytest.mark.parametrize("pairs", [False, True], ids=["2afc", "jnd"])
+def test_a_window_that_is_too_small_asks_for_a_larger_one(browser, tmp_path, pairs):
+    """Small images are not shrunk, nor large ones below 64 pixels: nobody could tell them apart."""
+    with served(make_study(tmp_path, pairs=pairs, size=128)) as server:
+        page = browser.new_context(viewport={"width": 150, "height": 160}).new_page()
+        begin(page, server)
+        page.get_by_text("window is too small").wait_for()
+        picture(page, f"small-{pairs}")
+        for key in ("ArrowLeft", "ArrowRight"):
+            page.keyboard.press(key)
+        page.set_viewport_size({"width": 500, "height": 400})
+        token = ready(page)
+        assert page.get_by_text("window is too small").count() == 0
+        sides = page.evaluate("[...document.querySelectorAll('#stage img')].map(i => i.clientWidth)")
+        assert min(sides) >= 64
+        page.set_viewport_size({"width": 100, "height": 100})
+        page.get_by_text("window is too small").wait_for()
+        page.keyboard.press("ArrowLeft")
+        page.set_viewport_size({"width": 1280, "height": 800})
+        assert ready(page) == token
+        assert read_votes(server.database) == []
+        page.keyboard.press("ArrowLeft")
+        moved_on(page, token)
+        assert len(read_votes(server.database)) == 1
+
+
+def test_slow_images_and_a_server_that_hangs_are_said(browser, tmp_path):
+    """The limits are shortened here; an answer that came late is kept, and there is no second one."""
+    with served(make_study(tmp_path)) as server:
+        page = browser.new_context(**DESKTOP).new_page()
+        script = (Path(perceptual.collect.__file__).parent / "static/trials.js").read_text()
+        quick = script.replace("ANSWER_MS = 15000, IMAGE_MS = 20000", "ANSWER_MS = 1000, IMAGE_MS = 1200")
+        assert quick != script
+        page.route("**/trials.js", lambda route: route.fulfill(body=quick, content_type="text/javascript"))
+        held = []
+        page.route("**/image/**", lambda route: held.append(route))
+        begin(page, server)
+        page.get_by_text("Loading …").wait_for()
+        picture(page, "loading")
+        page.get_by_text("An image could not be loaded.").wait_for()
+        page.unroute("**/image/**")
+        page.get_by_role("button", name="Try again").click()
+        token = ready(page)
+        page.route("**/api/vote", lambda route: held.append(route))
+        page.keyboard.press("ArrowLeft")
+        page.get_by_text("Waiting for the server …").wait_for()
+        page.get_by_text("the server does not answer").wait_for()
+        page.unroute("**/api/vote")
+        moved_on(page, token)
+        assert len(read_votes(server.database)) == 1
+
+
+def test_what_the_server_refuses_is_said(browser, tmp_path):
+    """As a proxy that changes the host's name does: the page is not left blank."""
+    with served(make_study(tmp_path)) as server:
+        page = browser.new_context(**DESKTOP).new_page()
+        page.route("**/api/next", lambda route: route.fulfill(status=403, body="posts are refused"))
+        begin(page, server)
+        page.get_by_text("The server refused this: status 403.").wait_for()
+        picture(page, "refused")
+        page.unroute("**/api/next")
+        page.get_by_role("button", name="Go on").click()
+        token = ready(page)
+        page.route(
+            "**/api/vote", lambda route: route.fulfill(status=400, json={"error": "scale must be a number"})
+        )
+        page.keyboard.press("ArrowLeft")
+        page.get_by_text("The server refused this: scale must be a number.").wait_for()
+        page.unroute("**/api/vote")
+        page.get_by_role("button", name="Go on").click()
+        wait(page, "old => listening && trial.token === old", token)  # the same trial, asked again
+
+
+def test_the_reference_is_labelled_and_practice_says_correct(browser, tmp_path):
+    with served(make_study(tmp_path, sentinels=0)) as server:
+        page = browser.new_context(**DESKTOP).new_page()
+        begin(page, server)
+        ready(page)
+        assert page.get_by_role("img", name="Reference").count() == 1
+        assert page.get_by_text("Reference", exact=True).is_visible()
+        assert page.get_by_role("heading", name="more similar to the reference").count() == 1
+        assert page.get_by_role("button", name="left image").count() == 1
+        said = set()
+        for choice in ("left", "right"):
+            token = ready(page)
+            answer(page, "keys", choice)
+            wait(page, "document.getElementById('message').textContent !== ''")
+            said.add(page.locator("#message").inner_text().split(":")[0])
+            moved_on(page, token)
+        assert said <= {"Correct.", "Not quite"}

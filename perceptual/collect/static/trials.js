@@ -1,13 +1,16 @@
 // Trials of a study: fetch one, decode its images, show them in one frame, send the answer, and so on.
 "use strict";
 
-const SHOW_MS = 1000, BETWEEN_MS = 250, FEEDBACK_MS = 1400, GAP = 12, BORDER = 8;
+const SHOW_MS = 1000, BETWEEN_MS = 250, FEEDBACK_MS = 1400, GAP = 12, BORDER = 8, LABEL = 24;
+const PATIENCE_MS = 500, ANSWER_MS = 15000, IMAGE_MS = 20000; // until it is said that one waits; at most
+const SMALLEST = 64; // side of an image in CSS pixels, below which it is not shown smaller than native
 const stage = document.getElementById("stage");
 const answers = document.getElementById("answers");
 const message = document.getElementById("message");
 const back = document.getElementById("back");
 const pairs = stage.dataset.kind === "jnd";
 let trial = null, frame = 1000 / 60, listening = false, shownAt = 0, shown = [], scale = 1, showing = 0;
+let focused = null, tooSmall = false;
 
 const nextFrame = () => new Promise(requestAnimationFrame);
 
@@ -21,40 +24,61 @@ function say(text, label, action) {
   message.append(button);
 }
 
+// What the server says to a post, or null where it refused it and that was read.
 async function post(path, body) {
   // an answer is kept here until the server has it: a lost connection loses none
   for (let wait = 500; ; wait = Math.min(2 * wait, 10000)) {
-    let response = null;
+    const limit = new AbortController();
+    const end = setTimeout(() => limit.abort(), ANSWER_MS);
+    const slow = setTimeout(() => say("Waiting for the server …"), PATIENCE_MS);
+    let response = null, result = null;
     try {
       response = await fetch(path, {
         method: "POST",
         headers: { "Content-Type": "application/json" },
         body: JSON.stringify(body),
+        signal: limit.signal,
       });
-    } catch (error) { /* no connection */ }
-    if (response && response.ok) {
+      result = await response.json();
+    } catch (error) { /* no connection, no answer in time, or one that another server gave */ }
+    clearTimeout(end);
+    clearTimeout(slow);
+    if (response && response.ok && result) {
       say("");
-      return response.json();
+      return result;
     }
     if (response && response.status === 401) {
       location.replace("/");
       return new Promise(() => {});
     }
-    if (response && response.status < 500) return null;
+    if (response && response.status >= 400 && response.status < 500 && response.status !== 429) {
+      const reason = (result && result.error) || `status ${response.status}`;
+      await new Promise((resolve) => say(`The server refused this: ${reason}.`, "Go on", resolve));
+      return null;
+    }
     const retry = new Promise((resolve) => {
-      say("Not saved yet. Trying again.", "Try now", resolve);
+      say("Not saved yet: the server does not answer. Trying again.", "Try now", resolve);
       setTimeout(resolve, wait);
     });
     await retry;
   }
 }
 
-async function load(url) {
+async function load(url, place) {
   const image = new Image();
-  image.alt = "";
+  image.alt = pairs ? ["First image", "Second image"][place] : place === 1 ? "Reference" : "";
   image.draggable = false;
   image.src = url;
-  await image.decode();
+  let end;
+  const late = new Promise((_, reject) => { end = setTimeout(reject, IMAGE_MS); });
+  try {
+    await Promise.race([image.decode(), late]);
+  } catch (error) {
+    image.src = ""; // else the next try would wait for the same request
+    throw error;
+  } finally {
+    clearTimeout(end);
+  }
   return image;
 }
 
@@ -63,15 +87,17 @@ function fit(width, height, across, down) {
   const room = stage.getBoundingClientRect();
   const most = Math.min(
     (room.width - across * BORDER - (across - 1) * GAP) / (across * width),
-    (room.height - down * BORDER - (down - 1) * GAP) / (down * height),
+    (room.height - down * (BORDER + (pairs ? 0 : LABEL)) - (down - 1) * GAP) / (down * height),
   );
   const wanted = Number(stage.dataset.enlarge);
-  return most >= 1 ? Math.min(wanted, Math.floor(most)) : Math.max(most, 0.05);
+  return most >= 1 ? Math.min(wanted, Math.floor(most)) : Math.max(most, 0);
 }
 
+// Size the images; whether the window is large enough for them.
 function layOut() {
   const holder = stage.firstElementChild;
-  if (!holder) return;
+  if (!holder) return true;
+  document.body.classList.remove("small"); // which hides what is measured
   const images = holder.querySelectorAll("img");
   const { naturalWidth: width, naturalHeight: height } = images[0];
   scale = fit(width, height, pairs ? 1 : 3, 1);
@@ -83,6 +109,22 @@ function layOut() {
     image.style.height = `${height * scale}px`;
     image.classList.toggle("enlarged", scale >= 1);
   }
+  const fits = scale >= 1 || Math.min(width, height) * scale >= SMALLEST;
+  document.body.classList.toggle("small", !fits);
+  return fits;
+}
+
+// Take no answer while the window is too small, and begin the trial again once it is not.
+function onResize() {
+  if (layOut()) {
+    if (tooSmall) show(trial);
+    return;
+  }
+  if (tooSmall || !trial) return;
+  tooSmall = true;
+  listening = false;
+  showing++;
+  say("This window is too small for the images. Please make it larger, or zoom out.");
 }
 
 function build(images) {
@@ -100,6 +142,12 @@ function build(images) {
       element.className = "middle";
     }
     element.append(image);
+    if (!pairs) {
+      const label = document.createElement("span");
+      label.textContent = ["Left", "Reference", "Right"][place];
+      label.setAttribute("aria-hidden", "true"); // the image's name says it
+      element.append(label);
+    }
     holder.append(element);
   });
   return holder;
@@ -128,9 +176,10 @@ async function showPair(holder, run) {
   return achieved;
 }
 
-async function show(next) {
+async function show(next, notice = "") {
   const run = ++showing;
-  listening = false;
+  listening = tooSmall = false;
+  say(notice);
   trial = next;
   answers.hidden = !pairs;
   answers.style.visibility = "hidden";
@@ -145,16 +194,25 @@ async function show(next) {
     trial.practice ? "Practice" : `${trial.done + 1} / ${trial.of}`;
   back.hidden = !trial.back;
   let images;
+  const slow = setTimeout(() => {
+    if (run !== showing) return;
+    stage.replaceChildren(); // nobody shall answer what was asked before
+    say("Loading …");
+  }, PATIENCE_MS);
   try {
     images = await Promise.all(trial.images.map(load));
   } catch (error) {
     if (run === showing) say("An image could not be loaded.", "Try again", begin);
     return;
+  } finally {
+    clearTimeout(slow);
   }
   if (run !== showing) return;
+  say(notice);
   const holder = build(images);
   stage.replaceChildren(holder);
-  layOut();
+  onResize();
+  if (run !== showing) return;
   await nextFrame(); // laid out and decoded, still invisible
   if (pairs) {
     holder.classList.add("shown");
@@ -169,6 +227,8 @@ async function show(next) {
     shown = [];
   }
   listening = true;
+  // who answers with Tab and Enter stays where they are
+  if (focused) document.querySelector(`[data-choice="${focused}"]`)?.focus();
 }
 
 async function answer(choice, time) {
@@ -177,6 +237,7 @@ async function answer(choice, time) {
   const response = Math.max(0, time - shownAt);
   const chosen = document.querySelector(`[data-choice="${choice}"]`);
   if (chosen) chosen.classList.add("chosen");
+  focused = document.activeElement.dataset.choice || null;
   const vote = {
     token: trial.token,
     attempt: trial.attempt,
@@ -197,24 +258,25 @@ async function answer(choice, time) {
     return;
   }
   if (result.right !== undefined) {
-    say(result.right ? "Right." : pairs
+    say(result.right ? "Correct." : pairs
       ? "Not quite: look again at such pairs."
       : "Not quite: the other image was a copy of the reference.");
     await new Promise((resolve) => setTimeout(resolve, FEEDBACK_MS));
-    say("");
   }
-  show(result.trial);
+  show(result.trial, result.said);
 }
 
 async function begin() {
   say("");
   const result = await post("/api/next", {});
   if (result) show(result.trial);
+  else begin();
 }
 
 async function goBack() {
   if (!listening || back.hidden) return;
   listening = false;
+  if (document.activeElement === back) focused = pairs ? "same" : "left"; // this button goes
   const result = await post("/api/back", { token: trial.token });
   if (result) show(result.trial);
   else begin();
@@ -233,6 +295,7 @@ document.addEventListener("click", (event) => {
   if (button) answer(button.dataset.choice, event.timeStamp);
 });
 document.addEventListener("keydown", (event) => {
+  if (event.repeat && ["Enter", " "].includes(event.key)) event.preventDefault(); // one answer each
   if (event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
   const place = ["ArrowLeft", "ArrowRight"].indexOf(event.key);
   if (place < 0) return;
@@ -240,6 +303,6 @@ document.addEventListener("keydown", (event) => {
   answer((pairs ? ["same", "different"] : ["left", "right"])[place], event.timeStamp);
 });
 back.addEventListener("click", goBack);
-addEventListener("resize", layOut);
+addEventListener("resize", onResize);
 addEventListener("pageshow", (event) => { if (event.persisted) begin(); });
 measureFrame().then(begin);
