@@ -1,5 +1,10 @@
 """Exports: manifests that train, reports that are right, and who is excluded."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from studies import Visitor, attentive, make_study, read_rows, served, vote, write_source
@@ -180,3 +185,40 @@ def test_early_stopping_exports_unbiased_judgments_and_majorities(tmp_path):
     assert judged.votes is None
     np.testing.assert_array_equal(judged.judgment, majority.judgment)  # all agreed: 3 of 3
     assert set(judged.judgment) == {0.0, 1.0}
+
+
+ADMINISTRATION = """
+import sys
+from pathlib import Path
+from studies import TOKEN, Visitor, served
+from perceptual.collect.study import Study
+
+with served(Study(Path(sys.argv[1]))) as server:
+    for name in ("voter", "visitor"):
+        person = Visitor(server.port, name).enrol()
+        trial = person.next()
+        while name == "voter" and trial:
+            trial = person.vote(trial, "left")["trial"]
+    admin = Visitor(server.port)
+    admin.request("POST", "/admin", f"token={TOKEN}".encode())
+    print(admin.request("GET", "/admin").content.decode())
+print("torch" in sys.modules, "matplotlib" in sys.modules)
+"""
+
+
+def test_the_administrator_sees_everybody_without_torch(tmp_path):
+    """In a process of its own, as the first page after the start is: torch takes seconds to import."""
+    study = make_study(tmp_path)
+    folders = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    said = subprocess.run(
+        [sys.executable, "-c", ADMINISTRATION, study.folder],
+        env=os.environ | {"PYTHONPATH": folders},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert said.splitlines()[-1] == "False False"
+    assert "2, of whom 1 have voted and 1 have finished" in said
+    assert "<td>voter</td><td>6</td>" in said
+    assert "<td>visitor</td><td>0</td>" in said
+    assert "too little work to say" in said
