@@ -1,42 +1,117 @@
 """Decode image files to RGB pixels as a viewer shows them; by Pillow and NumPy, so workers start fast."""
 
+import io
 import os
 import stat
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
+
+from perceptual.data.profiles import to_srgb
 
 RESIZE = "PIL bilinear, antialiased"
 SMALLEST = 8  # pixels of a side
-ORIENTATION = ExifTags.Base.Orientation
+TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 TURNED = (5, 6, 7, 8)  # orientations with height and width exchanged
+PNG = b"\x89PNG\r\n\x1a\n"
+TURNING = ("XML:com.adobe.xmp", "Raw profile type exif")  # texts of a PNG that may hold its orientation
+LONGEST = 2**24  # bytes of a profile or a text; what is beyond is not looked at
 
 
 def read_rgb(path: str) -> Image.Image:
     """Decode a file to an RGB image as a viewer shows it.
 
-    The EXIF orientation is applied, transparent pixels are laid over white, 16-bit grey is scaled to 8 bits,
-    and of several frames the first is taken.
+    The EXIF orientation is applied, colours of an embedded profile are converted to sRGB, transparent pixels
+    are laid over white, 16-bit grey is scaled to 8 bits, and of several frames the first is taken. A profile
+    that is broken is ignored, with a note on stderr.
 
     Raises:
         OSError: the file is missing, truncated or no image.
         ValueError: 32-bit grey, whose range is not known.
     """
-    with Image.open(path) as image:
-        ImageOps.exif_transpose(image, in_place=True)
+    with _opened(path) as image:
+        image.load()
+        turn = TURNS.get(_orientation(image))
         if image.mode in ("I", "F"):
             raise ValueError(f"pixels of mode {image.mode}, 32 bits of unknown range")
         if image.mode.startswith("I;16"):
-            grey = np.rint(np.asarray(image) / 257).astype(np.uint8)  # convert() would clip at 255
-            return Image.fromarray(grey).convert("RGB")
-        if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            white = Image.new("RGBA", rgba.size, "white")
-            return Image.alpha_composite(white, rgba).convert("RGB")
-        return image.convert("RGB")
+            # convert() would clip at 255
+            eight = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+            eight.info = {key: image.info[key] for key in image.info if key == "icc_profile"}
+        else:
+            eight = image
+        shown = to_srgb(eight, path)
+        if eight.has_transparency_data:
+            shown.putalpha(eight.convert("RGBA").getchannel("A"))
+            shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
+        return shown if turn is None else shown.transpose(turn)
+
+
+def _opened(path: str) -> Image.Image:
+    """Open an image; one that Pillow refuses for its texts or profile is opened without them."""
+    try:
+        with ExitStack() as if_it_fails:
+            image = if_it_fails.enter_context(Image.open(path))
+            if image.format == "PNG":
+                image.load()  # texts may follow the pixels
+            if_it_fails.pop_all()
+        return image
+    except ValueError:
+        data = Path(path).read_bytes()
+        if not data.startswith(PNG):
+            raise
+        bare, info = _without_texts(data)
+        image = Image.open(io.BytesIO(bare))
+        image.info.update(info)
+        return image
+
+
+def _without_texts(data: bytes) -> tuple[bytes, dict[str | tuple[int, int], Any]]:
+    """A PNG without its texts and profile; and of these what is looked at, as Pillow's `info` has it."""
+    kept, info, start = [PNG], dict[str | tuple[int, int], Any](), len(PNG)
+    while start < len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        name, content = data[start + 4 : start + 8], data[start + 8 : end - 4]
+        keyword, _, rest = content.partition(b"\0")
+        if name == b"iCCP":
+            info["icc_profile"] = _inflated(rest[1:])
+        elif name not in (b"tEXt", b"zTXt", b"iTXt"):
+            kept.append(data[start:end])
+        elif (key := keyword.decode("latin-1")) in TURNING:
+            packed = rest[:1] == b"\1" if name == b"iTXt" else name == b"zTXt"
+            text = {b"tEXt": rest, b"zTXt": rest[1:], b"iTXt": rest[2:].split(b"\0", 2)[-1]}[name]
+            info[key] = (_inflated(text) if packed else text[:LONGEST]).decode("latin-1")
+        start = end
+    return b"".join(kept), info
+
+
+def _inflated(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(data, LONGEST)
+    except zlib.error:
+        return b""
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1, not turned, where it is missing or cannot be read."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # cameras write anything; damaged pixels are found as they are read
+        return 1
 
 
 def resized(image: Image.Image, size: int) -> Image.Image:
@@ -121,9 +196,11 @@ def size_of(path: str, shorter_side: int | None = None) -> tuple[int, int]:
     Raises:
         ValueError: as `checked_rgb`.
     """
-    with _one_kind_of_error(path), Image.open(path) as image:
+    with _one_kind_of_error(path), _opened(path) as image:
+        if image.format == "TIFF" and _orientation(image) in TURNED:
+            image.load()  # turns it; what its size is before depends on the version of Pillow
         width, height = image.size
-        if image.getexif().get(ORIENTATION, 1) in TURNED:
+        if _orientation(image) in TURNED:
             width, height = height, width
     if shorter_side is not None:
         width, height = shrunk((width, height), shorter_side)

@@ -1,7 +1,6 @@
 """Square patches of photographs."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 import numpy as np
 import torch
@@ -45,7 +44,7 @@ def read_photo(path: str, size: int) -> Image.Image:
         photo = read_rgb(path)
     except Exception as error:  # decoders raise all kinds of errors
         raise OSError(f"cannot read the photograph {path}: {error}") from None
-    _refuse_small(path, photo, size)
+    _refuse_small(path, photo.size, size)
     return photo
 
 
@@ -56,13 +55,17 @@ def check_sizes(photos: Sequence[str], size: int) -> None:
         ValueError: one is too small for patches of `size`.
     """
     for path in photos:
-        with suppress(OSError, SyntaxError), Image.open(path) as photo:  # reading it says what is wrong
-            _refuse_small(path, photo, size)
+        try:
+            with Image.open(path) as photo:
+                width_height = photo.size
+        except (OSError, SyntaxError, ValueError):  # reading it says what is wrong
+            continue
+        _refuse_small(path, width_height, size)
 
 
-def _refuse_small(path: str, photo: Image.Image, size: int) -> None:
-    if min(photo.size) < max(size, SMALLEST_CROP):
-        width, height = photo.size
+def _refuse_small(path: str, width_height: tuple[int, int], size: int) -> None:
+    if min(width_height) < max(size, SMALLEST_CROP):
+        width, height = width_height
         raise ValueError(
             f"{path} is {width}×{height}, patches need {max(size, SMALLEST_CROP)} on the smaller side"
         )
