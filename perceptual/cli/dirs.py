@@ -2,14 +2,16 @@
 
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from perceptual.cli.options import Csv, Json, Method, Resize
+from perceptual.data.places import nfc
 
 if TYPE_CHECKING:
     from perceptual.cli.batches import Pair
@@ -41,8 +43,9 @@ def dirs(
     """Measure each image of a folder against the one of the same name in another, folders within included.
 
     Images of one path inside the folders belong together, else those that differ in the suffix only (a.png,
-    a.jpg). Names that only one folder has are listed. An image that cannot be used is reported, the others
-    are measured, and the exit status is 1.
+    a.jpg). Links to folders are followed, hidden files and folders are left out. Names that only one folder
+    has are listed. An image that cannot be used is reported, the others are measured, and the exit status is
+    1.
 
     Example: `perceptual dirs originals/ compressed/ -o distances.csv`
 
@@ -91,22 +94,28 @@ def dirs(
 
 
 def match(files0: Mapping[str, str], files1: Mapping[str, str]) -> Matched:
-    """Pair files by name, and those left over by their names without suffix, where these are unique."""
-    pairs = {name: (files0[name], files1[name]) for name in files0 if name in files1}
-    left0, left1 = (_by_stem([n for n in files if n not in pairs]) for files in (files0, files1))
-    for stem in left0.keys() & left1.keys():
-        if len(left0[stem]) == len(left1[stem]) == 1:
-            name0, name1 = left0.pop(stem)[0], left1.pop(stem)[0]
-            pairs[name0] = (files0[name0], files1[name1])
-    only0, only1 = (sorted(name for names in left.values() for name in names) for left in (left0, left1))
-    return Matched([(name, *pairs[name]) for name in sorted(pairs)], only0, only1)
+    """Pair files by name; those left over by names in one Unicode form, then without suffix, where unique."""
+    pairs = dict[str, tuple[str, str]]()
+    left0, left1 = list(files0), list(files1)
+    for key in (str, nfc, _stem):
+        named0, named1 = _by_key(left0, key), _by_key(left1, key)
+        for name in named0.keys() & named1.keys():
+            if len(named0[name]) == len(named1[name]) == 1:
+                (name0,), (name1,) = named0.pop(name), named1.pop(name)
+                pairs[name0] = (files0[name0], files1[name1])
+        left0, left1 = (sorted(chain(*named.values())) for named in (named0, named1))
+    return Matched([(name, *pairs[name]) for name in sorted(pairs)], left0, left1)
 
 
-def _by_stem(names: Sequence[str]) -> dict[str, list[str]]:
-    stems: dict[str, list[str]] = {}
+def _stem(name: str) -> str:
+    return nfc(str(PurePosixPath(name).with_suffix("")))
+
+
+def _by_key(names: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
     for name in names:
-        stems.setdefault(str(PurePosixPath(name).with_suffix("")), []).append(name)
-    return stems
+        found.setdefault(key(name), []).append(name)
+    return found
 
 
 def _measure(

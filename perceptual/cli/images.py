@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from perceptual.cli.batches import Pair
-from perceptual.data.decode import checked_rgb
+from perceptual.data.decode import checked_rgb, image_files
 
 
 def read_image(path: str) -> Image.Image:
@@ -65,24 +65,19 @@ def pixels(image: Image.Image) -> Tensor:
 
 
 def list_images(folder: str) -> dict[str, str]:
-    """Images in a folder and below, by their path inside it, sorted: what Pillow reads, going by the suffix.
+    """Images in a folder and below, by their path inside it; see `decode.image_files`.
 
     Raises:
-        ValueError: no such folder, or none in it.
+        ValueError: no such folder, none in it, or a link to a folder that it lies in.
     """
     if not Path(folder).is_dir():
         if Path(folder).exists():
             raise ValueError(f"{folder} is a file, where a folder is expected")
         raise ValueError(f"no folder {folder}")
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    images = {
-        path.relative_to(folder).as_posix(): str(path)
-        for path in Path(folder).rglob("*")
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    }
+    images = image_files(folder)
     if not images:
         raise ValueError(f"{folder} holds no images")
-    return dict(sorted(images.items()))
+    return images
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
+from perceptual.data.places import walk
 from perceptual.data.profiles import to_srgb
 
 RESIZE = "PIL bilinear, antialiased"
@@ -129,6 +130,22 @@ def checked_rgb(path: str) -> Image.Image:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
             raise ValueError("no regular file")
         return read_rgb(path)
+
+
+def image_files(folder: str | Path) -> dict[str, str]:
+    """Files in a folder and below with a suffix that Pillow reads, by their paths inside it, sorted.
+
+    Raises:
+        ValueError, OSError: as `places.walk`.
+    """
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    found = (path / name for path, _, names in walk(folder) for name in names)
+    return {
+        path.relative_to(folder).as_posix(): str(path)
+        for path in sorted(found)
+        # a link to nothing is listed, so that reading it says so
+        if path.suffix.lower() in suffixes and (path.is_file() or not path.exists())
+    }
 
 
 @contextmanager

@@ -1,6 +1,9 @@
-"""Local paths and URLs of object storage, by one interface; and the folder of all caches."""
+"""Local paths and URLs of object storage by one interface; walking through folders; the folder of caches."""
 
 import os
+import unicodedata
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +32,58 @@ def place(where: object) -> Any:
         return UPath(str(where))
     except ImportError as error:
         raise ValueError(f"{where} is a URL, which needs: pip install -e '.[remote]'") from error
+
+
+def listed(folder: str | Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder, without hidden ones, sorted by name; raises OSError."""
+    with os.scandir(folder) as entries:
+        return sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
+
+
+def walk(root: str | Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Walk through a folder and those below; yields what `os.walk` does, sorted.
+
+    Links to folders are followed, hidden files and folders left out. A folder whose name is removed from the
+    list of names is not entered.
+
+    Raises:
+        ValueError: a link leads to a folder that it lies in.
+        OSError: a folder cannot be read.
+    """
+    waiting: list[tuple[Path, tuple[str, ...]]] = [(Path(root), ())]
+    while waiting:
+        folder, within = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in within:
+            raise ValueError(f"{folder} is a link to {real}, a folder that it lies in; remove the link")
+        entries = listed(folder)
+        folders = [entry.name for entry in entries if entry.is_dir()]
+        yield folder, folders, [entry.name for entry in entries if not entry.is_dir()]
+        waiting += [(folder / name, (*within, real)) for name in reversed(folders)]
+
+
+def nfc(name: str) -> str:
+    """A name in Unicode's form C: other forms look the same, and macOS and archives made there write them."""
+    return unicodedata.normalize("NFC", name)
+
+
+def as_on_disk(paths: Iterable[str]) -> list[str]:
+    """The paths, in the spelling of the disk where their names differ from it in Unicode's form only."""
+
+    @cache
+    def spellings(folder: str) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            found.setdefault(nfc(name), []).append(name)
+        return found
+
+    @cache
+    def spelled(path: str) -> str:
+        above, name = os.path.split(path)
+        if path.isascii() or not name or os.path.lexists(path):
+            return path
+        above = spelled(above)
+        same = spellings(above).get(nfc(name), [])
+        return os.path.join(above, same[0] if len(same) == 1 else name)
+
+    return [spelled(path) for path in paths]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,41 @@ def test_names_that_differ_in_the_suffix_only_belong_together():
     assert found.pairs == [("a.png", "0/a.png", "1/a.png"), ("b.png", "0/b.png", "1/b.jpg")]
     assert found.only0 == ["c.gif", "c.png", "d.png"]  # c.jpg may be either
     assert found.only1 == ["c.jpg", "e.png"]
+
+
+def test_names_that_look_the_same_belong_together():
+    composed, decomposed = (unicodedata.normalize(form, "Übung") for form in ("NFC", "NFD"))
+    found = match({f"{composed}.png": "0"}, {f"{decomposed}.png": "1"})
+    assert found.pairs == [(f"{composed}.png", "0", "1")]
+    found = match({f"{composed}.png": "0"}, {f"{decomposed}.jpg": "1"})
+    assert found.pairs == [(f"{composed}.png", "0", "1")]
+    both = {f"{composed}.png": "c", f"{decomposed}.png": "d"}
+    assert match(both, both).pairs == [(f"{decomposed}.png", "d", "d"), (f"{composed}.png", "c", "c")]
+    found = match(both, {f"{decomposed}.png": "1", "x.png": "x"})
+    assert (found.pairs, found.only0) == ([(f"{decomposed}.png", "d", "1")], [f"{composed}.png"])
+
+
+def test_links_are_followed_and_hidden_folders_are_not(shell, draw, folder):
+    for number, name in enumerate(
+        ("a/1.png", "b/1.png", "far/2.png", "b/sub/2.png", "a/.old/3.png", "b/.old/3.png")
+    ):
+        draw(name, number)
+    (folder / "a/sub").symlink_to(folder / "far")
+    code, out, err = shell("dirs", "a", "b", "-m", "l2", "--csv")
+    assert (code, [line.split(",")[0] for line in out.splitlines()], err) == (
+        0,
+        ["name", "1.png", "sub/2.png"],
+        "",
+    )
+    code, out, _ = shell("pairs", "a", "-m", "l2", "--json")
+    assert (code, json.loads(out)["images"]) == (0, ["1.png", "sub/2.png"])
+    (folder / "far/up").symlink_to(folder / "a")
+    for command in (("dirs", "a", "b"), ("pairs", "a")):
+        code, out, err = shell(*command, "-m", "l2")
+        assert (code, out) == (1, "")
+        assert err.splitlines() == [
+            f"error: a/sub/up is a link to {folder}/a, a folder that it lies in; remove the link"
+        ]
 
 
 def test_an_unreadable_image_is_reported_and_the_rest_done(shell, two_folders, folder):

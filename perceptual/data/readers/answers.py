@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from perceptual.data.items.triplets import TripletTable
+from perceptual.data.places import as_on_disk
 from perceptual.data.readers.columns import Columns, read_columns
 from perceptual.data.readers.published import needed
 
@@ -69,7 +70,7 @@ def read_pieapp(root: str | Path) -> TripletTable:
     judgments: list[float] = []
     splits: list[str] = []
     for split in ("train", "val", "test"):
-        for path in sorted((root / "labels" / split).glob("*_pairwise_labels.csv")):
+        for path in sorted((root / "labels" / split).glob("[!.]*_pairwise_labels.csv")):
             columns = read_columns(path, ("ref. image", "distorted image a", "distorted image b"), None)
             preferred = _preference(columns)
             of = path.name.removesuffix("_pairwise_labels.csv")
@@ -116,7 +117,7 @@ def _triplets(
     files = {path: i for i, path in enumerate(dict.fromkeys(p for question in questions for p in question))}
     ref, p0, p1 = np.array([[files[path] for path in question] for question in questions]).T
     return TripletTable(
-        images=[_file(root, path) for path in files],
+        images=as_on_disk(_file(root, path) for path in files),
         ref=ref,
         p0=p0,
         p1=p1,

@@ -14,6 +14,7 @@ import numpy as np
 
 from perceptual.data import csv_cells
 from perceptual.data.decode import first_few
+from perceptual.data.places import as_on_disk
 
 SEPARATORS = (",", ";", "\t")
 
@@ -55,14 +56,11 @@ class Columns:
     def files(self, names: Sequence[str]) -> tuple[list[str], list[np.ndarray]]:
         """The distinct files in some columns, relative to the CSV, and for each column its indices, (N,)."""
         files: dict[str, int] = {}
-        items = [
-            np.array([files.setdefault(self._file(cell), len(files)) for cell in self.cells[name]])
-            for name in names
-        ]
+        items = []
+        for name in names:
+            paths = as_on_disk(os.path.normpath(self.path.parent / cell) for cell in self.cells[name])
+            items.append(np.array([files.setdefault(path, len(files)) for path in paths]))
         return list(files), items
-
-    def _file(self, cell: str) -> str:
-        return os.path.normpath(self.path.parent / cell)
 
     def refuse(self, name: str, rule: str, wrong: np.ndarray) -> None:
         """Raise ValueError with the rule and cells of column `name` if a mask (N,) says any row is wrong."""

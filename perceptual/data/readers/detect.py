@@ -5,6 +5,7 @@ from pathlib import Path
 from perceptual.data.items.pairs import PairTable
 from perceptual.data.items.table import Table
 from perceptual.data.items.triplets import TripletTable
+from perceptual.data.places import walk
 from perceptual.data.readers.csv_files import read_judged_manifest
 from perceptual.data.readers.folders import find_subsets, read_tree
 from perceptual.data.readers.nights import FILE, read_nights
@@ -35,7 +36,8 @@ def read_origin(path: str | Path) -> dict[str, Table]:
     halves = {name: kind for name, kind in kinds.items() if (path / name).is_dir()}
     if halves:
         return {name: _read_tree(kind, path / name) for name, kind in halves.items()}
-    pairs = not any(path.rglob(TripletTable.on_disk)) and any(path.rglob(PairTable.on_disk))
+    names = {name for _, below, _ in walk(path) for name in below}
+    pairs = PairTable.on_disk in names and TripletTable.on_disk not in names
     return {"": _read_tree(PairTable if pairs else TripletTable, path)}
 
 

@@ -1,6 +1,5 @@
 """Triplets and pairs in the folders of BAPPS: one per role, with files joined by their stems."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from perceptual.data.decode import first_few
 from perceptual.data.items.pairs import PairTable
 from perceptual.data.items.table import AnyTable
 from perceptual.data.items.triplets import TripletTable
+from perceptual.data.places import listed, nfc, walk
 from perceptual.data.readers.columns import read_columns
 
 MADE = "made.csv"  # in a subset: what was done to synthetic items, by stem
@@ -57,9 +57,9 @@ def find_subsets(kind: type[AnyTable], root: str | Path) -> list[str]:
         FileNotFoundError: there is none.
     """
     found = []
-    for folder, below, _ in os.walk(root):
+    for folder, below, _ in walk(root) if Path(root).is_dir() else ():
         if kind.on_disk in below:
-            found.append(Path(folder).relative_to(root).as_posix())
+            found.append(folder.relative_to(root).as_posix())
             below.clear()  # not into the folders of the images
     if not found:
         folders = ", ".join((*kind.roles, kind.on_disk))
@@ -104,19 +104,19 @@ def _read_made(root: str | Path, subsets: Sequence[str], files: list[list[str]])
         if not file.is_file():
             return None
         columns = read_columns(file, ("stem", "made"), ())
-        of_stem = dict(zip(columns.cells["stem"], columns.cells["made"], strict=True))
-        if absent := [path for path in paths if Path(path).stem not in of_stem]:
+        of_stem = dict(zip(map(nfc, columns.cells["stem"]), columns.cells["made"], strict=True))
+        stems = [nfc(Path(path).stem) for path in paths]
+        if absent := [stem for stem in stems if stem not in of_stem]:
             raise ValueError(f"{file} lacks {len(absent):,} of {len(paths):,} stems: {first_few(absent)}")
-        found += [of_stem[Path(path).stem].encode() for path in paths]
+        found += [of_stem[stem].encode() for stem in stems]
     return np.array(found)
 
 
 def _files_by_stem(folder: Path, role: str) -> dict[str, str]:
     if not (folder / role).is_dir():
         raise FileNotFoundError(f"no folder {folder / role}; {_around(folder)}")
-    with os.scandir(folder / role) as entries:
-        paths = sorted(entry.path for entry in entries if not entry.name.startswith("."))
-    files = {Path(path).stem: path for path in paths}
+    paths = [entry.path for entry in listed(folder / role)]
+    files = {nfc(Path(path).stem): path for path in paths}
     if len(files) < len(paths):
         repeated = sorted(set(paths) - set(files.values()))
         raise ValueError(f"{folder / role}: {len(repeated):,} stems occur twice: {first_few(repeated)}")

@@ -9,7 +9,6 @@
 | `pipal` | `Train_Label/*.txt`, Elo scores | better | https://github.com/HaomingCai/PIPAL-dataset |
 """
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from perceptual.data.items.opinions import Larger, OpinionTable
+from perceptual.data.places import listed, nfc
 from perceptual.data.readers.columns import read_columns
 
 WHERE = {
@@ -143,10 +143,10 @@ def read_pipal(root: str | Path) -> OpinionTable:
     root = Path(root)
     labels = needed("pipal", root / "Train_Label")
     refs = Names(root / "Train_Ref")
-    folders = sorted(path for path in root.glob("*Dist*") if path.is_dir())
+    folders = [Path(one.path) for one in listed(root) if "Dist" in one.name and one.is_dir()]
     dists = Names(*folders) if folders else Names(root / "Train_Dist")
     rated = []
-    for path in sorted(labels.glob("*.txt")):
+    for path in (Path(one.path) for one in listed(labels) if one.name.endswith(".txt")):
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
             if not line.strip():
                 continue
@@ -168,19 +168,18 @@ class Names:
         for folder in folders:
             if not folder.is_dir():
                 raise FileNotFoundError(f"no folder {folder}")
-            with os.scandir(folder) as entries:
-                self._files |= {
-                    entry.name.lower(): entry.path
-                    for entry in sorted(entries, key=lambda entry: entry.name)
-                    if entry.is_file() and Path(entry.name).suffix.lower() in (".bmp", ".png", ".jpg")
-                }
+            self._files |= {
+                nfc(entry.name).lower(): entry.path
+                for entry in listed(folder)
+                if entry.is_file() and Path(entry.name).suffix.lower() in (".bmp", ".png", ".jpg")
+            }
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, name: str) -> str:
         try:
-            return self._files[name.lower()]
+            return self._files[nfc(name).lower()]
         except KeyError:
             raise ValueError(f"no image {name} in {' or '.join(map(str, self.folders))}") from None
 

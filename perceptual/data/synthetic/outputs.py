@@ -14,6 +14,7 @@ from PIL import Image
 from perceptual.data import csv_cells
 from perceptual.data.decode import checked_rgb, first_few
 from perceptual.data.items.triplets import TripletTable
+from perceptual.data.places import nfc
 from perceptual.data.readers.csv_files import ALGORITHMS
 from perceptual.data.synthetic.photographs import find_photos
 from perceptual.data.writers.folders import refuse_existing
@@ -84,7 +85,7 @@ def _in_turn(kinds: int, count: int, rng: np.random.Generator) -> np.ndarray:
 
 def _join(folders: Sequence[Path]) -> list[list[str]]:
     """For each stem the file of every folder."""
-    by_stem = [{Path(path).stem: path for path in find_photos(str(folder))} for folder in folders]
+    by_stem = [{nfc(Path(path).stem): path for path in find_photos(folder)} for folder in folders]
     stems = sorted(set().union(*by_stem))
     gaps = [
         f"{stem} (not in {', '.join(absent)})"

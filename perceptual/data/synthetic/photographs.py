@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import skimage
-from PIL import Image
+
+from perceptual.data.decode import image_files
 
 # Every photograph is on one side only, and the two views of the stereo pair are on the same
 TRAIN_PHOTOS = (
@@ -24,16 +25,14 @@ def packaged(names: Sequence[str] = (*TRAIN_PHOTOS, *VAL_PHOTOS)) -> list[str]:
 
 
 def find_photos(folder: str | Path) -> list[str]:
-    """Files below a folder with a suffix that Pillow reads, sorted.
+    """Files below a folder with a suffix that Pillow reads, see `decode.image_files`.
 
     Raises:
         FileNotFoundError: there is no such folder, or no such file in it.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"no folder {folder}")
-    suffixes = Image.registered_extensions()
-    files = (path for path in sorted(Path(folder).rglob("*")) if not path.name.startswith("."))
-    photos = [str(path) for path in files if path.suffix.lower() in suffixes and path.is_file()]
+    photos = [*image_files(folder).values()]
     if not photos:
         raise FileNotFoundError(f"no photographs in {folder}")
     return photos
