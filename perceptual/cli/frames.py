@@ -11,6 +11,7 @@ from perceptual.cli.batches import Pair
 from perceptual.cli.images import check_file, fit, pixels
 
 Frames = tuple[Any, Any]
+SAME_RATE = 1e-4  # relative: 30 and 29.97 frames per second differ by 1e-3, files that round times by 1e-6
 
 
 class Video:
@@ -101,7 +102,7 @@ class Together:
 
     def remarks(self) -> list[str]:
         """What a person should know before comparing these two."""
-        if abs(self.a.rate - self.b.rate) <= 1e-3 * max(self.a.rate, self.b.rate):
+        if abs(self.a.rate - self.b.rate) <= SAME_RATE * max(self.a.rate, self.b.rate):
             return []
         return [
             f"{self.a.path} has {self.a.rate:g} frames per second and {self.b.path} {self.b.rate:g}: frames "

@@ -2,6 +2,7 @@ import csv
 import json
 import struct
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,19 @@ def test_other_lengths_and_rates_are_reported(shell, folder, frames):
         "a.mkv has 10 frames per second and b.mkv 25: frames are compared by number, not by time",
         "a.mkv has 3 frames more, which were left out",
     ]
+
+
+@pytest.mark.parametrize(("one", "other"), [(30, "29.97"), (24, "23.976"), (60, "59.9401")])
+def test_rates_of_film_and_television_are_told_apart(shell, folder, frames, one, other):
+    write("a.mov", frames, one, "rawvideo")
+    write("b.mov", frames, Fraction(one * 1000, 1001), "rawvideo")
+    code, _, err = shell("video", "a.mov", "b.mov", "-m", "l2", "--json")
+    assert (code, err.splitlines()) == (
+        0,
+        [f"a.mov has {one} frames per second and b.mov {other}: frames are compared by number, not by time"],
+    )
+    write("c.mkv", frames, Fraction(one * 1000, 1001))  # whose times are rounded to milliseconds
+    assert shell("video", "b.mov", "c.mkv", "-m", "l2", "--json")[::2] == (0, "")
 
 
 def test_other_sizes_are_refused_or_resized(shell, folder, frames):
