@@ -34,7 +34,7 @@ from perceptual.features.custom import BUILT
 from perceptual.features.joint import Joint
 from perceptual.training.differences import DifferenceBatch, DifferenceDataset, mean_differences
 
-VERSION = 2  # of the numbers and of the files; caches of another version are not read
+VERSION = 3  # of the numbers and of the files; caches of another version are not read
 PART = 1024  # pairs that a process computes alone, checksums together, and loses at most when it is killed
 ELSEWHERE = "PERCEPTUAL_CACHE=… names another folder, data.cache=off does without"
 
@@ -225,7 +225,7 @@ class _Cache:
             yield len(chunk)
         means.flush()
         fresh = self.folder / f"{part}.new"
-        fresh.write_text(str(_checksum(means, part)))
+        fresh.write_text(str(self._checksum(means, part)))
         os.replace(fresh, self._record(part))
 
     def _fits(self) -> bool:
@@ -252,7 +252,7 @@ class _Cache:
     def _forget_damaged_parts(self) -> None:
         means = self.means()
         for part in self.parts:
-            if self._is_there(part) and self._recorded_sum(part) != _checksum(means, part):
+            if self._is_there(part) and self._recorded_sum(part) != self._checksum(means, part):
                 self._record(part).unlink()
 
     def _record(self, part: int) -> Path:
@@ -265,6 +265,7 @@ class _Cache:
         text = self._record(part).read_text()
         return int(text) if text.isdecimal() else None
 
-
-def _checksum(means: np.ndarray, part: int) -> int:
-    return zlib.crc32(np.ascontiguousarray(means[part : part + PART]).data)
+    def _checksum(self, means: np.ndarray, part: int) -> int:
+        # of what they are of, too: means of something else may have the same shape
+        of = zlib.crc32(f"{self.about} {part}".encode())
+        return zlib.crc32(np.ascontiguousarray(means[part : part + PART]).data, of)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import traceback
@@ -179,6 +180,18 @@ def test_a_broken_cache_is_made_again(data, lpips, tmp_path, spoil):
     seen.clear()
     cached(lpips, data.train_set, tmp_path)
     assert not seen
+
+
+def test_the_means_of_another_cache_are_not_taken(data, lpips, tmp_path):
+    """They have the right shape, and checksums that fit them."""
+    torch.manual_seed(1)
+    cached(LPIPS(Backbone(**NETWORK), lin=None), data.train_set, tmp_path / "other")
+    good = means_of(cached(lpips, data.train_set, tmp_path / "cache"))
+    (other,), (folder,) = (list((tmp_path / name).glob("test_resnet*/")) for name in ("other", "cache"))
+    assert len(list(other.glob("*.crc32"))) > 0
+    for file in (other / "means.npy", *other.glob("*.crc32")):
+        shutil.copy(file, folder)
+    assert torch.equal(means_of(cached(lpips, data.train_set, tmp_path / "cache")), good)
 
 
 def test_a_full_disk_is_one_line(data, lpips, tmp_path, monkeypatch):
