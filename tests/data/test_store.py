@@ -310,6 +310,10 @@ def test_damaged_stores_are_refused(root, tmp_path):
     for name, spoil, message in [
         ("images.npy", saved(lambda a: a.astype(np.float32)), "images is of type"),
         ("items.npy", saved(lambda a: a.astype(np.int32)), "items is of type int32"),
+        *(
+            (f"{name}.npy", saved(lambda a: a.astype(a.dtype.newbyteorder(">"))), f"{name} is of type >")
+            for name in ("items", "judgment", "subset")
+        ),
         ("items.npy", saved(lambda a: a + 54), "items has values out of their range"),
         ("items.npy", saved(lambda a: a[[0, 2, 1]]), "has not the fingerprint that is recorded"),
         ("judgment.npy", saved(lambda a: 1 - a), "has not the fingerprint"),

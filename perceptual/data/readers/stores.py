@@ -175,13 +175,13 @@ def _check(kind: type[Table], images: Any, columns: dict[str, Any], info: StoreI
     """Refuse arrays of another type, shape or range; raises ValueError naming the array."""
     of_items = (info.items,)
     expected = {
-        "items": ((len(kind.roles), info.items), "i8", lambda v: v.min() >= 0 and v.max() < info.images),
-        kind.answer: (of_items, "f4", lambda v: ((v >= 0) & (v <= 1)).all()),
-        "subset": (of_items, "i8", lambda v: v.min() >= 0 and v.max() < len(info.subsets)),
-        "votes": (of_items, "f4", lambda v: ((v > 0) & np.isfinite(v)).all()),
-        "split": (of_items, "U", lambda v: np.isin(v, SPLITS).all()),
-        "made": (of_items, "S", lambda v: True),
-        "digests": ((info.images, 32), "u1", lambda v: True),
+        "items": ((len(kind.roles), info.items), "<i8", lambda v: v.min() >= 0 and v.max() < info.images),
+        kind.answer: (of_items, "<f4", lambda v: ((v >= 0) & (v <= 1)).all()),
+        "subset": (of_items, "<i8", lambda v: v.min() >= 0 and v.max() < len(info.subsets)),
+        "votes": (of_items, "<f4", lambda v: ((v > 0) & np.isfinite(v)).all()),
+        "split": (of_items, "<U", lambda v: np.isin(v, SPLITS).all()),
+        "made": (of_items, "|S", lambda v: True),
+        "digests": ((info.images, 32), "|u1", lambda v: True),
     }
     if missing := [name for name in ("items", kind.answer, "subset") if name not in columns]:
         raise ValueError(f"{missing[0]} is missing")
@@ -191,7 +191,7 @@ def _check(kind: type[Table], images: Any, columns: dict[str, Any], info: StoreI
         shape, dtype, in_range = expected[name]
         if array.shape != shape:
             raise ValueError(f"{name} is {array.shape}, not {shape}")
-        if not array.dtype.str[1:].startswith(dtype):
+        if not array.dtype.str.startswith(dtype):
             raise ValueError(f"{name} is of type {array.dtype}")
         if array.size and not in_range(array):
             raise ValueError(f"{name} has values out of their range")
@@ -222,7 +222,9 @@ def _remote_images(folder: Any, size: int) -> RangedImages:
     """The images of a store on object storage."""
     with (folder / "images.npy").open("rb") as file:
         np.lib.format.read_magic(file)
-        shape, _, _ = np.lib.format.read_array_header_1_0(file)
+        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+        if by_columns or dtype != np.uint8:
+            raise ValueError(f"images is of type {dtype}" + (", by columns" if by_columns else ""))
         start = file.tell()
     digests = np.load(io.BytesIO((folder / "digests.npy").read_bytes()))
     part = Part(str(folder / "images.npy"), shape[0], start, 3 * size**2)
