@@ -88,8 +88,11 @@ def test_folder_judgment_files_that_are_broken(tree, content):
         read_folder(tree, ["val/cnn"])
 
 
-def test_folder_judgments_do_not_unpickle(tree):
-    np.save(tree / "val/cnn/judge/000002.npy", np.array([{"a": 1}], object), allow_pickle=True)
+@pytest.mark.parametrize(
+    "other", [np.array([{"a": 1}], object), np.array("0_1"), np.array(["٠"]), np.array(0.5j)]
+)
+def test_folder_judgments_are_numbers_and_do_not_unpickle(tree, other):
+    np.save(tree / "val/cnn/judge/000002.npy", other, allow_pickle=True)
     with pytest.raises(ValueError, match="1 of 7 judgment files"):
         read_folder(tree, ["val/cnn"])
 

@@ -95,6 +95,20 @@ def test_a_set_without_its_scores_says_where_to_get_it(tmp_path, name):
         OPINIONS[name](tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "cell"),
+    [("tid2013", "mos_with_names.txt", "5.5"), ("pipal", "Train_Label/A0001.txt", "1544.5")],
+)
+@pytest.mark.parametrize("other", ["nan", "1_5", "٥", "inf"])
+def test_scores_are_numbers_as_people_write_them(tmp_path, name, file, cell, other):
+    STAND_INS[name](tmp_path)
+    text = (tmp_path / file).read_text()
+    assert cell in text
+    (tmp_path / file).write_text(text.replace(cell, other), "utf-8")
+    with pytest.raises(ValueError, match=rf"line 1 .*{other}"):
+        OPINIONS[name](tmp_path)
+
+
 @pytest.mark.parametrize("name", ANSWERS)
 def test_choices_without_their_answers_say_where_to_get_them(tmp_path, name):
     with pytest.raises(FileNotFoundError, match=rf"which {name} has; get the set from http"):

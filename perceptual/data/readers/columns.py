@@ -1,11 +1,13 @@
 """Columns of a CSV file, checked cell by cell; what spreadsheets save is read too.
 
-The separator is a comma, a semicolon or a tab, whichever the header has most of; where it is a semicolon, a
-comma in a number is a decimal point. Header names are trimmed and lower-cased, a byte order mark is skipped.
+The separator is a comma, a semicolon or a tab: what a first line such as `sep=;` names, else whichever the
+header has most of. Where it is a semicolon, a comma in a number is a decimal point. Header names are trimmed
+and lower-cased; a byte order mark, empty rows and empty columns at the end are skipped.
 """
 
 import csv
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,11 @@ from perceptual.data.decode import first_few
 from perceptual.data.places import as_on_disk
 
 SEPARATORS = (",", ";", "\t")
+MOST_PEOPLE = 2**24  # of one item: float32, which votes are kept in, counts no further
+_SEPARATOR = re.compile(r'"?sep=(.?)"?\s*', re.IGNORECASE)
+# float() would take 1_000, Arabic digits and words as well
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_COUNT = re.compile(r"\d+([.,]0+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,19 @@ class Columns:
         cells = self.cells[name]
         if self.decimal_comma:
             cells = [cell.replace(",", ".") for cell in cells]
-        values = np.array([_number(cell) for cell in cells], np.float32)
+        values = np.array([number(cell) for cell in cells], np.float32)
         allowed = "that is finite" if np.isinf(low) else f"of at least {low}"
         if np.isfinite(high):
             allowed = f"in [{low}, {high}]"
         wrong = ~((values >= low) & (values <= high) & np.isfinite(values))
         self.refuse(name, f"{name} must be a number {allowed}", wrong)
+        return values
+
+    def people(self, name: str) -> np.ndarray:
+        """A column of numbers of people as float32, (N,); raises ValueError for what is no such count."""
+        values = self.numbers(name, 1)
+        whole = np.array([bool(_COUNT.fullmatch(cell)) for cell in self.cells[name]])
+        self.refuse(name, f"{name} must be a whole number of people", ~whole | (values > MOST_PEOPLE))
         return values
 
     def words(self, name: str, allowed: Sequence[str]) -> np.ndarray:
@@ -96,7 +110,7 @@ def read_columns(path: Path, required: Sequence[str], optional: Sequence[str] | 
         raise ValueError(f"{path}: {len(ragged):,} rows do not have {len(header)} cells: {first_few(ragged)}")
     if not numbered:
         raise ValueError(f"{path} holds no rows, only a header")
-    cells = zip(*([csv_cells.read(cell.strip()) for cell in row] for _, row in numbered), strict=True)
+    cells = zip(*([csv_cells.read(cell) for cell in row] for _, row in numbered), strict=True)
     by_name = {name: list(column) for name, column in zip(header, cells, strict=True)}
     return Columns(path, by_name, [line for line, _ in numbered], decimal_comma=separator == ";")
 
@@ -113,17 +127,35 @@ def _read(path: Path) -> tuple[list[str], str, list[tuple[int, list[str]]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             first = file.readline()
-            separator = max(SEPARATORS, key=first.count)  # the comma, where all are as rare
-            file.seek(0)
+            named = _SEPARATOR.fullmatch(first)
+            separator = (
+                named[1] if named else max(SEPARATORS, key=first.count)
+            )  # the comma, where all are as rare
+            if separator not in SEPARATORS:
+                raise ValueError(
+                    f"{path}: the line sep= must name a comma, a semicolon or a tab, got {separator!r}"
+                )
+            if not named:
+                file.seek(0)
             reader = csv.reader(file, strict=True, delimiter=separator)
-            header = [name.strip().lower() for name in next(reader, [])]
-            return header, separator, [(reader.line_num, row) for row in reader if any(row)]
+            header = _without_empty_end([name.strip().lower() for name in next(reader, [])])
+            rows = [(reader.line_num + bool(named), [cell.strip() for cell in row]) for row in reader]
+            return (
+                header,
+                separator,
+                [(line, _without_empty_end(row, len(header))) for line, row in rows if any(row)],
+            )
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a CSV in UTF-8: {error}") from None
 
 
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return np.nan
+def _without_empty_end(row: list[str], length: int = 0) -> list[str]:
+    """The cells of a row up to the last that is not empty, and at least so many."""
+    while len(row) > length and not row[-1]:
+        row = row[:-1]
+    return row
+
+
+def number(cell: str) -> float:
+    """A number as people write it; NaN for anything else."""
+    return float(cell) if _NUMBER.fullmatch(cell) else np.nan

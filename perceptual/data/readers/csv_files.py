@@ -9,7 +9,7 @@ from perceptual.data.items.opinions import Larger, OpinionTable
 from perceptual.data.items.pairs import PairTable
 from perceptual.data.items.table import SPLITS, AnyTable, Table, no_people
 from perceptual.data.items.triplets import TripletTable
-from perceptual.data.readers.columns import Columns, read_columns, read_header
+from perceptual.data.readers.columns import read_columns, read_header
 
 ALGORITHMS = ("algorithm0", "algorithm1")  # what made p0 and p1
 OPTIONAL = ("votes", "subset", "split", "made", *ALGORITHMS)
@@ -80,9 +80,10 @@ def _read_table(
     if not any(columns.cells[answer]):
         raise ValueError(f"{path}: the column {answer} is empty: these have not been judged yet")
     answers = columns.numbers(answer, low, high)
-    votes = columns.numbers("votes", 1) if "votes" in columns else None
+    votes = columns.people("votes") if "votes" in columns else None
     if votes is not None and high == 1:
-        _check_votes(columns, answer, answers, votes)
+        rule = f"{answer} · votes must be a whole number of people"
+        columns.refuse(answer, rule, no_people(answers, votes))
     split = columns.words("split", SPLITS) if "split" in columns else None
     names = columns.cells.get("subset", [path.stem] * len(columns))
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
@@ -97,9 +98,3 @@ def _read_table(
         split=split,
         made=np.array([cell.encode() for cell in columns.cells["made"]]) if "made" in columns else None,
     )
-
-
-def _check_votes(columns: Columns, answer: str, answers: np.ndarray, votes: np.ndarray) -> None:
-    """Refuse votes that are no people, and answers that are no share of them; raises ValueError."""
-    columns.refuse("votes", "votes must be a whole number of people", votes != votes.round())
-    columns.refuse(answer, f"{answer} · votes must be a whole number of people", no_people(answers, votes))

@@ -134,7 +134,9 @@ def _read_answers(name: str, paths: list[str]) -> np.ndarray:
     answers = np.full(len(paths), np.nan, np.float32)
     for row, path in enumerate(paths):
         try:
-            answers[row] = np.load(path, allow_pickle=False).astype(np.float32).item()
+            answer = np.load(path, allow_pickle=False)
+            if answer.dtype.kind in "fiub":  # astype would take numbers written as text
+                answers[row] = answer.astype(np.float32).item()
         except (ValueError, EOFError, OSError, AttributeError):  # text, pickles, empty files, arrays, .npz
             continue
     wrong = ~((answers >= 0) & (answers <= 1))

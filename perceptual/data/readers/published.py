@@ -17,7 +17,7 @@ import numpy as np
 
 from perceptual.data.items.opinions import Larger, OpinionTable
 from perceptual.data.places import listed, nfc
-from perceptual.data.readers.columns import read_columns
+from perceptual.data.readers.columns import number, read_columns
 
 WHERE = {
     "tid2013": "https://www.ponomarenko.info/tid2013.htm",
@@ -58,14 +58,13 @@ def read_tid2013(root: str | Path) -> OpinionTable:
     scores = needed("tid2013", root / "mos_with_names.txt")
     refs, dists = Names(root / "reference_images"), Names(root / "distorted_images")
     rated = []
-    for number, line in enumerate(scores.read_text("utf-8").splitlines(), 1):
+    for row, line in enumerate(scores.read_text("utf-8").splitlines(), 1):
         if not line.strip():
             continue
-        try:
-            mos, name = line.split()
-            score = float(mos)
-        except ValueError:
-            raise ValueError(f"{scores}: line {number} is no score and name: {line!r}") from None
+        cells = line.split()
+        if len(cells) != 2 or not np.isfinite(number(cells[0])):
+            raise ValueError(f"{scores}: line {row} is no score and name: {line!r}")
+        score, name = number(cells[0]), cells[1]
         ref = name.partition("_")[0] + Path(name).suffix
         rated.append(Rated(refs[ref], dists[name], score, "tid2013"))
     return _table("tid2013", scores, rated, "better")
@@ -147,14 +146,13 @@ def read_pipal(root: str | Path) -> OpinionTable:
     dists = Names(*folders) if folders else Names(root / "Train_Dist")
     rated = []
     for path in (Path(one.path) for one in listed(labels) if one.name.endswith(".txt")):
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        for row, line in enumerate(path.read_text("utf-8").splitlines(), 1):
             if not line.strip():
                 continue
             name, _, elo = line.partition(",")
-            try:
-                score = float(elo)
-            except ValueError:
-                raise ValueError(f"{path}: line {number} is no name and score: {line!r}") from None
+            score = number(elo.strip())
+            if not np.isfinite(score):
+                raise ValueError(f"{path}: line {row} is no name and score: {line!r}")
             rated.append(Rated(refs[f"{path.stem}{Path(name).suffix}"], dists[name.strip()], score, "pipal"))
     return _table("pipal", labels, rated, "better")
 
