@@ -78,6 +78,7 @@ class ManifestConfig(DataConfig):
     val_fraction: float = default_of(ManifestDataModule, "val_fraction")
     split_seed: int = "${seed}"  # type: ignore[assignment]
     val_split: ValSplit = ValSplit[default_of(ManifestDataModule, "val_split")]
+    min_votes: int | None = default_of(ManifestDataModule, "min_votes")
 
 
 @dataclass
@@ -92,6 +93,7 @@ class AnswersConfig(DataConfig):
     val_fraction: float = default_of(ManifestDataModule, "val_fraction")
     split_seed: int = "${seed}"  # type: ignore[assignment]
     val_split: ValSplit = ValSplit[default_of(ManifestDataModule, "val_split")]
+    min_votes: int | None = default_of(ManifestDataModule, "min_votes")
 
 
 @dataclass

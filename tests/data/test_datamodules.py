@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import app
@@ -9,7 +10,8 @@ import torch
 from pytorch_lightning.demos.boring_classes import BoringModel
 from trees import write_manifest, write_pair_subset, write_subset
 
-from perceptual.data import BAPPSDataModule, ManifestDataModule, PhotosDataModule, decode, images
+from perceptual.data import BAPPSDataModule, ManifestDataModule, PhotosDataModule, decode, images, pack
+from perceptual.data.readers.detect import read_origin
 
 HEADER = "ref,p0,p1,judge,votes"
 
@@ -166,6 +168,52 @@ def test_manifest_follows_its_own_split(tmp_path):
     data.setup("fit")
     assert (len(data.train_set), len(data.val_set), data.subsets) == (5, 3, ["a", "b"])
     assert data.describe().endswith("split by the manifest's own column (2 test rows left out)")
+
+
+def test_triplets_of_few_votes_are_left_out_of_a_manifest_if_asked(tmp_path):
+    rows = [
+        (0, 1, 2, 0.5, 2, "train"),
+        (0, 2, 1, 1, 6, "train"),
+        (2, 1, 0, 0, 7, "val"),
+        (1, 3, 0, 1, 1, "val"),
+    ]
+    path = write_manifest(tmp_path / "t.csv", 3, rows, "ref,p0,p1,judge,votes,split")  # without 3.png
+    data = ManifestDataModule(str(path), size=16, min_votes=6)
+    data.setup("fit")
+    assert (data.train_set.table.votes.tolist(), data.val_set.table.votes.tolist()) == ([6], [7])
+    assert data.describe().startswith(f"{path}, triplets of at least 6 votes: 1 training and 1 validation ")
+    kept = write_manifest(tmp_path / "kept.csv", 0, rows[1:3], "ref,p0,p1,judge,votes,split")
+    same = ManifestDataModule(str(kept), size=16)
+    same.setup("fit")
+    assert same.describe().startswith(f"{kept}: ")
+    for side in ("train", "val"):
+        same_rows = replace(getattr(same, f"{side}_set").table, subsets=["t"])
+        assert data.fingerprint(side) == same_rows.fingerprint()
+    path.write_text("ref,p0,p1,judge\nimg/0.png,img/1.png,img/2.png,1\n")
+    with pytest.raises(ValueError, match="min_votes=6 needs the votes of each item, which are not recorded"):
+        ManifestDataModule(str(path), size=16, min_votes=6).setup()
+    with pytest.raises(ValueError, match="min_votes must be at least 1, got 0"):
+        ManifestDataModule(str(path), min_votes=0)
+
+
+def test_nights_follows_the_rule_of_its_authors(tmp_path):
+    header = "left_vote,right_vote,votes,ref_path,left_path,right_path,split"
+    write_manifest(tmp_path / "t.csv", 3, [], "")
+    images = "img/0.png,img/1.png,img/2.png"
+    rows = [f"1,0,{votes},{images},{split}" for votes in (5, 6) for split in ("train", "val")]
+    (tmp_path / "data.csv").write_text("\n".join([header, *rows]))
+    data = ManifestDataModule(str(tmp_path), size=16)
+    data.setup("fit")
+    assert data.describe().startswith(
+        f"{tmp_path}, triplets of at least 6 votes: 1 training and 1 validation "
+    )
+    pack(read_origin(tmp_path)[""], tmp_path / "store", str(tmp_path), 16, workers=1)
+    packed = ManifestDataModule(str(tmp_path / "store"), size=16)
+    packed.setup("fit")
+    assert packed.fingerprint() == data.fingerprint()
+    every = ManifestDataModule(str(tmp_path), size=16, min_votes=1)
+    every.setup("fit")
+    assert every.describe().startswith(f"{tmp_path}: 2 training and 2 validation ")
 
 
 def test_manifest_split_column_without_validation(tmp_path):

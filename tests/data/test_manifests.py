@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,11 @@ SPREADSHEETS = {
     "semicolons": " ref;P0;p1 ;Judge;Votes\r\na.png;b.png;c,d.png;0,25;4\r\na.png;c,d.png;b.png;1;2,0\r\n",
     "tabs": "REF\tp0\tp1\tjudge\na.png\tb.png\tc,d.png\t0.25\na.png\tc,d.png\tb.png\t1e0\n",
     "commas": 'Ref, p0, p1, judge\na.png, b.png,"c,d.png",.25\na.png,"c,d.png",b.png,1\n,,,\n',
+    "sep": "sep=;\r\nref;p0;p1;judge;votes\r\na.png;b.png;c,d.png;0,25;4\r\na.png;c,d.png;b.png;1;2\r\n",
+    "quoted sep": '"SEP=\t"\nref\tp0\tp1\tjudge\na.png\tb.png\tc,d.png\t.25\na.png\tc,d.png\tb.png\t1\n',
+    "empty columns": "ref;p0;p1;judge;;\na.png;b.png;c,d.png;0,25;;\na.png;c,d.png;b.png;1; ;\n;; ;;;\n",
+    "empty cells": "ref;p0;p1;judge\na.png;b.png;c,d.png;0,25;;\na.png;c,d.png;b.png;1\n",
+    "sep and commas": 'sep=,\nref,p0,p1,judge,\na.png,b.png,"c,d.png",.25,\na.png,"c,d.png",b.png,1,\n',
     "quoted": '"ref";"p0";"p1";"judge"\n"a.png";"b.png";"c,d.png";"0,25"\na.png;c,d.png;b.png;1.0\n;;;\n',
 }
 
@@ -70,6 +76,11 @@ def test_pairs_and_opinions_saved_by_spreadsheets(tmp_path):
         ("ref;p0;p1;judge\na;b;c;1.000,5\n", "line 2 has '1.000,5'"),
         ("ref;p0;p1;judge\na;b;c\n", "1 rows do not have 4 cells: line 2 has 3"),
         ("ref;p0;p1;judge;Judge\na;b;c;1;1\n", "the header has ref, p0, p1, judge, judge"),
+        ("sep=;\nref;p0;p1;judge\na;b;c;1\na;b;c;2\n", "line 4 has '2'"),
+        ("sep=|\nref|p0|p1|judge\na|b|c|1\n", r"the line sep= must name a comma, .* got '\|'"),
+        ("sep=\nref,p0,p1,judge\na,b,c,1\n", "the line sep= must name a comma, a semicolon or a tab, got ''"),
+        ("ref,p0,p1,judge,,\na,b,c,1,,x\n", "1 rows do not have 4 cells: line 2 has 6"),
+        ("ref,p0,,p1,judge\na,b,,c,1\n", "the header has ref, p0, , p1, judge"),
     ],
 )
 def test_cells_of_spreadsheets_are_checked(tmp_path, text, message):
@@ -172,9 +183,26 @@ def test_nights(tmp_path):
     assert names == ["000.png", "000_0.png", "000_1.png"]
 
 
+def test_nights_of_too_few_votes_are_left_out(tmp_path):
+    rows = [
+        f"{i},{i % 2},{1 - i % 2},{votes},r{i},a{i},b{i},x,True,train" for i, votes in enumerate((6, 5, 9, 1))
+    ]
+    write_nights(tmp_path, [*rows, "4,0,0,2,r4,a4,b4,x,True,train"])
+    table = read_nights(tmp_path)
+    assert table.votes.tolist() == [6, 9]
+    assert [os.path.basename(path) for path in table.images] == ["r0", "r2", "a0", "a2", "b0", "b2"]
+    assert [os.path.basename(table.images[i]) for i in table.p1] == ["b0", "b2"]
+    assert read_origin(tmp_path)[""].votes.tolist() == [6, 9]  # what is packed
+    (tmp_path / "data.csv").write_text("\n".join([NIGHTS, *rows]))
+    assert read_nights(tmp_path, 1).votes.tolist() == [6, 5, 9, 1]
+    with pytest.raises(ValueError, match=r"none of the 4 triplets has 10 votes or more"):
+        read_nights(tmp_path, 10)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
+        ("0,0,1,6_0,a,b,c,x,True,train", "votes must be a number of at least 1"),
         ("0,0,0,7,a,b,c,x,True,train", "left_vote or right_vote must be positive; .* line 2 has '0'"),
         ("0,much,0,7,a,b,c,x,True,train", "left_vote must be a number of at least 0"),
         ("0,1,0,7,a,b,c,x,True,valid", "split must be one of train, val, test"),
@@ -200,10 +228,32 @@ def test_nights_that_is_none(tmp_path):
     ("judge", "votes", "says"),
     [
         ("0.4", "3", r"judge · votes must be a whole number of people; 1 of 2 are not: line 3 has '0.4'"),
-        ("0.5", "2.5", r"votes must be a whole number of people; 1 of 2 are not: line 3 has '2.5'"),
+        *(
+            (
+                "0.5",
+                cell,
+                rf"votes must be a whole number of people; 1 of 2 are not: line 3 has '{re.escape(cell)}'",
+            )
+            for cell in ("2.5", "2e0", "20000000", "+2", "2.")
+        ),
+        *(
+            ("0.5", cell, rf"votes must be a number of at least 1; 1 of 2 are not: line 3 has '{cell}'")
+            for cell in ("1_000", "٤", "４", "0x4", "4 people", "")
+        ),
+        *(
+            (cell, "2", rf"judge must be a number in \[0, 1\]; 1 of 2 are not: line 3 has '{cell}'")
+            for cell in ("0_1", "٠", "Infinity", "1e")
+        ),
     ],
 )
-def test_votes_are_of_people(judge, votes, says, tmp_path):
-    (tmp_path / "t.csv").write_text(f"ref,p0,p1,judge,votes\na,b,c,0.3333,3\na,b,c,{judge},{votes}\n")
+def test_votes_are_of_people_and_numbers_as_people_write_them(judge, votes, says, tmp_path):
+    rows = f"ref,p0,p1,judge,votes\na,b,c,0.3333,3\na,b,c,{judge},{votes}\n"
+    (tmp_path / "t.csv").write_text(rows, "utf-8")
     with pytest.raises(ValueError, match=says):
         read_manifest(tmp_path / "t.csv")
+
+
+def test_votes_of_opinions_are_of_people(tmp_path):
+    (tmp_path / "o.csv").write_text("ref,dist,mos,votes\na.png,b.png,3.5,2.5\n")
+    with pytest.raises(ValueError, match=r"votes must be a whole number of people; .*'2\.5'"):
+        read_opinion_manifest(tmp_path / "o.csv")

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -123,6 +123,23 @@ class Table:
         names = (*self.roles, self.answer, "subset", "votes", "split", "made")
         chosen = {name: column[rows] for name in names if (column := getattr(self, name)) is not None}
         return replace(self, **chosen)
+
+    def of_votes(self: AnyTable, min_votes: int) -> AnyTable:
+        """The items that at least so many people judged; files that none of them shows are left out.
+
+        Raises:
+            ValueError: votes are not recorded, or there is no such item.
+        """
+        if self.votes is None:
+            raise ValueError(f"min_votes={min_votes} needs the votes of each item, which are not recorded")
+        chosen = self.take(self.votes >= min_votes)
+        if not len(chosen):
+            raise ValueError(f"none of the {len(self):,} {self.plural} has {min_votes} votes or more")
+        if not isinstance(self.images, list):
+            return chosen
+        used, items = np.unique(chosen.items(), return_inverse=True)
+        roles: Any = dict(zip(self.roles, items.reshape(len(self.roles), -1), strict=True))
+        return replace(chosen, images=[self.images[i] for i in used], **roles)
 
     def only(self: AnyTable, subsets: Sequence[str], names: list[str]) -> AnyTable:
         """The items of some subsets, one subset after the other, under other names.

@@ -12,7 +12,7 @@ from perceptual.data.modules.two_afc import TwoAFCDataModule
 from perceptual.data.places import place
 from perceptual.data.readers.answers import ANSWERS
 from perceptual.data.readers.csv_files import read_manifest
-from perceptual.data.readers.nights import read_nights
+from perceptual.data.readers.nights import MIN_VOTES, read_nights
 from perceptual.data.readers.stores import is_store, read_store
 
 CSV = "csv"
@@ -34,6 +34,8 @@ class ManifestDataModule(TwoAFCDataModule):
             train on, for scoring all of it.
         split_seed: chooses them; separate from `seed`, so that runs with different seeds are scored on the
             same triplets.
+        min_votes: triplets of fewer votes are left out; None: none but those of NIGHTS, whose authors use
+            triplets of at least 6.
         val_split: rows of the `split` column to validate on, "val" or "test"; those of the other are left
             out, so that what was chosen on one can be scored on the other.
         layout: "csv", which stands for all of these, or the name of a published set, see
@@ -59,6 +61,7 @@ class ManifestDataModule(TwoAFCDataModule):
         crop: int | None = None,
         layout: str = CSV,
         val_split: ValSplit = "val",
+        min_votes: int | None = None,
     ) -> None:
         super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd, shorter_side, crop)
         if split_by not in SPLIT_BY:
@@ -70,9 +73,12 @@ class ManifestDataModule(TwoAFCDataModule):
             raise ValueError(f"layout must be one of {', '.join((CSV, *ANSWERS))}, got {layout!r}")
         if val_split not in VAL_SPLITS:
             raise ValueError(f"val_split must be one of {', '.join(VAL_SPLITS)}, got {val_split!r}")
+        if min_votes is not None:
+            at_least("min_votes", min_votes, 1)
         self.layout = layout
         self.val_split = val_split
         self.path = place(path)
+        self.min_votes = min_votes
         self.split_by = split_by
         self.val_fraction = val_fraction
         self.split_seed = split_seed
@@ -96,11 +102,24 @@ class ManifestDataModule(TwoAFCDataModule):
         return table.take(train), table.take(val), how
 
     def _table(self) -> TripletTable:
+        if self._is_nights:
+            return read_nights(self.path, self._least)
         if self.layout != CSV:
-            return ANSWERS[self.layout](self.path)
-        if is_store(self.path):
-            return read_store(TripletTable, self.path)
-        return read_nights(self.path) if self.path.is_dir() else read_manifest(self.path)
+            table = ANSWERS[self.layout](self.path)
+        elif is_store(self.path):
+            table = read_store(TripletTable, self.path)
+        else:
+            table = read_manifest(self.path)
+        return table if self._least == 1 else table.of_votes(self._least)
+
+    @cached_property
+    def _is_nights(self) -> bool:
+        return self.layout == CSV and not is_store(self.path) and self.path.is_dir()
+
+    @property
+    def _least(self) -> int:
+        """Votes of a triplet that is used."""
+        return self.min_votes or (MIN_VOTES if self._is_nights else 1)
 
     def _say(self, table: TripletTable, left_out: int) -> str:
         if table.split is not None:
@@ -126,8 +145,8 @@ class ManifestDataModule(TwoAFCDataModule):
         return self._read[1]
 
     def source(self) -> str:
-        """The path."""
-        return str(self.path)
+        """The path, and the votes that a triplet needs."""
+        return str(self.path) + (f", triplets of at least {self._least} votes" if self._least > 1 else "")
 
     def how_split(self) -> str:
         """By image, by triplet or by its own column, and how many rows were left out."""
