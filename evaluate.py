@@ -200,8 +200,9 @@ def examine(chosen: list[str], data: Data, cfg: DictConfig, **speed: Any) -> Sco
     for line in trust_report.shown(rows, lost):
         say(line)
     folder = evaluation.place_of(data, cfg.results).folder
-    write_text(folder / "trust.md", trust_report.markdown(rows, f"Trust, {data.describe()}"))
-    trust_report.picture(rows, folder / "trust.png")
+    title = f"Trust, {data.describe()}"
+    write_text(folder / "trust.md", trust_report.markdown(rows, title))
+    trust_report.picture(rows, title, folder / "trust.png")
     say(f"Results   {folder}/trust.md, trust.png")
     return {row["method"]: {key: value[0] for key, value in row["trust"].items()} for row in rows}
 

@@ -12,15 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from benchmarks.calibration import store, train, write_weights
 from benchmarks.timing import arguments, medians, report, same_weights
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from perceptual.data.writers.whole_files import save_picture
 
 TRIPLETS = (1000, 2000, 5000, 10_000)
 IMAGES = (200, 500, 1000, 2000)
@@ -58,29 +56,32 @@ def straight(seconds: Seconds) -> tuple[float, float, float]:
     return float(a), float(b), float(np.polyfit(np.log(n), np.log(np.maximum(t - a, 1e-9)), 1)[0])
 
 
-def plot(curves: Mapping[str, Seconds], path: Path) -> None:
+def draw(curves: Mapping[str, Seconds]) -> Figure:
     """One panel for each curve, with the straight line through it."""
-    figure, panels = plt.subplots(1, len(curves), figsize=(9, 3.6), layout="constrained")
+    figure = Figure((9, 3.6), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for panel, (name, seconds) in zip(panels, curves.items(), strict=True):
         a, b, exponent = straight(seconds)
         ends = np.array([0, max(seconds)])
-        panel.plot(ends, a + b * ends, color="0.7", label=f"{a:.2g} s + {1000 * b:.2g} ms each")
+        panel.plot(
+            ends, a + b * ends, color="0.7", label=f"{a:.2g} s and {1000 * b:.3g} ms each".replace("-", "−")
+        )
         panel.plot(list(seconds), list(seconds.values()), "o", label="measured")
         panel.set(title=f"{name}, exponent {exponent:.2f}", ylabel="seconds", xlim=0, ylim=0)
         panel.set_xlabel("triplets" if "fit" in name else "images")
         panel.legend(frameon=False)
-    figure.savefig(path, dpi=100)
+    return figure
 
 
 if __name__ == "__main__":
     options = arguments(__doc__, "growth.json")
     rows, curves = [], {}
     for net in options.nets:
-        curves = {f"{net}: extraction + fit": calibration(net), f"{net}: embed": pairwise(net)}
+        curves = {f"{net}: extraction and fit": calibration(net), f"{net}: embed": pairwise(net)}
         for what, seconds in curves.items():
             a, b, exponent = straight(seconds)
             fits = {"constant s": a, "ms each": 1000 * b, "exponent": exponent}
             rows.append({"what": what, **fits, "seconds": {str(n): round(s, 3) for n, s in seconds.items()}})
         suffix = f".{net}.png" if len(options.nets) > 1 else ".png"
-        plot(curves, options.output.with_suffix(suffix))
+        save_picture(draw(curves), options.output.with_suffix(suffix))
     report(rows, options.output)

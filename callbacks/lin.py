@@ -1,12 +1,20 @@
 """The learned channel weights of each level, as a picture."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 import pytorch_lightning as pl
 
 from callbacks.report import Report, wandb_runs
 from perceptual.data.writers.whole_files import save_picture
 from perceptual.training.module import PerceptualRanker
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MOST = 5  # panels side by side
+DECADES = 1e-8  # of the largest weight: anything smaller is drawn as high as this
 
 
 class LinFigure(Report):
@@ -14,26 +22,35 @@ class LinFigure(Report):
 
     def make(self, trainer: pl.Trainer, module: PerceptualRanker) -> None:
         """Draw and keep the figure."""
-        from matplotlib.figure import Figure
-
-        levels = [vector.detach().float().cpu().numpy() for vector in module.distance.lin]
-        top = 1.05 * max(weights.max() for weights in levels) or 1
-        rows = -(-len(levels) // MOST)
-        columns = -(-len(levels) // rows)
-        figure = Figure((2.9 * columns + 0.4, 2.3 * rows + 0.4), dpi=120, layout="constrained")
-        panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
-        for number, (panel, weights) in enumerate(zip(panels, levels, strict=False), start=1):
-            panel.stairs(sorted(weights, reverse=True), fill=True)
-            panel.set_title(f"level {number}: {len(weights)} channels, {(weights == 0).sum()} zero", size=9)
-            panel.set(xlim=(0, len(weights)), ylim=(0, top))
-            panel.tick_params(labelsize=8)
-            panel.spines[["top", "right"]].set_visible(False)
-        for panel in panels[len(levels) :]:
-            panel.remove()
-        figure.supxlabel("channels, by weight", size=9)
-        figure.supylabel("lin", size=9)
+        figure = draw([vector.detach().float().cpu().numpy() for vector in module.distance.lin])
         save_picture(figure, self.path("lin.png"))
         for run in wandb_runs(trainer):
             import wandb
 
             run.log({"lin": wandb.Image(str(self.path("lin.png")))})
+
+
+def draw(levels: Sequence[np.ndarray]) -> "Figure":
+    """Draw a panel for each level, on a logarithmic scale: small weights would not be seen on another."""
+    from matplotlib.figure import Figure
+
+    top = max(float(weights.max()) for weights in levels) or 1.0
+    seen = [np.where(weights > 0, np.maximum(weights, DECADES * top), 0) for weights in levels]
+    bottom = (
+        min((float(weights[weights > 0].min()) for weights in seen if weights.any()), default=top / 10) / 2
+    )
+    rows = -(-len(levels) // MOST)
+    columns = -(-len(levels) // rows)
+    figure = Figure((2.9 * columns + 0.4, 2.3 * rows + 0.4), dpi=120, layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    for number, (panel, weights) in enumerate(zip(panels, seen, strict=False), start=1):
+        panel.stairs(sorted(weights, reverse=True), fill=True)
+        panel.set_title(f"level {number}: {len(weights)} channels, {(weights == 0).sum()} zero", size=9)
+        panel.set(xlim=(0, len(weights)), yscale="log", ylim=(bottom, 1.5 * top))
+        panel.tick_params(labelsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+    for panel in panels[len(levels) :]:
+        panel.remove()
+    figure.supxlabel("channels, by weight", size=9)
+    figure.supylabel("lin", size=9)
+    return figure

@@ -50,7 +50,8 @@ def heatmap(
         [image.permute(1, 2, 0).numpy() for image in (x, y)],
         [Path(a).name, Path(b).name],
         maps.numpy(),
-        f"distance {short(value)} ({chosen.name})",
+        short(value),
+        chosen.name,
         output,
         shares if levels else (),
     )

@@ -80,5 +80,6 @@ def add_trust(results: Path, output: Path, plots: Path | None) -> None:
         for data, rows in reports:
             file.write("\n" + trust_report.markdown(rows, f"Trust, {data['name']}"))
             if plots:
-                path = trust_report.picture(rows, plots / f"trust-{data['name']}.png")
+                title = f"Trust, {data['description']}"
+                path = trust_report.picture(rows, title, plots / f"trust-{data['name']}.png")
                 typer.echo(f"Picture   {path}")

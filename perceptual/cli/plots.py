@@ -1,5 +1,6 @@
 """Pictures of the commands, by matplotlib."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,8 @@ def draw_heatmap(
     images: Sequence[np.ndarray],
     names: Sequence[str],
     maps: np.ndarray,
-    title: str,
+    distance: str,
+    method: str,
     path: Path,
     levels: Sequence[float] = (),
 ) -> None:
@@ -45,7 +47,8 @@ def draw_heatmap(
         images: two of (H, W, 3) uint8.
         names: what they are called.
         maps: (L, H, W), what each level adds to the distance at each position.
-        title: over the overlay.
+        distance: how far they are apart, as it is shown over the overlay.
+        method: by what.
         path: picture to write.
         levels: what each level adds to the distance; none draws no strip of levels.
     """
@@ -56,14 +59,15 @@ def draw_heatmap(
     figure = _figure(3 * panel + 0.9, tall + 0.6 + strip)
     rows: Any = figure.subfigures(2, 1, height_ratios=(tall + 0.6, strip)) if levels else [figure]
     panels = rows[0].subplots(1, 3)
-    for axes, image, name in zip(panels, images, names, strict=False):
+    for axes, image, name in zip(panels, images, shortened(names), strict=False):
         axes.imshow(image)
-        axes.set_title(shortened(name), fontsize=10)
+        axes.set_title(name, fontsize=10, parse_math=False)
     total = maps.sum(0)
     # pale grey, so that neither black nor white takes the map's colours away
     panels[2].imshow(images[0].mean(2), cmap="gray", vmin=-120, vmax=375)
     heat = panels[2].imshow(total, cmap=_overlay(), vmin=0, vmax=_top(total))
-    panels[2].set_title(title, fontsize=10)
+    title = f"distance {distance} ({shortened([method])[0]})"
+    panels[2].set_title(title, fontsize=10, parse_math=False)
     rows[0].colorbar(heat, ax=panels[2], label="distance", fraction=0.05)
     if levels:
         _draw_levels(rows[1], maps, levels)
@@ -85,7 +89,9 @@ def draw_matrix(names: Sequence[str], matrix: np.ndarray, method: str, path: Pat
     tree = linkage(condensed - min(condensed.min(), 0), "average", optimal_ordering=len(names) <= 500)
     named = len(names) <= NAMED
     side = min(max(0.2 * len(names), 4.0), 16.0)
-    figure = _figure(1.6 * side + 2.5, side + 1)
+    short = shortened(names)
+    around = 0.06 * max(map(len, short)) if named else 0  # inches of 7 points
+    figure = _figure(1.6 * side + 2 + around, side + 0.5 + around)
     left, right = figure.subplots(1, 2, width_ratios=(0.6, 1))
     drawn = dendrogram(tree, orientation="left", ax=left, color_threshold=0, above_threshold_color="#444444")
     left.set(yticks=[], xlabel="distance at which groups join")
@@ -94,20 +100,24 @@ def draw_matrix(names: Sequence[str], matrix: np.ndarray, method: str, path: Pat
     order = drawn["leaves"]
     heat = right.imshow(matrix[np.ix_(order, order)], cmap=HEAT, aspect="auto")
     right.yaxis.tick_right()
-    places, labels = (range(len(names)), [shortened(names[i]) for i in order]) if named else ([], [])
-    right.set_xticks(places, labels, rotation=90, fontsize=7)
-    right.set_yticks(places, labels, fontsize=7)
-    figure.colorbar(heat, ax=right, label=f"distance ({method})", fraction=0.05)
+    places, labels = (range(len(names)), [short[i] for i in order]) if named else ([], [])
+    right.set_xticks(places, labels, rotation=90, fontsize=7, parse_math=False)
+    right.set_yticks(places, labels, fontsize=7, parse_math=False)
+    bar = figure.colorbar(heat, ax=right, fraction=0.05)
+    bar.set_label(f"distance ({shortened([method])[0]})", parse_math=False)
     save_picture(figure, path)
 
 
-def draw_frames(seconds: Sequence[float], distances: Sequence[float], title: str, path: Path) -> None:
-    """Draw the distance of each frame over the time of it in seconds."""
+def draw_frames(
+    seconds: Sequence[float], distances: Sequence[float], names: Sequence[str], method: str, path: Path
+) -> None:
+    """Draw the distance of each frame of two videos over its time in seconds."""
     figure = _figure(9, 3.2)
     axes = figure.subplots()
     axes.plot(seconds, distances, color="#3b528b", lw=1, marker="o" if len(seconds) < 60 else "", ms=3)
-    axes.set(xlabel="seconds", ylabel="distance", title=title)
-    axes.title.set_fontsize(10)
+    axes.set(xlabel="seconds", ylabel="distance")
+    title = f"{' against '.join(shortened(names))} · {shortened([method])[0]}"
+    axes.set_title(textwrap.fill(title, 90), fontsize=10, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#eeeeee")
     axes.set_ylim(bottom=min(0, *distances))
@@ -123,13 +133,11 @@ def _draw_levels(figure: Any, maps: np.ndarray, levels: Sequence[float]) -> None
     figure.colorbar(heat, ax=panels, fraction=0.02)
 
 
-def shortened(name: str) -> str:
-    """A name that fits above a panel: of a long one, the beginning and the end, where names differ.
+def shortened(names: Sequence[str]) -> list[str]:
+    """Names that fit above a panel, as `short_names`; bytes that are not UTF-8 are escaped."""
+    from perceptual.evaluation.score_table import short_names
 
-    Bytes of it that are no UTF-8 are escaped.
-    """
-    name = name.encode(errors="backslashreplace").decode()
-    return name if len(name) <= 40 else f"{name[:16]}…{name[-23:]}"
+    return short_names([name.encode(errors="backslashreplace").decode() for name in names])
 
 
 def _overlay() -> "Colormap":

@@ -66,10 +66,10 @@ def video(
         raise frames.problem or ValueError(f"{a} and {b} have no frames to compare")
     values = [value for _, _, value in rows]
     if plot:
-        from perceptual.cli.plots import draw_frames, shortened
+        from perceptual.cli.plots import draw_frames
 
-        title = f"{shortened(Path(a).name)} against {shortened(Path(b).name)} · {chosen.name}"
-        draw_frames([seconds for _, seconds, _ in rows], values, title, plot)
+        names = [Path(a).name, Path(b).name]
+        draw_frames([seconds for _, seconds, _ in rows], values, names, chosen.name, plot)
     mean = statistics.fmean(values)
     if json:
         found = [dict(zip(COLUMNS, row, strict=True)) for row in rows]

@@ -1,5 +1,6 @@
 """Pictures of data: a contact sheet of triplets or pairs, and a gallery of the distortions."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,16 @@ _TILE = 96  # pixels of a patch on the sheet
 _GAP, _TEXT, _MARGIN = 4, 18, 14
 _FONT = ImageFont.load_default(12)
 _INK, _PALE = (20, 20, 20), (120, 120, 120)
+_LEGEND = {  # of a sheet, by the answer of its items
+    "judgment": "p0 · ref · p1. Below p0 and p1: share of people who chose it as closer. Below ref: subset.",
+    "same": 'p0 · p1. Below p0: subset. Below p1: share of people who said "same".',
+}
 
 
 def contact_sheet(src: str | Path, count: int, seed: int, size: int = 64) -> Image.Image:
     """Draw some items of a data set: p0 · ref · p1 with the share that preferred either, or p0 · p1.
+
+    A legend below them says what the numbers are.
 
     Args:
         src: store, BAPPS folder, manifest or folder of NIGHTS; of a folder with two halves, the 2AFC one.
@@ -42,8 +49,11 @@ def contact_sheet(src: str | Path, count: int, seed: int, size: int = 64) -> Ima
     width, height = len(roles) * (_TILE + _GAP) - _GAP, _TILE + _TEXT
     columns = max(1, min(12 // len(roles), len(rows)))
     lines = -(-len(rows) // columns)
-    size_of_sheet = (columns * (width + _MARGIN) + _MARGIN, lines * (height + _MARGIN) + _MARGIN)
-    sheet = Image.new("RGB", size_of_sheet, "white")
+    across, down = columns * (width + _MARGIN) + _MARGIN, lines * (height + _MARGIN) + _MARGIN
+    legend = textwrap.wrap(_LEGEND[table.answer], (across - 2 * _MARGIN) // 7)  # pixels of a character
+    sheet = Image.new("RGB", (across, down + _TEXT * len(legend) + _MARGIN), "white")
+    for line, said in enumerate(legend):
+        ImageDraw.Draw(sheet).text((_MARGIN, down + _TEXT * line), said, _PALE, _FONT)
     for place, row in enumerate(rows.tolist()):
         left = _MARGIN + place % columns * (width + _MARGIN)
         top = _MARGIN + place // columns * (height + _MARGIN)

@@ -1,5 +1,6 @@
 """Pictures of a leaderboard, one colour a family."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from matplotlib.transforms import Bbox
 
 from perceptual.data.writers.whole_files import save_picture
 from perceptual.evaluation.board import Board, Entry
-from perceptual.evaluation.score_table import NAMES
+from perceptual.evaluation.score_table import NAMES, short_names
 from perceptual.evaluation.tables import called
 
 GREY = "#888888"
@@ -23,6 +24,7 @@ _AROUND = [(1, 0), (-1, 0), (0, 1.2), (0, -1.2), (0.8, 0.9), (0.8, -0.9), (-0.8,
 _RING = [(r * x, r * y) for r in (7, 13, 20, 28) for x, y in _AROUND]  # offsets of a name, in points
 Point = tuple[float, float, str]
 STYLES = (":", "--", "-.", "-", (0, (1, 4)))  # of the lines that show how people agree
+CHARACTER = 0.07  # inches of one in a label, of 8 points
 
 
 def save(boards: Sequence[Board], folder: Path) -> list[Path]:
@@ -53,7 +55,9 @@ def save(boards: Sequence[Board], folder: Path) -> list[Path]:
 def scores(board: Board) -> Figure:
     """Score of each method with its interval: a panel a column, methods by their macro mean."""
     columns = board.columns[:1] if len(board.data["subsets"]) == 1 else board.columns[:-1]
-    figure, panels = _figure(len(columns), max(7, 3.6 + 2.0 * len(columns)), _height(len(board.entries)))
+    labels = _labels(board, board.entries)
+    width = 2.6 + label_width(labels) + 2.0 * len(columns)
+    figure, panels = _figure(len(columns), max(7, width), _height(len(board.entries)), [board])
     colors = _colors(board.entries)
     rows = np.arange(len(board.entries))
     for i, (panel, column) in enumerate(zip(panels, columns, strict=True)):
@@ -63,8 +67,9 @@ def scores(board: Board) -> Figure:
             panel.plot(100 * entry.score[i], row, "o", color=color, ms=5)
         for reference, style in zip(board.references.values(), STYLES, strict=False):
             panel.axvline(100 * reference[i], color=GREY, lw=0.9, ls=style)
-        panel.set(title=column, yticks=rows, ylim=(len(rows) - 0.5, -0.5))
-        panel.set_yticklabels([called(board, entry.row) for entry in board.entries])
+        panel.set_title(column, fontsize=10, parse_math=False)
+        panel.set(yticks=rows, ylim=(len(rows) - 0.5, -0.5))
+        panel.set_yticklabels(labels, parse_math=False)
         panel.grid(axis="x", color="#eeeeee")
     figure.supxlabel(NAMES[board.data["kind"]], fontsize=10)
     lines = [
@@ -80,7 +85,7 @@ def cost(board: Board) -> Figure | None:
     if not all("images_per_second" in entry.row for entry in board.entries):
         return None
     entries = [entry for entry in board.entries if entry.row["parameters"]]
-    figure, panels = _figure(2, 12, 5.5)
+    figure, panels = _figure(2, 12, 5.5, [board])
     points = [
         _scatter(panels[0], board, board.entries, lambda entry: entry.row["images_per_second"]),
         _scatter(panels[1], board, entries, lambda entry: entry.row["parameters"]),
@@ -98,7 +103,8 @@ def levels(board: Board) -> Figure | None:
     entries = [entry for entry in board.entries if entry.row.get("level_shares")]
     if not entries:
         return None
-    figure, (panel,) = _figure(1, 8, _height(len(entries)))
+    labels = _labels(board, entries)
+    figure, (panel,) = _figure(1, 6 + label_width(labels), _height(len(entries)), [board])
     depth = max(len(entry.row["level_shares"]) for entry in entries)
     shades = mpl.colormaps["viridis"](np.linspace(0.95, 0.1, depth))
     for row, entry in enumerate(entries):
@@ -107,7 +113,7 @@ def levels(board: Board) -> Figure | None:
         panel.barh(row, shares, left=lefts, color=shades[: len(shares)], edgecolor="white", height=0.75)
         for level, (left, share) in enumerate(zip(lefts, shares, strict=True)):
             if share >= 5:
-                dark = level > depth / 2
+                dark = level + 0.5 > depth / 2
                 panel.text(
                     left + share / 2,
                     row,
@@ -118,7 +124,7 @@ def levels(board: Board) -> Figure | None:
                     color="white" if dark else "black",
                 )
     panel.set(yticks=range(len(entries)), ylim=(len(entries) - 0.5, -0.5), xlim=(0, 100))
-    panel.set_yticklabels([called(board, entry.row) for entry in entries])
+    panel.set_yticklabels(labels, parse_math=False)
     panel.set_xlabel("share of the distance in %, levels from shallow (1) to deep")
     return figure
 
@@ -129,7 +135,7 @@ def two_afc_against_jnd(triplets: Board, pairs: Board) -> Figure | None:
     entries = [entry for entry in triplets.entries if entry.row["method"] in precision]
     if not entries:
         return None
-    figure, (panel,) = _figure(1, 7.5, 5.5)
+    figure, (panel,) = _figure(1, 7.5, 5.5, [triplets, pairs])
     points = _scatter(panel, triplets, entries, lambda entry: 100 * precision[entry.row["method"]], log=False)
     panel.set(xlabel="JND mAP in %, mean", ylabel=_axis(triplets))
     _legend(figure, _colors(entries))
@@ -141,7 +147,10 @@ def _scatter(
     panel: Axes, board: Board, entries: Sequence[Entry], x_of: Callable[[Entry], float], log: bool = True
 ) -> list[Point]:
     colors, macro = _colors(board.entries), board.columns.index("mean")
-    points = [(x_of(entry), 100 * entry.score[macro], called(board, entry.row)) for entry in entries]
+    points = [
+        (x_of(entry), 100 * entry.score[macro], name)
+        for entry, name in zip(entries, _labels(board, entries), strict=True)
+    ]
     for entry, (x, y, _) in zip(entries, points, strict=True):
         color = colors[entry.row["family"]]
         panel.plot([x, x], [100 * entry.low[macro], 100 * entry.high[macro]], color=color, lw=1, alpha=0.4)
@@ -183,21 +192,39 @@ def _name(panel: Axes, x: float, y: float, name: str, dx: float, dy: float) -> A
         va="center",
         ha="left" if dx > 0 else "right" if dx < 0 else "center",
         arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.4} if far else None,
+        parse_math=False,
     )
 
 
-def _figure(columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def _labels(board: Board, entries: Sequence[Entry]) -> list[str]:
+    return short_names([called(board, entry.row) for entry in entries])
+
+
+def label_width(labels: Sequence[str]) -> float:
+    """Inches that labels beside an axis take, so that a figure can be that much wider."""
+    return CHARACTER * max(map(len, labels), default=0)
+
+
+def entitle(figure: Figure, lines: Sequence[str]) -> None:
+    """Write a title that is as wide as the figure, at most, and say there what is shown."""
+    across = int(figure.get_figwidth() / 0.09)  # characters of 10 points
+    title = "\n".join(textwrap.fill(line, across) for line in lines)
+    figure.suptitle(title, fontsize=10, parse_math=False)
+
+
+def _figure(columns: int, width: float, height: float, boards: Sequence[Board]) -> tuple[Figure, list[Axes]]:
     figure = Figure((width, height), dpi=150, layout="constrained")
+    kinds = [f"{NAMES[board.data['kind']]}: " if len(boards) > 1 else "" for board in boards]
+    entitle(figure, [kind + board.data["description"] for kind, board in zip(kinds, boards, strict=True)])
     panels = figure.subplots(1, columns, squeeze=False, sharey=True)[0]
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(which="both", labelsize=8)
-        panel.title.set_fontsize(10)
     return figure, list(panels)
 
 
 def _height(rows: int) -> float:
-    return max(2.4, 1.2 + 0.24 * rows)
+    return max(2.6, 1.5 + 0.24 * rows)
 
 
 def _axis(board: Board) -> str:

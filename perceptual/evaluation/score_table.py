@@ -1,7 +1,8 @@
 """Scores as a table in the terminal."""
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderResult
@@ -12,6 +13,7 @@ from perceptual.evaluation.scoring import JND
 
 NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %", "opinion": "SRCC × 100"}
 NARROWEST, NUMBER, GAP = 12, 5, 2  # characters of a name, a number, and between columns
+LABEL = 40  # characters of a name in a picture: a date, a time and `checkpoints/last.ckpt` fit
 
 
 TOO_FEW = "too few"
@@ -77,6 +79,26 @@ def table(
         header: of the column of names: what the scores are.
     """
     return ScoreTable(scores, title, header)
+
+
+def short_names(names: Sequence[str], width: int = LABEL) -> list[str]:
+    """Shorten names for a picture, so that those that differ still do.
+
+    Of a path the last folders stay, else the beginning and the end, else the part where the names differ.
+    """
+    long = [name for name in names if len(name) > width]
+    begin = len(os.path.commonprefix(long))  # noqa: RUF071, of characters
+    for way in (_last_folders, _cut, lambda name, width: _cut(f"…{name[begin:]}", width)):
+        short = [way(name, width) if name in long else name for name in names]
+        if len(set(short)) == len(set(names)):
+            return short
+    return list(names)
+
+
+def _last_folders(path: str, width: int) -> str:
+    parts = path.split("/") if ":" not in path else [path]
+    ends = (f"…/{'/'.join(parts[start:])}" for start in range(1, len(parts)))
+    return next((end for end in ends if len(end) <= width), _cut(path, width))
 
 
 def _cut(text: str, width: int) -> str:

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich import box
@@ -11,9 +12,12 @@ from rich.text import Text
 
 from perceptual.data.writers.whole_files import save_picture, write_text
 from perceptual.distance.markdown import escaped
-from perceptual.evaluation.score_table import NAMES, ends, number
+from perceptual.evaluation.score_table import NAMES, ends, number, short_names
 from perceptual.evaluation.suites import Suite
 from perceptual.evaluation.tables import STYLE, TIED, html_table, ranked, resolution
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TRAINED = "†"
 
@@ -67,14 +71,15 @@ def notes(suite: Suite) -> list[str]:
     return described + [f"not scored: {where} ({reason})" for where, reason in suite.failed.items()]
 
 
-def picture(suite: Suite, path: Path) -> None:
+def draw(suite: Suite) -> "Figure":
     """A panel for each column, methods by their place, with intervals."""
     from matplotlib.figure import Figure
 
-    columns, methods = suite.columns, suite.methods
-    figure = Figure(
-        (3.2 + 1.7 * len(columns), max(2.6, 1.3 + 0.26 * len(methods))), dpi=150, layout="constrained"
-    )
+    from perceptual.evaluation.plots import label_width
+
+    columns, methods = suite.columns, short_names(suite.methods)
+    width = 0.4 + label_width(methods) + 1.7 * len(columns)
+    figure = Figure((max(5, width), max(2.6, 1.3 + 0.26 * len(methods))), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
     rows = np.arange(len(methods))
     for i, (panel, column) in enumerate(zip(panels, columns, strict=True)):
@@ -88,7 +93,7 @@ def picture(suite: Suite, path: Path) -> None:
         panel.tick_params(labelsize=8)
         panel.grid(axis="x", color="#eeeeee")
         panel.spines[["top", "right"]].set_visible(False)
-    save_picture(figure, path)
+    return figure
 
 
 def write(suite: Suite, folder: Path, name: str) -> Sequence[Path]:
@@ -96,7 +101,7 @@ def write(suite: Suite, folder: Path, name: str) -> Sequence[Path]:
     paths = [folder / f"suite-{name}{ending}" for ending in (".md", ".html", ".png")]
     write_text(paths[0], markdown(suite))
     write_text(paths[1], html_page(suite))
-    picture(suite, paths[2])
+    save_picture(draw(suite), paths[2])
     return paths
 
 

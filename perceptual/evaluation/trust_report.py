@@ -19,8 +19,9 @@ from perceptual.evaluation import provenance, trust
 from perceptual.evaluation.evaluate import place_of
 from perceptual.evaluation.identity import Asked, called
 from perceptual.evaluation.intervals import FEWEST, LEVEL
+from perceptual.evaluation.plots import entitle, label_width
 from perceptual.evaluation.results import AGAIN, OF_METHODS, DataResults, Row, folder_name, publish, read
-from perceptual.evaluation.score_table import estimate, number
+from perceptual.evaluation.score_table import estimate, number, short_names
 from perceptual.evaluation.scoring import one_line
 from perceptual.features.backbone import Precision
 
@@ -44,6 +45,7 @@ COLUMNS = {
     "asymmetry": "asymmetry",
     "triangle": "triangle",
 }
+SHOWN = ("shift 1", "shift 3", "JPEG 95", "brighter 2 %", "attack 2/255", "transfer 4/255")  # in the picture
 
 
 def report(
@@ -151,18 +153,28 @@ def markdown(rows: Sequence[Row], title: str) -> str:
     return "\n".join([f"### {escaped(title)}", "", text, "", *notes, "", *families]) + "\n"
 
 
-def picture(rows: Sequence[Row], path: Path) -> Path:
-    """Flips by shift, slight change and attack: a panel each, a line per method."""
-    figure = Figure((13, max(2.8, 1.4 + 0.3 * len(rows))), dpi=150, layout="constrained")
-    shown = ["shift 1", "shift 3", "JPEG 95", "brighter 2 %", "attack 2/255", "transfer 4/255"]
-    panels = figure.subplots(1, len(shown), sharey=True)
+def picture(rows: Sequence[Row], title: str, path: Path) -> Path:
+    """Write the picture of some reports."""
+    save_picture(draw(rows, title), path)
+    return path
+
+
+def draw(rows: Sequence[Row], title: str) -> Figure:
+    """Flips by shift, slight change and attack: a panel for each that any method has, a line per method."""
+    seen = [column for column in SHOWN if any(column in row["trust"] for row in rows)]
+    labels = short_names([row["method"] for row in rows])
+    width = 0.3 + label_width(labels) + 1.9 * len(seen)
+    figure = Figure((max(5, width), max(2.8, 1.6 + 0.3 * len(rows))), dpi=150, layout="constrained")
+    entitle(figure, [title])
+    panels = figure.subplots(1, len(seen), sharey=True, squeeze=False)[0]
     colors = mpl.colormaps["tab10"]
-    for which, (panel, column) in enumerate(zip(panels, shown, strict=True)):
+    for which, (panel, column) in enumerate(zip(panels, seen, strict=True)):
         for place, row in enumerate(rows):
             if column in row["trust"]:
                 value, low, high = (100 * part for part in row["trust"][column])
                 panel.plot([low, high], [place, place], color=colors(which), lw=2, alpha=0.5)
-                panel.plot(value, place, "o", color=colors(which), ms=5)
+                # not cut off at 0
+                panel.plot(value, place, "o", color=colors(which), ms=5, clip_on=False, zorder=3)
             else:
                 panel.text(1, place, "–", va="center", fontsize=8, color="#888888")
         panel.set(title=column, yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5))
@@ -171,11 +183,9 @@ def picture(rows: Sequence[Row], path: Path) -> Path:
         panel.tick_params(labelsize=8)
         panel.title.set_fontsize(10)
         panel.grid(axis="x", color="#eeeeee")
-    # names are text, not formulas
-    panels[0].set_yticklabels([row["method"].replace("$", r"\$") for row in rows])
+    panels[0].set_yticklabels(labels, parse_math=False)
     figure.supxlabel("decisions that flip, in %", fontsize=10)
-    save_picture(figure, path)
-    return path
+    return figure
 
 
 def _families(rows: Sequence[Row]) -> list[str]:

@@ -127,7 +127,7 @@ def test_show(run, tmp_path):
     code, _, _ = run("show", tmp_path / "set", "-o", tmp_path / "sheet.png", "--count", 3)
     assert code == 0
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert sheet.shape == (142, 944, 3)
+    assert sheet.shape == (142 + 32, 944, 3)  # with a legend
     first = np.sort(np.random.default_rng(0).permutation(5)[:3])[0]
     for place, role in enumerate(("p0", "ref", "p1")):
         patch = Image.open(tmp_path / f"set/cnn/{role}/{first:06}.png").resize((64, 64), Image.BILINEAR)
