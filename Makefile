@@ -4,12 +4,13 @@ BIN := .venv/bin
 # one worker per core, each with one thread of torch
 WORKERS := --numprocesses auto --dist worksteal
 
-.PHONY: train test test-all lint docs clean help
+.PHONY: train test test-all lint docs figures clean help
 help:
 	@echo "make train     train and judge a perceptual metric on the packaged photographs (no account, no hub)"
 	@echo "make test      lint, type check and tests"
 	@echo "make test-all  the same, with the slow tests"
 	@echo "make docs      the documentation, in build/site"
+	@echo "make figures   every picture and table of the documentation again: takes days, continues where it stopped"
 	@echo "make clean     remove .venv and the caches of the tools"
 
 train: .venv/installed
@@ -28,6 +29,9 @@ lint: .venv/installed-dev
 
 docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+figures: .venv/installed-dev
+	$(BIN)/python -m benchmarks.figures
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -24,6 +24,7 @@ from perceptual.data.synthetic.distortions import FAMILIES, distort
 from perceptual.data.synthetic.distortions.ranges import RANGES
 from perceptual.data.synthetic.making import make_triplets
 from perceptual.data.synthetic.photographs import packaged
+from perceptual.data.writers.whole_files import save_picture
 from perceptual.evaluation.create import create_metric
 from perceptual.metrics.two_afc import two_afc_agreement
 
@@ -74,17 +75,22 @@ def difficulty(methods: dict[str, Distance]) -> tuple[float, dict[str, float]]:
 
 def picture(found: dict[str, dict[str, np.ndarray]]) -> Figure:
     """A panel for each family; distances relative to their largest anywhere, on a root scale."""
-    figure = Figure(figsize=(14, 11), layout="constrained")
+    figure = Figure((14, 11), dpi=100, layout="constrained")
     top = {name: max(curves[name].max() for curves in found.values()) for name in METHODS}
     for panel, (family, of_methods) in zip(figure.subplots(4, 5).flat, found.items(), strict=True):
         for name, curve in of_methods.items():
             panel.plot(SEVERITIES, np.sqrt(np.clip(curve, 0, None) / top[name]), label=name)
         panel.axvspan(*RANGES[family], color="0.9")
-        panel.set(title=family.replace("_", " "), ylim=(0, 1), xlim=(0, 1))
+        panel.set(title=said(family), ylim=(0, 1), xlim=(0, 1))
     figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=len(METHODS))
     figure.supxlabel("severity; grey: the range of design paper")
     figure.supylabel("√(distance / largest)")
     return figure
+
+
+def said(family: str) -> str:
+    """The name of a family as prose has it."""
+    return family.replace("_", " ").replace("color", "colour")
 
 
 def main(output: Path) -> None:
@@ -94,8 +100,12 @@ def main(output: Path) -> None:
     lines = [
         "# Severity and distance",
         "",
-        "Written by `python -m benchmarks.severity`: mean distances at severity ½ and 1, and the range of "
-        f"design `paper`, where LPIPS (`{PEOPLE}`) is between {LOWEST} and {HIGHEST}.",
+        "Mean distances at severity ½ and 1, and the range of severities that design `paper` draws from, "
+        f"where LPIPS (`{PEOPLE}`) is between {LOWEST} and {HIGHEST}.",
+        "",
+        "```bash",
+        "python -m benchmarks.severity",
+        "```",
         "",
         f"| family | {' | '.join(f'{name} ½ · 1' for name in METHODS)} | range |",
         f"|---|{'---|' * (len(METHODS) + 1)}",
@@ -103,7 +113,7 @@ def main(output: Path) -> None:
     for family, of_methods in found.items():
         cells = [f"{curve[5]:.3g} · {curve[-1]:.3g}" for curve in of_methods.values()]
         low, high = ends(of_methods[PEOPLE])
-        lines.append(f"| {family.replace('_', ' ')} | {' | '.join(cells)} | {low:.2f} – {high:.2f} |")
+        lines.append(f"| {said(family)} | {' | '.join(cells)} | {low:.2f} – {high:.2f} |")
         print(f'    "{family}": ({low}, {high}),')
         for name, curve in of_methods.items():
             if (np.diff(curve) < 0).any():
@@ -119,7 +129,7 @@ def main(output: Path) -> None:
     ]
     print("\n".join(lines[-4:]))
     output.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    picture(found).savefig(output.with_suffix(".png"), dpi=70)
+    save_picture(picture(found), output.with_suffix(".png"))
 
 
 if __name__ == "__main__":

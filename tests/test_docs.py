@@ -1,6 +1,7 @@
 """What README and docs/ say: Python blocks run, and commands have the options and keys that they name."""
 
 import configparser
+import csv
 import re
 import shlex
 from itertools import chain
@@ -11,6 +12,7 @@ import typer
 from hydra import compose, initialize_config_dir
 from networks import NETS, write_weights
 
+from benchmarks import figures
 from perceptual.cli import app
 from perceptual.cli.errors import with_arguments
 from perceptual.config import register
@@ -18,6 +20,7 @@ from perceptual.config import register
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
+VARIED = ("seed=", "results=", "methods=", "backbone=", "backbone.", "--backbone", "trainer.max_epochs=")
 SLOW = {"export"}  # the exporters of PyTorch take their time
 
 
@@ -215,3 +218,56 @@ def test_examples_are_where_the_reference_shows_them_as_code():
         text = path.read_text("utf-8")
         sections = re.findall(r"^( *)Examples:\n((?:\1 +\S.*\n)+)", text, re.MULTILINE)
         assert text.count(">>> ") == sum(body.count(">>> ") for _, body in sections), path
+
+
+PLACES = {place: step for step in figures.STEPS.values() for place in step.pictures}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.png")), ids=lambda path: path.name)
+def test_every_picture_has_a_command_on_its_page(path):
+    assert str(path.relative_to(ROOT / "docs")) in PLACES
+    assert any(path.name in page.read_text("utf-8") for page in PAGES)
+
+
+@pytest.mark.parametrize("name", figures.STEPS)
+def test_what_makes_figures_stands_on_the_page(name):
+    """All words but those that say where to write, which seed, and which of many methods."""
+    page = list(commands(ROOT / "docs" / figures.STEPS[name].page))
+    for command in figures.STEPS[name].commands:
+        words = {word for word in shlex.split(command) if "HERE" not in word and not word.startswith(VARIED)}
+        words -= {"--output", "--out", "-o", "--plots", "--runs", *figures.NETS}
+        assert any(words <= set(line) for line in page), command
+
+
+def test_figures_continue_and_say_which_data_are_absent(tmp_path, monkeypatch, capsys):
+    steps = {  # stand-ins, of which nothing is shown on a page
+        "fails": figures.Step("x.md", ["python -c 1/0"]),
+        "absent": figures.Step("x.md", ["python evaluate.py data.path=path/to/nothing/triplets.csv"]),
+        "counts": figures.Step(
+            "x.md", [f"""python -c "open(r'{tmp_path}/count', 'a').write('1'); print(22)" """, "python -V"]
+        ),
+    }
+    monkeypatch.setattr(figures, "STEPS", steps)
+    monkeypatch.setattr("sys.argv", ["figures", "--build", str(tmp_path / "build")])
+    for assets in (None, str(tmp_path)):
+        monkeypatch.setenv("PERCEPTUAL_ASSETS", assets) if assets else monkeypatch.delenv(
+            "PERCEPTUAL_ASSETS", raising=False
+        )
+        with pytest.raises(SystemExit, match="1"):
+            figures.main()
+        said = capsys.readouterr().out
+        assert "fails        failed, see " in said
+        assert "counts       done" in said
+        missing = f"no {tmp_path}/nothing/triplets.csv" if assets else "PERCEPTUAL_ASSETS is not set"
+        assert f"absent       data are absent: {missing}" in said
+    assert (tmp_path / "count").read_text() == "1"
+    assert "\n22\n" in (tmp_path / "build/counts/00.txt").read_text()
+
+
+def test_every_third_scene_is_held_out(tmp_path):
+    rows = [f"{name}.png,a.png,b.png,1" for name in "ddcbfea"]
+    (tmp_path / "m.csv").write_text("\n".join(["ref,p0,p1,judge", *rows]) + "\n")
+    figures.split(tmp_path / "m.csv", tmp_path / "split.csv")
+    with (tmp_path / "split.csv").open() as file:
+        found = {(Path(row["ref"]).stem, row["split"]) for row in csv.DictReader(file)}
+    assert found == {(name, "val" if name in "ad" else "train") for name in "abcdef"}
