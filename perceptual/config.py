@@ -1,7 +1,7 @@
 """Typed schemas of `conf/`: a misspelt key or a value of the wrong type is refused before an image is read.
 
-Each config group has one here, stored as `schema/<group>`; its YAML files begin with it. Choices and defaults
-of data modules are taken from their signatures; the YAML files say only what differs.
+Each config group has a schema, stored as `schema/<group>`, which its YAML files include first. Choices and
+defaults of data modules are taken from their signatures; the YAML files contain only what differs.
 """
 
 from collections.abc import Mapping
@@ -42,9 +42,9 @@ NEED_IMAGES = {"flip", "crop", "light"}  # augmentations that cached features ca
 
 @dataclass
 class BackboneConfig:
-    """What `perceptual.features.build.build_backbone` takes.
+    """Arguments of `perceptual.features.build.build_backbone`.
 
-    With `_target_`, a network of the user's, further keys are its arguments, see `cli.errors.with_arguments`.
+    With `_target_`, a network of the user, further keys are its arguments: see `cli.errors.with_arguments`.
     """
 
     _target_: str | None = None
@@ -87,7 +87,7 @@ class ModelConfig:
 
 @dataclass
 class TrainerConfig:
-    """The arguments of Lightning's Trainer that are of use here."""
+    """Arguments of Lightning's Trainer."""
 
     _target_: str = "pytorch_lightning.Trainer"
     max_epochs: int = 10
@@ -109,7 +109,7 @@ class TrainerConfig:
 
 @dataclass
 class TrainConfig:
-    """What `train.py` takes."""
+    """Settings of `train.py`."""
 
     seed: int = 0
     ckpt: str | None = None
@@ -126,7 +126,7 @@ class TrainConfig:
 
 @dataclass
 class EvaluateConfig:
-    """What `evaluate.py` takes."""
+    """Settings of `evaluate.py`."""
 
     seed: int = 0
     ckpt: str | None = None
@@ -162,7 +162,7 @@ def register() -> None:
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse what no part refuses by itself, before an image is read.
+    """Refuse settings that do not fit each other, before an image is read.
 
     Raises:
         ValueError: naming the setting.
@@ -197,7 +197,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def plain(node: DictConfig) -> dict[str, Any]:
-    """A config node as plain values, interpolations resolved and enums as words.
+    """Turn a config node into plain values, with interpolations resolved and enums as words.
 
     Raises:
         omegaconf.MissingMandatoryValue: a value that has no default was not given.
@@ -206,12 +206,12 @@ def plain(node: DictConfig) -> dict[str, Any]:
 
 
 def data_arguments(node: DictConfig) -> dict[str, Any]:
-    """What describes a data module; `cache` and `views`, which only `train.py` reads, are left out."""
+    """Return the arguments of a data module, without `cache` and `views`, which only `train.py` reads."""
     return {key: value for key, value in plain(node).items() if key not in ("cache", "views")}
 
 
 def build_data(described: Any, source: str) -> Any:
-    """The data module that a checkpoint describes; of what a file names, nothing else is ever called.
+    """Build the data module that a checkpoint describes; nothing else that a file names is ever called.
 
     Args:
         described: `_target_`, one of `DATA_MODULES`, and its arguments.
@@ -230,7 +230,7 @@ def build_data(described: Any, source: str) -> Any:
 
 
 def build(node: DictConfig | Mapping[str, Any], **parts: Any) -> Any:
-    """The object that a node describes: its `_target_` called with its plain values, and with built parts.
+    """Build the object that a node describes: call its `_target_` with its plain values and with built parts.
 
     The user wrote the node, in a config or on the command line; what a file says goes through `build_data`.
 

@@ -40,14 +40,14 @@ def new(
         typer.Option(
             "--from",
             metavar="SOURCE",
-            help="Manifest (CSV), with or without answers, folder that holds one, BAPPS folder or store.",
+            help="Manifest (CSV) with or without answers, folder that contains one, BAPPS folder or store.",
         ),
     ],
     title: Annotated[str | None, typer.Option(help="Title of the pages.")] = None,
-    votes: Annotated[int, typer.Option(min=1, help="Votes per item; with --stop-when-sure the most.")] = 5,
+    votes: Annotated[int, typer.Option(min=1, help="Votes per item; with --stop-when-sure at most.")] = 5,
     items: Annotated[int, typer.Option(min=1, help="Items per session.")] = 50,
     practice: Annotated[int, typer.Option(min=0, help="Practice items, with feedback.")] = 4,
-    sentinels: Annotated[int, typer.Option(min=0, help="Items per session whose answer is plain.")] = 4,
+    sentinels: Annotated[int, typer.Option(min=0, help="Items per session whose answer is obvious.")] = 4,
     repeats: Annotated[int, typer.Option(min=0, help="Items per session that are asked twice.")] = 3,
     enlarge: Annotated[
         int | None,
@@ -62,7 +62,7 @@ def new(
         int, typer.Option(min=1, help="With --stop-when-sure: the fewest votes per item.")
     ] = 1,
     completion_url: Annotated[
-        str | None, typer.Option(help="Where participants go at the end, as a recruiting service gives it.")
+        str | None, typer.Option(help="Where participants go at the end; recruiting services provide it.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the practice and sentinel items.")] = 0,
 ) -> None:
@@ -121,14 +121,14 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; must not exist.")],
     database: Url = None,
     most_missed: Annotated[
-        float, typer.Option(min=0, max=1, help="Exclude who missed more than this share of the sentinels.")
+        float, typer.Option(min=0, max=1, help="Exclude people who missed a larger share of the sentinels.")
     ] = 0.25,
     fastest_ms: Annotated[
-        float, typer.Option(min=0, help="Exclude whose median response time in ms is below this.")
+        float, typer.Option(min=0, help="Exclude people whose median response time in ms is lower.")
     ] = 300,
     most_one_side: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Exclude who made one choice in more than this share of the votes."),
+        typer.Option(min=0, max=1, help="Exclude people with a larger share of votes for one side."),
     ] = 0.95,
 ) -> None:
     """Write the manifest that training reads, all votes, and a report on their quality.
@@ -154,7 +154,7 @@ def export(
 @app.command()
 def choose(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Triplets that nobody has judged yet.")],
-    methods: Annotated[str, typer.Option(help="Distances that shall disagree, as `alexnet,ssim`.")],
+    methods: Annotated[str, typer.Option(help="Distances to compare, such as `alexnet,ssim`.")],
     count: Annotated[int, typer.Option(min=1, help="Triplets to choose.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; must not exist.")],
     random_part: Annotated[

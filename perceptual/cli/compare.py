@@ -7,14 +7,16 @@ import typer
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A method, or the path of a checkpoint or run.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="A method, or the path of a checkpoint or a run.")
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     results: Annotated[
         Path,
-        typer.Argument(metavar="RESULTS", help="Folder that evaluate.py wrote its results to, or of runs."),
+        typer.Argument(metavar="RESULTS", help="Folder of results of evaluate.py, or of runs."),
     ],
 ) -> None:
-    """Compare two methods on the items that both were scored on: difference, interval, what would decide it.
+    """Compare two methods on the items that both were scored on: difference, interval, items to decide it.
 
     Example: `perceptual compare vgg16-uncalibrated ssim results`
     """

@@ -44,15 +44,16 @@ def pack(
     ],
     size: Size = 64,
     native: Annotated[
-        bool, typer.Option("--native", help="Keep the sizes of the images, instead of squares.")
+        bool, typer.Option("--native", help="Keep the sizes of the images instead of making squares.")
     ] = False,
     shorter_side: Annotated[
-        int | None, typer.Option(min=8, help="Resize the shorter side to so many pixels, keeping the shape.")
+        int | None,
+        typer.Option(min=8, help="Resize the shorter side to this many pixels, keeping the shape."),
     ] = None,
     skip_unusable: Annotated[
         bool,
         typer.Option(
-            "--skip-unusable", help="Leave out items with images that cannot be used, and list those."
+            "--skip-unusable", help="Leave out items with images that cannot be used, and list them."
         ),
     ] = False,
     workers: Annotated[
@@ -85,9 +86,9 @@ def shard(
     dst: Annotated[str, typer.Argument(help="Folder or URL for the shards.")],
     images: Annotated[int, typer.Option(min=1, help="Images per shard.")] = 1000,
 ) -> None:
-    """Split a store in shards, tar files that WebDataset reads too, on this disk or on object storage.
+    """Split a store into shards, tar files that WebDataset can read too, on this disk or object storage.
 
-    After an interruption, run it again to continue. What reads a store reads its shards.
+    After an interruption, run it again to continue. Shards are accepted wherever a store is.
 
     Example: `perceptual data shard bapps64/2afc s3://bucket/bapps64 --images 1000`
     """
@@ -101,9 +102,9 @@ def shard(
 def check(
     src: Annotated[str, typer.Argument(help="A store: a folder, or a URL such as s3://bucket/store.")],
 ) -> None:
-    """Check every image of a store: is it, to the pixel, what was packed?
+    """Check every pixel of a store against what was packed.
 
-    All else in a store is checked whenever it is opened.
+    Everything else in a store is checked whenever it is opened.
 
     Example: `perceptual data check bapps64/2afc`
     """
@@ -130,7 +131,7 @@ def show(
         "sheet.png"
     ),
     count: Annotated[int, typer.Option(min=1, help="Number of items to draw.")] = 24,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of items.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for choosing the items.")] = 0,
     size: Annotated[int, typer.Option(min=8, help="Side of the patches; a store has its own.")] = 64,
     made: Annotated[
         bool, typer.Option("--made", help="Print what was done to the patches of each item drawn.")

@@ -31,7 +31,7 @@ class Matched(NamedTuple):
 
 def dirs(
     dir0: Annotated[str, typer.Argument(metavar="DIR0", help="A folder of images.", show_default=False)],
-    dir1: Annotated[str, typer.Argument(metavar="DIR1", help="Another.", show_default=False)],
+    dir1: Annotated[str, typer.Argument(metavar="DIR1", help="Another one.", show_default=False)],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="CSV file to write.", show_default=False)
     ] = None,
@@ -40,12 +40,12 @@ def dirs(
     json: Json = False,
     csv: Csv = False,
 ) -> None:
-    """Measure each image of a folder against the one of the same name in another, folders within included.
+    """Compare each image of a folder with the one of the same name in another, subfolders included.
 
-    Images of one path inside the folders belong together, else those that differ in the suffix only (a.png,
-    a.jpg). Links to folders are followed, hidden files and folders are left out. Names that only one folder
-    has are listed. An image that cannot be used is reported, the others are measured, and the exit status is
-    1.
+    Images with the same path inside the folders belong together, else those that differ only in the suffix
+    (a.png, a.jpg). Links to folders are followed, hidden files and folders are left out. Names that only one
+    folder has are listed. An image that cannot be used is reported, the others are measured, and the exit
+    status is 1.
 
     Example: `perceptual dirs originals/ compressed/ -o distances.csv`
 

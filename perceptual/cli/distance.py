@@ -10,7 +10,7 @@ from perceptual.cli.options import Csv, Json, Method, Resize
 
 def distance(
     a: Annotated[str, typer.Argument(metavar="A", help="An image file.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another, of the same size.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one, of the same size.", show_default=False)],
     method: Method = None,
     resize: Resize = False,
     json: Json = False,

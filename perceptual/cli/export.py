@@ -16,21 +16,19 @@ def export(
             metavar="METHOD", help="A checkpoint of training, a saved folder, alexnet-v0.1, or a backbone."
         ),
     ],
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="What to write; must not exist, or be empty.")
-    ],
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx into it as well.")] = False,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write; must be new or empty.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx into the folder as well.")] = False,
     size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the images that model.onnx takes; left out: any.")
+        int | None, typer.Option(min=1, help="Side of the images that model.onnx takes; default: any.")
     ] = None,
     uint8: Annotated[
-        bool, typer.Option("--uint8", help="model.onnx takes bytes 0 … 255 rather than floats 0 … 1.")
+        bool, typer.Option("--uint8", help="Let model.onnx take bytes 0 … 255 rather than floats 0 … 1.")
     ] = False,
     results: Annotated[
         Path, typer.Option(help="Folder of evaluate.py's results; those of the checkpoint go into the card.")
     ] = Path("results"),
     measure: Annotated[
-        bool, typer.Option(help="Score a checkpoint on its validation data, if `results` has that not yet.")
+        bool, typer.Option(help="Score a checkpoint on its validation data if `results` has no score yet.")
     ] = True,
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="Upload the folder to the Hugging Face hub.")

@@ -15,18 +15,19 @@ if TYPE_CHECKING:
 
 def heatmap(
     a: Annotated[str, typer.Argument(metavar="A", help="An image file.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another, of the same size.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one, of the same size.", show_default=False)],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Picture to write: .png, .pdf, .svg …")
     ] = Path("map.png"),
     levels: Annotated[
-        bool, typer.Option("--levels", help="Below, a strip of what each level of the network adds.")
+        bool,
+        typer.Option("--levels", help="Add a strip that shows what each level of the network contributes."),
     ] = False,
     method: Method = None,
     resize: Resize = False,
     json: Json = False,
 ) -> None:
-    """Draw two images, and beside them where they differ, laid over the first.
+    """Draw two images, and where they differ as a map over the first.
 
     Example: `perceptual heatmap photo.png photo.jpg -o map.png`
 

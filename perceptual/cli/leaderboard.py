@@ -12,7 +12,7 @@ def leaderboard(
     results: Annotated[
         Path,
         typer.Argument(
-            metavar="RESULTS", help="Folder that evaluate.py wrote its results to, or of runs, as of a sweep."
+            metavar="RESULTS", help="Folder of results of evaluate.py, or of runs, such as a sweep's."
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Table to write: .md or .html.")] = Path(

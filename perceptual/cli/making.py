@@ -17,7 +17,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices.")]
 Photos = Annotated[str, typer.Argument(help="Folder of photographs, or `packaged`: those of scikit-image.")]
 New = Annotated[
     Path,
-    typer.Argument(help="The folder to write; must not exist. A store that was interrupted is continued."),
+    typer.Argument(help="The folder to write; must not exist. An interrupted store is continued."),
 ]
 As = Annotated[
     Form,
@@ -37,7 +37,7 @@ How = Annotated[
 ]
 Distorters = Annotated[
     Path | None,
-    typer.Option(help="For `cnn` and `mix`: a folder of `train-distorters`; default: a small one, cached."),
+    typer.Option(help="For `cnn` and `mix`: a folder of `train-distorters`; default: a small cached one."),
 ]
 
 
@@ -63,14 +63,14 @@ def make_triplets(
         ),
     ] = False,
     native: Annotated[
-        bool, typer.Option("--native", help="With --outputs: whole images, no patches.")
+        bool, typer.Option("--native", help="With --outputs: whole images instead of patches.")
     ] = False,
 ) -> None:
     """Make triplets: a patch and two of its distortions, judged by a simulated observer, not by people.
 
     Example: `perceptual data make-triplets packaged triplets --count 1000 --as store`
 
-    Of your algorithms: `perceptual data make-triplets --outputs originals codec_a codec_b ask --count 500`
+    From your algorithms: `perceptual data make-triplets --outputs originals codec_a codec_b ask --count 500`
     """
     from perceptual.data.items.triplets import TripletTable
 
@@ -111,7 +111,7 @@ def train_distorters(
 ) -> None:
     """Train small denoising autoencoders, whose outputs are distortions, and draw a gallery of them.
 
-    After an interruption, run it again to continue. A GPU is used where there is one.
+    After an interruption, run it again to continue. It uses a GPU if there is one.
 
     Example: `perceptual data train-distorters packaged distorters --count 12 --workers 2`
     """

@@ -19,7 +19,7 @@ def models(
     ] = None,
     variant: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Say what one network costs: 'resnet18[aa_layer=blurpc]', A+B, …"),
+        typer.Option(metavar="NAME", help="Show what one network costs: 'resnet18[aa_layer=blurpc]', A+B, …"),
     ] = None,
     json: Json = False,
     csv: Csv = False,

@@ -22,7 +22,7 @@ def pairs(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="CSV file for the matrix.", show_default=False)
     ] = None,
-    nearest: Annotated[int, typer.Option(min=1, help="Neighbours to print of each image.")] = 1,
+    nearest: Annotated[int, typer.Option(min=1, help="Neighbours to print for each image.")] = 1,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -36,7 +36,7 @@ def pairs(
     json: Json = False,
     csv: Csv = False,
 ) -> None:
-    """Measure all pairs of images of a folder; print each image's nearest neighbours, closest pairs first.
+    """Compare all pairs of images in a folder; print each image's nearest neighbours, closest pairs first.
 
     An image that cannot be used is reported, the others are measured, and the exit status is 1.
 

@@ -28,8 +28,8 @@ def rank(
 ) -> None:
     """Order images by their distance from a reference, the nearest first.
 
-    A checkpoint of training has a ranking network. With one, the last column is the share of people that it
-    expects to prefer an image to the next one (the mean of asking it both ways round).
+    A checkpoint contains a ranking network. With it, the last column is the share of people who are expected
+    to prefer an image to the next one (the mean of asking it both ways round).
 
     Example: `perceptual rank original.png q90.jpg q50.jpg q10.jpg`
 

@@ -21,7 +21,7 @@ Row = tuple[int, float, float]
 
 def video(
     a: Annotated[str, typer.Argument(metavar="A", help="A video file.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.", show_default=False)],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="CSV file to write.", show_default=False)
     ] = None,
@@ -33,9 +33,9 @@ def video(
     json: Json = False,
     csv: Csv = False,
 ) -> None:
-    """Measure two videos frame by frame: the first frame of A against the first of B, and so on.
+    """Compare two videos frame by frame: the first frame of A with the first of B, and so on.
 
-    Where one has more frames, its last ones are left out and counted. Memory does not grow with the length.
+    If one has more frames, its last ones are left out and counted. Memory does not grow with the length.
 
     Example: `perceptual video original.mp4 compressed.mp4 -o frames.csv --plot frames.png`
 

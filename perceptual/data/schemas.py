@@ -27,13 +27,13 @@ Cache = Enum("Cache", ["on", "off"])
 
 
 def default_of(function: Callable[..., Any], name: str) -> Any:
-    """The default value of a function's argument."""
+    """Return the default value of a function's argument."""
     return signature(function).parameters[name].default
 
 
 @dataclass
 class DataConfig:
-    """What the data modules of triplets have in common."""
+    """Settings that all data modules of triplets share."""
 
     _target_: str = MISSING
     size: int | None = default_of(TwoAFCDataModule, "size")  # null: images keep their sizes
@@ -83,7 +83,7 @@ class ManifestConfig(DataConfig):
 
 @dataclass
 class AnswersConfig(DataConfig):
-    """A published set of choices, which is closer?"""
+    """A published data set of choices: which is closer?"""
 
     _target_: str = "perceptual.data.modules.manifest.published"
     name: str = MISSING
@@ -98,7 +98,7 @@ class AnswersConfig(DataConfig):
 
 @dataclass
 class JNDConfig:
-    """Pairs that people called the same or not, for `evaluate.py`."""
+    """Pairs that people called the same or different, for `evaluate.py`."""
 
     _target_: str = "perceptual.data.JNDDataModule"
     root: str = MISSING
@@ -111,7 +111,7 @@ class JNDConfig:
 
 @dataclass
 class OpinionConfig:
-    """Images that people rated against a reference, for `evaluate.py`."""
+    """Images that people rated beside a reference, for `evaluate.py`."""
 
     _target_: str = "perceptual.data.OpinionDataModule"
     path: str = MISSING
