@@ -1,5 +1,6 @@
 """Pictures of a leaderboard, one colour a family."""
 
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ _RING = [(r * x, r * y) for r in (7, 13, 20, 28) for x, y in _AROUND]  # offsets
 Point = tuple[float, float, str]
 STYLES = (":", "--", "-.", "-", (0, (1, 4)))  # of the lines that show how people agree
 CHARACTER = 0.07  # inches of one in a label, of 8 points
+LEGEND = 2.6  # inches of the legend
 
 
 def save(boards: Sequence[Board], folder: Path) -> list[Path]:
@@ -56,7 +58,7 @@ def scores(board: Board) -> Figure:
     """Score of each method with its interval: a panel a column, methods by their macro mean."""
     columns = board.columns[:1] if len(board.data["subsets"]) == 1 else board.columns[:-1]
     labels = _labels(board, board.entries)
-    width = 2.6 + label_width(labels) + 2.0 * len(columns)
+    width = LEGEND + label_width(labels) + 2.0 * len(columns)
     figure, panels = _figure(len(columns), max(7, width), _height(len(board.entries)), [board])
     colors = _colors(board.entries)
     rows = np.arange(len(board.entries))
@@ -205,17 +207,25 @@ def label_width(labels: Sequence[str]) -> float:
     return CHARACTER * max(map(len, labels), default=0)
 
 
-def entitle(figure: Figure, lines: Sequence[str]) -> None:
-    """Write a title that is as wide as the figure, at most, and say there what is shown."""
-    across = int(figure.get_figwidth() / 0.09)  # characters of 10 points
-    title = "\n".join(textwrap.fill(line, across) for line in lines)
-    figure.suptitle(title, fontsize=10, parse_math=False)
+def entitle(figure: Figure, lines: Sequence[str], free: float = 0) -> None:
+    """Write a title at the left; of a path only the last folder and the file are shown.
+
+    Args:
+        figure: without a title.
+        lines: what to write.
+        free: inches at the right that stay free.
+    """
+    across = int((figure.get_figwidth() - free) / 0.09)  # characters of 10 points
+    shown = [re.sub(r"\S*/([^/\s]+/[^/\s]+)", r"\1", line) for line in lines]
+    title = "\n".join(textwrap.fill(line, across) for line in shown)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, parse_math=False)
 
 
 def _figure(columns: int, width: float, height: float, boards: Sequence[Board]) -> tuple[Figure, list[Axes]]:
     figure = Figure((width, height), dpi=150, layout="constrained")
     kinds = [f"{NAMES[board.data['kind']]}: " if len(boards) > 1 else "" for board in boards]
-    entitle(figure, [kind + board.data["description"] for kind, board in zip(kinds, boards, strict=True)])
+    lines = [kind + board.data["description"] for kind, board in zip(kinds, boards, strict=True)]
+    entitle(figure, lines, free=LEGEND)
     panels = figure.subplots(1, columns, squeeze=False, sharey=True)[0]
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
