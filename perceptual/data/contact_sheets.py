@@ -118,7 +118,8 @@ def gallery(size: int = 64) -> Image.Image:
         draw.text((middle, _TEXT // 2), f"{severity:.1f}", _INK, _FONT, anchor="mm")
     for row, name in enumerate(FAMILIES):
         top = _TEXT + _GAP + row * (_TILE + _GAP)
-        draw.text((left - 10, top + _TILE // 2), name.replace("_", " "), _INK, _FONT, anchor="rm")
+        shown = name.replace("_", " ").replace("color", "colour")
+        draw.text((left - 10, top + _TILE // 2), shown, _INK, _FONT, anchor="rm")
         for column, severity in enumerate((0.0, *SEVERITIES)):
             chance = torch.Generator().manual_seed(3)  # so that only the severity differs along a row
             distorted = distort(patch[None], [(name, severity)], chance)[0]
