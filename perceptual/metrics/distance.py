@@ -32,6 +32,9 @@ class OfDistance(Metric):
     def __init__(self, distance: Callable[[Tensor, Tensor], Tensor], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._hidden = (distance,)  # nn.Module does not look into tuples
+        # A MetricCollection takes metrics with equal states for one and computes only the first. The distance
+        # is no state, and NaN is equal to nothing.
+        self.add_state("apart", torch.tensor(torch.nan), dist_reduce_fx="max")
 
     @property
     def distance(self) -> Callable[[Tensor, Tensor], Tensor]:

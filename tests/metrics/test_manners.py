@@ -196,6 +196,68 @@ def test_scores_that_keep_the_same_share_it_in_a_collection():
         OpinionCorrelation("rmse")
 
 
+def distances():
+    """Distances that agree on equal images, as members of a collection."""
+    deep = tiny_lpips()
+    halved = LPIPS(deep.backbone, lin=None)
+    halved.lin[0].data /= 2
+    kinds = {"l2": L2(), "l1": lambda x, y: (x - y).abs().mean((1, 2, 3)), "deep": deep, "halved": halved}
+    made = {
+        f"{name} {reduction}": PerceptualDistance(kind, reduction)
+        for name, kind in kinds.items()
+        for reduction in ("mean", "sum", "none")
+    }
+    x, y = columns(1, (3, 16, 16), (3, 16, 16))
+    return made, [(x, x), (x, y)]
+
+
+class Pixels(nn.Module):
+    """A feature network whose features of black images are zero."""
+
+    def forward(self, images):
+        return [images]
+
+
+def diversities():
+    whole, halved = (LPIPS(Backbone.of(Pixels()), lin=None) for _ in range(2))
+    halved.lin[0].data /= 2
+    images, group = grouped(1)
+    made = {"whole": PerceptualDiversity(whole), "halved": PerceptualDiversity(halved)}
+    return made, [(images * 0, group), (images, group)]
+
+
+def scores():
+    """Scores of the same two columns, with parameters and without."""
+    made = {name: OpinionCorrelation(name) for name in ("srcc", "krcc", "plcc")}
+    return made | {"jnd": JNDAveragePrecision()}, [(torch.zeros(8), torch.zeros(8)), columns(1, (), ())]
+
+
+def choices():
+    constant = torch.full((8,), 0.5)
+    made = {"score": TwoAFCScore(), "majority": MajorityAccuracy()}
+    return made, [(constant, constant, constant), columns(1, (), (), ())]
+
+
+@pytest.mark.parametrize("members", [distances, diversities, scores, choices])
+@pytest.mark.parametrize("way", ["update", "forward", "both"])
+def test_each_member_of_a_collection_has_its_own_value(members, way):
+    made, (equal, different) = members()
+    collection = MetricCollection({name: metric.clone() for name, metric in made.items()})
+    steps = {"update": "uu", "forward": "ff", "both": "ufu"}[way]
+    for _ in range(2):  # groups survive a reset
+        for step, batch in zip(steps, (equal, different, different), strict=False):
+            (collection.update if step == "u" else collection)(*batch)
+            for metric in made.values():
+                (metric.update if step == "u" else metric)(*batch)
+        together = collection.compute()
+        alone = {name: metric.compute() for name, metric in made.items()}
+        for name, value in alone.items():
+            torch.testing.assert_close(together[name], value, msg=lambda text, name=name: f"{name}: {text}")
+        assert len({tuple(value.flatten().tolist()) for value in alone.values()}) == len(alone)
+        for metric in (collection, *made.values()):
+            metric.reset()
+
+
 def test_scores_by_subset_take_and_plot_as_the_others():
     metric = PerSubset(TwoAFCScore(), ["a", "b"], sync_on_compute=False)
     assert not metric.sync_on_compute
