@@ -43,12 +43,14 @@ class Calibration(NamedTuple):
     """The saved folder that it is from."""
 
     def vectors(self, backbone: Backbone) -> list[Tensor]:
-        """The channel weights for the levels of a backbone.
+        """The channel weights for the levels of a backbone, beside its weights, in float32 or more.
 
         Raises:
             ValueError: they are of other channels, or made with another normalisation of images.
         """
-        vectors = [torch.ones(c) for c in backbone.channels] if self.lin is None else self.lin
+        dtype = torch.promote_types(torch.float32, backbone.mean.dtype)
+        like = torch.empty(0, dtype=dtype, device=backbone.mean.device)
+        vectors = [like.new_ones(c) for c in backbone.channels] if self.lin is None else self.lin
         check_fits(vectors, backbone.channels, backbone.name)
         for key in ("mean", "std"):
             if not self._normalizes_as(backbone, key):
@@ -57,7 +59,7 @@ class Calibration(NamedTuple):
                     f"with {getattr(backbone, key).flatten().tolist()}; "
                     f"build it as Backbone({backbone.name!r}, mean={self.mean}, std={self.std})"
                 )
-        return vectors
+        return [vector.to(like) for vector in vectors]
 
     def fits(self, backbone: Backbone) -> bool:
         """Whether `vectors` accepts the backbone."""
@@ -108,10 +110,15 @@ def default(backbone: str) -> str | None:
 
 
 def random_backbone(name: str) -> Backbone:
-    """A backbone with random weights, the same each time, whatever was drawn before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        backbone = Backbone(name, weights=None)
+    """A backbone with random weights, the same each time, whatever was drawn before and is the default."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)  # another draws other numbers, and so does another device
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.manual_seed(SEED)
+            backbone = Backbone(name, weights=None)
+    finally:
+        torch.set_default_dtype(before)
     backbone.source = f"random (seed {SEED})"
     return backbone
 

@@ -122,7 +122,10 @@ class Backbone(nn.Module):
         for parameter in self.net.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        if network.input_size is None and network.fallback_size and not self._takes((PATCH, PATCH)):
+        if network.input_size is None and network.fallback_size and (error := self._failure((PATCH, PATCH))):
+            if self._failure(network.fallback_size):
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"{self.name} fails on images of any size: {reason}") from error
             self.input_size = network.fallback_size
 
     @classmethod
@@ -156,8 +159,8 @@ class Backbone(nn.Module):
         backbone.spec = {custom.BUILT: backbone.name, "weights": "given" if learned else None}
         backbone.precision = "32-true"
         mean, std = (
-            [float(value) for value in torch.as_tensor(getattr(network, key, default)).flatten()]
-            for key, default in (("mean", (0, 0, 0)), ("std", (1, 1, 1)))
+            torch.as_tensor(getattr(network, key, default), dtype=torch.float64).flatten().tolist()
+            for key, default in (("mean", (0.0, 0.0, 0.0)), ("std", (1.0, 1.0, 1.0)))
         )
         channels = custom.channels_of(network, backbone.name)
         levels = tuple(range(len(channels)))
@@ -169,8 +172,9 @@ class Backbone(nn.Module):
         self.out_indices, self.channels = network.out_indices, network.channels
         self.input_size, self._channels_last = network.input_size, network.channels_last
         self._prepares = network.prepares
+        like = custom.first_weight(self.net)
         for key, values in (("mean", network.mean), ("std", network.std)):
-            buffer = torch.tensor([float(value) for value in values]).view(1, 3, 1, 1)
+            buffer = like.new_tensor([float(value) for value in values]).view(1, 3, 1, 1)
             self.register_buffer(key, buffer, persistent=False)
         self.trainable = trainable
         self.requires_grad_(trainable)
@@ -246,21 +250,24 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def try_out(self) -> list[float]:
         """The mean of each level on one fixed image, to three digits: tells networks apart."""
-        image = torch.rand(1, 3, PATCH, PATCH, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        image = torch.rand(1, 3, PATCH, PATCH, generator=generator, dtype=torch.float32, device="cpu")
         return [float(f"{m.mean().item():.3g}") for m in self(image.to(self.mean))]
 
     def smallest_size(self) -> int | None:
         """Side in pixels of the smallest square image the network takes; None: none up to 512."""
         return next(
-            (side for side in [*range(1, 65), *range(80, 513, 16)] if self._takes((side, side))), None
+            (side for side in [*range(1, 65), *range(80, 513, 16)] if not self._failure((side, side))), None
         )
 
     def _explain(self, size: Sequence[int], error: Exception) -> None:
-        """Raise ValueError if it is the size of the images that the network cannot take."""
-        if self._takes(size):
+        """Raise ValueError if it is the size of the images that the network cannot take: it takes another."""
+        if isinstance(error, torch.OutOfMemoryError) or not self._failure(size):
             return
         images, smallest = f"images of {size[0]}×{size[1]} pixels", self.smallest_size()
-        if smallest is not None and min(size) < smallest:
+        if smallest is None:
+            return
+        if min(size) < smallest:
             raise ValueError(
                 f"{images} are too small for {self.name}, which takes {smallest}×{smallest} or more"
             ) from error
@@ -270,17 +277,17 @@ class Backbone(nn.Module):
         ) from error
 
     @torch.no_grad()
-    def _takes(self, size: Sequence[int]) -> bool:
-        """Whether the network runs on images of a size."""
+    def _failure(self, size: Sequence[int]) -> Exception | None:
+        """What the network raises on images of a size; None: it takes them."""
         training = self.net.training
         self.net.eval()
         try:
             self.net(self.mean.new_zeros(1, 3, *size))
-        except SIZE_ERRORS:
-            return False
+        except SIZE_ERRORS as error:
+            return error
         finally:
             self.net.train(training)
-        return True
+        return None
 
 
 def _joint(joined: Sequence[Backbone]) -> Network:

@@ -55,8 +55,7 @@ def channels_of(network: nn.Module, name: str, sizes: Sequence[tuple[int, int]] 
 @torch.no_grad()
 def _try(network: nn.Module, name: str, size: tuple[int, int]) -> Sequence[Tensor]:
     training = network.training
-    tensor = next((t for t in [*network.parameters(), *network.buffers()] if t.is_floating_point()), None)
-    images = torch.full((1, 3, *size), 0.5, device=None if tensor is None else tensor.device)
+    images = first_weight(network).new_full((1, 3, *size), 0.5)
     try:
         maps = network.eval()(images)
     except Exception as error:  # whatever the network raises
@@ -71,6 +70,12 @@ def _try(network: nn.Module, name: str, size: tuple[int, int]) -> Sequence[Tenso
         if not isinstance(m, Tensor) or m.ndim != 4 or m.shape[0] != 1 or not m.is_floating_point():
             raise ValueError(f"{name} gives {_kind(m)} as its map {index}; {wanted}")
     return maps
+
+
+def first_weight(network: nn.Module) -> Tensor:
+    """A tensor with the precision and the device of a network's weights; without any, a float32 one."""
+    tensors = (t for t in [*network.parameters(), *network.buffers()] if t.is_floating_point())
+    return next(tensors, torch.empty(0, dtype=torch.float32))
 
 
 def _kind(value: object) -> str:

@@ -151,7 +151,8 @@ def _standardize_batch_norm(backbone: Backbone, layer: nn.Module, images: Tensor
 
 def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and variance of each channel over images and positions."""
-    count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
+    zero = torch.zeros((), dtype=torch.float64, device="cpu")
+    count, total, squares = 0, zero, zero
     for batch in batches:
         values = batch.double().transpose(0, 1).flatten(1)
         count, total, squares = (

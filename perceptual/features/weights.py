@@ -203,7 +203,7 @@ def assign(net: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     check_names(net, state, what)
     check_shapes(net, state, what)
     given = {plain(key): value for key, value in state.items()}
-    no_batches = torch.zeros((), dtype=torch.long)
+    no_batches = torch.zeros((), dtype=torch.long, device="cpu")
     net.load_state_dict({key: given.get(plain(key), no_batches) for key in net.state_dict()}, assign=True)
 
 

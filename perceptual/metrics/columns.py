@@ -55,4 +55,4 @@ class TwoColumns(Metric):
 def _joined(state: Tensor | list[Tensor]) -> Tensor:
     # a list before processes are merged, one tensor after
     parts = state if isinstance(state, list) else [state]
-    return torch.cat([torch.zeros(0), *(part.cpu() for part in parts)])
+    return torch.cat([torch.zeros(0, device="cpu"), *(part.cpu() for part in parts)])

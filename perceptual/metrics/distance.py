@@ -100,8 +100,8 @@ class PerceptualDistance(OfDistance):
         if reduction == "none":
             self.add_state("distances", [], dist_reduce_fx="cat")
         else:
-            self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-            self.add_state("lost", torch.tensor(0.0), dist_reduce_fx="sum")
+            for state in ("total", "lost"):
+                self.add_state(state, torch.tensor(0.0, dtype=torch.float32), dist_reduce_fx="sum")
             self.add_state("pairs", torch.tensor(0), dist_reduce_fx="sum")
 
     @classmethod

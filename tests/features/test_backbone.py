@@ -15,10 +15,13 @@ from timm.models._builder import build_model_with_cfg
 from timm.models.resnet import BasicBlock
 from torch import nn
 
+from perceptual import LPIPS, create_metric
 from perceptual.features.backbone import Backbone
 from perceptual.features.names import ALIASES
+from perceptual.features.network import Network
 from perceptual.features.timm_networks import default_levels
 from perceptual.features.torchvision_networks import TORCHVISION
+from perceptual.metrics import PerceptualDistance
 
 # the smallest of every kind: convolutions, pyramids without a first level at stride 2, BatchNorm and
 # LayerNorm, patches of 16 and 14, windows, maps with channels last, fixed sizes
@@ -457,3 +460,117 @@ def test_bfloat16_is_a_choice_and_distances_stay_in_full():
         assert half.shape == full.shape
     with pytest.raises(ValueError, match="precision must be one of 32-true, bf16-mixed, got 'bf16'"):
         Backbone("test_resnet", None, precision="bf16")
+
+
+# --- the defaults of PyTorch while it is made ---
+
+
+@pytest.fixture
+def made_under():
+    """Make something under another default precision, or with another default device."""
+    before = torch.get_default_dtype()
+
+    def make(default, build):
+        try:
+            if isinstance(default, torch.dtype):
+                torch.set_default_dtype(default)
+                return build()
+            if default == "bf16-true":  # sets bfloat16
+                with pl.Trainer(precision="bf16-true", accelerator="cpu", logger=False).init_module():
+                    return build()
+            with torch.device(default):
+                return build()
+        finally:
+            torch.set_default_dtype(before)
+
+    return make
+
+
+class Halves(nn.Module):
+    """A network of the user's without weights, which says what it normalises with."""
+
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+    def forward(self, images):
+        return [images - 0.5]
+
+
+@pytest.mark.parametrize("default", [torch.float64, "bf16-true", "meta"])
+@pytest.mark.parametrize("name", ["alexnet", "vgg16", "test_resnet-random", "own", "ssim"])
+def test_defaults_of_pytorch_do_not_change_a_distance(name, default, made_under, tmp_path, monkeypatch):
+    def make():
+        return PerceptualDistance(LPIPS(Backbone.of(Halves()))) if name == "own" else create_metric(name)
+
+    if name in NETS:
+        write_weights(tmp_path, name)
+        monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path))
+    if default == "meta" and name == "own":
+        pytest.skip("without weights it is on the default device")
+    x, y = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected, metric = make(), made_under(default, make)
+    if default != "meta":  # where it would sum up, too
+        for batch in ((x, y), (x[:1], y[:1])):
+            metric.update(*batch)
+            expected.update(*batch)
+        assert torch.equal(metric.compute(), expected.compute())
+    assert torch.equal(metric.distance(x, y), expected.distance(x, y))
+    if hasattr(metric.distance, "backbone"):
+        ours, theirs = metric.distance.backbone, expected.distance.backbone
+        assert (ours.input_size, ours.mean.tolist()) == (theirs.input_size, theirs.mean.tolist())
+        assert ours.try_out() == theirs.try_out()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_of_another_precision_is_taken_as_it_is(dtype, tmp_path):
+    state = {key: value.to(dtype) for key, value in torchvision_state(trunk("alexnet")).items()}
+    file = str(write_weights(tmp_path, "alexnet", state))
+    for backbone in (Backbone("alexnet", file), Backbone.of(Custom().to(dtype))):
+        assert (backbone.mean.dtype, backbone.input_size) == (dtype, None)
+        metric = LPIPS(backbone, None)
+        assert metric(*torch.rand(2, 1, 3, 64, 64)).dtype == torch.promote_types(dtype, torch.float32)
+
+
+class Custom(nn.Sequential):
+    """A small network of the user's."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3))
+
+    def forward(self, images):
+        return [super().forward(images)]
+
+
+class Broken(nn.Module):
+    """Fails in another way than by the size of images."""
+
+    def __init__(self, *_, **__):
+        super().__init__()
+        self.layer = nn.Linear(7, 7)
+
+    def forward(self, images):
+        return [self.layer(images.flatten(1))[..., None, None]]
+
+
+def test_only_an_error_of_size_is_explained_as_one(monkeypatch, tmp_path):
+    backbone = Backbone("alexnet", str(write_weights(tmp_path, "alexnet")))
+    backbone.net.double()  # behind the back of mean and std
+    with pytest.raises(RuntimeError, match=r"[Dd]ouble"):
+        backbone(torch.rand(1, 3, 64, 64))
+    backbone.net.float()
+    with pytest.raises(ValueError, match="images of 64×20 pixels are too small for alexnet"):
+        backbone(torch.rand(1, 3, 64, 20))
+    network = Network(Broken(), (0,), [7], "random", (0, 0, 0), (1, 1, 1), fallback_size=(224, 224))
+    monkeypatch.setattr("perceptual.features.networks.build", lambda *_: network)
+    with pytest.raises(ValueError, match="resnet18 fails on images of any size: mat1 and mat2"):
+        Backbone("resnet18")
+
+
+def test_a_full_memory_is_not_explained_as_a_size(monkeypatch):
+    backbone = Backbone("test_resnet", None)
+
+    def full(images):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(backbone.net, "forward", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        backbone(torch.rand(1, 3, 64, 64))
