@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from perceptual.features.backbone import Backbone
+from perceptual.features.backbone import Backbone, is_transformed
 
 SLACK = 0.01  # of the range: resampling overshoots a little
 
@@ -61,7 +61,7 @@ def to_rgb(metric: Metric, **images: Tensor) -> list[Tensor]:
 
 def check(metric: Metric, images: Mapping[str, Tensor]) -> None:
     """Refuse what is not a batch of images; by values too, except while images are optimised, and may leave
-    the range.
+    the range, and where a transform of functions hides them.
 
     Reads two numbers per batch, all at once: on a GPU, every reading waits for it.
 
@@ -77,7 +77,7 @@ def check(metric: Metric, images: Mapping[str, Tensor]) -> None:
             )
         if not (image.is_floating_point() or image.dtype == torch.uint8):
             raise ValueError(f"{name} must be float or uint8, got {image.dtype}")
-    if not metric.check_range or torch.compiler.is_compiling():
+    if not metric.check_range or torch.compiler.is_compiling() or is_transformed():
         return
     known = {k: v for k, v in images.items() if v.is_floating_point() and v.numel() and not v.requires_grad}
     if not known:

@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from perceptual.features.backbone import is_transformed
+
 Form = Literal["per_position", "pooled"]  # compared at each position, or as means over all of them
 FORMS: tuple[Form, ...] = get_args(Form)
 EPS = 1e-10
@@ -59,7 +61,9 @@ class _Compare(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         lin, *maps = ctx.saved_tensors
         needed = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # for a gradient of the gradient, a graph of whole maps
+        # for a gradient of the gradient, a graph of whole maps; and many gradients at once cannot be cut
+        many = torch._C._functorch.is_legacy_batchedtensor(grad)  # of is_grads_batched=True
+        if torch.is_grad_enabled() or many or is_transformed():
             return _gradients(grad, lin, maps, needed)
         of_lin = torch.zeros_like(lin) if needed[0] else None
         of_maps = [torch.empty_like(m) if need else None for m, need in zip(maps, needed[1:], strict=True)]

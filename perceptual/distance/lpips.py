@@ -18,7 +18,7 @@ from perceptual.distance.hub import HubMixin
 from perceptual.distance.inputs import check, check_value_range, to_rgb
 from perceptual.distance.level import FORMS, Form, unit_normalize
 from perceptual.distance.reference import Reference
-from perceptual.features.backbone import Backbone
+from perceptual.features.backbone import Backbone, is_transformed
 
 PAIRS = 64  # whose maps are held at once, where features are shared
 
@@ -150,15 +150,15 @@ class LPIPS(HubMixin, nn.Module):
         Returns:
             (K·N, L) for K batches after the first, or (K·N, L, H, W).
         """
-        compiling = torch.compiler.is_compiling()
-        if self.compiled and compile and not compiling:
+        plain = torch.compiler.is_compiling() or is_transformed()
+        if self.compiled and compile and not plain:
             # not once more within: where torch.compile gives up, it runs this as it is
             return compiled.call(LPIPS.compare, self, levels, size, spatial, False)
         parts = []
         # autocast would round distances to the three digits of bfloat16, and make ties of preferences
         with torch.autocast(levels[0][0].device.type, enabled=False):
             for (x, *others), lin in zip(levels, self.lin, strict=True):
-                if compiling or (self.training and self.dropout.p):
+                if plain or (self.training and self.dropout.p):
                     u, *units = (unit_normalize(f.to(lin.dtype)) for f in (x, *others))
                     squares = torch.cat([(u - v).square() for v in units])  # (K·N, C, h, w)
                     part = (lin.view(-1, 1, 1) * self.dropout(squares)).sum(1, keepdim=True)

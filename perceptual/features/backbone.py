@@ -192,7 +192,9 @@ class Backbone(nn.Module):
             images = _resized(images, self.input_size)
         normalized = images
         if not self._prepares:
-            normalized = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+            normalized = (images - self.mean) / self.std
+            if not is_transformed():  # vmap knows one layout
+                normalized = normalized.contiguous(memory_format=torch.channels_last)
         mixed = self.precision == "bf16-mixed"  # the meta device knows no autocast
         with torch.autocast(images.device.type, torch.bfloat16) if mixed else nullcontext():
             if torch.compiler.is_compiling():
@@ -288,6 +290,20 @@ class Backbone(nn.Module):
         finally:
             self.net.train(training)
         return None
+
+
+def is_transformed() -> bool:
+    """Whether vmap, jvp or another transform of functions is at work, or `torch.jit.trace`.
+
+    They take PyTorch's own operations, no function with a gradient of its own, and no decision by values.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch.jit.is_tracing()
+    )
 
 
 def _joint(joined: Sequence[Backbone]) -> Network:

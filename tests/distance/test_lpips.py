@@ -1,3 +1,4 @@
+import io
 import json
 import pickle
 import sys
@@ -13,8 +14,10 @@ import torch.nn.functional as F
 from networks import NETS, reference_lpips, write_weights
 from PIL import Image
 from safetensors.torch import save_file
-from torch import nn
+from torch import func, nn
+from torch.autograd import forward_ad
 
+from perceptual import create_metric
 from perceptual.distance import calibration as calibrations
 from perceptual.distance import compiled
 from perceptual.distance import lpips as lpips_module
@@ -780,7 +783,7 @@ def test_few_functions_lie_between_a_call_and_the_formula(small):
     finally:
         sys.setprofile(None)
     path = called[: called.index(next(name for name in called if name.endswith("compare"))) + 1]
-    assert len(set(path)) <= 7, path
+    assert len(set(path)) <= 8, path
 
 
 @pytest.mark.parametrize("spatial", [False, True])
@@ -880,3 +883,120 @@ def test_state_dict_comes_back():
     assert not torch.equal(one(x, y), other(x, y))
     other.load_state_dict(one.state_dict())
     assert torch.equal(one(x, y), other(x, y))
+
+
+# --- transforms of functions ---
+
+Y = images(2, 3, 32, 32, seed=1, count=1)[0]
+DIRECTION = images(3, 2, 3, 32, 32, seed=2, count=1)[0] - 0.5
+
+
+def of_theirs(name, monkeypatch):
+    """The `lpips` package's distance, (N,), of images in [0, 1]."""
+    theirs = reference_lpips(name, monkeypatch)
+    return lambda x, y: theirs(x, y, normalize=True).flatten()
+
+
+def shifted(distance):
+    """Distances as a function of three numbers, which are added to the channels."""
+    return lambda shift: distance(0.9 * Y + shift.view(1, 3, 1, 1), Y)
+
+
+def batched_gradients(distance):
+    x = DIRECTION[0].abs().requires_grad_()
+    return torch.autograd.grad(distance(x, Y), x, torch.eye(2), is_grads_batched=True)[0]
+
+
+def by_dual_numbers(distance):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(distance(forward_ad.make_dual(Y / 2, DIRECTION[0]), Y)).tangent
+
+
+def traced(distance):
+    module = nn.Module()
+    module.forward = distance
+    module = distance if isinstance(distance, nn.Module) else module
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(module, (Y / 2, Y), check_trace=False), file)
+    file.seek(0)
+    return torch.jit.load(file)(DIRECTION[1].abs(), Y)
+
+
+quiet = pytest.mark.filterwarnings("ignore:`torch.jit.*deprecated:FutureWarning")
+SHIFT = torch.full((3,), 0.02)
+TRANSFORMS = {
+    "vmap": lambda d: func.vmap(d)(DIRECTION.abs(), DIRECTION.abs().flip(0)),
+    "vmap(one)": lambda d: func.vmap(d, (0, None))(DIRECTION.abs(), Y[:1]),
+    "grad": lambda d: func.grad(lambda x: d(x, Y).sum())(Y / 2),
+    "vmap(grad)": lambda d: func.vmap(func.grad(lambda x: d(x, Y).sum()))(DIRECTION.abs()),
+    "jvp": lambda d: torch.stack(func.jvp(lambda x: d(x, Y), (Y / 2,), (DIRECTION[0],))),
+    "jacfwd": lambda d: func.jacfwd(shifted(d))(SHIFT),
+    "jacrev": lambda d: func.jacrev(shifted(d))(SHIFT),
+    "jacobian": lambda d: torch.autograd.functional.jacobian(shifted(d), SHIFT, vectorize=True),
+    "is_grads_batched": batched_gradients,
+    "jvp(grad)": lambda d: torch.stack(
+        func.jvp(func.grad(lambda x: d(x, Y).sum()), (Y / 2,), (DIRECTION[0],))
+    ),
+    "hessian": lambda d: func.hessian(lambda shift: shifted(d)(shift).sum())(SHIFT),
+    "dual numbers": by_dual_numbers,
+    "trace": traced,
+}
+
+
+@quiet  # PyTorch uses it for jvp itself
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_transforms_of_functions_give_what_they_give_of_the_lpips_package(transform, weights, monkeypatch):
+    apply = TRANSFORMS[transform]
+    ours = LPIPS(weights("alexnet"))
+    found = apply(ours)
+    if transform == "trace":
+        expected = of_theirs("alexnet", monkeypatch)(DIRECTION[1].abs(), Y)
+    else:
+        expected = apply(of_theirs("alexnet", monkeypatch))
+    scale = expected.abs().max()
+    torch.testing.assert_close(found / scale, expected / scale, atol=2e-5, rtol=1e-4)
+
+
+@quiet
+@pytest.mark.parametrize(
+    "way", ["per_level", "spatial", "pooled", "compile", "reference", "triplet", "embed", "among"]
+)
+def test_every_way_to_a_distance_can_be_mapped_and_pushed_forward(way):
+    torch.manual_seed(0)
+    metric = LPIPS(Backbone("test_resnet", None), None)
+    how = {"spatial": {"spatial": True}, "pooled": {"form": "pooled"}, "compile": {"compile": True}}
+    other = LPIPS(metric.backbone, None, **how.get(way, {}))
+    call = {
+        "reference": lambda x: metric.reference(Y)(x),
+        "per_level": lambda x: metric.per_level(x, Y),
+        "triplet": lambda x: torch.stack(metric.triplet(Y, x, x.flip(0))),
+        "embed": metric.embed,
+        "among": lambda x: metric.among(x, torch.tensor([0]), torch.tensor([1])),
+    }.get(way, lambda x: other(x, Y))
+    x = DIRECTION.abs()
+    mapped = func.vmap(call)(x)
+    _, tangent = func.jvp(call, (x[0],), (DIRECTION[1],))
+    other.compiled = False  # which no transform may call, and would take seconds
+    torch.testing.assert_close(mapped, torch.stack([call(one) for one in x]), atol=1e-6, rtol=1e-5)
+    moving = x[0].clone().requires_grad_()
+    (grad,) = torch.autograd.grad(call(moving).sum(), moving)
+    torch.testing.assert_close(tangent.sum(), (grad * DIRECTION[1]).sum(), atol=1e-4, rtol=1e-3)
+
+
+@quiet
+@pytest.mark.parametrize("transform", sorted(TRANSFORMS.keys() - {"trace"}))
+def test_transforms_are_finite_where_features_vanish(transform):
+    metric = LPIPS(Backbone("alexnet", None), None)
+    for parameter in metric.backbone.parameters():
+        if parameter.ndim == 1:
+            nn.init.zeros_(parameter)
+    black = metric.backbone.mean  # as the network sees it
+    assert TRANSFORMS[transform](lambda x, y: metric(0 * x + black, y)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["l2", "psnr", "ssim"])
+def test_classic_distances_can_be_mapped(name):
+    x = DIRECTION.abs()
+    ours = func.vmap(lambda one: create_metric(name).distance(one, Y))(x)
+    torch.testing.assert_close(ours, torch.stack([create_metric(name).distance(one, Y) for one in x]))
