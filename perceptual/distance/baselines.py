@@ -47,6 +47,8 @@ class Baseline(nn.Module):
                 f"x and y must be at least {self.min_size}×{self.min_size} pixels for this distance, "
                 f"got {x.shape[2]}×{x.shape[3]}"
             )
+        if not len(x):  # which many formulas refuse
+            return _unit_range("x", x)[:, 0, 0, 0]
         return self.formula(_unit_range("x", x), _unit_range("y", y)).reshape(len(x))
 
 

@@ -52,6 +52,8 @@ def to_rgb(metric: Metric, **images: Tensor) -> list[Tensor]:
                 f"{first} and {name} must have one shape (or one of them a single image), got "
                 f"{tuple(images[first].shape)} and {tuple(image.shape)}"
             )
+        if count != others and others == 1:
+            first = name  # whose number the others must have
         black, white = metric.value_range if image.is_floating_point() else (0, 255)
         image = image.to(metric.backbone.mean.dtype)
         unit = image if (black, white) == (0, 1) else (image - black) / (white - black)

@@ -187,7 +187,7 @@ class LPIPS(HubMixin, nn.Module):
             levels = [m.split(sizes) for m in self.maps(torch.cat(batches))]
         counts = [f.shape[0] for f in levels[0]]
         if any(count != counts[0] for count in counts):
-            count = max(counts)
+            count = next(count for count in counts if count != 1)  # which may be 0
             levels = [tuple(f.expand(count, -1, -1, -1) for f in level) for level in levels]
         return levels
 

@@ -21,9 +21,11 @@ from perceptual import create_metric
 from perceptual.distance import calibration as calibrations
 from perceptual.distance import compiled
 from perceptual.distance import lpips as lpips_module
+from perceptual.distance.baselines import BASELINES
 from perceptual.distance.level import unit_normalize
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.backbone import Backbone
+from perceptual.metrics import PerceptualDistance, PerceptualDiversity
 
 
 def images(*shape, seed=0, count=2):
@@ -334,14 +336,61 @@ def test_inputs_are_not_changed(small):
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "mixer_s32_224"])
+@pytest.mark.parametrize("count", [0, 1])
 @torch.no_grad()
-def test_no_images_have_no_distances(name):
-    distance = LPIPS(Backbone(name, None), None)
-    empty = torch.rand(0, 3, 40, 40)
-    assert distance(empty, empty).shape == (0,)
-    d0, d1 = distance.triplet(empty, empty, empty)
-    assert d0.shape == d1.shape == (0,)
-    assert LPIPS(distance.backbone, None, spatial=True)(empty, empty).shape == (0, 1, 40, 40)
+def test_no_images_have_no_distances(name, count):
+    metric = LPIPS(Backbone(name, None), None)
+    levels = len(metric.backbone.channels)
+    spatial = LPIPS(metric.backbone, None, spatial=True)
+    pooled = LPIPS(metric.backbone, None, form="pooled")
+    empty, other = torch.rand(0, 3, 40, 40), torch.rand(count, 3, 40, 40)
+    for x, y in ((empty, other), (other, empty)):
+        assert metric(x, y).shape == pooled(x, y).shape == (0,)
+        assert metric.per_level(x, y).shape == (0, levels)
+        assert spatial(x, y).shape == (0, 1, 40, 40)
+        assert metric.pairwise(x, y).shape == (len(x), len(y))
+        average = PerceptualDistance(metric)
+        average.update(*torch.rand(2, 2, 3, 40, 40))
+        before = average.compute()
+        average.update(x, y)
+        assert average.compute() == before
+    assert metric.reference(other)(empty).shape == (0,)
+    assert metric.pairwise(empty).shape == (0, 0)
+    nobody = torch.zeros(0, dtype=torch.long)
+    assert metric.among(other, nobody, nobody).shape == (0,)
+    for triplet in (
+        (empty, other, other),
+        (other, empty, empty),
+        (other, empty, other),
+        (other, other, empty),
+    ):
+        d0, d1 = metric.triplet(*triplet)
+        assert d0.shape == d1.shape == (0,)
+
+
+def test_no_samples_have_no_diversity():
+    diversity = PerceptualDiversity(LPIPS(Backbone("test_resnet", None), None))
+    samples = torch.rand(3, 3, 40, 40)
+    diversity.update(samples[:0], 1)
+    diversity.update(samples, 0)
+    before = diversity.compute()
+    diversity.update(samples[:0], torch.zeros(0, dtype=torch.long))
+    assert diversity.compute() == before > 0
+
+
+@pytest.mark.parametrize("name", sorted(BASELINES.keys() - {"dists"}))
+def test_no_images_have_no_classic_distances(name):
+    empty = torch.rand(0, 3, 170, 170)
+    assert BASELINES[name]()(empty, empty).shape == (0,)
+
+
+@pytest.mark.parametrize("counts", [(1, 2, 3), (2, 1, 3), (1, 0, 2)])
+def test_numbers_of_images_that_do_not_fit_are_refused(small, counts):
+    triplet = [torch.rand(count, 3, 40, 40) for count in counts]
+    with pytest.raises(
+        ValueError, match=r"(ref|p0) and p1 must have one shape \(or one of them a single image"
+    ):
+        small.triplet(*triplet)
 
 
 @torch.no_grad()
