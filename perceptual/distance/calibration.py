@@ -8,6 +8,7 @@ which; `alexnet-kmeans` has weights made of photographs, see `features/kmeans.py
 import json
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,13 @@ FOLDER = Path(__file__).parent / "calibrations"
 DEFAULT, RANDOM = "default", "random"
 PUBLISHED = "v0.1"  # what `default` means where it exists
 SEED = 0  # of the weights of `NAME-random`
+# SHA-256 of the weights that the published calibrations were made on, torchvision's IMAGENET1K_V1, in float32
+MADE_ON = {
+    "alexnet": "da3f52f86ae746064751cde68775f0df06aded6a21ce66845d938a9749a1dfd5",
+    "squeezenet1_1": "7b703d34e6ba9fc9ec990790568a79a29935c60a16df9cce45231964e996c916",
+    "vgg16": "36bb442d80f49070c9b5e9a22cb5190062f161a61fc5ad70037be740b74dd933",
+}
+OTHER = " (not the weights that the published calibrations were made on)"
 
 
 class Calibration(NamedTuple):
@@ -85,7 +93,9 @@ def build(backbone: "str | nn.Module", lin: str | os.PathLike[str] | None) -> tu
     """The backbone and the calibration that the arguments of `LPIPS` name; raises what that does."""
     if isinstance(backbone, nn.Module):
         backbone = Backbone.of(backbone)
-        return backbone, _default(backbone) if lin == DEFAULT else load(backbone.name, lin)
+        calibration = _default(backbone) if lin == DEFAULT else load(backbone.name, lin)
+        check_weights(backbone, calibration)
+        return backbone, calibration
     name, said = split(backbone)
     networks.check_name(name)
     if said != DEFAULT and lin != DEFAULT:
@@ -101,7 +111,29 @@ def build(backbone: "str | nn.Module", lin: str | os.PathLike[str] | None) -> tu
     elif lin == DEFAULT:
         lin = default(name)
     calibration = load(name, lin)
-    return Backbone(name, mean=calibration.mean, std=calibration.std), calibration
+    built = Backbone(name, mean=calibration.mean, std=calibration.std)
+    check_weights(built, calibration)
+    return built, calibration
+
+
+def check_weights(backbone: Backbone, calibration: Calibration) -> None:
+    """Warn of a published calibration on other weights than it was made on, and have the source say so.
+
+    What is shown of a distance, its `repr`, results and model cards, shows the source.
+    """
+    state = backbone.net.state_dict()
+    if calibration.name not in versions(backbone.name) or any(value.is_meta for value in state.values()):
+        return
+    plain = {weight_files.plain(key): value.float() for key, value in state.items()}
+    if weight_files.fingerprint(plain) == MADE_ON[backbone.name.partition(".")[0]]:
+        return
+    source = backbone.source.removesuffix(OTHER)
+    warnings.warn(
+        f"the calibration {calibration.name} was made on other weights of {backbone.name} than those from "
+        f"{source}: distances differ from those of the lpips package",
+        stacklevel=4,
+    )
+    backbone.source = source + OTHER
 
 
 def default(backbone: str) -> str | None:

@@ -66,6 +66,9 @@ class LPIPS(HubMixin, nn.Module):
         calibration: `"v0.1"`, `"v0.0"` or the path that lin is from; None: uncalibrated.
         saved: the folder that `from_pretrained` read it from, with what it says of the training; or None.
 
+    Warns:
+        UserWarning: a published calibration on other weights than it was made on, naming where they are from.
+
     Raises:
         ValueError: unknown backbone or calibration, or one that does not fit the other; an unknown form, or
             `pooled` with `spatial`; `compile` without a compiler.

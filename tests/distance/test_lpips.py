@@ -2,6 +2,7 @@ import io
 import json
 import pickle
 import sys
+import warnings
 from copy import deepcopy
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from networks import NETS, reference_lpips, write_weights
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import func, nn
 from torch.autograd import forward_ad
 
@@ -24,6 +25,7 @@ from perceptual.distance import lpips as lpips_module
 from perceptual.distance.baselines import BASELINES
 from perceptual.distance.level import unit_normalize
 from perceptual.distance.lpips import LPIPS
+from perceptual.evaluation.provenance import describe
 from perceptual.features.backbone import Backbone
 from perceptual.metrics import PerceptualDistance, PerceptualDiversity
 
@@ -805,6 +807,45 @@ def test_the_default_of_a_built_backbone_is_published_for_its_levels_and_input(t
     assert LPIPS(Backbone("alexnet", weights=None)).calibration is None
     with pytest.raises(ValueError, match="says its calibration"):
         LPIPS("alexnet-v0.0", "v0.1")
+
+
+OTHER_WEIGHTS = "not the weights that the published calibrations were made on"
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_weights_of_the_published_calibrations_are_known(name, assets, monkeypatch, recwarn, tmp_path):
+    source = assets / "weights"
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(source))
+    assert OTHER_WEIGHTS not in repr(LPIPS(name))
+    assert OTHER_WEIGHTS not in repr(LPIPS(Backbone(name).double()))
+    # the same tensors in another format
+    torch.save(load_file(source / f"{name}.safetensors"), tmp_path / "same.pth")
+    assert OTHER_WEIGHTS not in repr(LPIPS(Backbone(name, str(tmp_path / "same.pth"))))
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("change", ["one layer", "one value"])
+def test_a_published_calibration_on_other_weights_says_so(change, assets, monkeypatch, tmp_path):
+    state = load_file(assets / "weights" / "alexnet.safetensors")
+    key = next(key for key in sorted(state) if key.endswith("3.weight"))
+    state[key] = state[key] * 1.3 if change == "one layer" else state[key].index_fill(0, torch.tensor(0), 0.1)
+    file = write_weights(tmp_path, "alexnet", state)
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path))
+    message = rf"v0.1 was made on other weights of alexnet than those from file:{file}: .*lpips package"
+    with pytest.warns(UserWarning, match=message):
+        metric = LPIPS("alexnet")
+    with pytest.warns(UserWarning, match=message):
+        again = LPIPS(metric.backbone)
+    for made in (metric, again):
+        assert f"weights file:{file} ({OTHER_WEIGHTS}), calibration v0.1" in repr(made)
+    assert OTHER_WEIGHTS in describe(metric)["weights"]  # of results
+    metric.save_pretrained(tmp_path / "saved")
+    assert OTHER_WEIGHTS in (tmp_path / "saved" / "README.md").read_text()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        uncalibrated = LPIPS("alexnet-uncalibrated")
+        assert OTHER_WEIGHTS not in repr(uncalibrated)
+        LPIPS("alexnet-random")
 
 
 @pytest.mark.parametrize("name", ["alexnett", "vggg", "alexnet-v01", "alexnet-uncalibrate"])

@@ -143,7 +143,7 @@ def test_a_backbone_that_its_name_does_not_give_again_is_stored(tmp_path, alexne
     loaded = LPIPS.from_pretrained(tmp_path / "mine")
     x, y = images()
     assert torch.equal(loaded(x, y), metric(x, y))
-    assert loaded.backbone.source == "file:alexnet.safetensors"
+    assert loaded.backbone.source.startswith("file:alexnet.safetensors")
     loaded.save_pretrained(tmp_path / "again")
     assert torch.equal(LPIPS.from_pretrained(tmp_path / "again")(x, y), metric(x, y))
 
