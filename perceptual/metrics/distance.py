@@ -106,13 +106,19 @@ class PerceptualDistance(OfDistance):
 
     @classmethod
     def lpips(
-        cls, net_type: str = "alex", reduction: Reduction = "mean", normalize: bool = False, **kwargs: Any
+        cls,
+        net_type: str = "alex",
+        reduction: Reduction | None = "mean",
+        normalize: bool = False,
+        **kwargs: Any,
     ) -> "PerceptualDistance":
         """In place of torchmetrics' `LearnedPerceptualImagePatchSimilarity`: same arguments, range, numbers.
 
+        The images are called `img1` and `img2`, as there.
+
         Args:
             net_type: `alex`, `squeeze` or `vgg`, with the published calibration v0.1.
-            reduction: as in the class.
+            reduction: as in the class; None is `none`.
             normalize: images are in [0, 1] if True, else in [-1, 1].
             kwargs: of `torchmetrics.Metric`.
 
@@ -122,7 +128,10 @@ class PerceptualDistance(OfDistance):
         """
         if net_type not in NETS:
             raise ValueError(f"net_type must be one of {', '.join(NETS)}, got {net_type!r}")
-        return cls(LPIPS(NETS[net_type], value_range=(0, 1) if normalize else (-1, 1)), reduction, **kwargs)
+        distance = LPIPS(NETS[net_type], value_range=(0, 1) if normalize else (-1, 1))
+        return LearnedPerceptualImagePatchSimilarity(
+            distance, "none" if reduction is None else reduction, **kwargs
+        )
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Add N pairs of images, (N, 3, H, W) each."""
@@ -162,3 +171,15 @@ class PerceptualDistance(OfDistance):
         self.lost = torch.where(total.isfinite(), total - self.total - addend, 0)
         self.total = total
         self.pairs = self.pairs + len(distance)
+
+
+class LearnedPerceptualImagePatchSimilarity(PerceptualDistance):
+    """`PerceptualDistance` with the names that torchmetrics gives to the images."""
+
+    def update(self, img1: Tensor, img2: Tensor) -> None:
+        """Add N pairs of images, (N, 3, H, W) each."""
+        super().update(img1, img2)
+
+    def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
+        """Add N pairs of images and return the reduction over these alone, with its gradient."""
+        return super().forward(img1, img2)

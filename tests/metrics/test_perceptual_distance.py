@@ -1,5 +1,6 @@
 import copy
 import pickle
+from inspect import signature
 
 import pytest
 import torch
@@ -73,6 +74,31 @@ def test_lpips_gives_the_numbers_of_torchmetrics(net_type, normalize, tmp_path, 
         x, y = images(seed, size=64) if normalize else images(seed, size=64) * 2 - 1
         torch.testing.assert_close(ours(x, y), theirs(x, y), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(ours.compute(), theirs.compute(), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["none", None])
+def test_lpips_takes_what_that_of_torchmetrics_takes(reduction, tmp_path, monkeypatch):
+    write_weights(tmp_path, "alexnet")
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(torchmetrics_lpips, "Alexnet", lambda **_: TorchmetricsNet("alexnet"))
+    made = (LearnedPerceptualImagePatchSimilarity, PerceptualDistance.lpips)
+    theirs, ours = (make(net_type="alex", reduction=reduction, normalize=True) for make in made)
+    assert list(signature(ours.update).parameters) == list(signature(theirs.update).parameters)
+    batches = [images(seed, count=2 + seed, size=64) for seed in range(2)]
+    for x, y in batches:
+        torch.testing.assert_close(ours(img1=x, img2=y), theirs(img1=x, img2=y), atol=1e-6, rtol=1e-5)
+        for metric in (ours, theirs):
+            metric.update(img1=x, img2=y)
+    torch.testing.assert_close(ours.compute(), theirs.compute(), atol=1e-6, rtol=1e-5)
+    copied = pickle.loads(pickle.dumps(ours.clone()))
+    assert torch.equal(copied.compute(), ours.compute())
+    # a collection passes each metric the arguments that it names
+    collection = MetricCollection({"lpips": ours, "theirs": theirs})
+    collection.reset()
+    collection.update(img1=batches[0][0], img2=batches[0][1], real=True)
+    found = collection.compute()
+    torch.testing.assert_close(found["lpips"], found["theirs"], atol=1e-6, rtol=1e-5)
+    assert found["lpips"].shape == (2,)
 
 
 def test_as_a_loss_it_gives_gradients_and_does_not_grow():
