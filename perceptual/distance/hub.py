@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from perceptual.distance import calibration as calibrations
@@ -25,6 +26,7 @@ class HubMixin:
     saved: saved_folder.Saved | None
 
     @classmethod
+    @torch.inference_mode(False)
     def from_pretrained(
         cls: type[T],
         source: str | os.PathLike[str],

@@ -75,6 +75,7 @@ class LPIPS(HubMixin, nn.Module):
         FileNotFoundError: weights or calibration that cannot be found.
     """
 
+    @torch.inference_mode(False)  # whose tensors can take part in no gradient later
     def __init__(
         self,
         backbone: str | nn.Module = "alexnet",

@@ -3,11 +3,14 @@
 from fnmatch import fnmatchcase
 from typing import Literal
 
+import torch
+
 from perceptual.evaluation import methods
 from perceptual.features.backbone import Precision
 from perceptual.metrics import PerceptualDistance
 
 
+@torch.inference_mode(False)  # whose tensors can take part in no gradient later
 def create_metric(
     name: str,
     reduction: Literal["mean", "sum", "none"] = "mean",

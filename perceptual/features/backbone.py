@@ -77,6 +77,7 @@ class Backbone(nn.Module):
     std: Tensor
     net: Any
 
+    @torch.inference_mode(False)  # whose tensors can take part in no gradient later
     def __init__(
         self,
         name: str = "alexnet",
@@ -129,6 +130,7 @@ class Backbone(nn.Module):
             self.input_size = network.fallback_size
 
     @classmethod
+    @torch.inference_mode(False)
     def of(
         cls,
         network: nn.Module,
@@ -172,6 +174,7 @@ class Backbone(nn.Module):
         self.out_indices, self.channels = network.out_indices, network.channels
         self.input_size, self._channels_last = network.input_size, network.channels_last
         self._prepares = network.prepares
+        custom.leave_inference_mode(self.net)
         like = custom.first_weight(self.net)
         for key, values in (("mean", network.mean), ("std", network.std)):
             buffer = like.new_tensor([float(value) for value in values]).view(1, 3, 1, 1)

@@ -78,6 +78,18 @@ def first_weight(network: nn.Module) -> Tensor:
     return next(tensors, torch.empty(0, dtype=torch.float32))
 
 
+@torch.no_grad()
+def leave_inference_mode(network: nn.Module) -> None:
+    """Replace tensors that were made in inference mode by ones that can take part in a gradient."""
+    for module in network.modules():
+        for key, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_inference():
+                module._parameters[key] = nn.Parameter(parameter.clone(), parameter.requires_grad)
+        for key, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_inference():
+                module._buffers[key] = buffer.clone()
+
+
 def _kind(value: object) -> str:
     if isinstance(value, Tensor):
         return f"one tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"

@@ -140,11 +140,12 @@ class TwoAFCScore(Metric):
         # the checks wait for the device anyway, and float64 is everywhere on the CPU
         d0, d1, judgment = d0.cpu(), d1.cpu(), judgment.cpu()
         agreement = two_afc_agreement(d0, d1, judgment)
-        self.agreement += self._in_units(agreement)
-        self.items += len(agreement)
+        # not in place: in inference mode a score may be made or reset, and then go on outside
+        self.agreement = self.agreement + self._in_units(agreement)
+        self.items = self.items + len(agreement)
         agreement = _agreement_with_majority(d0, d1, judgment)
-        self.majority_agreement += self._in_units(agreement)
-        self.majority_items += len(agreement)
+        self.majority_agreement = self.majority_agreement + self._in_units(agreement)
+        self.majority_items = self.majority_items + len(agreement)
 
     def _in_units(self, agreement: Tensor) -> Tensor:
         return (agreement * self._UNITS).round().long().sum()

@@ -12,6 +12,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.functional.image import lpips as torchmetrics_lpips
 from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 
+from perceptual import create_metric
 from perceptual.distance.baselines import BASELINES
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.backbone import Backbone
@@ -230,3 +231,56 @@ def test_processes_are_reduced_as_one(tmp_path, monkeypatch):
         for name in ("diversity", "srcc"):
             whole = of_both(name, *(torch.cat(pair) for pair in zip(part(0), part(1), strict=True)))
             torch.testing.assert_close(results[name], whole.compute(), atol=1e-9, rtol=1e-6)
+
+
+class Own(nn.Module):
+    """A network of the user's, with a parameter and a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+        self.register_buffer("scale", torch.ones(1))
+
+    def forward(self, images):
+        return [self.layer(images) * self.scale]
+
+
+def saved():
+    small().distance.save_pretrained("saved")
+    return LPIPS.from_pretrained("saved")
+
+
+MADE = {
+    "name": lambda: LPIPS("alexnet"),
+    "metric": lambda: create_metric("alexnet-v0.0"),
+    "random": lambda: create_metric("test_vit-random"),
+    "joint": lambda: LPIPS("alexnet+alexnet"),
+    "built": lambda: PerceptualDistance.lpips(),
+    "backbone": lambda: LPIPS(Backbone("test_resnet", None, trainable=True), None),
+    "own": lambda: PerceptualDistance(LPIPS(Own())),
+    "saved": saved,
+}
+
+
+@pytest.mark.usefixtures("alexnet")
+@pytest.mark.parametrize("name", MADE)
+def test_what_is_made_in_inference_mode_can_be_a_loss_later(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x, y = images(0, count=1, size=64)
+    gradients = []
+    for enabled in (True, False):
+        torch.manual_seed(0)
+        with torch.inference_mode(enabled):
+            metric = MADE[name]()
+        moving = x.clone().requires_grad_()
+        metric(moving, y).sum().backward()
+        gradients.append(moving.grad)
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().sum() > 0
+
+
+def test_a_network_made_for_training_in_inference_mode_can_be_trained():
+    with torch.inference_mode():
+        distance = LPIPS(Backbone.of(Own(), trainable=True))
+    distance(*images(0, count=1)).sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in distance.backbone.net.parameters())

@@ -137,3 +137,17 @@ def test_rows_of_the_real_material():
     assert float(human_score(judgment)) == pytest.approx(0.7966, abs=5e-5)
     assert float(ceiling_score(judgment)) == pytest.approx(0.8442, abs=5e-5)
     assert float(two_people_agreement(judgment, votes)) == pytest.approx(0.7132, abs=5e-5)
+
+
+@pytest.mark.parametrize("kind", [TwoAFCScore, MajorityAccuracy])
+def test_a_score_made_and_reset_in_inference_mode_goes_on_outside(kind):
+    items = torch.rand(3, 8, generator=torch.Generator().manual_seed(0))
+    expected = kind()
+    expected.update(*items)
+    with torch.inference_mode():
+        score = kind()
+    for _ in range(2):
+        score.update(*items)
+        assert score.compute() == expected.compute()
+        with torch.inference_mode():
+            score.reset()
