@@ -151,7 +151,7 @@ def build_set(folder: Path, name: str, of: dict[str, Any]) -> Data:
     kind, settings = of["data"], {key: value for key, value in of.items() if key != "data"}
     for key in ("path", "root", "jnd"):
         if isinstance(settings.get(key), str):
-            settings[key] = str(folder / settings[key])
+            settings[key] = str(folder / Path(settings[key]).expanduser())
     try:
         node = compose("evaluate", [f"data={kind}"]).data
         node.merge_with(settings)

@@ -21,6 +21,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from perceptual.cli.errors import one_line_errors, start
+from perceptual.cli.words import resumed
 from perceptual.config import Cache, build, check, data_arguments
 from perceptual.data.progress import run_number
 from perceptual.distance.lpips import LPIPS
@@ -112,7 +113,7 @@ def main(cfg: DictConfig) -> float | None:
     """
     with one_line_errors(OmegaConfBaseException, MisconfigurationException):
         try:
-            with run.alone_in(Path(cfg.run_dir)):
+            with run.recorded(), run.alone_in(Path(cfg.run_dir)):
                 return train(cfg)["trained"]["mean"]
         except Exception as error:
             runs.keep_failure(cfg.run_dir, one_line(error))
@@ -124,4 +125,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    start(main)
+    start(main, resumed)

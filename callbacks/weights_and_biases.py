@@ -47,16 +47,23 @@ def csv_and_wandb(
     except Exception as error:  # wandb fails in many ways; none of them is worth the run
         _say(f"W&B       cannot log this run: {_first_line(error)}. It logs to files only.")
         return loggers
-    return [*loggers, WandbLogger(save_dir=run_dir, project=project, experiment=run)]
+    return [*loggers, _Wandb(save_dir=run_dir, project=project, experiment=run)]
+
+
+class _Wandb(WandbLogger):
+    """Logs no arguments of objects: `WandbArtifact` logs the configuration, which the command line takes."""
+
+    def log_hyperparams(self, params: Any) -> None:
+        """Log nothing."""
 
 
 class WandbArtifact(Report):
     """At W&B: the run's whole configuration, and its checkpoints as an artifact with where they came from."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the configuration, under the dotted keys of the command line."""
+        """Log the configuration as words of the command line, with which W&B starts a preempted run again."""
         for run in wandb_runs(trainer) if trainer.is_global_zero else ():
-            run.config.update(runs.settings(self.run_dir), allow_val_change=True)
+            run.config.update(runs.choices(self.run_dir) | runs.settings(self.run_dir), allow_val_change=True)
 
     def make(self, trainer: pl.Trainer, module: PerceptualRanker) -> None:
         """Log the checkpoints."""

@@ -17,7 +17,7 @@ from perceptual.config import build, data_arguments, register
 from perceptual.data.readers.answers import ANSWERS
 from perceptual.data.readers.published import OPINIONS
 from perceptual.training.module import PerceptualRanker
-from perceptual.training.run import close_wandb
+from perceptual.training.run import recorded
 
 CONF = Path(__file__).parents[1] / "conf"
 REQUIRED = {
@@ -81,8 +81,8 @@ def test_every_group_is_tested_here():
 def test_callbacks_and_loggers_build(group, name, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     cfg = compose("train", [f"{group}={name}", f"run_dir={tmp_path}"])
-    assert build(cfg.logger)
-    close_wandb()
+    with recorded():
+        assert build(cfg.logger)
     built = {type(build(node)).__name__ for node in cfg.callbacks.values()}
     assert built >= {"LastCheckpoint", "BestCheckpoint", "InverseGuard", "Progress"}
     assert ("EMA" in built, "EarlyStopping" in built) == (name == "ema", name == "early")

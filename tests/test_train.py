@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import warnings
 from pathlib import Path
@@ -21,7 +22,6 @@ import evaluate
 from perceptual.config import register
 from perceptual.data import JNDDataModule
 from perceptual.training.module import PerceptualRanker, read_checkpoint
-from perceptual.training.run import newest
 
 SMALL = ("backbone.name=resnet10t", "backbone.weights=null", "trainer=smoke")
 
@@ -83,7 +83,7 @@ def test_evaluate_repeats_the_score_that_training_logged(train, monkeypatch, cap
     assert evaluated(run / "checkpoints/last.ckpt") == scores(run)["trained"]
 
 
-def evaluated(ckpt: Path) -> dict:
+def evaluated(ckpt: object) -> dict:
     register()
     with initialize_config_dir(str(app.ROOT / "conf"), version_base="1.3"):
         cfg = compose("evaluate", [f"ckpt={ckpt}"])
@@ -117,25 +117,117 @@ def test_jnd_pairs_are_scored_in_validation(train, tmp_path, capsys, cache):
     assert evaluated(ckpt) == scores(run)["trained"]
 
 
-def test_ckpt_last_resumes_the_newest_run(train):
-    first = torch.load(train() / "checkpoints/last.ckpt", weights_only=True)
-    second = torch.load(
-        train("ckpt=last", "trainer.max_epochs=2") / "checkpoints/last.ckpt", weights_only=True
-    )
-    assert first["global_step"] == 2
-    assert second["global_step"] == 4
+@pytest.fixture
+def goes_on(monkeypatch):
+    """Runs train.py with words and nothing else; the folder of the run."""
+
+    def run(*words: str) -> Path:
+        app.run("train.py", *words, monkeypatch=monkeypatch)
+        return max(Path("runs").glob("*/*"), key=lambda path: path.stat().st_mtime)
+
+    return run
 
 
-def test_all_processes_of_a_run_resume_what_the_first_chose(train, monkeypatch):
-    monkeypatch.setenv("PERCEPTUAL_RESUMED", "")
-    chosen = train() / "checkpoints/last.ckpt"
-    runs = Path("runs")
-    assert Path(newest(runs)).samefile(chosen)
-    newer = train() / "checkpoints/last.ckpt"
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert Path(newest(runs)).samefile(chosen)
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    assert Path(newest(runs)).samefile(newer)
+def test_ckpt_last_goes_on_with_the_run_as_it_was(train, goes_on, manifest, monkeypatch, capsys):
+    first = train("optimizer=adamw", "model.dropout=0.25")
+    # newer, and not meant: runs of a sweep, here and at W&B, and checkpoints that are not of train.py
+    for folder, file, old, new in (
+        ("runs/swept/0", "hydra.yaml", "mode: RUN", "mode: MULTIRUN"),
+        ("runs/wandb-1/0", "overrides.yaml", "- data=manifest", "- data=manifest\n- runs=runs/wandb-1"),
+    ):
+        shutil.copytree(first, folder, copy_function=shutil.copy)
+        said = Path(folder, ".hydra", file).read_text()
+        assert old in said
+        Path(folder, ".hydra", file).write_text(said.replace(old, new))
+    Path("runs/other/checkpoints").mkdir(parents=True)
+    Path("runs/other/checkpoints/last.ckpt").write_text("of something else")
+    capsys.readouterr()
+    second = goes_on("ckpt=last", "trainer.max_epochs=2")
+    assert f"Resumed   runs/{first.relative_to('runs')}/checkpoints/last.ckpt" in capsys.readouterr().out
+    before, after = (read_checkpoint(run / "checkpoints/last.ckpt") for run in (first, second))
+    assert (before["global_step"], after["global_step"]) == (2, 4)
+    for key in ("hyper_parameters", "datamodule_hyper_parameters"):
+        assert after[key] == before[key]
+    third = goes_on("ckpt=last", "trainer.max_epochs=3")
+    assert read_checkpoint(third / "checkpoints/last.ckpt")["global_step"] == 6
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("data.batch_size=5", "data.batch_size=10 there, 5 here"),
+        ("data=bapps", "data._target_=perceptual.data.ManifestDataModule there"),
+        ("model.dropout=0.1", "model.dropout=0.5 there, 0.1 here"),
+        ("model=tune", "model.variant=lin there, tune here"),
+        ("backbone.name=resnet18", "backbone.name=resnet10t there, resnet18 here"),
+        ("backbone.out_indices=[0,1]", "backbone.out_indices=None there, [0, 1] here"),
+        ("averaging=ema", "averaging=none there, ema here"),
+        ("seed=1", "model.seed=0 there, 1 here"),
+    ],
+)
+def test_what_contradicts_the_run_is_refused_before_data_are_read(one_run, word, says, monkeypatch, capsys):
+    monkeypatch.chdir(one_run)
+    message = app.refusal("train.py", "ckpt=last", word, monkeypatch=monkeypatch, capsys=capsys)
+    assert says in message
+
+
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory):
+    """A folder with one run, whose data are gone."""
+    folder = tmp_path_factory.mktemp("one_run")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        manifest = app.write_manifest(folder / "set", rows=120)
+        words = ("data=manifest", "data.path=set/triplets.csv", "data.size=32", "data.batch_size=10", *SMALL)
+        app.run("train.py", *words, monkeypatch=monkeypatch)
+        manifest.unlink()
+    return folder
+
+
+def test_a_checkpoint_has_any_name_and_place(train, goes_on, tmp_path, monkeypatch):
+    checkpoints = train() / "checkpoints"
+    named = checkpoints / "epoch=1-step=26 (best), of Übung.ckpt"
+    (checkpoints / "last.ckpt").rename(named)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for number, ckpt in enumerate((named, f"~/{named}")):
+        run = goes_on(f"ckpt={ckpt}", f"trainer.max_epochs={number + 2}")
+        assert read_checkpoint(run / "checkpoints/last.ckpt")["global_step"] == 2 * number + 4
+    app.run("evaluate.py", f"ckpt=~/{named}", monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("imports=[theirs]", "backbone._target_=theirs.Net", "+callbacks.x={_target_: theirs.run}"),
+        *("+callbacks.x=${oc.decode:theirs}", "model=../../theirs"),
+    ],
+)
+def test_the_folder_of_a_run_does_not_say_what_code_is_run(one_run, tmp_path, word, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(one_run / "runs", "runs")
+    (path,) = Path("runs").glob("*/*/.hydra/overrides.yaml")
+    path.write_text(path.read_text() + f'- "{word}"\n')
+    Path("theirs.py").write_text("raise SystemExit('ran')")
+    message = app.refusal("train.py", "ckpt=last", monkeypatch=monkeypatch, capsys=capsys)
+    assert f"was started with {word}, and no file may say what code is run" in message
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "a: 1", "- [1]", "- 'a b=c'", "&a [*a]", "x" * 200_000])
+def test_words_of_a_run_that_are_none_are_one_line(one_run, tmp_path, text, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(one_run / "runs", "runs")
+    (path,) = Path("runs").glob("*/*/.hydra/overrides.yaml")
+    path.write_text(text)
+    message = app.refusal("train.py", "ckpt=last", monkeypatch=monkeypatch, capsys=capsys)
+    assert "overrides.yaml' does not list the words of a run" in message
+    assert len(message) < 400
+
+
+def test_of_sweeps_alone_no_run_is_the_last(manifest, monkeypatch, capsys):
+    words = ("data=manifest", f"data.path={manifest}", "data.size=32", *SMALL)
+    app.run("train.py", "--multirun", *words, "model.lr=0.1", monkeypatch=monkeypatch)
+    message = app.refusal("train.py", "ckpt=last", monkeypatch=monkeypatch, capsys=capsys)
+    assert "no checkpoint of a run below 'runs'; of the runs of a sweep name one, such as ckpt=" in message
 
 
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(train, monkeypatch, capsys):
@@ -251,7 +343,7 @@ def test_every_experiment_runs(name, tmp_path, monkeypatch):
         (("data=bapps", "data.root=empty"), "empty"),
         (("data=bapps",), "data.root"),
         (("data.jnd=nowhere.csv",), "nowhere.csv"),
-        (("ckpt=last",), "no checkpoint below 'runs'"),
+        (("ckpt=last",), "no checkpoint of a run below 'runs'"),
         (("ckpt=nowhere.ckpt",), "nowhere.ckpt"),
         (("backbone.weights=nowhere.pth",), "nowhere.pth"),
         (("trainer.max_epochs=ten",), "ten"),

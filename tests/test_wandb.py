@@ -3,18 +3,27 @@
 import json
 import os
 import shutil
+import signal
+import struct
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import app
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from sweep_service import SweepService
 
+from perceptual.cli.errors import with_arguments
+from perceptual.cli.words import as_typed
 from perceptual.config import register
+from perceptual.training.module import Diverged, PerceptualRanker
+from perceptual.training.run import recorded
 
 SWEEPS = sorted((app.ROOT / "conf/sweep").glob("*.yaml"))
 SMALL = (
@@ -42,6 +51,91 @@ def start(*command: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         command, env=theirs | ours | environment, capture_output=True, text=True, timeout=250
     )
+
+
+def records(folder: Path) -> list:
+    """What the log of the offline run below a folder holds, which `wandb sync` sends: LevelDB's format."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (path,) = folder.glob("**/offline-run-*/run-*.wandb")
+    content, place, found, whole = path.read_bytes(), 7, [], b""
+    while place + 7 <= len(content):
+        if (left := 32768 - place % 32768) < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+        whole += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or its last part
+            found.append(Record.FromString(whole))
+            whole = b""
+    return found
+
+
+def exit_codes(folder: Path) -> list[int]:
+    deadline = time.monotonic() + 30  # another process writes the log
+    while not (codes := [one.exit.exit_code for one in records(folder) if one.HasField("exit")]):
+        assert time.monotonic() < deadline, "the run has not ended"
+        time.sleep(0.05)
+    return codes
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"),
+    [
+        (None, 0),
+        (Diverged("the loss is nan"), 1),
+        (OSError(28, "No space left on device"), 1),
+        (KeyboardInterrupt(), 255),
+        (SystemExit(128 + signal.SIGINT), 255),
+        (SystemExit(128 + signal.SIGTERM), 255),
+        (SystemExit("error: no data"), 1),
+    ],
+    ids=repr,
+)
+def test_a_run_ends_at_wandb_as_it_ended(stop, code, tmp_path, monkeypatch):
+    """0 is finished, 255 is killed, anything else is failed."""
+    import wandb
+
+    monkeypatch.chdir(tmp_path)
+    with suppress(BaseException), recorded():
+        wandb.init(mode="offline", dir=str(tmp_path), settings=wandb.Settings(silent=True))
+        if stop is not None:
+            raise stop
+    assert wandb.run is None
+    assert exit_codes(tmp_path) == [code]
+
+
+def test_a_run_that_diverges_has_failed_at_wandb_and_can_be_started_again_by_its_configuration(
+    manifest, monkeypatch, capsys
+):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setattr(PerceptualRanker, "training_step", lambda *_: diverge())
+    words = (*SMALL, f"data.path={manifest}", "logger=wandb", "stopping=early", "callbacks.early.patience=5")
+    chosen = ("backbone.options.aa_layer=blurpc", "model.augmentation=[swap]", "optimizer=adamw")
+    said = (*words, *chosen, "trainer.gradient_clip_val=null")
+    assert "the loss is nan" in app.refusal("train.py", *said, monkeypatch=monkeypatch, capsys=capsys)
+    (run,) = Path("runs").glob("*/*")
+    assert exit_codes(run) == [1]
+
+    logged = {}
+    for record in records(run):
+        for item in record.config.update:
+            key = item.key or ".".join(item.nested_key)
+            logged[key] = json.loads(item.value_json)
+    # as `wandb agent` passes them: str() of each value
+    back = [f"{key}={value}" for key, value in logged.items() if key != "_wandb"]
+    assert "backbone.out_indices=None" in back
+    register()
+    with initialize_config_dir(str(app.ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", with_arguments(as_typed(["logger=wandb", *back])))
+    was = OmegaConf.load(run / ".hydra/config.yaml")
+    assert OmegaConf.to_container(cfg, enum_to_str=True) == OmegaConf.to_container(was)
+
+
+def diverge():
+    raise Diverged("the loss is nan")
 
 
 @pytest.mark.slow

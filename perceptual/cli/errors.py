@@ -36,20 +36,29 @@ def one_line_errors(*also: type[Exception]) -> Iterator[None]:
         sys.exit(130)
 
 
-def start(main: Callable[[], object]) -> None:
-    """Run a program that Hydra configures; what it, Hydra or OmegaConf refuses is one line."""
+def start(
+    main: Callable[[], object], prepare: Callable[[Sequence[str]], Sequence[str]] | None = None
+) -> None:
+    """Run a program that Hydra configures; what it, Hydra or OmegaConf refuses is one line.
+
+    Args:
+        main: decorated by `hydra.main`.
+        prepare: makes the words that Hydra reads of those of the command line, paths as they were typed.
+    """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+    from perceptual.cli.words import as_typed
     from perceptual.config import register
 
     register()
-    sys.argv = [sys.argv[0], *with_arguments(sys.argv[1:])]
     if os.environ.get(FULL) != "1":
         # Hydra raises instead of printing in its own words; processes that this one starts do likewise
         os.environ |= {FULL: "1", OURS: "1"}
     with one_line_errors(HydraException, OmegaConfBaseException, MisconfigurationException):
+        words = as_typed(sys.argv[1:])
+        sys.argv[1:] = with_arguments(prepare(words) if prepare else words)
         try:
             main()
         except OSError as error:  # of Hydra, as it makes the run's folder: `main` reports its own

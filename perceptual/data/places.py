@@ -10,7 +10,7 @@ from typing import Any
 
 def cache_folder() -> Path:
     """`$PERCEPTUAL_CACHE`, or `~/.cache/perceptual`; it may be deleted between runs."""
-    return Path(os.environ.get("PERCEPTUAL_CACHE") or Path.home() / ".cache/perceptual")
+    return Path(os.path.expanduser(os.environ.get("PERCEPTUAL_CACHE") or "~/.cache/perceptual"))
 
 
 def is_remote(place: object) -> bool:
@@ -19,13 +19,13 @@ def is_remote(place: object) -> bool:
 
 
 def place(where: object) -> Any:
-    """A `Path`, or for a URL the object of universal_pathlib that behaves as one.
+    """A `Path`, with `~` as the home folder; for a URL an object of universal_pathlib that behaves as one.
 
     Raises:
         ValueError: it is a URL, and the extra `remote` is not installed.
     """
     if not is_remote(where):
-        return Path(str(where))
+        return Path(os.path.expanduser(str(where)))
     try:
         from upath import UPath
 

@@ -32,6 +32,16 @@ def settings(run: str | os.PathLike[str]) -> Row:
     return dict(_flat({key: value for key, value in chosen.items() if key not in ELSEWHERE}))
 
 
+def choices(run: str | os.PathLike[str]) -> Row:
+    """The choice of each group of `conf/` that a run made; empty if the folder does not say."""
+    path = Path(run, ".hydra/hydra.yaml")
+    if not path.is_file():
+        return {}
+    made = OmegaConf.to_container(OmegaConf.load(path).hydra.runtime.choices)
+    assert isinstance(made, dict)
+    return {key: one for key, one in made.items() if one and "/" not in key and key not in ELSEWHERE}
+
+
 def command(run: str | os.PathLike[str]) -> str | None:
     """The command line that repeats a run, if the folder says."""
     path = Path(run, ".hydra/overrides.yaml")

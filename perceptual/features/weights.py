@@ -56,7 +56,7 @@ def locate(name: str) -> tuple[Path, str] | None:
     Raises:
         FileNotFoundError: the directory of `PERCEPTUAL_WEIGHTS` does not exist.
     """
-    if directory := os.environ.get("PERCEPTUAL_WEIGHTS"):
+    if directory := os.path.expanduser(os.environ.get("PERCEPTUAL_WEIGHTS", "")):
         if not Path(directory).is_dir():
             raise FileNotFoundError(f"PERCEPTUAL_WEIGHTS names {directory!r}, which is not a directory")
         for stem in dict.fromkeys((name, name.split(".")[0])):

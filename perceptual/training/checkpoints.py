@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -20,7 +20,6 @@ DEEPEST = 50  # dictionaries and lists in each other: json and others fail on so
 OBTAINABLE = ("file:", "package:", "hub:")  # sources that give the same weights again
 # where a checkpoint holds weights: the second where the first is an average of them
 STATES = {"state_dict", "current_model_state"}
-OF_OPTIMIZER = ("optimizer", "lr", "backbone_lr_factor", "betas", "weight_decay", "schedule", "warmup")
 SHA256 = "weights_sha256"  # of each of these states that the file holds
 SETTINGS_SHA256 = "settings_sha256"  # of what it says of the model and the data
 # what every checkpoint holds, beside its optimisers and loops, which Lightning reads
@@ -209,23 +208,30 @@ def check_fits(checkpoint: Mapping[str, Any], hparams: Mapping[str, Any], own: M
         raise ValueError(f"the checkpoint does not fit the model: it has {theirs}, the model {ours}")
 
 
-def check_resumed(checkpoint: Mapping[str, Any], hparams: Mapping[str, Any]) -> None:
-    """Refuse to go on with other rates or another optimiser: the checkpoint holds the state of its own.
+def differences(
+    theirs: Mapping[str, Any], ours: Mapping[str, Any], prefix: str = "", leave_out: Collection[str] = ()
+) -> list[str]:
+    """Settings, by their names on the command line, that a checkpoint has otherwise than a run."""
+    common = [key for key in theirs if key in ours and key not in leave_out]
+    pairs = [(key, *map(_plain, (theirs[key], ours[key]))) for key in common]
+    return [f"{prefix}{key}={one} there, {another} here" for key, one, another in pairs if one != another]
+
+
+def refuse(differing: Sequence[str]) -> None:
+    """Refuse to go on with other settings than those of a checkpoint.
 
     Raises:
-        ValueError: naming the settings.
+        ValueError: naming them.
     """
-    theirs = checkpoint["hyper_parameters"]
-    other = [
-        f"{key}={theirs[key]} there, {hparams[key]} here"
-        for key in OF_OPTIMIZER
-        if key in theirs and theirs[key] != hparams[key]
-    ]
-    if other:
+    if differing:
         raise ValueError(
-            f"a resumed run goes on with the optimiser of its checkpoint: {'; '.join(other)}; give the same, "
-            "or begin a new run"
+            f"a resumed run goes on with the settings of its checkpoint: {'; '.join(differing)}; give the "
+            "same, or begin a new run"
         )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _base_fingerprint(backbone: Backbone) -> str:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from perceptual.training.differences import DifferenceBatch
 
 
+FITTING = ("backbone", "variant", "ranking", "form")  # settings that `checkpoints.check_fits` compares
+
+
 class Diverged(ValueError):
     """Training has diverged: it ends, and no checkpoint is made of its weights."""
 
@@ -263,7 +266,8 @@ class PerceptualRanker(pl.LightningModule):
         checkpoints.check_intact(checkpoint)
         checkpoints.migrate(checkpoint)
         if self._trainer is not None and self._trainer.training:
-            checkpoints.check_resumed(checkpoint, self.hparams)
+            theirs = checkpoint["hyper_parameters"]
+            checkpoints.refuse(checkpoints.differences(theirs, self.hparams, leave_out=FITTING))
         checkpoints.put_back_backbone(checkpoint, self.distance.backbone)
         checkpoints.check_fits(checkpoint, self.hparams, self.state_dict())
 

@@ -7,15 +7,16 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor, distributed
@@ -26,12 +27,14 @@ from perceptual.data.native import NativeFiles, NativeImages
 from perceptual.data.records import to_json
 from perceptual.data.writers.whole_files import write_text
 from perceptual.features import custom
-from perceptual.training.checkpoints import read_checkpoint
+from perceptual.features.build import describe
+from perceptual.training.checkpoints import differences, read_checkpoint, refuse
 
 # in which the first process may say what went wrong in all, and end the others
 SECONDS_TO_SPEAK = 5
-RESUMED = "PERCEPTUAL_RESUMED"  # tells the processes of a run what ckpt=last is
+MOVABLE = ("path", "root", "jnd", "num_workers")  # of the data, what a resumed run may have otherwise
 IMAGES = 512  # that weights=kmeans is made of
+FAILED, KILLED = 1, 255  # exit codes by which Weights & Biases tells how a run ended
 SQUARE = 64  # pixels of squares of larger images
 
 
@@ -63,36 +66,44 @@ def training_images(data: TwoAFCDataModule) -> Tensor:
 
 
 def find_checkpoint(cfg: DictConfig) -> str | None:
-    """The path of the checkpoint to resume from; `ckpt=last` is the newest below `runs`.
+    """The path of the checkpoint to resume from, if any.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: the file is not a checkpoint of training.
+        FileNotFoundError: it does not exist.
+        ValueError: it is not a checkpoint of training, or contradicts the configuration.
     """
-    if cfg.ckpt is None:
-        found = begun(Path(cfg.run_dir))
-    else:
-        found = newest(Path(cfg.runs)) if cfg.ckpt == "last" else str(cfg.ckpt)
+    found = begun(Path(cfg.run_dir)) if cfg.ckpt is None else str(Path(cfg.ckpt).expanduser())
     if found is not None:
-        read_checkpoint(found)  # refuses another file before any image is read
+        checkpoint = read_checkpoint(found)  # refuses another file before any image is read
+        check_same_run(checkpoint, cfg)
     return found
 
 
-def newest(runs: Path) -> str:
-    """The newest checkpoint below a folder, the same in all processes of a run.
+def check_same_run(checkpoint: Mapping[str, Any], cfg: DictConfig) -> None:
+    """Refuse to go on with other data, another model or another optimiser than those of a checkpoint.
+
+    Data may lie in another place: their fingerprints tell whether they are the same.
 
     Raises:
-        FileNotFoundError: there is none.
+        ValueError: naming what differs.
     """
-    started = os.environ.get("LOCAL_RANK", "0") != "0"
-    if started and RESUMED in os.environ:
-        return os.environ[RESUMED]  # what the first process chose: there may be a newer one now
-    found = sorted(runs.glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise FileNotFoundError(f"ckpt=last, but there is no checkpoint below {str(runs)!r}")
-    if not started:
-        os.environ[RESUMED] = str(found[-1])
-    return str(found[-1])
+    model, data = (
+        OmegaConf.to_container(cfg[key], resolve=True, enum_to_str=True) for key in ("model", "data")
+    )
+    theirs = checkpoint["hyper_parameters"]
+    networks = [dict(describe(one["backbone"])) for one in (theirs, model)]
+    every = dict.fromkeys(key for network in networks for key in network)
+    averaged = [
+        "ema" if there else "none" for there in ("current_model_state" in checkpoint, "ema" in cfg.callbacks)
+    ]
+    refuse(
+        [
+            *differences({**every, **networks[0]}, {**every, **networks[1]}, "backbone.", ["weights"]),
+            *differences(theirs, model, "model.", ["backbone"]),
+            *differences(checkpoint.get("datamodule_hyper_parameters") or {}, data, "data.", MOVABLE),
+            *differences({"averaging": averaged[0]}, {"averaging": averaged[1]}),
+        ]
+    )
 
 
 def begun(run_dir: Path) -> str | None:
@@ -195,8 +206,6 @@ def fit(
             f"{error}" if known else f"{type(error).__name__}: {error} (see {Path(run_dir, 'error.txt')})"
         )
         raise ValueError(f"{reason}; {goes_on}" if last.is_file() else reason) from error
-    finally:
-        close_wandb()
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
     if not trainer.is_global_zero:
@@ -227,8 +236,24 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 
 
-def close_wandb() -> None:
-    """End the run at Weights & Biases, if there is one, however training ended."""
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish()
+@contextmanager
+def recorded() -> Iterator[None]:
+    """End the run at Weights & Biases, if there is one, as what W&B calls finished, failed or killed."""
+    status = 0
+    try:
+        yield
+    except BaseException as stop:
+        status = KILLED if _interrupted(stop) else FAILED
+        if isinstance(stop, SystemExit) and stop.code in (0, None):  # the work of this process ends
+            status = 0
+        raise
+    finally:
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            wandb.finish(exit_code=status)
+
+
+def _interrupted(stop: BaseException) -> bool:
+    """Whether it is Ctrl-C or a signal, which `fit` exits with as shells do."""
+    code = stop.code if isinstance(stop, SystemExit) else None
+    return isinstance(stop, KeyboardInterrupt) or (isinstance(code, int) and code > 128)

@@ -54,7 +54,7 @@ class OpinionDataModule(pl.LightningDataModule):
             raise ValueError(f"larger must be one of {', '.join(LARGER_IS)} or null, got {larger!r}")
         if layout not in (CSV, *OPINIONS):
             raise ValueError(f"layout must be one of {', '.join((CSV, *OPINIONS))}, got {layout!r}")
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.size = size
         self.shorter_side = shorter_side
         self.batch_size = batch_size
