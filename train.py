@@ -32,6 +32,7 @@ from perceptual.features.build import KMEANS
 from perceptual.features.kmeans import initialize
 from perceptual.training import run
 from perceptual.training.cache import CachedDataModule
+from perceptual.training.checkpoints import check_data, read_checkpoint
 from perceptual.training.resume import AtomicCheckpointIO
 
 Scores = dict[str, dict[str, float]]
@@ -58,13 +59,15 @@ def train(cfg: DictConfig) -> Scores:
     described = data_arguments(cfg.data)
     data = build(described)
     data.setup("fit")
+    if resume:
+        check_data(read_checkpoint(resume), data.sides)
     # each process of several comes here; the first speaks and scores for all
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     console, number = Console(quiet=not first, highlight=False, markup=False), run_number()
     console.print(f"{number}Data      {data.describe()}", soft_wrap=True)
     if first:
         # for the model card of what is exported from this run
-        sides = {"train": data.fingerprint("train"), "val": data.fingerprint()}
+        sides = {side: about["sha256"] for side, about in data.sides.items()}
         run.prepare_folder(Path(cfg.run_dir), {"description": data.describe(), **sides})
 
     model = build(cfg.model)

@@ -15,6 +15,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
+from perceptual.training.checkpoints import read_checkpoint
+
 # SLURM sends one of the last two before it takes the machine away, where Lightning handles it
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
 
@@ -85,6 +87,9 @@ class LastCheckpoint(ModelCheckpoint):
         """Save nothing: the run may be ill, or in the middle of a step."""
         self._release()
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over nothing: a resumed run has a file of its own."""
+
     def _due(self, trainer: pl.Trainer) -> bool:
         late = self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes
         # a run that ends within an epoch is to go on within it, if it is asked for more steps
@@ -143,19 +148,30 @@ class BestCheckpoint(ModelCheckpoint):
         if self.monitor in trainer.callback_metrics and trainer.is_last_batch:
             super().on_train_epoch_end(trainer, pl_module)
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note where the checkpoint lies that the run goes on from."""
+        self._beside = Path(str(trainer.ckpt_path)).parent
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over score and file."""
-        best, place = Path(state_dict["best_model_path"]), Path(str(self.dirpath))
-        if not best.is_file():
+        """Take over the score and the file: of all paths, only that of `best.ckpt` beside the checkpoint.
+
+        SLURM's checkpoints lie one folder higher, in the run that goes on.
+
+        Raises:
+            ValueError: that file is not a checkpoint of training.
+        """
+        if not state_dict["best_model_path"] or state_dict["best_model_score"] is None:
             return
-        mine = place / best.name
-        if mine != best:
-            place.mkdir(parents=True, exist_ok=True)
+        mine = Path(str(self.dirpath), "best.ckpt")
+        best = next((path for path in (self._beside / mine.name, mine) if path.is_file()), None)
+        if best is None:
+            return
+        read_checkpoint(best)
+        if mine.absolute() != best.absolute():
+            mine.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(best, mine)
-        moved = {
-            "dirpath": self.dirpath,
-            "best_model_path": str(mine),
-            "kth_best_model_path": str(mine),
-            "best_k_models": {str(mine): state_dict["best_model_score"]},
-        }
-        super().load_state_dict({**state_dict, **moved})
+        self.best_model_path = self.kth_best_model_path = str(mine)
+        self.best_model_score = self.kth_value = state_dict["best_model_score"]
+        self.best_k_models = {str(mine): state_dict["best_model_score"]}

@@ -1,5 +1,6 @@
 """Files of others: none of them makes anything run."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 from perceptual.cli import app as command
-from perceptual.training import run
+from perceptual.training import checkpoints, run
 from perceptual.training.checkpoints import SETTINGS_SHA256, settings_digest
+from perceptual.training.module import PerceptualRanker
 
 SMALL = ("data=manifest", "data.path=set/triplets.csv", "data.size=64", "data.batch_size=10")
 HOSTILE = {
@@ -145,6 +147,151 @@ def test_changed_settings_of_a_checkpoint_are_refused(
     monkeypatch.chdir(tmp_path)
     message = app.refusal("evaluate.py", "ckpt=theirs.ckpt", monkeypatch=monkeypatch, capsys=capsys)
     assert "theirs.ckpt' was damaged or changed: the SHA-256 of its settings is another" in message
+
+
+@pytest.mark.parametrize("part", checkpoints.STATE)
+def test_a_changed_state_of_a_checkpoint_is_refused(part, trained, tmp_path, monkeypatch, capsys):
+    """The state of callbacks, random generators and optimisers, the position and the data."""
+    ckpt = torch.load(trained / "run/checkpoints/last.ckpt", weights_only=True)
+    before = [checkpoints.state_digest(ckpt)]
+    if part == "callbacks":
+        ckpt[part]["RandomState"]["processes"][0]["torch"][-1] ^= 1
+    elif part == "optimizer_states":
+        ckpt[part][0]["state"][0]["exp_avg"].view(torch.int32)[0] ^= 1
+    elif part == "lr_schedulers":
+        ckpt[part][0]["last_epoch"] += 1
+    elif part == "loops":
+        ckpt[part]["fit_loop"]["epoch_progress"]["total"]["ready"] += 1
+    elif part == "data":
+        ckpt[part]["val"]["items"] += 1
+    else:
+        ckpt[part] += 1
+    torch.save(ckpt, tmp_path / "theirs.ckpt")
+    monkeypatch.chdir(tmp_path)
+    words = ("ckpt=theirs.ckpt", f"data.path={trained}/set/triplets.csv")
+    message = app.refusal("train.py", *SMALL, *words, monkeypatch=monkeypatch, capsys=capsys)
+    assert "theirs.ckpt' was damaged or changed: the SHA-256 of its state is another" in message
+    assert before != [checkpoints.state_digest(ckpt)]
+
+
+def resealed(ckpt: dict, path: Path) -> None:
+    ckpt[checkpoints.STATE_SHA256] = checkpoints.state_digest(ckpt)
+    torch.save(ckpt, path)
+
+
+RESUME = (*SMALL, "backbone.name=test_resnet", "backbone.weights=null", "trainer.max_epochs=2")
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A run with a best checkpoint."""
+    folder = tmp_path_factory.mktemp("scored")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        app.write_manifest(folder / "set", rows=20, size=64)
+        words = ("trainer.max_epochs=1", "trainer.accelerator=cpu", "hydra.run.dir=run")
+        app.run("train.py", *RESUME, *words, monkeypatch=monkeypatch)
+    return folder
+
+
+def of_best(ckpt: dict) -> dict:
+    return next(state for name, state in ckpt["callbacks"].items() if name.startswith("BestCheckpoint"))
+
+
+@pytest.mark.parametrize("beside", ["nothing", "a link", "best"])
+def test_no_path_in_a_checkpoint_is_believed(beside, scored, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    secret = tmp_path / "home/id_rsa"
+    secret.parent.mkdir()
+    secret.write_text("secret")
+    ckpt = torch.load(scored / "run/checkpoints/last.ckpt", weights_only=True)
+    for state in ckpt["callbacks"].values():
+        if "best_model_path" in state:
+            state |= {
+                key: str(secret) for key in ("best_model_path", "kth_best_model_path", "last_model_path")
+            }
+            state |= {
+                "best_model_score": torch.tensor(0.999),
+                "best_k_models": {str(secret): torch.tensor(0.9)},
+            }
+    Path("theirs").mkdir()
+    resealed(ckpt, Path("theirs/last.ckpt"))
+    if beside == "a link":
+        Path("theirs/best.ckpt").symlink_to(secret)
+    elif beside == "best":
+        shutil.copy(scored / "run/checkpoints/best.ckpt", "theirs")
+    words = (*RESUME, f"data.path={scored}/set/triplets.csv", "ckpt=theirs/last.ckpt", "hydra.run.dir=mine")
+    if beside == "a link":
+        message = app.refusal("train.py", *words, monkeypatch=monkeypatch, capsys=capsys)
+        assert "best.ckpt' cannot be read as a checkpoint" in message
+    else:
+        app.run("train.py", *words, "trainer.accelerator=cpu", monkeypatch=monkeypatch)
+    kept = [path.read_bytes() for path in Path("mine/checkpoints").glob("*")]
+    assert b"secret" not in kept
+    assert secret.read_text() == "secret"
+    if beside == "best":  # the score of the checkpoint goes with the file beside it
+        assert (scored / "run/checkpoints/best.ckpt").read_bytes() in kept
+
+
+@pytest.mark.parametrize(
+    "score", [torch.tensor(7.0), torch.tensor(float("nan")), "high", torch.ones(2)], ids=str
+)
+def test_a_score_in_a_checkpoint_is_one(score, scored, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ckpt = torch.load(scored / "run/checkpoints/last.ckpt", weights_only=True)
+    of_best(ckpt)["best_model_score"] = score
+    resealed(ckpt, Path("theirs.ckpt"))
+    words = (*RESUME, f"data.path={scored}/set/triplets.csv", "ckpt=theirs.ckpt")
+    message = app.refusal("train.py", *words, monkeypatch=monkeypatch, capsys=capsys)
+    assert (
+        "theirs.ckpt' is not a checkpoint of a PerceptualRanker: best_model_score of BestCheckpoint"
+        in message
+    )
+    assert "not a score in [0, 1]" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda row, line: _invert(line),
+            "the training side has 15 triplets, in the checkpoint it had 15 others; the val",
+        ),
+        (
+            lambda row, line: line if row != 1 else None,
+            "the training side has 14 triplets, in the checkpoint it had 15;",
+        ),
+        (
+            lambda row, line: line if row != 4 else None,
+            "the validation side has 4 triplets, in the checkpoint it had 5;",
+        ),
+        (lambda row, line: line, None),
+    ],
+    ids=["inverted", "cut", "cut from validation", "only moved"],
+)
+def test_data_that_have_changed_are_refused_before_features_are_computed(
+    change, says, scored, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(scored / "set", "moved")
+    header, *lines = Path("moved/triplets.csv").read_text().splitlines()
+    kept = filter(None, [change(row, line) for row, line in enumerate(lines)])
+    Path("moved/triplets.csv").write_text("\n".join([header, *kept]))
+    words = (
+        "data.path=moved/triplets.csv",
+        f"ckpt={scored}/run/checkpoints/last.ckpt",
+        "trainer.max_epochs=2",
+    )
+    if says is None:
+        return app.run("train.py", *words, "trainer.accelerator=cpu", monkeypatch=monkeypatch)
+    monkeypatch.setattr(PerceptualRanker, "__init__", None)
+    message = app.refusal("train.py", *words, monkeypatch=monkeypatch, capsys=capsys)
+    assert f"the data have changed: {says}" in message
+
+
+def _invert(line: str) -> str:
+    ref, p0, p1, judge, *others = line.split(",")
+    return ",".join([ref, p0, p1, str(1 - float(judge)), *others])
 
 
 def test_a_name_that_no_file_can_have_does_not_stop_the_others(tmp_path, monkeypatch, capsys):

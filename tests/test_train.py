@@ -131,14 +131,13 @@ def goes_on(monkeypatch):
 def test_ckpt_last_goes_on_with_the_run_as_it_was(train, goes_on, manifest, monkeypatch, capsys):
     first = train("optimizer=adamw", "model.dropout=0.25")
     # newer, and not meant: runs of a sweep, here and at W&B, and checkpoints that are not of train.py
-    for folder, file, old, new in (
-        ("runs/swept/0", "hydra.yaml", "mode: RUN", "mode: MULTIRUN"),
-        ("runs/wandb-1/0", "overrides.yaml", "- data=manifest", "- data=manifest\n- runs=runs/wandb-1"),
+    about = json.loads((first / "data.json").read_text())
+    for folder, other in (
+        ("swept/0", {"sweep": True}),
+        ("wandb-1/0", {"command": [*about["command"], "runs=runs/wandb-1"]}),
     ):
-        shutil.copytree(first, folder, copy_function=shutil.copy)
-        said = Path(folder, ".hydra", file).read_text()
-        assert old in said
-        Path(folder, ".hydra", file).write_text(said.replace(old, new))
+        shutil.copytree(first, f"runs/{folder}", copy_function=shutil.copy)
+        Path(f"runs/{folder}/data.json").write_text(json.dumps(about | other))
     Path("runs/other/checkpoints").mkdir(parents=True)
     Path("runs/other/checkpoints/last.ckpt").write_text("of something else")
     capsys.readouterr()
@@ -205,21 +204,32 @@ def test_a_checkpoint_has_any_name_and_place(train, goes_on, tmp_path, monkeypat
 def test_the_folder_of_a_run_does_not_say_what_code_is_run(one_run, tmp_path, word, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(one_run / "runs", "runs")
-    (path,) = Path("runs").glob("*/*/.hydra/overrides.yaml")
-    path.write_text(path.read_text() + f'- "{word}"\n')
+    (path,) = Path("runs").glob("*/*/data.json")
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {"command": [*about["command"], word]}))
     Path("theirs.py").write_text("raise SystemExit('ran')")
     message = app.refusal("train.py", "ckpt=last", monkeypatch=monkeypatch, capsys=capsys)
     assert f"was started with {word}, and no file may say what code is run" in message
 
 
-@pytest.mark.parametrize("text", ["[" * 5000, "a: 1", "- [1]", "- 'a b=c'", "&a [*a]", "x" * 200_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 50_000,
+        "1",
+        '{"command": [1]}',
+        '{"command": ["a b=c"]}',
+        "x" * 200_000,
+        '{"command": "data=bapps"}',
+    ],
+)
 def test_words_of_a_run_that_are_none_are_one_line(one_run, tmp_path, text, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(one_run / "runs", "runs")
-    (path,) = Path("runs").glob("*/*/.hydra/overrides.yaml")
+    (path,) = Path("runs").glob("*/*/data.json")
     path.write_text(text)
     message = app.refusal("train.py", "ckpt=last", monkeypatch=monkeypatch, capsys=capsys)
-    assert "overrides.yaml' does not list the words of a run" in message
+    assert "data.json' does not describe a run: " in message
     assert len(message) < 400
 
 

@@ -4,22 +4,25 @@ What Hydra's grammar can read is left to it: lists, sweeps `a,b,c` of a multirun
 value of a path, and any value that the grammar cannot read, is taken as it is typed. `~` is the home folder.
 """
 
+import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
+
+from perceptual.evaluation.scoring import one_line
 
 # the last part of keys that name a place
 PLACES = ("ckpt", "suite", "results", "runs", "run_dir", "path", "root", "jnd", "weights", "dir", "dirpath")
 # the last part of keys that no file says: where a run writes
 NOT_OF_A_FILE = ("ckpt", "runs", "run_dir", "dirpath", "default_root_dir")
-WORDS, MODE = Path(".hydra/overrides.yaml"), Path(".hydra/hydra.yaml")  # of a run; Hydra writes them
-MOST = 100_000  # bytes of the words of a run
+ABOUT = "data.json"  # in the folder of a run; the words of a command that was refused are not in it
+MOST = 100_000  # bytes of it
 SEPARATE = r",(?![^\[(]*[\])])"  # commas outside of brackets
 
 
@@ -110,11 +113,11 @@ def newest(runs: str) -> str:
     passed = []
     for path in found:
         run = path.parents[1]
-        if not (run / WORDS).is_file() or not (run / MODE).is_file():
+        if not (run / ABOUT).is_file():
             continue
-        theirs = words_of(path)
+        about, theirs = _about(run / ABOUT), words_of(path)
         own = "runs" in theirs and _is_below(str(theirs["runs"].value()), runs)
-        if not own and "mode: MULTIRUN" not in (run / MODE).read_text("utf-8"):
+        if not own and not about.get("sweep"):
             return str(path)
         passed.append(path)
     hint = f"; of the runs of a sweep name one, such as ckpt={passed[0]}" if passed else ""
@@ -128,19 +131,28 @@ def words_of(ckpt: Path) -> dict[str, Override]:
         ValueError: naming the file that should list them.
     """
     folder = ckpt.expanduser().absolute().parent
-    path = (folder if (folder / WORDS).is_file() else folder.parent) / WORDS
+    path = (folder if (folder / ABOUT).is_file() else folder.parent) / ABOUT
     if not path.is_file():
         return {}
+    listed = _about(path).get("command", [])
+    try:
+        if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
+            raise ValueError("command is not a list of words")
+        return {_key(one): one for one in OverridesParser.create().parse_overrides(listed)}
+    except (HydraException, ValueError) as error:
+        raise ValueError(f"{str(path)!r} does not describe a run: {one_line(error)}") from None
+
+
+def _about(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MOST:
             raise ValueError(f"more than {MOST:,} bytes")
-        listed = yaml.safe_load(path.read_text("utf-8"))
-        if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
-            raise ValueError("not a list of words")
-        return {_key(one): one for one in OverridesParser.create().parse_overrides(listed)}
-    except (yaml.YAMLError, HydraException, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{str(path)!r} does not list the words of a run: {reason}") from None
+        about = json.loads(path.read_text("utf-8"))
+        if not isinstance(about, dict):
+            raise ValueError(f"a {type(about).__name__}, not a dict")
+        return about
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} does not describe a run: {one_line(error)}") from None
 
 
 def _parsed(word: str) -> Override | None:

@@ -91,6 +91,11 @@ class CachedDataModule(pl.LightningDataModule):
         self.train_set = cached(self._lpips, data.train_set, self.folder, self._views)
         backbone.to(before)
 
+    @property
+    def sides(self) -> dict[str, dict[str, Any]]:
+        """As that of the data module of images."""
+        return self.data.sides
+
     def train_dataloader(self) -> Batches[DifferenceBatch]:
         """Training batches, in the order of the data module of images."""
         return loader(self.train_set, self.data.batch_size, 0, self.data.seed, shuffle=True)

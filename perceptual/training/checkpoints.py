@@ -1,8 +1,9 @@
 """Checkpoints of `PerceptualRanker`: reading, older versions, and weights that are left out."""
 
 import json
+import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -22,6 +23,12 @@ OBTAINABLE = ("file:", "package:", "hub:")  # sources that give the same weights
 STATES = {"state_dict", "current_model_state"}
 SHA256 = "weights_sha256"  # of each of these states that the file holds
 SETTINGS_SHA256 = "settings_sha256"  # of what it says of the model and the data
+STATE_SHA256 = (
+    "state_sha256"  # of where the run was: callbacks, random generators, optimisers, position, data
+)
+STATE = ("callbacks", "loops", "optimizer_states", "lr_schedulers", "epoch", "global_step", "data")
+SIDES = {"train": "training", "val": "validation"}  # of the data, of which `data` has the fingerprints
+SCORES = ("val/2afc/", "val/jnd/")  # what the names of logged scores, in [0, 1], begin with
 # what every checkpoint holds, beside its optimisers and loops, which Lightning reads
 FIELDS = {"backbone": dict, "hyper_parameters": dict, "state_dict": dict, "epoch": int, "global_step": int}
 # words of version 0.1.0 for what is a list of changes now
@@ -76,6 +83,55 @@ def check_intact(checkpoint: Mapping[str, Any], what: str = "the checkpoint") ->
     for key, digest in {**dict.fromkeys(STATES & checkpoint.keys()), **checkpoint[SHA256]}.items():
         if key not in checkpoint or weight_files.fingerprint(checkpoint[key]) != digest:
             raise ValueError(f"{what} was damaged or changed: the SHA-256 of its {key} is another")
+    if STATE_SHA256 in checkpoint and checkpoint[STATE_SHA256] != state_digest(checkpoint):
+        raise ValueError(f"{what} was damaged or changed: the SHA-256 of its state is another")
+
+
+def state_digest(checkpoint: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, of what a checkpoint says of where the run was."""
+    digest = sha256()
+    for part in _parts({key: checkpoint.get(key) for key in STATE}):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[bytes]:
+    """The bytes that tell a value of dicts, lists, tensors and plain values from any other."""
+    if isinstance(value, Tensor):
+        yield f"{value.dtype} {tuple(value.shape)};".encode()
+        yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, Mapping):
+        yield f"{len(value)} keys;".encode()
+        for key in sorted(value, key=repr):
+            yield f"{key!r}:".encode()
+            yield from _parts(value[key])
+    elif isinstance(value, list | tuple):
+        yield f"{len(value)} items;".encode()
+        for item in value:
+            yield from _parts(item)
+    else:
+        yield f"{value!r};".encode()
+
+
+def check_data(checkpoint: Mapping[str, Any], sides: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse to go on with other triplets than a checkpoint was trained and scored on.
+
+    Args:
+        checkpoint: the checkpoint; version 0.1 did not record its data.
+        sides: as `TwoAFCDataModule.sides`.
+
+    Raises:
+        ValueError: naming the sides, and how many items there were and are.
+    """
+    theirs = checkpoint.get("data") or {}
+    other = [
+        f"the {word} side has {sides[side]['items']:,} triplets, in the checkpoint it had "
+        f"{theirs[side]['items']:,}" + (" others" if sides[side]["items"] == theirs[side]["items"] else "")
+        for side, word in SIDES.items()
+        if side in theirs and side in sides and theirs[side]["sha256"] != sides[side]["sha256"]
+    ]
+    if other:
+        raise ValueError(f"the data have changed: {'; '.join(other)}; begin a new run, without ckpt=")
 
 
 def settings_digest(checkpoint: Mapping[str, Any]) -> str:
@@ -92,10 +148,16 @@ def _wrong(checkpoint: Mapping[str, Any]) -> str | None:
     for key, kind in FIELDS.items():
         if not isinstance(checkpoint.get(key), kind):
             return f"{key} is {type(checkpoint.get(key)).__name__}, not {kind.__name__}"
-    for key in ("datamodule_hyper_parameters", SHA256):
+    for key in ("datamodule_hyper_parameters", SHA256, "callbacks", "data"):
         held = checkpoint.get(key, {})
         if not isinstance(held, dict) and not (held is None and key != SHA256):
             return f"{key} is {type(held).__name__}, not dict"
+    for side in (checkpoint.get("data") or {}).values():
+        if not isinstance(side, dict) or list(map(type, map(side.get, ("sha256", "items")))) != [str, int]:
+            return "data does not hold fingerprints of the data"
+    for name, state in (checkpoint.get("callbacks") or {}).items():
+        if wrong := _wrong_score(name, state):
+            return wrong
     saved = checkpoint["backbone"]
     for key, kind in {
         "name": str,
@@ -132,6 +194,25 @@ def _wrong_inside(checkpoint: Mapping[str, Any]) -> str | None:
             items = value.items() if isinstance(value, dict) else enumerate(value)
             left += [(f"{place}.{key}".lstrip("."), item, depth + 1) for key, item in items]
     return None
+
+
+def _wrong_score(name: str, state: Any) -> str | None:
+    """What in the state of a callback that monitors a validation score is no score."""
+    if not isinstance(state, dict):
+        return f"the state of {name} is {type(state).__name__}, not dict"
+    if not any(score in str(state.get("monitor", name)) for score in SCORES):
+        return None
+    for key in ("best_model_score", "best_score", "current_score"):
+        if (score := state.get(key)) is None:
+            continue
+        number = float(score) if isinstance(score, float | int) or _is_scalar(score) else math.nan
+        if not (0 <= number <= 1 or number == -math.inf):  # -inf: none yet
+            return f"{key} of {name} is {score}, not a score in [0, 1]"
+    return None
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point()
 
 
 def migrate(checkpoint: dict[str, Any]) -> None:
@@ -174,6 +255,7 @@ def leave_out_backbone(checkpoint: dict[str, Any], backbone: Backbone, built_on:
         key: weight_files.fingerprint(checkpoint[key]) for key in STATES & checkpoint.keys()
     }
     checkpoint[SETTINGS_SHA256] = settings_digest(checkpoint)
+    checkpoint[STATE_SHA256] = state_digest(checkpoint)
 
 
 def put_back_backbone(checkpoint: dict[str, Any], backbone: Backbone) -> None:

@@ -255,6 +255,8 @@ class PerceptualRanker(pl.LightningModule):
         for name, parameter in self.named_parameters():
             if not parameter.isfinite().all():
                 raise Diverged(f"{name} has values that are not finite: no checkpoint is made of them")
+        if sides := self._sides():
+            checkpoint["data"] = sides
         checkpoints.leave_out_backbone(checkpoint, self.distance.backbone, self._built_on)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -267,9 +269,16 @@ class PerceptualRanker(pl.LightningModule):
         checkpoints.migrate(checkpoint)
         if self._trainer is not None and self._trainer.training:
             theirs = checkpoint["hyper_parameters"]
+            checkpoints.check_data(checkpoint, self._sides())
             checkpoints.refuse(checkpoints.differences(theirs, self.hparams, leave_out=FITTING))
         checkpoints.put_back_backbone(checkpoint, self.distance.backbone)
         checkpoints.check_fits(checkpoint, self.hparams, self.state_dict())
+
+    def _sides(self) -> dict[str, dict[str, Any]]:
+        """What tells whether the data are those of a checkpoint; nothing of loaders without a data module."""
+        data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        sides: dict[str, dict[str, Any]] = getattr(data, "sides", {})
+        return sides
 
     def merged(self) -> LPIPS:
         """The distance alone, in eval mode, with adapters of `lora` added to the weights: without `peft`."""

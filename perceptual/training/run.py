@@ -16,6 +16,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -156,8 +158,14 @@ def alone_in(run_dir: Path) -> Iterator[None]:
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def prepare_folder(run_dir: Path, about: dict[str, str]) -> None:
-    """Write what the data are, and move the logs of an earlier start aside, which the logger would delete."""
+def prepare_folder(run_dir: Path, about: dict[str, Any]) -> None:
+    """Write what the run is of, and move the logs of an earlier start aside, which the logger would delete.
+
+    Hydra notes the command too, but also that of a start that was refused.
+    """
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        about |= {"command": list(hydra.overrides.task), "sweep": hydra.mode is RunMode.MULTIRUN}
     write_json(run_dir / "data.json", about)
     if (logs := run_dir / "logs").is_dir():
         logs.rename(run_dir / f"logs-{len(list(run_dir.glob('logs-*'))) + 1}")

@@ -24,6 +24,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     run = tmp_path / "runs/2026-01-01/00-00-00/checkpoints"
     run.mkdir(parents=True)
     shutil.copy(OLD / "last.ckpt", run)
+    (run.parent / "data.json").write_text("{}")
     return tmp_path
 
 

@@ -1,5 +1,6 @@
 """Base of the DataModules of 2AFC triplets."""
 
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -135,6 +136,15 @@ class TwoAFCDataModule(pl.LightningDataModule):
         if dataset is None:
             raise RuntimeError(f"call setup() before fingerprint({side!r})")
         return dataset.table.fingerprint()
+
+    @cached_property
+    def sides(self) -> dict[str, dict[str, Any]]:
+        """Fingerprint and number of the triplets of both sides, which a checkpoint holds; after `setup`."""
+        return {
+            side: {"sha256": dataset.table.fingerprint(), "items": len(dataset)}
+            for side, dataset in (("train", self.train_set), ("val", self.val_set))
+            if dataset is not None
+        }
 
     def _shared(self, triplets: TripletDataset) -> TripletDataset | SharedTriplets:
         return SharedTriplets(triplets) if triplets.recurs(self.batch_size) else triplets
