@@ -53,9 +53,11 @@ def evaluate(cfg: DictConfig) -> Scores:
         return evaluate_suite(cfg)
     speed = {"precision": cfg.precision.name, "compile": cfg.compile}
     distance = methods.build(cfg.ckpt, **speed) if cfg.ckpt else None
+    chosen = listed(cfg.methods) or ([cfg.ckpt] if cfg.ckpt else list(PUBLISHED))
+    if distance is None:
+        evaluation.require_one(chosen, cfg.results, **speed)
     data = data_of(cfg)
     data.setup("validate")
-    chosen = listed(cfg.methods) or ([cfg.ckpt] if cfg.ckpt else list(PUBLISHED))
     if cfg.conditions:
         return under_conditions(chosen, data, cfg.results, **speed)
     if cfg.robustness:
@@ -107,6 +109,7 @@ def evaluate_suite(cfg: DictConfig) -> Scores:
         for name, of in read_suite(cfg.suite).items()
     }
     chosen = listed(cfg.methods) or list(PUBLISHED)
+    evaluation.require_one(chosen, cfg.results, **speed)
     suite = suites.evaluate(sets, chosen, cfg.results, device(), build_data, **speed)
     say(suite_tables.terminal(suite))
     for line in suite_tables.notes(suite):

@@ -55,6 +55,7 @@ def train(cfg: DictConfig) -> Scores:
     check(cfg)
     run.import_networks(cfg)
     callbacks = [build(node) for node in cfg.callbacks.values()]
+    model = build(cfg.model)  # weights that are missing are missed before data are read
 
     described = data_arguments(cfg.data)
     data = build(described)
@@ -70,7 +71,6 @@ def train(cfg: DictConfig) -> Scores:
         sides = {side: about["sha256"] for side, about in data.sides.items()}
         run.prepare_folder(Path(cfg.run_dir), {"description": data.describe(), **sides})
 
-    model = build(cfg.model)
     backbone = model.distance.backbone
     if backbone.spec["weights"] == KMEANS and not resume:
         initialize(backbone, run.training_images(data), cfg.seed)

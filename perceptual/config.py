@@ -11,6 +11,7 @@ from inspect import signature
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -161,12 +162,24 @@ def register() -> None:
         store(group="schema/data", name=name, node=node)
 
 
+def chosen(group: str) -> str:
+    """The choice of a group that Hydra made."""
+    return str(HydraConfig.get().runtime.choices[group]) if HydraConfig.initialized() else "…"
+
+
 def check(cfg: DictConfig) -> None:
     """Refuse settings that do not fit each other, before an image is read.
 
     Raises:
         ValueError: naming the setting.
     """
+    if "views" not in cfg.data:  # a set for evaluate.py
+        judged = "pairs that people called the same or not" if "subsets" in cfg.data else "opinions"
+        name = cfg.data.get("name") or chosen("data")
+        raise ValueError(
+            f"train.py trains on choices between two images, and data={name} has {judged}: they cannot be "
+            "trained on; evaluate.py scores a distance on them"
+        )
     settings.check_settings(plain(cfg.model))
     at_least("trainer.max_epochs", cfg.trainer.max_epochs, -1)
     at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)

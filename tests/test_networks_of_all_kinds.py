@@ -263,6 +263,21 @@ def test_a_checkpoint_of_the_users_network_asks_for_its_module(folder, monkeypat
     assert "add imports=[my_nets], or pass the built network" in message
 
 
+def test_a_checkpoint_of_a_registered_network_asks_for_its_module(folder, monkeypatch, capsys):
+    words = ("imports=[my_nets]", "backbone.name=my_registered_net", "backbone.weights=null")
+    app.run("train.py", *SMALL, *RUN, *words, "trainer.max_steps=1", monkeypatch=monkeypatch)
+    (ckpt,) = Path("runs").glob("*/*/checkpoints/last.ckpt")
+    monkeypatch.delitem(timm.models._registry._model_entrypoints, "my_registered_net")
+    message = app.refusal("evaluate.py", f"ckpt={ckpt}", monkeypatch=monkeypatch, capsys=capsys)
+    assert "say the module: imports=[MODULE]" in message
+    monkeypatch.setattr(sys, "argv", ["perceptual", "info", str(ckpt)])
+    with pytest.raises(SystemExit) as stopped:
+        command()
+    said = str(stopped.value.code)
+    assert "say the module: --import MODULE" in said
+    assert "imports=" not in said
+
+
 def test_mean_differences_of_a_joint_network_are_those_of_its_parts(folder):
     data = ManifestDataModule("set/triplets.csv", size=32, batch_size=10)
     data.setup("fit")

@@ -352,6 +352,9 @@ def test_every_experiment_runs(name, tmp_path, monkeypatch):
         (("data=manifest", "data.path=nowhere.csv"), "nowhere.csv"),
         (("data=bapps", "data.root=empty"), "empty"),
         (("data=bapps",), "data.root"),
+        (("data=tid2013", "data.root=empty"), "data=tid2013 has opinions: they cannot be trained on"),
+        (("data=jnd", "data.root=empty"), "data=jnd has pairs that people called the same or not"),
+        (("data.path=nowhere.csv",), "data.path=… is of a kind of data that was not said: add data=manifest"),
         (("data.jnd=nowhere.csv",), "nowhere.csv"),
         (("ckpt=last",), "no checkpoint of a run below 'runs'"),
         (("ckpt=nowhere.ckpt",), "nowhere.ckpt"),
@@ -395,6 +398,24 @@ def test_a_value_out_of_range_is_refused_before_data_are_read(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
+    ("script", "words", "says"),
+    [
+        ("train.py", ("backbone.name=resnet10t", "trainer=smoke"), "no weights for resnet10t"),
+        ("evaluate.py", ("methods=[resnet10t,nonsense]",), "resnet10t: no weights for resnet10t"),
+        ("evaluate.py", ("methods=[resnet10t,nonsense]",), "; nonsense: unknown method 'nonsense'"),
+    ],
+)
+def test_weights_that_are_missing_are_missed_before_data_are_read(
+    script, words, says, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    unread = ("data=manifest", "data.path=nowhere.csv", *words)
+    message = app.refusal(script, *unread, monkeypatch=monkeypatch, capsys=capsys)
+    assert says in message
+    assert "nowhere" not in message
+
+
+@pytest.mark.parametrize(
     ("spoil", "says"),
     [
         (lambda image: image.write_bytes(image.read_bytes()[:200]), "3.png"),
@@ -417,6 +438,15 @@ def test_a_checkpoint_of_another_backbone_is_refused(train, manifest, monkeypatc
     message = app.refusal("train.py", *arguments, monkeypatch=monkeypatch, capsys=capsys)
     assert "resnet10t" in message
     assert "resnet18" in message
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"), [("data.path=x.csv", "data=manifest"), ("data.root=x", "data=bapps")]
+)
+def test_evaluate_says_which_data_a_key_is_of(word, kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    message = app.refusal("evaluate.py", word, monkeypatch=monkeypatch, capsys=capsys)
+    assert f"was not said: add {kind}" in message
 
 
 def test_evaluate_refuses_what_is_no_checkpoint(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """The `perceptual` command. What a command needs is imported when it runs, so that `--help` is quick."""
 
 import io
+import re
 import sys
 from typing import Annotated, Any
 
@@ -53,6 +54,10 @@ class _Group(TyperGroup):
         with one_line_errors():
             try:
                 return super().invoke(ctx)
+            except ValueError as error:
+                if (said := re.sub(r"imports=\[(\w[\w.]*)\]", r"--import \1", str(error))) != str(error):
+                    raise ValueError(said) from error
+                raise
             except Exception as error:  # typer keeps the class of unknown options to itself
                 if getattr(error, "option_name", None) in REMOVED:
                     error.message += HINT  # type: ignore[attr-defined]

@@ -1,15 +1,20 @@
 """What a user did wrong is one line on stderr and a non-zero exit, never a traceback."""
 
+import io
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from typing import Any
 
 FULL, OURS = "HYDRA_FULL_ERROR", "PERCEPTUAL_ONE_LINE"
 # groups of version 0.1 that set one key, and that key
 MOVED = {"ranking": "ranking=…", "form": "form=…", "augmentation": "augmentation=[flip,swap]"}
+
+# kinds of data that have a key, of those that are mostly meant
+OF_DATA = {"path": "data=manifest, or data=opinions", "root": "data=bapps, data=jnd or the name of a set"}
 
 
 @contextmanager
@@ -53,6 +58,7 @@ def start(
     from perceptual.config import register
 
     register()
+    outlive_readers()
     if os.environ.get(FULL) != "1":
         # Hydra raises instead of printing in its own words; processes that this one starts do likewise
         os.environ |= {FULL: "1", OURS: "1"}
@@ -67,6 +73,28 @@ def start(
             raise ValueError(
                 f"the folder of this run cannot be made: {explain(error)}; runs=… names another place"
             ) from error
+
+
+class _Pipe(io.FileIO):
+    """A pipe that takes what nobody reads any more: `| head` is no failure of a run."""
+
+    def write(self, data: Any, /) -> int:
+        """Write, or do nothing."""
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            return len(data)
+
+
+def outlive_readers() -> None:
+    """Let a program go on when nobody reads what it prints, such as `train.py … | head`."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            pipe = io.BufferedWriter(_Pipe(stream.fileno(), "w", closefd=False))
+            same = {"encoding": stream.encoding, "errors": stream.errors}
+            setattr(sys, name, io.TextIOWrapper(pipe, **same, line_buffering=True))
 
 
 def with_arguments(words: Sequence[str]) -> list[str]:
@@ -96,6 +124,10 @@ def explain(error: BaseException) -> str:
         if match[1] in MOVED:
             return f"{match[1]} is a key now, not a group: model.{MOVED[match[1]]}"
         return f"there is no group {match[1]!r}; `--help` lists them"
+    if match := re.match(r"Could not override 'data\.(\w+)'\.", said):
+        kinds = OF_DATA.get(match[1], "data=manifest or another")
+        if not any(word.startswith("data=") for word in sys.argv):
+            return f"data.{match[1]}=… is of a kind of data that was not said: add {kinds}"
     cause = error.__cause__
     if cause is not None and type(cause).__module__.startswith("omegaconf"):
         # Hydra's line has the key and advice to add it; OmegaConf's first line says what is wrong

@@ -71,11 +71,11 @@ def _calibration(model: str, distance: Any) -> dict[str, Any]:
 
 def _training(path: str) -> dict[str, Any]:
     """How a checkpoint was trained, as it says."""
-    from perceptual.training.module import read_checkpoint
+    from perceptual.training.checkpoints import epochs, read_checkpoint
 
     checkpoint = read_checkpoint(path)
     facts = {key: checkpoint["hyper_parameters"].get(key) for key in ("variant", "form", "lr", "dropout")}
-    facts |= {"epochs": checkpoint.get("epoch"), "steps": checkpoint.get("global_step")}
+    facts |= {"epochs": epochs(checkpoint), "steps": checkpoint["global_step"]}
     return facts | {"data": checkpoint.get("datamodule_hyper_parameters")}
 
 

@@ -1,5 +1,6 @@
 """Score many methods on the same judged items, each into a result folder of its own."""
 
+import glob
 import math
 import os
 import time
@@ -27,7 +28,7 @@ from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance
 from perceptual.evaluation.begun import Begun
 from perceptual.evaluation.identity import Asked, called
-from perceptual.evaluation.results import AGAIN, NAMES, Arrays, DataResults, Row
+from perceptual.evaluation.results import AGAIN, NAMES, Arrays, DataResults, Row, folder_name
 from perceptual.evaluation.scoring import METRICS, Measured, as_numbers, in_pieces, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
 from perceptual.metrics import MajorityAccuracy, OpinionCorrelations, PerSubset, opinion_correlations
@@ -94,6 +95,24 @@ def evaluate(
         chosen = {name: names[name] for name in missing[start : start + group]}
         _evaluate_group(chosen, build, judged, batches, place, torch.device(device))
     return place, list(names)
+
+
+def require_one(methods: Iterable[str], results: str | os.PathLike[str], **speed: Any) -> None:
+    """Refuse methods of which none can be built or is in `results`: called before data are read.
+
+    Raises:
+        ValueError: why not, of each method.
+    """
+    reasons = []
+    for method in grammar.expand(methods):
+        try:
+            if any(Path(results).glob(f"*/scored/{glob.escape(folder_name(grammar.canonical(method)))}*")):
+                return
+            grammar.build(method, **speed)
+            return
+        except Exception as error:  # whatever a network raises
+            reasons.append(f"{method}: {one_line(error)}")
+    raise ValueError("; ".join(reasons))
 
 
 def place_of(

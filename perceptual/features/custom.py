@@ -2,8 +2,10 @@
 
 import difflib
 import importlib
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 TARGET = "_target_"
 BUILT = "built"  # in a description: the name of a network that was passed as an object
 SIZES = ((64, 64), (96, 80))  # that a network is tried with: channels are what does not change with the size
+LIBRARIES = ("perceptual", "torch", "torchvision", "timm", "huggingface_hub", "safetensors")
 _imported: set[str] = set()
 
 
@@ -59,8 +62,7 @@ def _try(network: nn.Module, name: str, size: tuple[int, int]) -> Sequence[Tenso
     try:
         maps = network.eval()(images)
     except Exception as error:  # whatever the network raises
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{name} fails on an image (1, 3, {size[0]}, {size[1]}): {reason}") from error
+        raise ValueError(f"{name} fails on an image (1, 3, {size[0]}, {size[1]}): {say(error)}") from error
     finally:
         network.train(training)
     wanted = "a feature network gives a list of maps (N, C, h, w), shallow to deep"
@@ -88,6 +90,29 @@ def leave_inference_mode(network: nn.Module) -> None:
         for key, buffer in module._buffers.items():
             if buffer is not None and buffer.is_inference():
                 module._buffers[key] = buffer.clone()
+
+
+def say(error: BaseException) -> str:
+    """The type and message of an error in one line, and the line of the user's code that raised it."""
+    said = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    place = place_of(error)
+    return f"{said} ({place[0]}, line {place[1]})" if place else said
+
+
+def place_of(error: BaseException, libraries: Collection[str] = ()) -> tuple[str, int] | None:
+    """File and line of the innermost frame that is neither ours nor of PyTorch, timm or Python.
+
+    Args:
+        error: as it was caught.
+        libraries: modules in which the innermost frame of any other is no fault of the user's: None then.
+    """
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        module = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if module in libraries:
+            return None
+        if module not in (*LIBRARIES, *sys.stdlib_module_names):
+            return os.path.relpath(frame.f_code.co_filename), line
+    return None
 
 
 def _kind(value: object) -> str:
@@ -157,7 +182,7 @@ def build(spec: Mapping[str, Any], *, trusted: bool) -> nn.Module:
     try:
         network = make(**arguments)
     except Exception as error:  # the user's code
-        raise ValueError(f"{TARGET}={target} fails: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{TARGET}={target} fails: {say(error)}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"{TARGET}={target} gives a {type(network).__name__}, not a torch.nn.Module")
     return network

@@ -98,6 +98,7 @@ def _check_name(name: str) -> None:
                 if near
                 else "list_metrics() and timm.list_models() list the names"
             )
+            + " Of a network that your own module registers with timm, say the module: imports=[MODULE]"
         )
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perceptual.features import custom
 from perceptual.features import weights as weight_files
 from perceptual.features.network import Network, levels, no_weights
 
+OF_WEIGHTS = ("timm", "huggingface_hub", "safetensors")  # that read them
 FOLDER = "local-dir:"
 SCHEMES = ("hf-hub:", "hf_hub:", FOLDER)
 # of timm's own constructors, what a feature network sets itself or has no use for
@@ -75,7 +77,12 @@ class Builder:
         here = weights if weights != "default" or not self.base.startswith(SCHEMES) else None
         local = weight_files.find_local(self.base, here, prefix) if here is not None else None
         with torch.device("meta"):
-            info = self._create().feature_info
+            info = getattr(self._create(), "feature_info", None)
+        if info is None:
+            raise ValueError(
+                f"{self.name} does not say its levels in feature_info, as networks of timm do; "
+                f"backbone._target_ takes any network"
+            )
         # a stem that is no module of its own, as TResNet's, cannot be tapped
         named = [level for level in range(len(info)) if info.module_name(level)]
         default = [named[i] for i in default_levels(info.reduction(named))]
@@ -101,6 +108,11 @@ class Builder:
             with torch.device("meta"):
                 return timm.create_model(self.base)
         except Exception as error:  # of the hub's client, of a folder's files, of an unknown architecture
+            if isinstance(error, KeyError) and error.args == ("architecture",):
+                raise ValueError(
+                    f"{self.base} is not a model of timm: its config.json names no architecture. One of "
+                    "transformers is built by your own code, see backbone._target_"
+                ) from error
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise FileNotFoundError(f"{self.base} gave no network: {reason}") from error
 
@@ -125,22 +137,24 @@ class Builder:
         return self._with_options(build)
 
     def _with_options(self, build: Any) -> Any:
-        """Build, and refuse an option that the architecture does not take."""
-        if not self.options:
-            return build()
+        """Build; refuse options that the architecture does not take, and say where a user's network fails."""
         try:
             return build()
-        except (OSError, RuntimeError):  # weights that are not there or do not fit
-            raise
-        except Exception as error:  # whatever timm makes of a wrong option
+        except Exception as error:  # whatever timm makes of a wrong option, or the user's code raises
+            weights = isinstance(error, (OSError, RuntimeError))  # are not there, or do not fit
+            if custom.place_of(error, OF_WEIGHTS if weights else ()):
+                raise ValueError(f"{self.name} cannot be built: {custom.say(error)}") from error
+            if weights:
+                raise
+            if not self.options:
+                raise ValueError(f"{self.name} cannot be built: {custom.say(error)}") from error
             known = [*inspect.signature(type(self._whole()).__init__).parameters]
             takes = [option for option in known if option not in NOT_OPTIONS]
             if unknown := [option for option in self.options if option not in known]:
                 raise ValueError(
                     f"{self.base} has no option {', '.join(unknown)}; it takes {', '.join(takes)}"
                 ) from error
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{self.name} cannot be built: {reason}") from error
+            raise ValueError(f"{self.name} cannot be built: {custom.say(error)}") from error
 
     def _load(self, state: Mapping[str, Tensor], source: str, taps: Sequence[int]) -> tuple[Any, str]:
         with torch.device("meta"):

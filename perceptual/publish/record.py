@@ -14,7 +14,8 @@ from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation.board import make
 from perceptual.evaluation.identity import identity
 from perceptual.evaluation.results import DataResults, find
-from perceptual.training.module import PerceptualRanker, read_checkpoint
+from perceptual.training.checkpoints import epochs, read_checkpoint
+from perceptual.training.module import PerceptualRanker
 
 
 def publish(ckpt: Path, folder: Path, results: Path) -> LPIPS:
@@ -60,7 +61,7 @@ def describe(ckpt: Path) -> dict[str, Any]:
     record = {
         "data": shorten(" ".join([data.pop("_target_", "").rpartition(".")[2], *_pairs(data)])) or None,
         "settings": {k: v for k, v in checkpoint["hyper_parameters"].items() if k != "backbone"},
-        "epochs": checkpoint["epoch"] + 1,
+        "epochs": epochs(checkpoint),
         "steps": checkpoint["global_step"],
         "command": _command(ckpt),
     }

@@ -134,6 +134,11 @@ def check_data(checkpoint: Mapping[str, Any], sides: Mapping[str, Mapping[str, A
         raise ValueError(f"the data have changed: {'; '.join(other)}; begin a new run, without ckpt=")
 
 
+def epochs(checkpoint: Mapping[str, Any]) -> int:
+    """How many epochs were trained, the last perhaps in part."""
+    return int(checkpoint["epoch"]) + 1
+
+
 def settings_digest(checkpoint: Mapping[str, Any]) -> str:
     """SHA-256, in hex, of what a checkpoint says of the model, its backbone and its data."""
     keys = ("hyper_parameters", "backbone", "datamodule_hyper_parameters")

@@ -47,6 +47,8 @@ def test_a_checkpoint_becomes_a_folder_with_all_that_is_known(checkpoint, tmp_pa
     record = loaded.saved.config["record"]
     assert record["data"].startswith("set/triplets.csv: 30 training and 10 validation triplets")
     assert record["epochs"] in (1, 2)
+    assert perceptual("info", checkpoint.with_name("last.ckpt"), "--json", monkeypatch=monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)["epochs"] == 2
     assert record["settings"]["variant"] == "lin"
     assert record["command"].startswith("python train.py backbone.name=test_resnet backbone.weights=null")
     (score,) = record["scores"]

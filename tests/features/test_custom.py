@@ -1,12 +1,15 @@
 import sys
+from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 from perceptual import LPIPS
 from perceptual.features import custom
 from perceptual.features.backbone import Backbone
+from perceptual.features.build import build_backbone
 
 
 class Pyramid(nn.Module):
@@ -101,7 +104,10 @@ def test_what_a_module_says_of_itself_is_kept():
         (Broken(lambda x: [x, x.int()]), "of int32 as its map 1"),
         (Broken(lambda x: [x.permute(0, 2, 3, 1)]), "second dimension changes with the size"),
         (Broken(lambda x: [x], channels=[4]), r"states channels=\[4\], but gives maps of \[3\] channels"),
-        (Broken(lambda x: 1 / 0), r"fails on an image \(1, 3, 64, 64\): division by zero"),
+        (
+            Broken(lambda x: 1 / 0),
+            r"image \(1, 3, 64, 64\): ZeroDivisionError: division by zero \(.*test_custom.py, line \d+\)",
+        ),
     ],
 )
 def test_what_breaks_the_contract_is_one_line(network, message):
@@ -150,3 +156,58 @@ def test_no_file_imports_a_module_or_calls_what_is_not_its_own(nets, tmp_path):
     assert custom.build(spec, trusted=False).layer.out_channels == 3
     with pytest.raises(ValueError, match="which my_nets only imports: no file may call it"):
         custom.build({"_target_": "my_nets.system", "command": "true"}, trusted=False)
+
+
+BROKEN = """
+from timm.models import is_model, register_model
+
+def at_fault(pretrained=False, **kwargs):
+    raise KIND("width must be
+a tensor")
+
+def no_levels(pretrained=False, **kwargs):
+    from torch import nn
+    return nn.Identity()
+
+class Net:
+    def __init__(self, width=1):
+        at_fault()
+"""
+
+
+@pytest.mark.parametrize("kind", ["KeyError", "TypeError", "RuntimeError", "OSError", "AssertionError"])
+@pytest.mark.parametrize("options", [{}, {"stem_width": 3}])
+@pytest.mark.parametrize("way", ["registered", "named"])
+def test_an_error_of_the_users_network_is_one_line_with_its_place(way, options, kind, tmp_path, monkeypatch):
+    module = f"broken_{kind.lower()}_{way}_{len(options)}"
+    code = BROKEN.replace("KIND", kind).replace("be\na", "be\\na")
+    Path(tmp_path, f"{module}.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    custom.import_modules([module])
+    found = sys.modules[module]
+    if way == "registered":
+        monkeypatch.setattr(found.at_fault, "__name__", module)
+        timm.models.register_model(found.at_fault)
+        spec = {"name": module, "weights": None, "options": options}
+    else:
+        spec = {"_target_": f"{module}.Net"} | ({"width": 3} if options else {})
+    line = code.splitlines().index(next(text for text in code.splitlines() if "raise" in text)) + 1
+    with pytest.raises(ValueError, match=f"{kind}: .*width must be") as raised:
+        build_backbone(spec)
+    assert f"({module}.py, line {line})" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_registered_network_without_levels_is_refused(tmp_path, monkeypatch):
+    Path(tmp_path, "broken_levels.py").write_text(BROKEN.replace("be\na", "be"))
+    monkeypatch.chdir(tmp_path)
+    custom.import_modules(["broken_levels"])
+    timm.models.register_model(sys.modules["broken_levels"].no_levels)
+    with pytest.raises(ValueError, match="no_levels does not say its levels in feature_info"):
+        build_backbone({"name": "no_levels", "weights": None})
+
+
+def test_a_folder_of_transformers_is_not_a_model_of_timm(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTModel"]}')
+    with pytest.raises(ValueError, match=r"is not a model of timm: its config\.json names no architecture"):
+        build_backbone({"name": f"local-dir:{tmp_path}"})

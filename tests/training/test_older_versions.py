@@ -87,7 +87,10 @@ def test_evaluate_py_repeats_the_scores_of_the_run(folder, monkeypatch, capsys):
 
 
 def test_train_py_resumes_the_run(folder, monkeypatch, capsys):
-    settings = (*DATA, "trainer.accelerator=cpu", "trainer.max_epochs=2", "model.augmentation=[flip,swap]")
+    settings = (
+        *(*DATA, "data.designs=[severity]", "trainer.accelerator=cpu", "trainer.max_epochs=2"),
+        "model.augmentation=[flip,swap]",
+    )
     app.run("train.py", *settings, "ckpt=last", monkeypatch=monkeypatch)
     assert "Resumed   runs/2026-01-01/00-00-00/checkpoints/last.ckpt" in capsys.readouterr().out
     newest = max(folder.glob("runs/*/*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime_ns)

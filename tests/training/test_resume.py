@@ -200,6 +200,37 @@ def test_slurm_preempts_a_job_and_starts_it_again(folder, monkeypatch):
     assert "Traceback" not in said
 
 
+def test_a_run_goes_on_when_nobody_reads_what_it_prints(folder):
+    """As in `train.py … | head`."""
+    reader, writer = os.pipe()
+    if (pid := os.fork()) == 0:
+        os.close(reader)
+        for stream in (1, 2):
+            os.dup2(writer, stream)
+        sys.stdout, sys.stderr = (open(stream, "w", closefd=False) for stream in (1, 2))  # noqa: SIM115
+        sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python starts
+        status = 1
+        try:
+            sys.argv = [
+                "train.py",
+                "data.path=set/triplets.csv",
+                *SETTINGS,
+                "model=lin",
+                "trainer.max_epochs=2",
+            ]
+            sys.path.insert(0, str(app.ROOT))
+            runpy.run_path(str(app.ROOT / "train.py"), run_name="__main__")
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    os.close(reader)  # nobody has read a line
+    assert finish(pid) == 0
+    assert list(Path("runs").glob("*/*/scores.json"))
+    assert not list(Path("runs").glob("*/*/failed"))
+
+
 def test_a_full_disk_leaves_the_checkpoint_before(folder, monkeypatch, capsys):
     fsync, calls = os.fsync, []
 
