@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from perceptual.cli import app as command
-from perceptual.training import checkpoints, run
+from perceptual.training import cache, checkpoints, run
 from perceptual.training.checkpoints import SETTINGS_SHA256, settings_digest
-from perceptual.training.module import PerceptualRanker
 
 SMALL = ("data=manifest", "data.path=set/triplets.csv", "data.size=64", "data.batch_size=10")
 HOSTILE = {
@@ -284,7 +283,7 @@ def test_data_that_have_changed_are_refused_before_features_are_computed(
     )
     if says is None:
         return app.run("train.py", *words, "trainer.accelerator=cpu", monkeypatch=monkeypatch)
-    monkeypatch.setattr(PerceptualRanker, "__init__", None)
+    monkeypatch.setattr(cache, "cached", None)
     message = app.refusal("train.py", *words, monkeypatch=monkeypatch, capsys=capsys)
     assert f"the data have changed: {says}" in message
 

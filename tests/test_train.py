@@ -198,7 +198,7 @@ def test_a_checkpoint_has_any_name_and_place(train, goes_on, tmp_path, monkeypat
     "word",
     [
         *("imports=[theirs]", "backbone._target_=theirs.Net", "+callbacks.x={_target_: theirs.run}"),
-        *("+callbacks.x=${oc.decode:theirs}", "model=../../theirs"),
+        *("+callbacks.x=${oc.decode:theirs}", "model=../../theirs", "data@x.y=../theirs"),
     ],
 )
 def test_the_folder_of_a_run_does_not_say_what_code_is_run(one_run, tmp_path, word, monkeypatch, capsys):

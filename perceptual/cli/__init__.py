@@ -1,6 +1,7 @@
 """The `perceptual` command. What a command needs is imported when it runs, so that `--help` is quick."""
 
 import io
+import os
 import re
 import sys
 from typing import Annotated, Any
@@ -110,4 +111,9 @@ def main() -> None:
     # names of files may be no UTF-8; stderr escapes what it cannot write already
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
+    # shells expand ~ where a word begins with it, and not in --results=~/mine
+    home = re.compile(r"(--[\w-]+=)(~.*)", re.DOTALL)
+    sys.argv[1:] = [
+        home.sub(lambda said: said[1] + os.path.expanduser(said[2]), word) for word in sys.argv[1:]
+    ]
     app(prog_name="perceptual")

@@ -93,8 +93,8 @@ def outlive_readers() -> None:
         if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
             stream.flush()
             pipe = io.BufferedWriter(_Pipe(stream.fileno(), "w", closefd=False))
-            same = {"encoding": stream.encoding, "errors": stream.errors}
-            setattr(sys, name, io.TextIOWrapper(pipe, **same, line_buffering=True))
+            print_to = io.TextIOWrapper(pipe, stream.encoding, stream.errors, line_buffering=True)
+            setattr(sys, name, print_to)
 
 
 def with_arguments(words: Sequence[str]) -> list[str]:

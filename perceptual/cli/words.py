@@ -84,20 +84,22 @@ def resumed(words: Sequence[str]) -> list[str]:
     if ckpt == "last":
         ckpt = newest(str(said["runs"].value()) if "runs" in said else "runs")
         words = [f"ckpt={_quoted(ckpt)}" if word.startswith("ckpt=") else word for word in words]
-    kept = {key: one for key, one in words_of(Path(ckpt)).items() if key not in said}
-    if code := [str(one.input_line) for key, one in kept.items() if _runs_code(key, str(one.input_line))]:
+    theirs = words_of(Path(ckpt))
+    # the data of another kind have other settings, and so has another logger
+    other = [key for key, one in said.items() if key not in theirs or theirs[key].value() != one.value()]
+    elsewhere = ("hydra", *(f"{key}." for key in other if key != "trainer"))
+    kept = [
+        one
+        for key, one in theirs.items()
+        if key not in said and not key.startswith(elsewhere) and key.rpartition(".")[2] not in NOT_OF_A_FILE
+    ]
+    if code := [str(one.input_line) for one in kept if _runs_code(one)]:
         raise ValueError(
             f"the run of {ckpt} was started with {' '.join(code)}, and no file may say what code is run: "
             "say it again"
         )
-    # the data of another kind have other settings, and so has another logger
-    theirs = words_of(Path(ckpt))
-    other = [key for key, one in said.items() if key not in theirs or theirs[key].value() != one.value()]
-    elsewhere = tuple(f"{key}." for key in other if key != "trainer")
-    kept = {key: one for key, one in kept.items() if not key.startswith((*elsewhere, "hydra"))}
-    of_run = [str(one.input_line) for key, one in kept.items() if key.rpartition(".")[2] not in NOT_OF_A_FILE]
     flags = [word for word in words if word not in ours and not word.startswith("ckpt=")]
-    return [*flags, *of_run, *(word for word in words if word not in flags)]
+    return [*flags, *(str(one.input_line) for one in kept), *(word for word in words if word not in flags)]
 
 
 def newest(runs: str) -> str:
@@ -163,8 +165,9 @@ def _parsed(word: str) -> Override | None:
         return None
 
 
-def _runs_code(key: str, word: str) -> bool:
+def _runs_code(override: Override) -> bool:
     """Whether a word imports code, or could: by a resolver, or by a file that is not in `conf/`."""
+    word, key = str(override.input_line), override.key_or_group
     value = word.partition("=")[2]
     resolves = re.search(r"\$\{[^}]*:", value) is not None
     return key == "imports" or "_target_" in word or resolves or ("." not in key and "/" in value)

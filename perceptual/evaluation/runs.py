@@ -37,8 +37,7 @@ def choices(run: str | os.PathLike[str]) -> Row:
     path = Path(run, ".hydra/hydra.yaml")
     if not path.is_file():
         return {}
-    made = OmegaConf.to_container(OmegaConf.load(path).hydra.runtime.choices)
-    assert isinstance(made, dict)
+    made = read_yaml(path)["hydra"]["runtime"]["choices"]
     return {key: one for key, one in made.items() if one and "/" not in key and key not in ELSEWHERE}
 
 

@@ -89,9 +89,8 @@ def check_same_run(checkpoint: Mapping[str, Any], cfg: DictConfig) -> None:
     Raises:
         ValueError: naming what differs.
     """
-    model, data = (
-        OmegaConf.to_container(cfg[key], resolve=True, enum_to_str=True) for key in ("model", "data")
-    )
+    model: Any = OmegaConf.to_container(cfg.model, resolve=True, enum_to_str=True)
+    data: Any = OmegaConf.to_container(cfg.data, resolve=True, enum_to_str=True)
     theirs = checkpoint["hyper_parameters"]
     networks = [dict(describe(one["backbone"])) for one in (theirs, model)]
     every = dict.fromkeys(key for network in networks for key in network)

@@ -35,8 +35,10 @@ def perceptual(*arguments, monkeypatch):
 
 
 def test_a_checkpoint_becomes_a_folder_with_all_that_is_known(checkpoint, tmp_path, monkeypatch, capsys):
-    assert perceptual("export", checkpoint, "mine", monkeypatch=monkeypatch) == 0
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert perceptual("export", checkpoint, "mine", "--results=~/kept", monkeypatch=monkeypatch) == 0
     assert "Saved     mine" in capsys.readouterr().out
+    assert (tmp_path / "home/kept").is_dir()
     ranker = PerceptualRanker.load_from_checkpoint(checkpoint).eval()
     x, y = torch.rand(2, 3, 3, 32, 32)
     loaded = LPIPS.from_pretrained("mine")
