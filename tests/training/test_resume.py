@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -76,7 +77,9 @@ def finish(pid: int) -> int:
 
 
 def last(runs: str) -> Path | None:
-    found = Path(runs).glob("**/checkpoints/last.ckpt")
+    found = []
+    with suppress(FileNotFoundError):  # a folder of logs that is moved aside
+        found = list(Path(runs).glob("**/checkpoints/last.ckpt"))
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
