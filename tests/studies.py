@@ -75,13 +75,16 @@ def make_study(
 
 
 @contextmanager
-def served(study: Any, url: str | None = None) -> Iterator[SimpleNamespace]:
-    """Serve a study in a thread; `port`, `address` and `database`."""
+def served(
+    study: Any, url: str | None = None, token: str = TOKEN, **access: Any
+) -> Iterator[SimpleNamespace]:
+    """Serve a study in a thread, with fields of `Access`; `port`, `address` and `database`."""
     from perceptual.collect.database import Database
+    from perceptual.collect.server import Access
     from perceptual.collect.serving import listen, make_server
 
     database, listener = Database(study, url), listen("127.0.0.1", 0)
-    server = make_server(database, TOKEN)
+    server = make_server(database, token, Access(**access))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     port = listener.getsockname()[1]
@@ -132,7 +135,7 @@ class Visitor:
             self.connection.close()
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> SimpleNamespace:
-        """One request, again while the server is away, for `patience` seconds."""
+        """One request, again while the server is away or cannot save, for `patience` seconds."""
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.cookie:
@@ -147,7 +150,9 @@ class Visitor:
                 response = self.connection.getresponse()
                 content = response.read()
                 self.seconds.append(time.perf_counter() - start)
-                break
+                if response.status != 503 or time.monotonic() > end:
+                    break
+                time.sleep(0.05)
             except (OSError, http.client.HTTPException):
                 self.connection.close()
                 self.connection = None

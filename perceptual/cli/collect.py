@@ -101,18 +101,65 @@ def serve(
     database: Url = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    host_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host-name",
+            metavar="NAME",
+            help="Name by which browsers reach the server, beside localhost and addresses; repeatable.",
+        ),
+    ] = None,
+    require_participant: Annotated[
+        bool, typer.Option("--require-participant", help="Only let people in with an ID: /?participant=ID.")
+    ] = False,
+    participants: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The only IDs to let in, one per line.")
+    ] = None,
+    enrolments_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="The most people who may begin within a minute.")
+    ] = None,
 ) -> None:
-    """Show a study to people in their browsers, until Ctrl-C.
+    """Show a study to people in their browsers, until Ctrl-C or SIGTERM.
 
-    The administrator's page needs the token that is printed, or the one in PERCEPTUAL_ADMIN_TOKEN.
+    The administrator's page needs the token that is printed, or the one in PERCEPTUAL_ADMIN_TOKEN
+    (at least 16 characters).
 
     Example: `perceptual collect serve mystudy`
     """
     _needed()
+    from perceptual.collect.participants import read_participants
+    from perceptual.collect.server import Access
     from perceptual.collect.serving import serve as run
     from perceptual.collect.study import Study
 
-    run(Study(study), database, host, port, lambda line: print(line, flush=True))
+    access = Access(
+        hosts=[*(host_name or []), host],
+        require_participant=require_participant,
+        participants=None if participants is None else read_participants(participants),
+        enrolments_per_minute=enrolments_per_minute,
+    )
+    run(Study(study), database, host, port, lambda line: print(line, flush=True), access)
+
+
+@app.command()
+def backup(
+    study: Folder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write; must not exist.")],
+    database: Url = None,
+) -> None:
+    """Copy the votes to one file, also while the study is being served.
+
+    Example: `perceptual collect backup mystudy -o votes-monday.db`
+    """
+    _needed()
+    from contextlib import closing
+
+    from perceptual.collect.database import Database
+    from perceptual.collect.study import Study
+
+    with closing(Database(Study(study), database, read_only=True)) as opened:
+        opened.backup(output)
+    typer.echo(f"{output}: all votes so far; to go on from it, put it in place of {study / 'judgments.db'}")
 
 
 @app.command()
@@ -141,12 +188,15 @@ def export(
     from perceptual.collect.export import export as run
     from perceptual.collect.quality import Rules
     from perceptual.collect.study import Study
+    from perceptual.data.decode import first_few
 
-    opened = Database(Study(study), database)
+    opened = Database(Study(study), database, read_only=True)
     done = run(opened, output, Rules(most_missed, fastest_ms, most_one_side))
     opened.close()
     out = [f"{one.participant} ({one.excluded})" for one in done.people if one.excluded]
     typer.echo(f"Manifest  {output / MANIFEST}: {done.items:,} items, {done.votes:,} votes")
+    if bad := opened.study.damaged():
+        typer.echo(f"Left out  items with images that are missing or not what they were: {first_few(bad)}")
     typer.echo(f"Report    {output / REPORT}")
     typer.echo(f"Excluded  {len(out)} of {len(done.people)} participants" + "".join(f"; {o}" for o in out))
 

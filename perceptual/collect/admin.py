@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -29,17 +30,22 @@ class Admin:
 
     def __init__(self, database: Database, token: str, page: Callable[..., Response]) -> None:
         self.database, self._token, self._page = database, token, page
+        self._cookie = sha256(token.encode()).hexdigest()  # a token may have signs that cookies cannot
 
     def show(self, request: Request) -> Response:
         """The state of the study."""
         if "token" in request.query_params:  # as printed at the start; then out of the address
             return self._enter(request, request.query_params["token"])
-        if not self._allowed(request.cookies.get(COOKIE, "")):
+        if not self._has_cookie(request):
             return self._page("login", 401, wrong=False)
         votes = read_votes(self.database)
-        people = assess(votes, Rules(), self._everyone())
-        facts = summary(votes, self.database.study.config)
-        return self._page("admin", progress=self._progress(), summary=facts, people=people)
+        return self._page(
+            "admin",
+            progress=self._progress(),
+            summary=summary(votes, self.database.study.config),
+            people=assess(votes, Rules(), self._everyone()),
+            damaged=self.database.study.damaged(),
+        )
 
     def log_in(self, request: Request, body: bytes) -> Response:
         """Take the token from the form."""
@@ -47,21 +53,22 @@ class Admin:
 
     def votes(self, request: Request) -> Response:
         """All votes as CSV."""
-        if not self._allowed(request.cookies.get(COOKIE, "")):
+        if not self._has_cookie(request):
             return self._page("login", 401, wrong=False)
         headers = {"Content-Disposition": 'attachment; filename="votes.csv"'}
         return Response(as_csv(read_votes(self.database)), media_type="text/csv", headers=headers)
 
     def _enter(self, request: Request, token: str) -> Response:
-        if not self._allowed(token):
+        if not hmac.compare_digest(token.encode("utf-8", "replace"), self._token.encode()):
             return self._page("login", 403, wrong=True)
         response = RedirectResponse("/admin", 303)
         secure = request.url.scheme == "https"
-        response.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", secure=secure)
+        response.set_cookie(COOKIE, self._cookie, httponly=True, samesite="strict", secure=secure)
         return response
 
-    def _allowed(self, token: str) -> bool:
-        return hmac.compare_digest(token.encode("utf-8", "replace"), self._token.encode())
+    def _has_cookie(self, request: Request) -> bool:
+        sent = request.cookies.get(COOKIE, "")
+        return hmac.compare_digest(sent.encode("utf-8", "replace"), self._cookie.encode())
 
     def _everyone(self) -> dict[int, str]:
         """The names of all who have agreed, by number."""

@@ -5,7 +5,7 @@ import random
 import secrets
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, case, func, insert, select, update
+from sqlalchemy import Connection, case, delete, func, insert, select, update
 
 from perceptual.collect.database import Database, now
 from perceptual.collect.participants import Participant, schedule
@@ -15,6 +15,7 @@ from perceptual.collect.study import ITEM, PRACTICE, REPEAT, Study
 APART = 5  # trials between an item and its repeat, where there are as many
 TOKEN_BYTES = 16
 SWEEP_SECONDS = 5  # between looking for what was handed out long ago
+LEFT_OUT = "item %s is left out: an image of it is missing or not what it was"
 _LOG = logging.getLogger("perceptual.collect")
 _RANDOM = random.SystemRandom()
 
@@ -36,11 +37,14 @@ _COLUMNS = [ASSIGNMENTS.c[name] for name in Trial._fields if name != "attempt"]
 
 
 def next_trial(database: Database, connection: Connection, participant: Participant) -> Trial | None:
-    """The trial that a participant has not answered yet, else a new one; None when all are done.
+    """The trial that a participant has not answered yet, else a new one; None where there is none.
 
-    Call it in a `database.write()`. An item whose image is gone is left out, with a line in the log.
+    Then the participant has finished, unless no item was answered: others have them all, see `awaits_others`.
+    Call it in a `database.write()`. What has lost an image is left out, with a line in the log.
     """
     study = database.study
+    if participant.finished is not None:
+        return None
     if not database.swept <= now() < database.swept + SWEEP_SECONDS:
         database.swept = now()
         _expire(connection, study)
@@ -50,7 +54,14 @@ def next_trial(database: Database, connection: Connection, participant: Particip
         .order_by(ASSIGNMENTS.c.position)
     ).all()
     if rows and not rows[-1].answered:
-        return _again(connection, study, participant, rows[-1])
+        if not _lacks_images(study, rows[-1].item):
+            return _again(connection, study, participant, rows[-1])
+        _LOG.error(LEFT_OUT, rows[-1].item)
+        _take_back(connection, rows[-1])
+        rows = rows[:-1]
+    has_answered = any(row.purpose == ITEM for row in rows)
+    if not has_answered and _open_item(connection, study, participant) is None:
+        return None  # no practice for nothing
     purposes = schedule(study.config, participant.seed)
     for position in range(len(rows), len(purposes)):
         purpose = purposes[position]
@@ -62,8 +73,15 @@ def next_trial(database: Database, connection: Connection, participant: Particip
         if item is None:
             continue
         return _hand_out(connection, participant, item, purpose, len(rows))
-    _finish(connection, participant)
+    if has_answered:
+        _finish(connection, participant)
     return None
+
+
+def awaits_others(connection: Connection) -> bool:
+    """Whether items are in the hands of participants who have not answered yet, and may come back."""
+    held = select(ASSIGNMENTS.c.id).where(ASSIGNMENTS.c.counted, ~ASSIGNMENTS.c.answered)
+    return connection.execute(held.limit(1)).first() is not None
 
 
 def trial_of(connection: Connection, participant: Participant, token: str) -> Trial | None:
@@ -84,7 +102,9 @@ def shown_in(connection: Connection, cookie: str, token: str) -> Any:
     ).first()
 
 
-def previous_trial(connection: Connection, participant: Participant, token: str) -> Trial | None:
+def previous_trial(
+    database: Database, connection: Connection, participant: Participant, token: str
+) -> Trial | None:
     """The trial before an unanswered one, to be answered once more; None where that is not possible."""
     trial = trial_of(connection, participant, token)
     if trial is None or trial.attempt:
@@ -95,7 +115,8 @@ def previous_trial(connection: Connection, participant: Participant, token: str)
         ASSIGNMENTS.c.purpose != PRACTICE,
     )
     found = connection.scalar(before)
-    return trial_of(connection, participant, found) if found else None
+    earlier = trial_of(connection, participant, found) if found else None
+    return earlier if earlier and not _lacks_images(database.study, earlier.item) else None
 
 
 def _expire(connection: Connection, study: Study) -> None:
@@ -117,21 +138,30 @@ def add_load(connection: Connection, item: int, change: int) -> None:
     connection.execute(chosen.values(load=load, open=case((load < ITEMS.c.wanted, True), else_=False)))
 
 
-def _again(connection: Connection, study: Study, participant: Participant, row: Any) -> Trial | None:
-    """The unanswered trial; with another item where others have answered this one meanwhile."""
+def _again(connection: Connection, study: Study, participant: Participant, row: Any) -> Trial:
+    """The unanswered trial; with another item where others have answered this one meanwhile.
+
+    The item is not held anew: who loads the page for ever would keep it from others.
+    """
     trial = Trial(*row[: len(_COLUMNS)])
-    values: dict[str, Any] = {"handed_out": now()}
-    if trial.purpose == ITEM and not row.counted:
-        still_open = connection.scalar(select(ITEMS.c.open).where(ITEMS.c.id == trial.item))
-        item = trial.item if still_open else _open_item(connection, study, participant)
-        if item is None:
-            item = trial.item  # one vote more than planned is better than none
-        if item != trial.item:
-            trial = trial._replace(item=item, token=secrets.token_urlsafe(TOKEN_BYTES))
-        add_load(connection, item, 1)
-        values |= {"item": item, "token": trial.token, "counted": True}
-    connection.execute(update(ASSIGNMENTS).where(ASSIGNMENTS.c.id == trial.id).values(values))
+    if trial.purpose != ITEM or trial.counted:
+        return trial
+    if connection.scalar(select(ITEMS.c.open).where(ITEMS.c.id == trial.item)):
+        return trial
+    item = _open_item(connection, study, participant)
+    if item is None:
+        return trial  # one vote more than planned is better than none
+    trial = trial._replace(item=item, token=secrets.token_urlsafe(TOKEN_BYTES))
+    chosen = update(ASSIGNMENTS).where(ASSIGNMENTS.c.id == trial.id)
+    connection.execute(chosen.values(item=item, token=trial.token))
     return trial
+
+
+def _take_back(connection: Connection, row: Any) -> None:
+    """Undo `_hand_out`, where nobody has answered."""
+    connection.execute(delete(ASSIGNMENTS).where(ASSIGNMENTS.c.id == row.id))
+    if row.counted:
+        add_load(connection, row.item, -1)
 
 
 def _hand_out(
@@ -170,7 +200,7 @@ def _choose(
     if purpose == REPEAT:
         done = [row for row in rows if row.purpose == ITEM]
         repeated = {row.item for row in rows if row.purpose == REPEAT}
-        new = [row for row in done if row.item not in repeated]
+        new = [row for row in done if row.item not in repeated and not _lacks_images(study, row.item)]
         earlier = [row.item for row in new if row.position < len(rows) - APART]
         return _RANDOM.choice(earlier or [row.item for row in new] or [None])
     seen = {row.item for row in rows}
@@ -202,9 +232,9 @@ def _open_item(connection: Connection, study: Study, participant: Participant) -
             continue
         if not _lacks_images(study, item):
             return int(item)
-        _LOG.error("item %s is left out: an image of it is gone", item)
+        _LOG.error(LEFT_OUT, item)
         connection.execute(update(ITEMS).where(ITEMS.c.id == item).values(open=False, wanted=0))
 
 
 def _lacks_images(study: Study, item: int) -> bool:
-    return not all(study.image(name).is_file() for name in study.items[item].images.values())
+    return not all(study.is_intact(name) for name in study.items[item].images.values())

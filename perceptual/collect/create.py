@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from perceptual.collect.study import (
     SENTINEL,
     Config,
     Item,
+    image_name,
     write_config,
     write_items,
 )
@@ -119,7 +119,7 @@ def write_images(
 
 def _save(image: Image.Image, folder: Path) -> str:
     pixels = np.asarray(image)
-    name = sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:32] + ".png"
+    name = image_name(pixels)
     if not (folder / name).exists():
         # from the pixels alone: profiles, comments and the like would say where an image is from
         Image.fromarray(pixels).save(folder / name)

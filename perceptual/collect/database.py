@@ -1,10 +1,13 @@
 """Votes in a database: SQLite in WAL mode, or any other that SQLAlchemy reaches by its URL."""
 
+import os
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -19,17 +22,29 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from perceptual.collect.schema import ASSIGNMENTS, ITEMS, META, PARTICIPANTS, VOTES, metadata
 from perceptual.collect.stopping import wanted
 from perceptual.collect.study import DATABASE, ITEM, Study
+from perceptual.data.writers.folders import refuse_existing
+from perceptual.data.writers.whole_files import whole_file
 
-VERSION = 1
-# version: what brings a database of the version before to it
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {}
+VERSION = 2
 BUSY_SECONDS = 30
+
+
+def _record_items(connection: Connection, study: Study) -> None:
+    """From version 2 on, a database knows which items its votes are of."""
+    connection.execute(
+        insert(META), [{"key": key, "value": value} for key, value in _items_of(study).items()]
+    )
+
+
+# version: what brings a database of the version before to it
+MIGRATIONS: dict[int, Callable[[Connection, Study], None]] = {2: _record_items}
 
 
 class Database:
@@ -38,29 +53,51 @@ class Database:
     Args:
         study: the study.
         url: SQLAlchemy's; None: `judgments.db` in the study's folder.
+        read_only: opens what is there, and changes nothing in the database or beside it.
 
     Raises:
-        ValueError: it cannot be reached, holds another study, or was written by a newer version.
+        FileNotFoundError: it is to be read, and is not there.
+        ValueError: it cannot be reached, holds another study or other items, was written by a newer version,
+            or is missing beside a write-ahead log of it.
     """
 
-    def __init__(self, study: Study, url: str | None = None) -> None:
-        self.study = study
-        self.url = url or f"sqlite:///{(study.folder / DATABASE).absolute()}"
+    def __init__(self, study: Study, url: str | URL | None = None, *, read_only: bool = False) -> None:
+        self.study, self._read_only = study, read_only
         self._lock = threading.Lock()
         self.swept = 0.0  # when handed out items were last looked through
         try:
-            self.engine = _engine(self.url)
-            with self._begin() as connection:
-                _prepare(connection, study)
+            default = URL.create("sqlite", database=str((study.folder / DATABASE).absolute()))
+            self.url = make_url(url or default)
+            self.path = _file(self.url)  # None: a database of another kind
+            if self.path is not None:
+                _refuse_orphaned_log(self.path)
+                if read_only:
+                    os.stat(self.path)
+                else:  # later connections make none: one that was moved away is missed
+                    self.path.touch()
+            self._identity = _identity(self.path)
+            self.engine = _engine(self.url, self.path, read_only)
         except (ArgumentError, ModuleNotFoundError) as error:
-            raise ValueError(f"database {url!r} cannot be used: {error}") from None
+            raise ValueError(f"database {str(url)!r} cannot be used: {error}") from None
+        try:
+            if read_only:
+                with self.read() as connection:
+                    _refuse_other(connection, study)
+            else:
+                with self._begin() as connection:
+                    _prepare(connection, study)
+                self._empty_log()  # the file itself says what it is, wherever it is moved
         except SQLAlchemyError as error:
+            self.engine.dispose()
             raise ValueError(f"database {self.said}: {reason(error)}") from None
+        except ValueError:
+            self.engine.dispose()
+            raise
 
     @property
     def said(self) -> str:
         """The URL without its password."""
-        return make_url(self.url).render_as_string(hide_password=True)
+        return self.url.render_as_string(hide_password=True)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -88,12 +125,39 @@ class Database:
 
     @contextmanager
     def _begin(self) -> Iterator[Connection]:
+        if _identity(self.path) != self._identity:
+            raise OSError(f"{self.path} was moved or replaced while it is in use: put it back")
         with self.engine.connect().execution_options(immediate=True) as connection, connection.begin():
             yield connection
 
+    def backup(self, file: Path) -> None:
+        """Write a copy that is consistent and complete in one file, while others read and write.
+
+        Raises:
+            ValueError: the file exists, or this is no file of SQLite.
+            OSError: it cannot be written.
+        """
+        if self.path is None:
+            raise ValueError(f"only SQLite is copied here; for {self.said} use its own tool, such as pg_dump")
+        refuse_existing(file)
+        with closing(self.engine.raw_connection()) as connection:
+            _copy(connection.driver_connection, file)
+
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; `judgments.db` then holds everything."""
+        if self.path is not None and not self._read_only:
+            if _identity(self.path) is None:  # moved to another disk, votes after that would be lost
+                with suppress(SQLAlchemyError, OSError), closing(self.engine.raw_connection()) as connection:
+                    _copy(connection.driver_connection, self.path)
+            else:
+                self._empty_log()
         self.engine.dispose()
+
+    def _empty_log(self) -> None:
+        """Move what is in SQLite's write-ahead log into the file, as far as others let it."""
+        if self.path is not None:
+            with suppress(SQLAlchemyError), closing(self.engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def reason(error: SQLAlchemyError) -> str:
@@ -108,15 +172,69 @@ def is_full(error: SQLAlchemyError) -> bool:
     )
 
 
-def _engine(url: str) -> Engine:
-    if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=20, max_overflow=20, pool_pre_ping=True)
-    engine = create_engine(url, pool_size=20, max_overflow=30, connect_args={"timeout": BUSY_SECONDS})
+def _file(url: URL) -> Path | None:
+    if url.get_backend_name() != "sqlite":
+        return None
+    name = url.database or ""
+    if name in ("", ":memory:") or name.startswith("file:"):
+        raise ValueError(
+            f"database {url} names no file, and would lose every vote: sqlite:////folder/name.db"
+        )
+    return Path(name).absolute()
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """What tells a file from another of its name; None where there is none."""
+    with suppress(FileNotFoundError):
+        if path is not None:
+            found = os.stat(path)
+            return found.st_dev, found.st_ino
+    return None
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _refuse_orphaned_log(path: Path) -> None:
+    """SQLite deletes a log whose database is missing or empty, and the last votes with it."""
+    log, size = _beside(path, "-wal"), path.stat().st_size if path.exists() else None
+    if not size and log.exists() and log.stat().st_size:
+        raise ValueError(
+            f"{path} is {'not there' if size is None else 'empty'}, but {log.name} beside it holds votes of "
+            f"it: put the {path.name} back that was there"
+        )
+
+
+def _copy(connection: Any, file: Path) -> None:
+    with whole_file(file) as partial, closing(sqlite3.connect(partial)) as copy:
+        connection.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")  # one file, that needs none beside it to be read
+
+
+def _engine(url: URL, path: Path | None, read_only: bool) -> Engine:
+    if path is None:
+        only = {"postgresql_readonly": True} if read_only and url.get_backend_name() == "postgresql" else {}
+        return create_engine(url, pool_size=20, max_overflow=20, pool_pre_ping=True, execution_options=only)
+    options: dict[str, Any] = {"pool_size": 20, "max_overflow": 30}
+    address = f"{path.as_uri()}?mode={'ro' if read_only else 'rw'}"
+    if read_only:
+        options = {"poolclass": NullPool}
+        if not any(_beside(path, suffix).exists() for suffix in ("-wal", "-journal")):
+            address += "&immutable=1"  # nobody has it open: read without making files beside it
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+
+    engine = create_engine(url, creator=connect, **options)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # transactions begin below, not where Python's module would
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        pragmas = (
+            ("query_only=ON",) if read_only else ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+        )
+        for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -130,13 +248,26 @@ def _engine(url: str) -> Engine:
 def _prepare(connection: Connection, study: Study) -> None:
     if not inspect(connection).has_table(META.name):
         metadata.create_all(connection)
-        connection.execute(
-            insert(META),
-            [{"key": "study", "value": study.config.id}, {"key": "version", "value": str(VERSION)}],
-        )
+        known = {"study": study.config.id, "version": str(VERSION)} | _items_of(study)
+        connection.execute(insert(META), [{"key": key, "value": value} for key, value in known.items()])
         _fill(connection, study)
-    rows = connection.execute(select(META.c.key, META.c.value).with_for_update())
-    known = {row.key: row.value for row in rows}
+    connection.execute(select(META.c.value).with_for_update())  # servers that start at once take turns
+    version = _refuse_other(connection, study)
+    for step in range(version + 1, VERSION + 1):
+        MIGRATIONS[step](connection, study)
+        connection.execute(update(META).where(META.c.key == "version").values(value=str(step)))
+    _recount(connection, study)
+
+
+def _items_of(study: Study) -> dict[str, str]:
+    return {"kind": study.config.kind, "items": study.fingerprint}
+
+
+def _refuse_other(connection: Connection, study: Study) -> int:
+    """Version of the database; raises ValueError where its votes are not of this study as it is now."""
+    if not inspect(connection).has_table(META.name):
+        raise ValueError(f"the database holds no votes of study {study.config.id}")
+    known = {row.key: row.value for row in connection.execute(select(META.c.key, META.c.value))}
     if known.get("study") != study.config.id:
         raise ValueError(
             f"the database holds the votes of study {known.get('study')}, not of {study.config.id}"
@@ -147,13 +278,16 @@ def _prepare(connection: Connection, study: Study) -> None:
             f"the database is of version {version}, written by a newer perceptual; "
             f"this one knows version {VERSION}"
         )
-    for step in range(version + 1, VERSION + 1):
-        MIGRATIONS[step](connection)
-        connection.execute(update(META).where(META.c.key == "version").values(value=str(step)))
-    count = connection.scalar(select(func.count()).select_from(ITEMS))
-    if count != len(study.items):
-        raise ValueError(f"the database has {count:,} items, the study {len(study.items):,}")
-    _recount(connection, study)
+    now_is = _items_of(study)
+    if known.get("kind", now_is["kind"]) != now_is["kind"]:
+        raise ValueError(
+            f"the votes in the database are of kind {known['kind']}, study.yaml says {now_is['kind']}"
+        )
+    if known.get("items", now_is["items"]) != now_is["items"]:
+        raise ValueError(
+            "the votes in the database are of other items: items.csv has changed, put the former one back"
+        )
+    return version
 
 
 def _fill(connection: Connection, study: Study) -> None:

@@ -34,7 +34,7 @@ def export(database: Database, folder: Path, rules: Rules) -> Exported:
     """Write a folder with `manifest.csv`, its images, `votes.csv` and `report.md`.
 
     A study that stops when sure also gets `majority.csv`, with judgments of 0 and 1: what most of all votes
-    would have said.
+    would have said. Items that have lost an image, see `Study.damaged`, are in neither.
 
     Args:
         database: of the study, which is left as it is.
@@ -83,6 +83,8 @@ def _write_manifest(
     with (folder / name).open("w", newline="", encoding="utf-8") as file:
         rows = csv_cells.Rows(file, columns)
         for item in chosen:
+            if not all(study.is_intact(image) for image in item.images.values()):
+                continue  # the votes were of other pixels
             for image in item.images.values():
                 if not (folder / IMAGES / image).exists():
                     shutil.copyfile(study.image(image), folder / IMAGES / image)

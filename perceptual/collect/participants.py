@@ -3,9 +3,10 @@
 import random
 import re
 import secrets
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 
 from perceptual.collect.database import Database, now
 from perceptual.collect.schema import PARTICIPANTS
@@ -36,13 +37,20 @@ def find(database: Database, cookie: str | None, external: str | None = None) ->
     return Participant(*row) if row else None
 
 
-def enrol(database: Database, external: str | None = None) -> Participant:
-    """A new participant; the one there is already, where the external name is known."""
+def enrol(database: Database, external: str | None = None, most: int | None = None) -> Participant | None:
+    """A new participant; the one there is already, where the external name is known.
+
+    None where `most` have enrolled within the last minute.
+    """
     with database.write() as connection:
         if external:
             row = connection.execute(select(*_COLUMNS).where(PARTICIPANTS.c.external == external)).first()
             if row:
                 return Participant(*row)
+        if most is not None:
+            recent = select(func.count()).where(PARTICIPANTS.c.consented > now() - 60)
+            if connection.execute(recent).scalar_one() >= most:
+                return None
         values: dict[str, Any] = {
             "cookie": secrets.token_urlsafe(32),
             "external": external or None,
@@ -53,6 +61,21 @@ def enrol(database: Database, external: str | None = None) -> Participant:
         key = connection.execute(insert(PARTICIPANTS).values(values)).inserted_primary_key
         assert key is not None
         return Participant(key[0], values["cookie"], values["seed"], values["code"], None)
+
+
+def read_participants(path: Path) -> frozenset[str]:
+    """Read external names, one a line; raises OSError, or ValueError that names the line."""
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8") from None
+    names = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
+    for number, name in names.items():
+        if not EXTERNAL.fullmatch(name):
+            raise ValueError(f"{path}, line {number}: must be 1 to 64 letters, digits, - or _, got {name!r}")
+    if not names:
+        raise ValueError(f"{path} holds no ID")
+    return frozenset(names.values())
 
 
 def schedule(config: Config, seed: int) -> list[str]:

@@ -1,10 +1,12 @@
-"""What every request is held to: its size, where it comes from, and the headers of its response."""
+"""Checks of every request (its size, its name of this server, its origin), and headers of every response."""
 
+from collections.abc import Collection
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LARGEST_BODY = 64 * 1024  # bytes
@@ -21,10 +23,15 @@ HEADERS = {
 
 
 class Guard:
-    """Refuses bodies that are too large and posts from other sites, and sets the headers of `HEADERS`."""
+    """Refuses bodies that are too large, posts from other sites and other names, and sets `HEADERS`.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    Args:
+        app: the application, errors of its own included.
+        hosts: names of this server beside `localhost` and addresses.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] = ()) -> None:
+        self.app, self._hosts = app, {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -40,18 +47,22 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
+        async def refuse(status: int, said: str, headers: dict[str, str] | None = None) -> None:
+            answer: Response = PlainTextResponse(said, status, headers)
+            if scope["path"].startswith("/api/"):
+                answer = JSONResponse({"error": said}, status, headers)
+            await answer(scope, receive, send_with_headers)
+
         headers = Headers(scope=scope)
+        if not _is_ours(headers.get("host", ""), self._hosts):
+            await refuse(421, "this server is not known by that name; serve --host-name NAME makes it known")
+            return
         if scope["method"] not in ("GET", "HEAD") and not same_site(headers):
-            await PlainTextResponse("posts from other sites are refused", 403)(
-                scope, receive, send_with_headers
-            )
+            await refuse(403, "posts from other sites are refused")
             return
         body = await _read(headers, receive)
         if body is None:
-            refusal = PlainTextResponse(
-                f"the body must be at most {LARGEST_BODY:,} bytes", 413, {"Connection": "close"}
-            )
-            await refusal(scope, receive, send_with_headers)
+            await refuse(413, f"the body must be at most {LARGEST_BODY:,} bytes", {"Connection": "close"})
             return
         sent = False
 
@@ -67,8 +78,9 @@ class Guard:
 
 def same_site(headers: Any) -> bool:
     """Whether a request comes from a page of this server, as browsers say it, or from no page."""
-    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return False
+    fetched = headers.get("sec-fetch-site")
+    if fetched is not None:  # no page can set it, and a proxy on another port does not change it
+        return fetched in ("same-origin", "none")
     origin = headers.get("origin")
     if origin is None:
         return True
@@ -76,6 +88,24 @@ def same_site(headers: Any) -> bool:
         return urlsplit(origin).netloc == headers.get("host", "")
     except ValueError:
         return False
+
+
+def _is_ours(host: str, names: Collection[str]) -> bool:
+    """Whether a Host header is of this server, not a name of others that they have pointed at it.
+
+    An address is: it cannot be pointed elsewhere.
+    """
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+    except ValueError:
+        return False
+    if name == "localhost" or name in names:
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 async def _read(headers: Headers, receive: Receive) -> bytes | None:

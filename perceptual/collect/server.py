@@ -3,25 +3,27 @@
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from anyio import CapacityLimiter, to_thread
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from perceptual.collect.admin import Admin
-from perceptual.collect.assignment import Trial, next_trial, previous_trial, shown_in
+from perceptual.collect.assignment import Trial, awaits_others, next_trial, previous_trial, shown_in
 from perceptual.collect.database import Database, is_full, reason
 from perceptual.collect.participants import EXTERNAL, Participant, enrol, find, schedule
 from perceptual.collect.security import Guard
@@ -30,6 +32,18 @@ from perceptual.collect.votes import Vote, is_right, record, token_in
 
 COOKIE, YEAR = "participant", 365 * 24 * 3600
 PLACES = {"2afc": ("left", "middle", "right"), "jnd": ("first", "second")}
+WRITERS = 16  # requests that wait for the database at once, apart from those for pages and images
+NOT_KEPT = (
+    "Your answer was not kept: this trial was answered before, perhaps in another window, or it is no longer "
+    "part of the study."
+)
+LATER = (
+    "Other people are judging the remaining images at the moment. Please come back later with the same link, "
+    "or leave this page open: it looks again every minute."
+)
+COMPLETE = "All images have been judged: there is nothing left to ask. Thank you for coming."
+BY_LINK = "Taking part needs the link that you were given, with your own ID in it."
+CROWDED = "Many people are beginning at this moment. Please try again in a minute."
 _HERE = Path(__file__).parent
 _LOG = logging.getLogger("perceptual.collect")
 
@@ -42,42 +56,67 @@ class Refused(Exception):
         self.status = status
 
 
-def application(database: Database, token: str) -> Starlette:
+@dataclass(frozen=True)
+class Access:
+    """Who may take part, and how the server is reached.
+
+    Attributes:
+        hosts: its names, beside `localhost` and addresses.
+        require_participant: only with an ID, as recruiting services give them.
+        participants: the only IDs there are.
+        enrolments_per_minute: the most.
+    """
+
+    hosts: Collection[str] = ()
+    require_participant: bool = False
+    participants: Collection[str] | None = None
+    enrolments_per_minute: int | None = None
+
+
+def application(database: Database, token: str, access: Access) -> ASGIApp:
     """The web application of a study.
 
     Args:
         database: of the study.
         token: opens the administrator's pages.
+        access: to it.
+
+    Raises:
+        OSError: there are no instructions.
+        ValueError: they are not UTF-8.
     """
-    pages = Pages(database)
+    pages = Pages(database, access)
     admin = Admin(database, token, pages.page)
+    writing = partial(_blocking, CapacityLimiter(WRITERS))
     routes = [
         Route("/", pages.welcome),
-        Route("/consent", _blocking(pages.consent), methods=["POST"]),
+        Route("/consent", writing(pages.consent), methods=["POST"]),
         Route("/trials", pages.trials),
-        Route("/thanks", pages.thanks),
-        Route("/api/next", _blocking(pages.next), methods=["POST"]),
-        Route("/api/vote", _blocking(pages.vote), methods=["POST"]),
-        Route("/api/back", _blocking(pages.back), methods=["POST"]),
+        Route("/thanks", writing(pages.thanks)),
+        Route("/api/next", writing(pages.next), methods=["POST"]),
+        Route("/api/vote", writing(pages.vote), methods=["POST"]),
+        Route("/api/back", writing(pages.back), methods=["POST"]),
         Route("/image/{token}/{place}", pages.image),
         Route("/admin", admin.show),
-        Route("/admin", _blocking(admin.log_in), methods=["POST"]),
+        Route("/admin", writing(admin.log_in), methods=["POST"]),
         Route("/admin/votes.csv", admin.votes),
         Mount("/static", StaticFiles(directory=_HERE / "static")),
     ]
-    handlers: dict[Any, Any] = {Refused: _refused, SQLAlchemyError: _unavailable, OSError: _unavailable}
-    return Starlette(routes=routes, middleware=[Middleware(Guard)], exception_handlers=handlers)
+    handlers: dict[Any, Any] = {Refused: pages.refused, SQLAlchemyError: _unavailable, OSError: _unavailable}
+    # around the whole: what fails within has the headers too
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), access.hosts)
 
 
 class Pages:
     """What participants see."""
 
-    def __init__(self, database: Database) -> None:
-        self.database, self.study = database, database.study
+    def __init__(self, database: Database, access: Access) -> None:
+        self.database, self.study, self._access = database, database.study, access
         self._templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined
         )
-        self._markdown = MarkdownIt("commonmark", {"html": False}).disable("image")  # tags are shown as text
+        markdown = MarkdownIt("commonmark", {"html": False}).disable("image")  # tags are shown as text
+        self._instructions = Markup(markdown.render(self.study.instructions))
 
     def page(self, name: str, status: int = 200, **values: Any) -> HTMLResponse:
         """A page from its template."""
@@ -90,15 +129,19 @@ class Pages:
         participant = find(self.database, request.cookies.get(COOKIE), external)
         if participant:
             return _with_cookie(RedirectResponse("/trials", 303), request, participant)
-        text = Markup(self._markdown.render(self.study.instructions))
-        return self.page("welcome", instructions=text, external=external)
+        self._refuse_strangers(external)
+        return self.page("welcome", instructions=self._instructions, external=external)
 
     def consent(self, request: Request, body: bytes) -> Response:
         """Enrol a participant."""
         form = parse_qs(body.decode("utf-8", "replace"))
         external = _external(form.get("participant", [""])[0])
         participant = find(self.database, request.cookies.get(COOKIE), external)
-        participant = participant or enrol(self.database, external)
+        if participant is None:
+            self._refuse_strangers(external)
+            participant = enrol(self.database, external, self._access.enrolments_per_minute)
+        if participant is None:
+            raise Refused(429, CROWDED)
         return _with_cookie(RedirectResponse("/trials", 303), request, participant)
 
     def trials(self, request: Request) -> Response:
@@ -108,14 +151,20 @@ class Pages:
             return RedirectResponse("/", 303)
         return self.page("trials")
 
-    def thanks(self, request: Request) -> Response:
-        """Completion code, and the way back to a recruiting service."""
+    def thanks(self, request: Request, body: bytes) -> Response:
+        """Completion code and the way back to a recruiting service, or why there is neither yet."""
         participant = self._participant(request)
         if participant is None:
             return RedirectResponse("/", 303)
-        if participant.finished is None:
-            return RedirectResponse("/trials", 303)
-        return self.page("thanks", code=participant.code)
+        with self.database.write(participant.id) as connection:
+            if next_trial(self.database, connection, participant):
+                return RedirectResponse("/trials", 303)
+            later = awaits_others(connection)
+        participant = self._enrolled(request)  # who may have finished just now
+        if participant.finished is not None:
+            return self.page("thanks", code=participant.code)
+        heading, text = ("Please come back later", LATER) if later else ("This study is complete", COMPLETE)
+        return self.page("message", heading=heading, text=text, again=later)
 
     def next(self, request: Request, body: bytes) -> Response:
         """Hand out a trial."""
@@ -134,7 +183,9 @@ class Pages:
         with self.database.write(participant.id) as connection:
             recorded = record(self.database, connection, participant, vote)
             trial = next_trial(self.database, connection, participant)
-        answer = {"trial": self._describe(participant, trial), "kept": recorded is not None}
+        answer: dict[str, Any] = {"trial": self._describe(participant, trial), "kept": recorded is not None}
+        if recorded is None:
+            answer["said"] = NOT_KEPT
         if recorded and recorded[0].purpose == PRACTICE:
             answer["right"] = is_right(self.database, recorded[0], vote)
         return JSONResponse(answer)
@@ -147,7 +198,7 @@ class Pages:
         except ValueError as error:
             raise Refused(400, str(error)) from None
         with self.database.read() as connection:
-            trial = previous_trial(connection, participant, token)
+            trial = previous_trial(self.database, connection, participant, token)
         if trial is None:
             raise Refused(409, "there is no trial to go back to")
         return JSONResponse({"trial": self._describe(participant, trial)})
@@ -164,13 +215,26 @@ class Pages:
             raise Refused(404, "no such image")
         roles = ("p0", "ref", "p1") if self.study.config.kind == "2afc" else ("p0", "p1")
         role = roles[::-1][places.index(place)] if trial.swapped else roles[places.index(place)]
-        path = self.study.image(self.study.items[trial.item].images[role])
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            _LOG.error("%s: %s", path, error.strerror)
-            raise Refused(404, "the image is gone") from None
+        name = self.study.items[trial.item].images[role]
+        if not self.study.is_intact(name):
+            raise Refused(404, "the image is gone")
+        content = self.study.image(name).read_bytes()
         return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+    def refused(self, request: Request, error: Refused) -> Response:
+        """What a script or a person is told."""
+        if request.url.path in ("/", "/consent"):
+            return self.page(
+                "message", error.status, heading="That is not possible", text=str(error), again=False
+            )
+        return JSONResponse({"error": str(error)}, error.status)
+
+    def _refuse_strangers(self, external: str | None) -> None:
+        allowed = self._access.participants
+        if (self._access.require_participant and external is None) or (
+            allowed is not None and external not in allowed
+        ):
+            raise Refused(403, BY_LINK)
 
     def _describe(self, participant: Participant, trial: Trial | None) -> dict[str, Any] | None:
         """What the browser is told: nothing that depends on the answer."""
@@ -198,11 +262,13 @@ class Pages:
         return participant
 
 
-def _blocking(handler: Callable[[Request, bytes], Response]) -> Callable[[Request], Awaitable[Response]]:
-    """A handler of posts that waits for the database, in a thread."""
+def _blocking(
+    limiter: CapacityLimiter, handler: Callable[[Request, bytes], Response]
+) -> Callable[[Request], Awaitable[Response]]:
+    """A handler that waits for the database, in one of a limited number of threads."""
 
     async def run(request: Request) -> Response:
-        return await run_in_threadpool(handler, request, await request.body())
+        return await to_thread.run_sync(handler, request, await request.body(), limiter=limiter)
 
     return run
 
@@ -226,10 +292,6 @@ def _with_cookie(response: Response, request: Request, participant: Participant)
         COOKIE, participant.cookie, max_age=YEAR, httponly=True, samesite="lax", secure=secure
     )
     return response
-
-
-def _refused(request: Request, error: Refused) -> Response:
-    return JSONResponse({"error": str(error)}, error.status)
 
 
 def _unavailable(request: Request, error: Exception) -> Response:

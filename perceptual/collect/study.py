@@ -1,15 +1,21 @@
 """A study: a folder with `study.yaml`, `instructions.md`, `items.csv`, images and `judgments.db`."""
 
 import csv
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from perceptual.data import csv_cells
+from perceptual.data.decode import checked_rgb
 
 VERSION = 1  # of the folder
 Kind = Literal["2afc", "jnd"]
@@ -100,6 +106,7 @@ class Study:
     folder: Path
     config: Config = field(init=False)
     items: dict[int, Item] = field(init=False)
+    _looked_at: dict[str, tuple[tuple[int, ...], bool]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config = read_config(self.folder / CONFIG)
@@ -112,17 +119,59 @@ class Study:
 
     @cached_property
     def instructions(self) -> str:
-        """Markdown, as the folder has it."""
-        return (self.folder / INSTRUCTIONS).read_text("utf-8")
+        """Markdown of the first page; raises OSError or ValueError that names the file."""
+        path = self.folder / INSTRUCTIONS
+        content = path.read_bytes()
+        try:
+            return content.decode("utf-8-sig")  # editors on Windows begin with a byte order mark
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise ValueError(
+                f"{path} is not UTF-8 (byte 0x{content[error.start]:02x} in line {line}): "
+                "save it with the encoding UTF-8"
+            ) from None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what votes refer to: number, purpose, images and right answer of each item."""
+        items = sorted((item.id, item.purpose, item.answer, item.images) for item in self.items.values())
+        return sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
 
     def image(self, name: str) -> Path:
         """The file of an image."""
         return self.folder / IMAGES / name
 
-    def missing(self) -> list[str]:
-        """Files of images that are not there."""
-        names = {name for item in self.items.values() for name in item.images.values()}
-        return sorted(str(self.image(name)) for name in names if not self.image(name).is_file())
+    def is_intact(self, name: str) -> bool:
+        """Whether an image has the pixels its name is a hash of; read again when its file has changed."""
+        try:
+            found = os.stat(self.image(name))
+        except OSError:
+            return False
+        state = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        known = self._looked_at.get(name)
+        if known is None or known[0] != state:
+            known = self._looked_at[name] = (state, _has_pixels_of_name(self.image(name)))
+        return known[1]
+
+    def damaged(self) -> list[str]:
+        """Images that are missing or not what they were, with an item of each."""
+        item_of = {name: item.id for item in reversed(self.items.values()) for name in item.images.values()}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            intact = pool.map(self.is_intact, item_of)
+            bad = [name for name, good in zip(item_of, intact, strict=True) if not good]
+        return sorted(f"{self.image(name)} (item {item_of[name]})" for name in bad)
+
+
+def image_name(pixels: np.ndarray) -> str:
+    """The name of the file of an image: a hash of its pixels."""
+    return sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:32] + ".png"
+
+
+def _has_pixels_of_name(path: Path) -> bool:
+    try:
+        return image_name(np.asarray(checked_rgb(str(path)))) == path.name
+    except ValueError:
+        return False
 
 
 def read_config(path: Path) -> Config:
@@ -174,8 +223,8 @@ def write_items(path: Path, items: list[Item]) -> None:
 
 def _read_items(path: Path, kind: str) -> list[Item]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            items = [
                 Item(
                     int(row["id"]),
                     row["purpose"],
@@ -192,3 +241,6 @@ def _read_items(path: Path, kind: str) -> list[Item]:
             ]
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a list of items: {error!r}") from None
+    if len({item.id for item in items}) < len(items):
+        raise ValueError(f"{path}: the numbers of items must differ")
+    return items

@@ -1,7 +1,6 @@
 """Votes: checked as they come from a browser, and written once each."""
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 from perceptual.collect.assignment import Trial, add_load, trial_of
 from perceptual.collect.database import Database, now, reopen, tallies
 from perceptual.collect.participants import Participant
-from perceptual.collect.schema import ASSIGNMENTS, ITEMS, VOTES
+from perceptual.collect.schema import ASSIGNMENTS, ITEMS, PARTICIPANTS, VOTES
 from perceptual.collect.stopping import wanted
 from perceptual.collect.study import CHOICES, ITEM, PRACTICE, SENTINEL
 from perceptual.version import __version__
@@ -67,7 +66,7 @@ def token_in(sent: Any) -> str:
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
+    if type(value) not in (int, float) or not low <= value <= high:  # nor NaN, nor what no float holds
         raise ValueError(f"{name} must be a number in [{low:g}, {high:g}]")
     return float(value)
 
@@ -78,15 +77,16 @@ def record(
     """Write a vote, unless it has come before.
 
     Returns:
-        the trial, and whether the vote is new; None where this participant has no such trial, or another
-        one has been answered since.
+        the trial, and whether the vote is new; None where it is not kept: this participant has no such trial,
+        has answered otherwise, has answered another trial since, or has finished.
     """
     trial = trial_of(connection, participant, vote.token)
     if trial is None or vote.attempt > trial.attempt:
         return None
     if vote.attempt < trial.attempt:
-        return trial, False
-    if trial.attempt and not _is_last(connection, participant, trial):
+        known = select(VOTES.c.choice).where(VOTES.c.assignment == trial.id, VOTES.c.attempt == vote.attempt)
+        return (trial, False) if connection.scalar(known) == vote.choice else None
+    if trial.attempt and not _may_change(connection, participant, trial):
         return None
     values = {"choice": vote.choice, "answer": answer_of(vote.choice, trial.swapped)} | vote.values
     connection.execute(
@@ -117,13 +117,15 @@ def is_right(database: Database, trial: Trial, vote: Vote) -> bool | None:
     )
 
 
-def _is_last(connection: Connection, participant: Participant, trial: Trial) -> bool:
+def _may_change(connection: Connection, participant: Participant, trial: Trial) -> bool:
+    """Whether the participant has neither finished nor answered another trial since."""
+    finished = select(PARTICIPANTS.c.finished).where(PARTICIPANTS.c.id == participant.id)
     later = select(ASSIGNMENTS.c.id).where(
         ASSIGNMENTS.c.participant == participant.id,
         ASSIGNMENTS.c.position > trial.position,
         ASSIGNMENTS.c.answered,
     )
-    return connection.execute(later.limit(1)).first() is None
+    return connection.scalar(finished) is None and connection.execute(later.limit(1)).first() is None
 
 
 def _count(database: Database, connection: Connection, trial: Trial) -> None:

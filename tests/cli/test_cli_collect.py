@@ -36,7 +36,8 @@ def test_help_is_light():
 
 
 @pytest.mark.slow
-def test_from_new_to_export(shell, study, folder):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_from_new_to_export(shell, study, folder, number, status):
     process, port = start_process(study)
     lines = [process.stdout.readline() for _ in range(2)]
     try:
@@ -48,11 +49,16 @@ def test_from_new_to_export(shell, study, folder):
         Visitor(port).enrol().take_part(attentive)
         assert Visitor(port).request("GET", f"/admin?token={token}").status == 303
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert "Traceback" not in out + err
-    assert process.returncode == 130
-    code, out, _ = shell("collect", "export", "study", "-o", "judged")
+    assert process.returncode == status
+    code, out, _ = shell("collect", "backup", "study", "-o", "copy.db")
+    assert code == 0
+    assert out.startswith("copy.db: all votes so far")
+    code, out, _ = shell(
+        "collect", "export", "study", "-o", "judged", "--database", f"sqlite:///{folder / 'copy.db'}"
+    )
     assert code == 0
     assert out.splitlines() == [
         "Manifest  judged/manifest.csv: 3 items, 3 votes",
@@ -70,7 +76,11 @@ def test_what_cannot_be_served_is_one_line(shell, study, folder):
 
     assert "no study in nothing" in refusal("serve", "nothing")
     assert "exists already" in refusal("new", "study", "--from", "source")
-    assert "unable to open database file" in refusal("serve", "study", "--database", "sqlite:///no/such/x.db")
+    assert "no/such/x.db': No such file" in refusal("serve", "study", "--database", "sqlite:///no/such/x.db")
+    assert "study/judgments.db': No such file" in refusal("export", "study", "-o", "judged")
+    assert "study/judgments.db': No such file" in refusal("backup", "study", "-o", "copy.db")
+    (folder / "ids.txt").write_text("a b")
+    assert "ids.txt, line 1" in refusal("serve", "study", "--participants", "ids.txt")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -80,7 +90,9 @@ def test_what_cannot_be_served_is_one_line(shell, study, folder):
         )
     image = next((study / "images").iterdir())
     image.unlink()
-    assert f"1 images of study are missing: study/images/{image.name}" in refusal("serve", "study")
+    assert f"1 images of study are missing or not what they were: study/images/{image.name}" in refusal(
+        "serve", "study"
+    )
     (study / "judgments.db").write_text("no database " * 100)
     assert "file is not a database" in refusal("export", "study", "-o", "judged")
     (study / "study.yaml").write_text((study / "study.yaml").read_text().replace("version: 1", "version: 9"))

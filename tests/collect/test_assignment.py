@@ -7,9 +7,9 @@ from sqlalchemy import select
 from studies import VOTE, make_study
 
 from perceptual.collect import assignment
-from perceptual.collect.assignment import next_trial, previous_trial
+from perceptual.collect.assignment import awaits_others, next_trial, previous_trial
 from perceptual.collect.database import Database
-from perceptual.collect.participants import enrol
+from perceptual.collect.participants import enrol, find
 from perceptual.collect.rows import read_votes
 from perceptual.collect.schema import ITEMS
 from perceptual.collect.votes import Vote, record
@@ -94,10 +94,11 @@ def test_a_vote_sent_twice_counts_once_and_going_back_replaces(opened):
     trial = ask(database, person)
     assert answer(database, other, trial) is None  # of somebody else
     assert answer(database, person, trial)[1]
-    assert not answer(database, person, trial, "right")[1]
+    assert not answer(database, person, trial)[1]
+    assert answer(database, person, trial, "right") is None  # another, as from a second tab
     current = ask(database, person)
     with database.read() as connection:
-        before = previous_trial(connection, person, current.token)
+        before = previous_trial(database, connection, person, current.token)
     assert (before.token, before.attempt) == (trial.token, 1)
     assert answer(database, person, before, "right")[1]
     assert answer(database, person, before._replace(attempt=5)) is None
@@ -107,14 +108,89 @@ def test_a_vote_sent_twice_counts_once_and_going_back_replaces(opened):
     assert answer(database, person, before._replace(attempt=2)) is None  # two trials back
 
 
-def test_an_item_whose_image_is_gone_is_left_out(opened, caplog):
-    database = opened(practice=0, sentinels=0, repeats=0, items_per_session=12)
-    study = database.study
-    study.image(study.items[4].images["p1"]).unlink()
-    assert len(study.missing()) == 1
-    trials = do_all(database, enrol(database))
-    assert sorted(trial.item for trial in trials) == [item for item in range(12) if item != 4]
-    assert "item 4 is left out" in caplog.text
+@pytest.mark.parametrize("purpose", ["practice", "item", "sentinel", "repeat"])
+def test_what_has_lost_an_image_is_left_out(opened, caplog, purpose):
+    """Also where it was handed out already: the participant goes on with another, to the end."""
+    database = opened(practice=1, sentinels=3, repeats=2, items_per_session=5)
+    study, person = database.study, enrol(database)
+    while (trial := ask(database, person)).purpose != purpose:
+        answer(database, person, trial)
+    used = Counter(name for item in study.items.values() for name in item.images.values())
+    lost = study.image(min(study.items[trial.item].images.values(), key=used.get))  # of this item alone
+    lost.write_bytes(b"")
+    after = [trial.item for trial in do_all(database, person)]
+    assert trial.item not in after
+    assert len(after) >= 1
+    assert find(database, person.cookie).finished
+    assert study.damaged() == [f"{lost} (item {trial.item})"]
+    with database.read() as connection:  # the hold of what was not answered is given back
+        votes = Counter(vote.item for vote in read_votes(database) if vote.purpose == "item")
+        loads = connection.execute(select(ITEMS.c.id, ITEMS.c.load).where(ITEMS.c.purpose == "item"))
+        assert {item: load for item, load in loads if load} == votes
+    if purpose == "item":
+        assert f"item {trial.item} is left out" in caplog.text
+
+
+def test_one_does_not_go_back_to_what_has_lost_an_image(opened):
+    database = opened(practice=0)
+    person = enrol(database)
+    trial = ask(database, person)
+    answer(database, person, trial)
+    current = ask(database, person)
+    database.study.image(database.study.items[trial.item].images["ref"]).unlink()
+    with database.read() as connection:
+        assert previous_trial(database, connection, person, current.token) is None
+
+
+def test_a_hold_ends_where_nobody_answers_however_often_the_page_is_loaded(opened, monkeypatch):
+    database = opened(count=3, practice=0, sentinels=0, repeats=0, votes_per_item=1, items_per_session=3)
+    idle = [enrol(database) for _ in range(3)]
+    begin = assignment.now()
+    held = [ask(database, one).item for one in idle]
+    assert sorted(held) == [0, 1, 2]
+    for minute in range(0, 60, 10):
+        monkeypatch.setattr(assignment, "now", lambda minute=minute: begin + 60 * minute)
+        assert [ask(database, one).item for one in idle] == held
+    person = enrol(database)
+    assert sorted(trial.item for trial in do_all(database, person)) == [0, 1, 2]
+    assert find(database, person.cookie).finished
+    for one in idle:  # all have their votes: one more than planned is taken, nothing is held
+        answer(database, one, ask(database, one))
+        assert ask(database, one) is None
+        assert find(database, one.cookie).finished
+
+
+def test_nobody_is_finished_for_nothing(opened, monkeypatch):
+    """Where others hold everything there is neither practice nor an end; later both come."""
+    database = opened(count=2, votes_per_item=1, items_per_session=2)
+    first, second = enrol(database), enrol(database)
+    for one in (first, second):
+        while (trial := ask(database, one)).purpose != "item":
+            answer(database, one, trial)
+    third = enrol(database)
+    assert ask(database, third) is None
+    with database.read() as connection:
+        assert awaits_others(connection)
+    assert find(database, third.cookie).finished is None
+    late = assignment.now() + 31 * 60
+    monkeypatch.setattr(assignment, "now", lambda: late)
+    assert [trial.purpose for trial in do_all(database, third)][:2] == ["practice"] * 2
+    assert find(database, third.cookie).finished
+    fourth = enrol(database)
+    assert ask(database, fourth) is None
+    with database.read() as connection:
+        assert not awaits_others(connection)
+    assert find(database, fourth.cookie).finished is None
+
+
+def test_the_end_is_the_end(opened):
+    database = opened(practice=0, sentinels=0, repeats=0, items_per_session=2)
+    person = enrol(database)
+    trials = do_all(database, person)
+    assert answer(database, person, trials[-1])[1] is False  # the same, sent again
+    assert answer(database, person, trials[-1]._replace(attempt=1), "right") is None
+    assert ask(database, find(database, person.cookie)) is None
+    assert {vote.choice for vote in read_votes(database)} == {"left"}
 
 
 def test_sides_are_by_a_coin(opened):

@@ -5,10 +5,12 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from studies import Visitor, make_study, start_process
 
 from perceptual.collect.database import Database
 from perceptual.collect.rows import read_votes
+from perceptual.collect.study import Study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(590)]
 PEOPLE, EACH, PER_ITEM = 50, 100, 5  # 5,000 votes on 1,000 items
@@ -53,9 +56,10 @@ def postgresql(tmp_path):
     shutil.rmtree(folder)
 
 
-def crowd(port, patience=0.0, think=(0.5, 1.5)):
+def crowd(port, patience=0.0, think=(0.5, 1.5), accepted=None):
     """Everybody takes part at once; accepted votes (token, choice), and seconds of each response."""
-    accepted, problems, seconds = [], [], []
+    accepted = [] if accepted is None else accepted
+    problems, seconds = [], []
 
     def one(number):
         try:
@@ -133,34 +137,76 @@ def run(tmp_path, url=None):
     assert p95 < 100
 
 
-def run_and_kill(tmp_path, url=None, kills=20):
+def run_and_stop(tmp_path, url=None, stops=40):
+    """SIGTERM and SIGKILL by turns, at random moments; a careless person moves the database's file."""
     study = large_study(tmp_path)
+    file, moved = study.folder / "judgments.db", tmp_path / "moved.db"
     options = ["--database", url] if url else []
     process, port = start_process(study.folder, 0, *options)
-    done, killed = threading.Event(), []
+    done, stopped, seen = threading.Event(), [], Counter()
+    accepted = []
 
-    def kill_and_restart():
+    def stop_and_restart():
         nonlocal process
         chance = random.Random(0)
-        while len(killed) < kills and not done.is_set():
+        while len(stopped) < stops and not done.is_set():
             time.sleep(chance.uniform(0.3, 1.2))
-            process.kill()
+            number = (signal.SIGTERM, signal.SIGKILL)[len(stopped) % 2]
+            early = url is None and chance.random() < 0.5
+            if early:  # while the server runs
+                file.rename(moved)
+                time.sleep(chance.uniform(0, 0.3))
+            before = list(accepted)
+            process.send_signal(number)
             process.communicate()
-            killed.append(1)
+            stopped.append(number)
+            if url is None:
+                if not early:
+                    file.rename(moved)
+                log = file.with_name("judgments.db-wal")
+                if number == signal.SIGTERM:
+                    assert not log.exists()
+                    assert tokens_in(moved) >= {token for token, _ in before}  # it alone holds all
+                    if early:  # the server has written it again
+                        assert tokens_in(file) == tokens_in(moved)
+                        seen["written again"] += 1
+                elif log.exists() and log.stat().st_size:
+                    with pytest.raises(AssertionError, match=r"error: .*judgments\.db is not there"):
+                        start_process(study.folder, port)
+                    seen["refused"] += 1
+                moved.replace(file)
             process, _ = start_process(study.folder, port, *options)
 
-    killer = threading.Thread(target=kill_and_restart)
-    killer.start()
+    problems = []
+
+    def stopper():
+        try:
+            stop_and_restart()
+        except BaseException as error:
+            problems.append(error)
+            raise
+
+    thread = threading.Thread(target=stopper)
+    thread.start()
     try:
-        accepted, _ = crowd(port, patience=120)
+        crowd(port, patience=120, accepted=accepted)
     finally:
         done.set()
-        killer.join()
+        thread.join()
         process.kill()
         process.communicate()
-    assert len(killed) == kills
+    assert problems == []
+    assert len(stopped) == stops
+    assert url or min(seen["refused"], seen["written again"]) >= 3
     # a vote whose acknowledgement was lost is sent again; the second time it says what the first did
     assert check(study, url, accepted) >= 0.99 * PEOPLE * EACH
+
+
+def tokens_in(file):
+    """Tokens of the trials with votes, of one file alone."""
+    with closing(sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)) as alone:
+        query = "SELECT token FROM assignments WHERE id IN (SELECT assignment FROM votes)"
+        return {token for (token,) in alone.execute(query)}
 
 
 def test_fifty_people_at_once(tmp_path):
@@ -171,9 +217,14 @@ def test_fifty_people_at_once_on_postgresql(tmp_path, postgresql):
     run(tmp_path, postgresql)
 
 
-def test_killed_twenty_times(tmp_path):
-    run_and_kill(tmp_path)
+def test_stopped_forty_times(tmp_path):
+    run_and_stop(tmp_path)
 
 
-def test_killed_twenty_times_on_postgresql(tmp_path, postgresql):
-    run_and_kill(tmp_path, postgresql)
+def test_stopped_forty_times_on_postgresql(tmp_path, postgresql):
+    run_and_stop(tmp_path, postgresql)
+    with (
+        closing(Database(Study(tmp_path / "study"), postgresql, read_only=True)) as database,
+        pytest.raises(ValueError, match="pg_dump"),
+    ):
+        database.backup(tmp_path / "copy.db")

@@ -222,3 +222,17 @@ def test_the_administrator_sees_everybody_without_torch(tmp_path):
     assert "<td>voter</td><td>6</td>" in said
     assert "<td>visitor</td><td>0</td>" in said
     assert "too little work to say" in said
+
+
+def test_an_item_that_has_lost_an_image_is_left_out(tmp_path):
+    settings = {"items_per_session": 12, "practice": 0, "sentinels": 0, "repeats": 0}
+    with served(make_study(tmp_path, **settings)) as server:
+        Visitor(server.port).enrol().take_part(attentive)
+        study = server.database.study
+        for item, content in ((3, b""), (4, study.image(study.items[5].images["p0"]).read_bytes())):
+            study.image(study.items[item].images["p0"]).write_bytes(content)
+        export(server.database, tmp_path / "judged", ALL)
+    refs = {row["ref"].removeprefix("images/") for row in read_rows(tmp_path / "judged/manifest.csv")}
+    assert refs == {study.items[item].images["ref"] for item in range(12) if item not in (3, 4)}
+    assert len(read_manifest(tmp_path / "judged/manifest.csv")) == 10
+    assert len(read_rows(tmp_path / "judged/votes.csv")) == 12

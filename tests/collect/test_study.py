@@ -1,19 +1,31 @@
 """Studies: made, read, refused, and their databases."""
 
+import os
+import shutil
+import sqlite3
+
 import numpy as np
 import pytest
+from killing import tree_bytes
 from PIL import Image
-from sqlalchemy import Column, Integer, select, update
-from studies import make_study, read_rows, write_source
+from sqlalchemy import Column, Integer, func, select, update
+from studies import VOTE, make_study, read_rows, write_source
 from trees import write_pair_subset, write_subset
 
 from perceptual.collect import database as databases
 from perceptual.collect import schema
+from perceptual.collect.assignment import next_trial
 from perceptual.collect.create import create
 from perceptual.collect.database import Database
-from perceptual.collect.schema import META
+from perceptual.collect.export import export
+from perceptual.collect.participants import enrol
+from perceptual.collect.quality import Rules
+from perceptual.collect.rows import read_votes
+from perceptual.collect.schema import ITEMS, META, PARTICIPANTS
+from perceptual.collect.serving import serve
 from perceptual.collect.source import read_source
 from perceptual.collect.study import Study
+from perceptual.collect.votes import Vote, record
 from perceptual.data.synthetic.making import make_triplets
 from perceptual.data.synthetic.photographs import packaged
 from perceptual.data.writers.folders import write_unjudged
@@ -102,25 +114,31 @@ def test_a_database_of_another_study_or_version_is_refused(tmp_path):
     other = make_study(tmp_path / "other")
     with pytest.raises(ValueError, match="holds the votes of study"):
         Database(other, database.url)
-    with pytest.raises(ValueError, match="cannot be used"):
-        Database(study, "no database")
+    for url, says in [
+        ("no database", "cannot be used"),
+        ("sqlite://", "no file"),
+        ("sqlite:///file:x", "no file"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            Database(study, url)
     database.close()
 
 
 def test_schemas_migrate(tmp_path, monkeypatch):
-    """A later version adds a column to what version 1 has written."""
+    """A later version adds a column to what this one has written."""
     study = make_study(tmp_path)
     Database(study).close()
 
-    def add_column(connection):
+    def add_column(connection, study):
         connection.exec_driver_sql("ALTER TABLE participants ADD COLUMN age INTEGER")
 
-    monkeypatch.setattr(databases, "VERSION", 2)
-    monkeypatch.setattr(databases, "MIGRATIONS", {2: add_column})
+    later = databases.VERSION + 1
+    monkeypatch.setattr(databases, "VERSION", later)
+    monkeypatch.setattr(databases, "MIGRATIONS", {later: add_column})
     for _ in range(2):  # the second finds it done
         database = Database(study)
         with database.read() as connection:
-            assert connection.scalar(select(META.c.value).where(META.c.key == "version")) == "2"
+            assert connection.scalar(select(META.c.value).where(META.c.key == "version")) == str(later)
             assert connection.exec_driver_sql("SELECT age FROM participants").all() == []
         database.close()
     assert Column("age", Integer).name not in schema.PARTICIPANTS.c
@@ -134,3 +152,197 @@ def test_a_study_of_made_triplets_does_not_hold_what_was_done_to_them(tmp_path):
     for path in study.folder.rglob("*"):
         if path.suffix in (".csv", ".yaml", ".md"):
             assert not any(record and record in path.read_text() for record in made)
+
+
+def people(database):
+    with database.read() as connection:
+        return connection.scalar(select(func.count()).select_from(PARTICIPANTS))
+
+
+@pytest.mark.parametrize("left", ["nothing", "empty"])
+def test_a_log_without_its_database_is_refused(tmp_path, left):
+    """After a kill the last votes are in the log alone, which SQLite deletes where it has no database."""
+    study = make_study(tmp_path)
+    database = Database(study)
+    enrol(database)
+    shutil.copytree(study.folder, tmp_path / "killed")  # as a kill leaves it
+    database.close()
+    killed = Study(tmp_path / "killed")
+    file, log = killed.folder / "judgments.db", killed.folder / "judgments.db-wal"
+    file.rename(tmp_path / "moved.db")
+    if left == "empty":
+        file.touch()
+    before = log.read_bytes()
+    for read_only in (False, True):
+        with pytest.raises(ValueError, match=r"judgments.db is (not there|empty).*judgments.db-wal.*put"):
+            Database(killed, read_only=read_only)
+    assert log.read_bytes() == before
+    (tmp_path / "moved.db").rename(file)
+    database = Database(killed)
+    assert people(database) == 1
+    database.close()
+    assert [path.name for path in killed.folder.glob("judgments*")] == ["judgments.db"]  # all in one file
+
+
+def test_a_database_moved_away_while_in_use_takes_no_votes_and_loses_none(tmp_path):
+    study = make_study(tmp_path)
+    file = study.folder / "judgments.db"
+    database = Database(study)
+    enrol(database)
+    file.rename(tmp_path / "moved.db")
+    with pytest.raises(OSError, match=r"judgments.db was moved .* put it back"):
+        enrol(database)
+    (tmp_path / "moved.db").rename(file)
+    enrol(database)
+    shutil.copy(file, tmp_path / "other.db")  # as `mv` to another disk does
+    file.unlink()
+    with pytest.raises(OSError, match="was moved"):
+        enrol(database)
+    database.close()
+    database = Database(study)
+    assert people(database) == 2
+    database.close()
+
+
+def test_votes_of_another_kind_or_of_other_items_are_refused(tmp_path):
+    study = make_study(tmp_path)
+    Database(study).close()
+    config, items = study.folder / "study.yaml", study.folder / "items.csv"
+    for path, text, says in [
+        (config, config.read_text().replace("kind: 2afc", "kind: jnd"), "of kind 2afc, study.yaml says jnd"),
+        (items, _renumbered(items.read_text()), "of other items.*items.csv has changed"),
+    ]:
+        before = path.read_text()
+        assert text != before
+        path.write_text(text)
+        for read_only in (False, True):
+            with pytest.raises(ValueError, match=says):
+                Database(Study(study.folder), read_only=read_only)
+        path.write_text(before)
+    rows = items.read_text().splitlines()
+    items.write_text("\n".join([rows[0], *rows[:0:-1]]))  # another order, the same numbers
+    Database(Study(study.folder)).close()
+    items.write_text("\n".join([*rows, rows[-1]]))
+    with pytest.raises(ValueError, match="numbers of items must differ"):
+        Study(study.folder)
+
+
+def _renumbered(text):
+    header, first, second, *rest = text.splitlines()
+    first, second = (row.partition(",")[2] for row in (first, second))
+    return "\n".join([header, f"0,{second}", f"1,{first}", *rest])
+
+
+@pytest.mark.parametrize("fault", ["removed", "emptied", "replaced", "another size", "a pipe"])
+def test_images_are_known_by_their_pixels(tmp_path, fault):
+    study = make_study(tmp_path)
+    assert study.damaged() == []
+    path, other = (study.image(study.items[item].images["p1"]) for item in (3, 4))
+    if fault in ("removed", "a pipe"):
+        path.unlink()
+    if fault == "a pipe":
+        os.mkfifo(path)
+    if fault == "emptied":
+        path.write_bytes(b"")
+    if fault == "replaced":
+        shutil.copyfile(other, path)
+    if fault == "another size":
+        Image.new("RGB", (20, 16)).save(path)
+    assert study.damaged() == Study(study.folder).damaged() == [f"{path} (item 3)"]
+    with pytest.raises(ValueError, match=rf"1 images .* missing or not what they were: .*{path.name}"):
+        serve(study, None, "127.0.0.1", 0, print)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "instructions.md"),
+        ("Größe".encode("latin-1"), r"instructions.md is not UTF-8 .*byte 0xf6 in line 1"),
+        ("Größe".encode("utf-16"), "instructions.md is not UTF-8"),
+    ],
+)
+def test_instructions_are_read_before_anybody_comes(tmp_path, content, says):
+    study = make_study(tmp_path)
+    path = study.folder / "instructions.md"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises((ValueError, OSError), match=says) as error:
+        serve(study, None, "127.0.0.1", 0, print)
+    assert "\n" not in str(error.value)
+
+
+def test_byte_order_marks_are_skipped(tmp_path):
+    study = make_study(tmp_path)
+    for name in ("instructions.md", "items.csv", "study.yaml"):
+        path = study.folder / name
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    again = Study(study.folder)
+    assert again.items == study.items
+    assert again.config == study.config
+    assert again.instructions == study.instructions
+
+
+def voted(folder, **settings):
+    """A study with one vote for each item, its database closed."""
+    settings = {"practice": 0, "sentinels": 0, "repeats": 0, "items_per_session": 12} | settings
+    study = make_study(folder, votes_per_item=1, **settings)
+    database = Database(study)
+    person = enrol(database)
+    with database.write(person.id) as connection:
+        while trial := next_trial(database, connection, person):
+            vote = Vote.parse({"token": trial.token, "attempt": 0, "choice": "left", **VOTE}, "2afc")
+            assert record(database, connection, person, vote)
+    database.close()
+    return study
+
+
+def test_an_export_changes_nothing(tmp_path):
+    """Not a byte, on media that cannot be written, beside a lock, and where `study.yaml` asks for more."""
+    study = voted(tmp_path)
+    config = study.folder / "study.yaml"
+    config.write_text(config.read_text().replace("votes_per_item: 1", "votes_per_item: 5"))
+    study = Study(study.folder)
+    before = tree_bytes(study.folder)
+    database = Database(study, read_only=True)
+    assert export(database, tmp_path / "judged", Rules()).votes == 12
+    with database.read() as connection:
+        assert set(connection.scalars(select(ITEMS.c.wanted))) == {1}  # the study is as full as it was
+    with pytest.raises(Exception, match="readonly"):
+        enrol(database)
+    database.close()
+    assert tree_bytes(study.folder) == before
+    serving, locking = Database(study), sqlite3.connect(study.folder / "judgments.db")
+    locking.execute("BEGIN IMMEDIATE")
+    beside = Database(study, read_only=True)
+    assert len(read_votes(beside)) == 12
+    locking.close()
+    enrol(serving)
+    assert people(beside) == 2
+    beside.close()
+    serving.close()
+    (tmp_path / "new").mkdir()
+    empty = make_study(tmp_path / "new")
+    with pytest.raises(FileNotFoundError, match=r"judgments\.db"):
+        Database(empty, read_only=True)
+    assert not list(empty.folder.glob("judgments*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_export_reads_what_it_cannot_write(tmp_path, killed):
+    study = voted(tmp_path)
+    serving = Database(study) if killed else None
+    if killed:
+        enrol(serving)
+    shutil.copytree(study.folder, tmp_path / "copy")
+    if serving:
+        serving.close()
+    tmp_path.chmod(0o755)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setuid(65534)
+            code = 0 if len(read_votes(Database(Study(tmp_path / "copy"), read_only=True))) == 12 else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
