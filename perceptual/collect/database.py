@@ -146,11 +146,10 @@ class Database:
     def close(self) -> None:
         """Close all connections; `judgments.db` then holds everything."""
         if self.path is not None and not self._read_only:
-            if _identity(self.path) is None:  # moved to another disk, votes after that would be lost
+            self._empty_log()  # SQLite does so by itself, but not where the file was moved
+            if _identity(self.path) is None:  # where it was moved to another disk, it lacks the last votes
                 with suppress(SQLAlchemyError, OSError), closing(self.engine.raw_connection()) as connection:
                     _copy(connection.driver_connection, self.path)
-            else:
-                self._empty_log()
         self.engine.dispose()
 
     def _empty_log(self) -> None:

@@ -201,7 +201,13 @@ def test_a_database_moved_away_while_in_use_takes_no_votes_and_loses_none(tmp_pa
     database.close()
     database = Database(study)
     assert people(database) == 2
-    database.close()
+    enrol(database)
+    file.rename(tmp_path / "moved.db")
+    database.close()  # each of the two files is complete
+    for one in (file, tmp_path / "moved.db"):
+        alone = sqlite3.connect(f"file:{one}?mode=ro&immutable=1", uri=True)
+        assert alone.execute("SELECT count(*) FROM participants").fetchone() == (3,)
+        alone.close()
 
 
 def test_votes_of_another_kind_or_of_other_items_are_refused(tmp_path):
