@@ -14,8 +14,8 @@ from perceptual.data import csv_cells
 from perceptual.data.items.triplets import TripletDataset, TripletTable
 from perceptual.data.loading import loader
 from perceptual.data.readers.csv_files import ALGORITHMS
-from perceptual.data.writers.folders import refuse_existing
 from perceptual.data.writers.partial import new_folder
+from perceptual.data.writers.whole_files import refuse_existing
 from perceptual.evaluation.scoring import measure
 
 RANDOM, DISAGREED = "val", "train"  # the split column: scores come from the random part

@@ -29,8 +29,8 @@ from perceptual.data.decode import checked_rgb, first_few
 from perceptual.data.images import Images
 from perceptual.data.items.triplets import TripletTable
 from perceptual.data.synthetic.distortions import distort
-from perceptual.data.writers.folders import refuse_existing
 from perceptual.data.writers.partial import new_folder
+from perceptual.data.writers.whole_files import refuse_existing
 
 PLAIN = ("uniform_noise", "gaussian_blur", "jpeg", "checkerboard")  # at severity 1
 PLAIN_ERROR = 15 / 255  # root mean square, from which a distortion counts as plain

@@ -16,8 +16,8 @@ from perceptual.collect.stopping import Count
 from perceptual.collect.study import IMAGES, Study
 from perceptual.data import csv_cells
 from perceptual.data.readers.csv_files import ALGORITHMS
-from perceptual.data.writers.folders import refuse_existing
 from perceptual.data.writers.partial import new_folder
+from perceptual.data.writers.whole_files import refuse_existing
 
 MANIFEST, MAJORITY, VOTES, REPORT = "manifest.csv", "majority.csv", "votes.csv", "report.md"
 

@@ -17,8 +17,8 @@ from perceptual.data.items.triplets import TripletTable
 from perceptual.data.places import nfc
 from perceptual.data.readers.csv_files import ALGORITHMS
 from perceptual.data.synthetic.photographs import find_photos
-from perceptual.data.writers.folders import refuse_existing
 from perceptual.data.writers.partial import new_folder
+from perceptual.data.writers.whole_files import refuse_existing
 
 TRIES = 20  # places, until the two outputs differ and the patch is not uniform
 UNIFORM = 4.0  # standard deviation of pixels

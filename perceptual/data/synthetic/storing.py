@@ -18,9 +18,10 @@ from perceptual.data.readers.stores import StoreInfo, is_store, read_info, read_
 from perceptual.data.synthetic.distorters.population import load_population
 from perceptual.data.synthetic.making import Making
 from perceptual.data.synthetic.steps import LONGEST
-from perceptual.data.writers.folders import FORMS, refuse_existing, write_files
+from perceptual.data.writers.folders import FORMS, write_files
 from perceptual.data.writers.partial import begin, clear, complete, state_of, working_on
 from perceptual.data.writers.stores import already_there, finish
+from perceptual.data.writers.whole_files import refuse_existing
 
 
 def make_store(making: Making, dst: str | Path, source: str, workers: int = 1) -> StoreInfo:

@@ -15,6 +15,7 @@ from perceptual.data.items.table import Table
 from perceptual.data.readers.folders import MADE
 from perceptual.data.workers import each_done
 from perceptual.data.writers.partial import new_folder
+from perceptual.data.writers.whole_files import refuse_existing
 
 FORMS = ("folder", "unjudged")
 FAST = 3  # of zlib: of patches, two thirds of the default level's time, and files no larger
@@ -121,9 +122,3 @@ def _write_images(images: Images, files: Files) -> None:
         )
         Path(f"{path}.partial").write_bytes(encoded.getvalue())
         os.replace(f"{path}.partial", path)  # a file that is there is whole
-
-
-def refuse_existing(dst: str | Path) -> None:
-    """Raise ValueError if there is such a file or folder."""
-    if Path(dst).exists():
-        raise ValueError(f"{dst} exists already; remove it or choose another place")

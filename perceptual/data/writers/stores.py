@@ -33,9 +33,8 @@ from perceptual.data.readers.stores import (
     write_columns,
     write_info,
 )
-from perceptual.data.writers.folders import refuse_existing
 from perceptual.data.writers.partial import begin, complete, settle, state_of, working_on
-from perceptual.data.writers.whole_files import allocate
+from perceptual.data.writers.whole_files import allocate, refuse_existing
 
 _CHUNK = 256  # images per task
 

@@ -95,3 +95,9 @@ def begin_beside(path: Path) -> Path:
     except OSError as error:
         raise OSError(f"{path} cannot be written ({error.strerror})") from error
     raise AssertionError  # numbers do not end
+
+
+def refuse_existing(dst: str | Path) -> None:
+    """Raise ValueError if there is such a file or folder."""
+    if Path(dst).exists():
+        raise ValueError(f"{dst} exists already; remove it or choose another place")
