@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from perceptual.cli.errors import one_line_errors, start
 from perceptual.cli.output import say
 from perceptual.config import build, build_data, data_arguments
-from perceptual.data import JNDDataModule, OpinionDataModule, PhotosDataModule, TwoAFCDataModule
+from perceptual.data import TWO_AFC, JudgedDataModule, PhotosDataModule
 from perceptual.data.records import read_yaml
 from perceptual.data.writers.whole_files import write_text
 from perceptual.evaluation import evaluate as evaluation
@@ -36,7 +36,6 @@ from perceptual.training.checkpoints import read_checkpoint
 
 PUBLISHED = ("alexnet-v0.1", "squeezenet1_1-v0.1", "vgg16-v0.1")
 Scores = dict[str, dict[str, float]]
-Data = TwoAFCDataModule | JNDDataModule | OpinionDataModule
 
 
 def evaluate(cfg: DictConfig) -> Scores:
@@ -64,16 +63,16 @@ def evaluate(cfg: DictConfig) -> Scores:
         return examine(chosen, data, cfg, **speed)
     if distance is None:
         return evaluate_methods(chosen, data, cfg.results, **speed)
-    if not isinstance(data, TwoAFCDataModule):
+    if data.kind != TWO_AFC:
         raise ValueError(f"ckpt= repeats the scores of training; on other data, methods=[{cfg.ckpt}]")
-    scores = score({cfg.ckpt: distance}, data.val_dataloader(), data.subsets, data.jnd_subsets)
+    scores = score({cfg.ckpt: distance}, data.val_dataloader())
     say(tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
     if near := people.sentence(scores[cfg.ckpt]["mean"], data):
         say(f"Score     {near}")
     return scores
 
 
-def evaluate_methods(chosen: list[str], data: Data, results: str, **speed: Any) -> Scores:
+def evaluate_methods(chosen: list[str], data: JudgedDataModule, results: str, **speed: Any) -> Scores:
     """Score methods that `results` does not have yet, and show all that were asked for.
 
     `speed` is `precision` and `compile`, see `perceptual.evaluation.methods.build`.
@@ -145,7 +144,7 @@ def read_suite(path: str) -> dict[str, dict[str, Any]]:
     return sets
 
 
-def build_set(folder: Path, name: str, of: dict[str, Any]) -> Data:
+def build_set(folder: Path, name: str, of: dict[str, Any]) -> JudgedDataModule:
     """The data module of a set; its paths are relative to the folder of the suite.
 
     Raises:
@@ -163,7 +162,7 @@ def build_set(folder: Path, name: str, of: dict[str, Any]) -> Data:
         raise ValueError(f"{name}: {one_line(error)}") from None
 
 
-def under_conditions(chosen: list[str], data: Data, results: str, **speed: Any) -> Scores:
+def under_conditions(chosen: list[str], data: JudgedDataModule, results: str, **speed: Any) -> Scores:
     """Score methods under simulated conditions that `results` does not have yet, and show all.
 
     Returns:
@@ -189,7 +188,7 @@ def under_conditions(chosen: list[str], data: Data, results: str, **speed: Any) 
     return scores
 
 
-def examine(chosen: list[str], data: Data, cfg: DictConfig, **speed: Any) -> Scores:
+def examine(chosen: list[str], data: JudgedDataModule, cfg: DictConfig, **speed: Any) -> Scores:
     """Make trust reports that `cfg.results` does not have yet, and show all that were asked for.
 
     Returns:
@@ -220,7 +219,7 @@ def listed(methods: str | Sequence[str] | None) -> list[str]:
     return [methods] if isinstance(methods, str) else list(methods or [])
 
 
-def data_of(cfg: DictConfig) -> Data:
+def data_of(cfg: DictConfig) -> JudgedDataModule:
     """The data that `data=` chose, else those that the checkpoint was scored on in training."""
     if cfg.data is not None:
         return build(data_arguments(cfg.data))

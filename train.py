@@ -85,7 +85,7 @@ def train(cfg: DictConfig) -> Scores:
     distances = {"uncalibrated": LPIPS(backbone, lin=None, form=model.distance.form)}
     scores: Scores = {}
     if not cached:  # training may change the backbone; cached means come with fit, from all processes
-        scores = score(distances, data.val_dataloader(), data.subsets, data.jnd_subsets) if first else {}
+        scores = score(distances, data.val_dataloader()) if first else {}
         distances = {}
 
     logger, plugins = build(cfg.logger), [AtomicCheckpointIO()]
@@ -93,7 +93,7 @@ def train(cfg: DictConfig) -> Scores:
     run.fit(trainer, model, batches, resume, cfg.run_dir)
 
     distances["trained"] = model.distance.eval()
-    scores |= score(distances, batches.val_dataloader(), data.subsets, data.jnd_subsets)
+    scores |= score(distances, batches.val_dataloader())
     run.write_json(Path(cfg.run_dir, "scores.json"), scores)
     if number:  # of a sweep, whose leaderboard comes at its end
         before, after = (100 * scores[name]["mean"] for name in ("uncalibrated", "trained"))

@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +32,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.timing import NETS, arguments, report, same_weights
-from perceptual.data.items.distinct import DistinctPairs
-from perceptual.data.items.triplets import TripletDataset, TripletTable
+from perceptual.data import TWO_AFC, JudgedDataset
 from perceptual.data.places import cache_folder
 from perceptual.data.readers.stores import read_store
 from perceptual.data.synthetic.making import make_triplets
@@ -68,26 +67,27 @@ def reference(theirs: lpips.LPIPS, net: str) -> lpips.Trainer:
     return trainer
 
 
-def steps(trainer: lpips.Trainer, data: TripletDataset) -> list[float]:
+def steps(trainer: lpips.Trainer, data: JudgedDataset) -> list[float]:
     """Seconds of each step, after some that are not counted."""
     taken = []
     for step in range(STEPS + WARM):
         batch = data.__getitems__(list(range(step * BATCH, (step + 1) * BATCH)))
-        images = {role: 2 * getattr(batch, role) - 1 for role in ("ref", "p0", "p1")}
+        images = {role: 2 * batch.role(role) - 1 for role in batch.kind.roles}
         start = time.perf_counter()
-        trainer.set_input({**images, "judge": batch.judgment.view(-1, 1, 1, 1)})
+        trainer.set_input({**images, "judge": batch.answer.view(-1, 1, 1, 1)})
         trainer.optimize_parameters()
         taken.append(time.perf_counter() - start)
     return taken[WARM:]
 
 
-def check_equal(trainer: lpips.Trainer, ours: LPIPS, data: TripletDataset) -> None:
+def check_equal(trainer: lpips.Trainer, ours: LPIPS, data: JudgedDataset) -> None:
     """Raise AssertionError unless both give the same distances."""
     batch = data.__getitems__(list(range(8)))
     trainer.net.eval()
     with torch.no_grad():
-        expected = [trainer.forward(2 * batch.ref - 1, 2 * p - 1).flatten() for p in (batch.p0, batch.p1)]
-        torch.testing.assert_close(ours.triplet(batch.ref, batch.p0, batch.p1), tuple(expected))
+        ref, p0, p1 = map(batch.role, batch.kind.roles)
+        expected = [trainer.forward(2 * ref - 1, 2 * p - 1).flatten() for p in (p0, p1)]
+        torch.testing.assert_close(ours.triplet(ref, p0, p1), tuple(expected))
     trainer.net.train()
 
 
@@ -120,15 +120,16 @@ def train(*choices: str) -> tuple[float, float]:
     return time.perf_counter() - start, fits[0]
 
 
-def made_up(lpips: LPIPS, pairs: DistinctPairs, start: int, stop: int, *_: Any) -> Iterator[Tensor]:
+def made_up(lpips: LPIPS, pairs: Iterable[Tensor], *_: Any) -> Iterator[Tensor]:
     """Random numbers in place of what `cache.mean_differences` computes."""
-    yield torch.rand(len(pairs.pairs[start:stop]), sum(lpips.backbone.channels)) / 100
+    for chunk in pairs:
+        yield torch.rand(len(chunk), sum(lpips.backbone.channels)) / 100
 
 
 def measure(name: str) -> dict[str, Any]:
     """Seconds of ten epochs by each, and how many times the package's time is ours."""
     packed = store()
-    data = TripletDataset(read_store(TripletTable, packed))
+    data = JudgedDataset(read_store(TWO_AFC, packed))
     theirs, ours = same_weights(name)
     trainer = reference(theirs, NETS[name])
     check_equal(trainer, ours, data)

@@ -16,9 +16,9 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from perceptual.data import ManifestDataModule
-from perceptual.data.images import read_batch
-from perceptual.data.items.augmentation import view
-from perceptual.data.items.splits import split_by_image
+from perceptual.data.augmentation import view
+from perceptual.data.images import as_floats
+from perceptual.data.splits import split_by_image
 from perceptual.distance.level import unit_normalize
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation.conditions import CONDITIONS
@@ -42,17 +42,16 @@ class Triplets:
     def __init__(self, path: str, backbone: str) -> None:
         data = ManifestDataModule(path, val_fraction=1)
         data.setup("validate")
-        assert data.val_set is not None
         self.table = data.val_set.table
         self.lpips = LPIPS(Backbone(backbone), lin=None)
-        count = int(self.table.items().max()) + 1
-        self.images = read_batch(data.val_set.images, torch.arange(count))
+        count = int(self.table.items.max()) + 1
+        self.images = as_floats(data.val_set.images.batch(torch.arange(count)))
         self.first, self.second = torch.triu_indices(count, count, 1)
         number = torch.zeros(count, count, dtype=torch.long)
         number[self.first, self.second] = number[self.second, self.first] = torch.arange(len(self.first))
-        ref, p0, p1 = map(torch.from_numpy, self.table.items())
+        ref, p0, p1 = map(torch.from_numpy, self.table.items)
         self.pairs = torch.stack([number[ref, p0], number[ref, p1]], dim=1)
-        self.judgment = torch.from_numpy(self.table.judgment)
+        self.judgment = torch.from_numpy(self.table.answer)
 
     @torch.no_grad()
     def means(self, change: Callable[[Tensor], Tensor]) -> Tensor:

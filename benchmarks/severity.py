@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from perceptual.data.items.triplets import TripletDataset
+from perceptual.data.batch import JudgedDataset
 from perceptual.data.synthetic.cropping import patches
 from perceptual.data.synthetic.distortions import FAMILIES, distort
 from perceptual.data.synthetic.distortions.ranges import RANGES
@@ -56,7 +56,7 @@ def ends(curve: np.ndarray) -> tuple[float, float]:
 
 def difficulty(methods: dict[str, Distance]) -> tuple[float, dict[str, float]]:
     """Share of triplets on which the three do not agree, and 2AFC of each with the observer."""
-    data = TripletDataset(make_triplets(packaged(), TRIPLETS, seed=5))
+    data = JudgedDataset(make_triplets(packaged(), TRIPLETS, seed=5))
     first: dict[str, list[Tensor]] = {name: [] for name in methods}
     scores: dict[str, list[Tensor]] = {name: [] for name in methods}
     for start in range(0, len(data), 100):
@@ -65,7 +65,7 @@ def difficulty(methods: dict[str, Distance]) -> tuple[float, dict[str, float]]:
             with torch.no_grad():
                 d0, d1 = batch.distances(method)
             first[name].append(d0 < d1)
-            scores[name].append(two_afc_agreement(d0, d1, batch.judgment))
+            scores[name].append(two_afc_agreement(d0, d1, batch.answer))
     votes = torch.stack([torch.cat(first[name]) for name in METHODS[1:4]])
     together = (votes == votes[0]).all(0)
     return 1 - together.float().mean().item(), {

@@ -24,7 +24,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from perceptual.data import TripletBatch
+from perceptual.data import TWO_AFC, Batch
 from perceptual.training.module import PerceptualRanker
 
 BATCH, SIDE = 50, 64
@@ -34,12 +34,19 @@ ROUNDS = 3  # runs of each precision
 MIXED, MIXED_BATCH = "vgg16", 8
 
 
-def make_batch(seed: int, count: int = BATCH) -> TripletBatch:
+def make_batch(seed: int, count: int = BATCH) -> Batch:
     """Triplets of noise with random judgments."""
     generator = torch.Generator().manual_seed(seed)
     ref, p0, p1 = torch.rand(3, count, 3, SIDE, SIDE, generator=generator)
     judgment = torch.rand(count, generator=generator)
-    return TripletBatch(ref, p0, p1, judgment, torch.ones(count), torch.zeros(count, dtype=torch.long))
+    return Batch(
+        TWO_AFC,
+        torch.cat([ref, p0, p1]),
+        None,
+        judgment,
+        torch.ones(count),
+        torch.zeros(count, dtype=torch.long),
+    )
 
 
 def reference_trainer(ranker: PerceptualRanker) -> lpips.Trainer:
@@ -55,12 +62,13 @@ def reference_trainer(ranker: PerceptualRanker) -> lpips.Trainer:
     return trainer
 
 
-def check(ranker: PerceptualRanker, trainer: lpips.Trainer, batch: TripletBatch) -> None:
+def check(ranker: PerceptualRanker, trainer: lpips.Trainer, batch: Batch) -> None:
     """Both give one distance of each pair."""
     trainer.net.eval()
     with torch.no_grad():
-        expected = trainer.net(2 * batch.ref - 1, 2 * batch.p0 - 1).flatten()
-        torch.testing.assert_close(ranker.eval()(batch.ref, batch.p0), expected, atol=1e-5, rtol=1e-4)
+        ref, p0 = batch.role("ref"), batch.role("p0")
+        expected = trainer.net(2 * ref - 1, 2 * p0 - 1).flatten()
+        torch.testing.assert_close(ranker.eval()(ref, p0), expected, atol=1e-5, rtol=1e-4)
     trainer.net.train()
 
 
@@ -78,12 +86,12 @@ class Beside(pl.Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,
-        batch: TripletBatch,
+        batch: Batch,
         batch_idx: int,
     ) -> None:
         """End the time of our step, take theirs, and begin the time of our next one."""
         self.ours.append(time.perf_counter() - self.since)
-        data = {key: 2 * getattr(batch, key) - 1 for key in ("ref", "p0", "p1")} | {"judge": batch.judgment}
+        data = {key: 2 * batch.role(key) - 1 for key in ("ref", "p0", "p1")} | {"judge": batch.answer}
         start = time.perf_counter()
         self.reference.set_input(data)
         self.reference.optimize_parameters()
@@ -107,7 +115,7 @@ class Clock(pl.Callback):
 
 
 def fit(
-    ranker: PerceptualRanker, batches: list[TripletBatch], callback: pl.Callback, precision: Any = "32-true"
+    ranker: PerceptualRanker, batches: list[Batch], callback: pl.Callback, precision: Any = "32-true"
 ) -> None:
     """Train on each batch once as train.py does, without files and output."""
     trainer = pl.Trainer(

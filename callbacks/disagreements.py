@@ -1,17 +1,15 @@
 """The validation triplets on which the metric and people disagree most, with their images."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy.special import xlogy
+from torch import Tensor
 
 from callbacks.report import Judged, Report, judge, source, wandb_runs
 from perceptual.data import csv_cells
-from perceptual.data.images import Images
 from perceptual.data.writers.whole_files import save_picture, whole_file
 from perceptual.training.module import PerceptualRanker
 
@@ -40,8 +38,7 @@ class Disagreements(Report):
         judged, data = judge(trainer, module), source(trainer)
         deviance = vote_deviance(judged)
         worst = most_contrary(judged, self.count)
-        assert data.val_set is not None  # or there was nothing to validate on
-        table, pixels = data.val_set.table, data.val_set.images
+        table = data.val_set.table
         rows = [
             (
                 int(i),
@@ -56,7 +53,7 @@ class Disagreements(Report):
             written = csv_cells.Rows(file, COLUMNS)
             for row in rows:
                 written.write(row)
-        images = [[_image(pixels, int(getattr(table, role)[i])) for role in ROLES] for i in worst]
+        images = [[_image(table.images.one(int(table.role(role)[i]))) for role in ROLES] for i in worst]
         save_picture(sheet(images, [_captions(judged, i) for i in worst]), self.path("disagreements.png"))
         for run in wandb_runs(trainer):
             import wandb
@@ -112,8 +109,7 @@ def _captions(judged: Judged, i: int) -> tuple[str, str, str]:
     )
 
 
-def _image(images: Images, index: int) -> Image.Image:
-    pixels: Any = images[torch.tensor([index])][0]
+def _image(pixels: Tensor) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels.numpy().transpose(1, 2, 0)))
 
 

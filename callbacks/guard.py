@@ -5,6 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from perceptual.data import TWO_AFC
 from perceptual.training.module import Diverged
 
 SCORE = "val/2afc/mean"
@@ -37,8 +38,8 @@ class InverseGuard(pl.Callback):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *rest: Any
     ) -> None:
-        """Count the triplets; other batches have no judgment."""
-        self.items += len(getattr(batch, "judgment", ()))
+        """Count the triplets."""
+        self.items += len(batch.answer) if batch.kind == TWO_AFC else 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the epoch."""

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.loggers import WandbLogger
 from tqdm import tqdm
 
-from perceptual.data import TwoAFCDataModule
+from perceptual.data import JudgedDataModule
 from perceptual.data.loading import Batches
 from perceptual.data.progress import run_number
 from perceptual.training.module import PerceptualRanker
@@ -69,16 +69,14 @@ _judged: "WeakKeyDictionary[pl.Trainer, Judged]" = WeakKeyDictionary()
 def judge(trainer: pl.Trainer, module: PerceptualRanker) -> Judged:
     """What the trained metric says of every validation triplet; computed once per run, for all reports."""
     if trainer not in _judged:
-        val_set = source(trainer).val_set
-        assert val_set is not None  # or there was nothing to validate on
-        table = val_set.table
+        table = source(trainer).val_set.table
         votes = np.ones(len(table)) if table.votes is None else table.votes
         d0, d1, preference = _predict(trainer, module)
-        _judged[trainer] = Judged(d0, d1, preference, table.judgment, votes)
+        _judged[trainer] = Judged(d0, d1, preference, table.answer, votes)
     return _judged[trainer]
 
 
-def source(trainer: pl.Trainer) -> TwoAFCDataModule:
+def source(trainer: pl.Trainer) -> JudgedDataModule:
     """The data module that has the images, behind cached differences too."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     return getattr(data, "data", data)

@@ -70,9 +70,9 @@ def on_test_rows(best: Entry) -> str | None:
         data.setup("validate")
     except (ValueError, OSError, KeyError):  # other data, or no such rows
         return None
-    scores = score({"best": build(checkpoint)}, data.val_dataloader(), data.subsets)
+    scores = score({"best": build(checkpoint)}, data.val_dataloader())
     return (
-        f"Held out  {100 * scores['best']['mean']:.1f} % on {len(data.val_set or ()):,} test triplets, which "
+        f"Held out  {100 * scores['best']['mean']:.1f} % on {len(data.val_set):,} test triplets, which "
         f"chose no run"
     )
 

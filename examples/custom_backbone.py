@@ -77,7 +77,7 @@ def main() -> dict[str, dict[str, float]]:
         "tf_efficientnet_lite0": LPIPS("tf_efficientnet_lite0"),
         "tf_efficientnet_lite0-random": create_metric("tf_efficientnet_lite0-random").distance,
     }
-    scores = score(distances, data.val_dataloader(), data.subsets)
+    scores = score(distances, data.val_dataloader())
     Console().print(table(scores, title=data.describe()))
     return scores
 

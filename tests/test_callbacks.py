@@ -7,11 +7,12 @@ import time
 import pytest
 import pytorch_lightning as pl
 import torch
+from judged import triplets
 from networks import write_weights
 from torch.utils.data import DataLoader
 
 from callbacks import EMA, InverseGuard, LastCheckpoint, Progress
-from perceptual.data import TripletBatch, progress
+from perceptual.data import progress
 from perceptual.training.module import Diverged, PerceptualRanker
 
 # checkpoints of one run after another in one folder
@@ -36,7 +37,7 @@ class Data(pl.LightningDataModule):
         judgment = torch.rand(items, generator=generator).round()
         row = judgment.bool().view(-1, 1, 1, 1)
         p0, p1 = torch.where(row, far, near), torch.where(row, near, far)
-        return TripletBatch(ref, p0, p1, judgment, torch.ones(items), torch.zeros(items, dtype=torch.long))
+        return triplets(ref, p0, p1, judgment, torch.ones(items), torch.zeros(items, dtype=torch.long))
 
     def train_dataloader(self):
         return DataLoader(self.batches, batch_size=None)

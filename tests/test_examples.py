@@ -53,7 +53,7 @@ def test_a_distance_is_trained_in_python_and_saved(example):
     data.setup("validate")
     score, distance = PerSubset(TwoAFCScore(), data.subsets), LPIPS("tf_efficientnet_lite0")
     for batch in data.val_dataloader():
-        score.update(*batch.distances(distance), batch.judgment, subset=batch.subset)
+        score.update(*batch.distances(distance), batch.answer, subset=batch.subset)
     assert before == pytest.approx(score.compute()["mean"].item(), abs=1e-5)
     assert before <= after < 1
     assert Path("my_lpips/model.safetensors").is_file()

@@ -16,7 +16,7 @@ import torch
 from trees import write_subset
 
 from perceptual import LPIPS, PerceptualRanker
-from perceptual.data import BAPPSDataModule, ManifestDataModule, TripletTable, pack
+from perceptual.data import TWO_AFC, BAPPSDataModule, ManifestDataModule, pack
 from perceptual.data.readers.csv_files import read_manifest
 from perceptual.data.readers.detect import read_origin
 from perceptual.data.readers.stores import check_pixels, read_store
@@ -114,8 +114,8 @@ def measure(distance):
 
 def stored(folder):
     check_pixels(folder)
-    table = read_store(TripletTable, folder)
-    return [table.fingerprint(), table.judgment, table.items(), table.split, table.made]
+    table = read_store(TWO_AFC, folder)
+    return [table.fingerprint(), table.answer, table.items, table.split, table.made]
 
 
 def population(folder):

@@ -171,7 +171,7 @@ def test_batches_come_in_the_same_order(triplets, native):
             loader.batch_sampler.set_epoch(epoch)
             for batch in loader:
                 d0, d1 = batch.distances(lambda x, y: (x - y).square().mean((1, 2, 3)))
-                parts += [d0.numpy().round(4), d1.numpy().round(4), batch.judgment.numpy()]
+                parts += [d0.numpy().round(4), d1.numpy().round(4), batch.answer.numpy()]
         found[name] = digest(*parts)
     check("order", found)
 

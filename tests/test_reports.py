@@ -59,7 +59,10 @@ def test_a_run_leaves_its_distances_for_leaderboards(run):
     distance = methods.build(str(folder / "checkpoints/last.ckpt"))
     batch = triplets.__getitems__(range(len(triplets)))
     with torch.no_grad():
-        expected = {"d0": distance(batch.ref, batch.p0), "d1": distance(batch.ref, batch.p1)}
+        expected = {
+            "d0": distance(batch.role("ref"), batch.role("p0")),
+            "d1": distance(batch.role("ref"), batch.role("p1")),
+        }
     for name, column in expected.items():
         np.testing.assert_allclose(np.load(place / f"{name}.npy"), column, rtol=1e-4, atol=1e-6)
     row = json.loads((place / "row.json").read_text())
@@ -87,12 +90,12 @@ def test_disagreements_are_what_they_say(run):
     for place, row in enumerate(table):
         assert (float(row["d0"]) - float(row["d1"])) * (float(row["judgment"]) - 0.5) < 0
         item = triplets[int(row["triplet"])]
-        assert float(row["judgment"]) == pytest.approx(item.judgment.item(), abs=1e-4)
+        assert float(row["judgment"]) == pytest.approx(item.answer.item(), abs=1e-4)
         if place < 3:  # the first line of the sheet
             for column, role in enumerate(ROLES):
                 x = MARGIN + place * (3 * (TILE + GAP) - GAP + MARGIN) + column * (TILE + GAP)
                 shown = np.asarray(sheet.crop((x, MARGIN, x + TILE, MARGIN + TILE)))[2::4, 2::4]
-                pixels = (getattr(item, role) * 255).round().byte().permute(1, 2, 0)
+                pixels = (item.role(role)[0] * 255).round().byte().permute(1, 2, 0)
                 np.testing.assert_array_equal(shown, pixels)
     deviance = [float(row["deviance"]) for row in table]
     assert deviance == sorted(deviance, reverse=True)

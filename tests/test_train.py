@@ -105,9 +105,11 @@ def test_jnd_pairs_are_scored_in_validation(train, tmp_path, capsys, cache):
     data.setup()
     (batch,) = data.val_dataloader()
     with torch.no_grad():
-        distance = PerceptualRanker.load_from_checkpoint(ckpt).distance(batch.p0, batch.p1).numpy()
+        distance = (
+            PerceptualRanker.load_from_checkpoint(ckpt).distance(batch.role("p0"), batch.role("p1")).numpy()
+        )
     expected = [
-        reference.jnd_average_precision(distance[batch.subset == i], batch.same[batch.subset == i].numpy())
+        reference.jnd_average_precision(distance[batch.subset == i], batch.answer[batch.subset == i].numpy())
         for i in range(2)
     ]
     names = [*data.subsets, "mean"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from perceptual.data.items.table import Table
+    from perceptual.data.kinds import Kind
 
 Design = Enum("Design", {"paper": "paper", "severity": "severity", "cnn": "cnn", "mix": "mix"})
 Form = Enum("Form", {"folder": "folder", "store": "store", "unjudged": "unjudged"})
@@ -72,14 +72,14 @@ def make_triplets(
 
     From your algorithms: `perceptual data make-triplets --outputs originals codec_a codec_b ask --count 500`
     """
-    from perceptual.data.items.triplets import TripletTable
+    from perceptual.data.kinds import TWO_AFC
 
     if outputs:
         _make_outputs([Path(photos), dst, *(more or [])], count, seed, None if native else size)
         return
     if more or native:
         raise ValueError(f"{more[0] if more else '--native'} needs --outputs")
-    _make(TripletTable, photos, dst, count, seed, size, form, workers, design, distorters)
+    _make(TWO_AFC, photos, dst, count, seed, size, form, workers, design, distorters)
 
 
 def make_pairs(
@@ -97,9 +97,9 @@ def make_pairs(
 
     Example: `perceptual data make-pairs photos pairs --count 1000`
     """
-    from perceptual.data.items.pairs import PairTable
+    from perceptual.data.kinds import JND
 
-    _make(PairTable, photos, dst, count, seed, size, form, workers, design, distorters)
+    _make(JND, photos, dst, count, seed, size, form, workers, design, distorters)
 
 
 def train_distorters(
@@ -144,7 +144,7 @@ def _find_photos(photos: str) -> list[str]:
 
 
 def _make(
-    kind: "type[Table]",
+    kind: "Kind",
     photos: str,
     dst: Path,
     count: int,

@@ -11,9 +11,11 @@ from perceptual.collect.create import write_images
 from perceptual.collect.source import read_source
 from perceptual.collect.study import IMAGES
 from perceptual.data import csv_cells
-from perceptual.data.items.triplets import TripletDataset, TripletTable
+from perceptual.data.batch import JudgedDataset
+from perceptual.data.kinds import TWO_AFC
 from perceptual.data.loading import loader
 from perceptual.data.readers.csv_files import ALGORITHMS
+from perceptual.data.table import Table
 from perceptual.data.writers.partial import new_folder
 from perceptual.data.writers.whole_files import refuse_existing
 from perceptual.evaluation.scoring import measure
@@ -58,7 +60,7 @@ def choose(
     """
     refuse_existing(folder)
     table, algorithms = read_source(source)
-    if not isinstance(table, TripletTable):
+    if table.kind != TWO_AFC:
         raise ValueError(f"{source} holds pairs; triplets are needed")
     if not 0 < count <= len(table):
         raise ValueError(f"count must be in [1, {len(table)}], the triplets of {source}; got {count}")
@@ -66,7 +68,7 @@ def choose(
         raise ValueError(f"methods must be two or more, to disagree; got {', '.join(distances) or 'none'}")
     if not 0 <= random_part <= 1:
         raise ValueError(f"random_part must be in [0, 1], got {random_part}")
-    chosen = pick(table.items(), disagreement(table, distances, size), count, random_part, seed)
+    chosen = pick(table.items, disagreement(table, distances, size), count, random_part, seed)
     with new_folder(folder) as partial:
         (partial / IMAGES).mkdir(parents=True)
         _write(partial, table, algorithms, chosen)
@@ -74,14 +76,14 @@ def choose(
 
 
 def disagreement(
-    table: TripletTable, distances: Mapping[str, Callable[[Tensor, Tensor], Tensor]], size: int
+    table: Table, distances: Mapping[str, Callable[[Tensor, Tensor], Tensor]], size: int
 ) -> np.ndarray:
     """How much distances contradict each other on each triplet, (N,); 0 where all prefer the same patch.
 
     The preference of a distance is d0 − d1 over its mean size; the disagreement is the lesser of the sums of
     the preferences for either patch.
     """
-    dataset = TripletDataset(table, size)
+    dataset = JudgedDataset(table.open(size))
     measured = measure(distances, loader(dataset, 50, 0, seed=0))
     failed = [f"{name}: {result.error}" for name, result in measured.items() if result.error]
     if failed:
@@ -108,17 +110,16 @@ def pick(items: np.ndarray, score: np.ndarray, count: int, random_part: float, s
     return Chosen(drawn, np.sort(ranked), int(np.isin(ranked, rest[shares]).sum()))
 
 
-def _write(
-    folder: Path, table: TripletTable, algorithms: list[tuple[str, str]] | None, chosen: Chosen
-) -> None:
+def _write(folder: Path, table: Table, algorithms: list[tuple[str, str]] | None, chosen: Chosen) -> None:
     rows = np.concatenate([chosen.random, chosen.disagreed])
     taken = table.take(rows)
-    used, place = np.unique(taken.items(), return_inverse=True)
-    names, _ = write_images(table.images, folder / IMAGES, used.tolist())
-    files = [[f"{IMAGES}/{names[i]}" for i in row] for row in place.reshape(taken.items().shape).T]
+    used, place = np.unique(taken.items, return_inverse=True)
+    names, _ = write_images(table, folder / IMAGES, used.tolist())
+    files = [[f"{IMAGES}/{names[i]}" for i in row] for row in place.reshape(taken.items.shape).T]
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         written = csv_cells.Rows(
-            file, [*table.roles, "judge", "subset", "split", *(ALGORITHMS if algorithms else ())]
+            file,
+            [*table.kind.roles, table.kind.on_disk, "subset", "split", *(ALGORITHMS if algorithms else ())],
         )
         for number, row in enumerate(rows.tolist()):
             split = RANDOM if number < len(chosen.random) else DISAGREED

@@ -26,9 +26,8 @@ from perceptual.collect.study import (
     write_items,
 )
 from perceptual.data.decode import checked_rgb, first_few
-from perceptual.data.images import Images
-from perceptual.data.items.triplets import TripletTable
 from perceptual.data.synthetic.distortions import distort
+from perceptual.data.table import Table
 from perceptual.data.writers.partial import new_folder
 from perceptual.data.writers.whole_files import refuse_existing
 
@@ -72,19 +71,18 @@ def create(folder: Path, source: Path, seed: int = 0, **settings: object) -> Con
     """
     refuse_existing(folder)
     read = read_source(source)
-    kind = "2afc" if isinstance(read.table, TripletTable) else "jnd"
+    kind = read.table.kind.name
     enlarge: Any = settings.pop("enlarge", None)
     given = {name: value for name, value in settings.items() if value is not None}
     config = Config(id=secrets.token_hex(8), kind=kind, **given)  # type: ignore[arg-type]
     with new_folder(folder) as partial:
         (partial / IMAGES).mkdir(parents=True)
-        images = read.table.images
-        count = len(images) if isinstance(images, list) else images.shape[0]
-        names, sizes = write_images(images, partial / IMAGES, range(count))
+        count = len(read.table.paths) or len(read.table.images)
+        names, sizes = write_images(read.table, partial / IMAGES, range(count))
         items = _items(read, names, sizes)
         side = max(max(size) for size in sizes)
         config = replace(config, enlarge=max(1, SHOWN_SIDE // side) if enlarge is None else enlarge)
-        first = read.table.roles[0]
+        first = read.table.kind.roles[0]
         anchors = sorted({item.images[first] for item in items})
         items += _known(config, anchors, partial / IMAGES, len(items), np.random.default_rng(seed))
         write_items(partial / ITEMS, items)
@@ -96,17 +94,15 @@ def create(folder: Path, source: Path, seed: int = 0, **settings: object) -> Con
     return config
 
 
-def write_images(
-    images: list[str] | Images, folder: Path, rows: Sequence[int]
-) -> tuple[list[str], list[tuple[int, int]]]:
-    """Write some images as PNG without metadata; names and sizes (width, height), in order."""
+def write_images(table: Table, folder: Path, rows: Sequence[int]) -> tuple[list[str], list[tuple[int, int]]]:
+    """Write some images of a table as PNG without metadata; names and sizes (width, height), in order."""
     names, sizes, problems = [], [], []
     for row in rows:
         try:
-            if isinstance(images, list):
-                image = checked_rgb(images[row])
+            if table.opened is None:
+                image = checked_rgb(table.paths[row])
             else:
-                image = Image.fromarray(images[torch.tensor([row])][0].permute(1, 2, 0).numpy())
+                image = Image.fromarray(table.opened.one(row).permute(1, 2, 0).numpy())
         except ValueError as error:
             problems.append(str(error))
             continue
@@ -128,7 +124,7 @@ def _save(image: Image.Image, folder: Path) -> str:
 
 def _items(source: Source, names: list[str], sizes: list[tuple[int, int]]) -> list[Item]:
     table = source.table
-    columns = table.items()
+    columns = table.items
     differing = [row for row in range(len(table)) if len({sizes[image] for image in columns[:, row]}) > 1]
     if differing:
         shown = first_few(
@@ -140,7 +136,9 @@ def _items(source: Source, names: list[str], sizes: list[tuple[int, int]]) -> li
         Item(
             id=row,
             purpose=ITEM,
-            images={role: names[image] for role, image in zip(table.roles, columns[:, row], strict=True)},
+            images={
+                role: names[image] for role, image in zip(table.kind.roles, columns[:, row], strict=True)
+            },
             subset=table.subsets[table.subset[row]] if table.subset[row] >= 0 else "",
             split="" if table.split is None else str(table.split[row]),
             algorithms=source.algorithms[row] if source.algorithms else ("", ""),

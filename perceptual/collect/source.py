@@ -5,13 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perceptual.data.items.pairs import PairTable
-from perceptual.data.items.table import SPLITS, Table
-from perceptual.data.items.triplets import TripletTable
+from perceptual.data.kinds import JND, TWO_AFC
 from perceptual.data.readers.columns import read_columns, read_header
 from perceptual.data.readers.csv_files import ALGORITHMS
 from perceptual.data.readers.detect import read_origin
 from perceptual.data.readers.stores import KINDS, is_store, read_info, read_store
+from perceptual.data.table import SPLITS, Table, number_subsets
 
 MANIFEST = "manifest.csv"
 
@@ -47,23 +46,23 @@ def read_source(path: str | Path) -> Source:
 
 def _read_csv(path: Path) -> Source:
     header = read_header(path)
-    kind: type[Table] = PairTable if "ref" not in header and "p0" in header else TripletTable
+    kind = JND if "ref" not in header and "p0" in header else TWO_AFC
     # `made`, what was done to the patches, is not kept: participants shall not see it
     optional = (kind.on_disk, "votes", "subset", "split", "made", *ALGORITHMS)
     columns = read_columns(path, kind.roles, optional)
-    images, items = columns.files(kind.roles)
+    paths, items = columns.files(kind.roles)
     empty = np.array(
         [not all(columns.cells[role][row] for role in kind.roles) for row in range(len(columns))]
     )
     columns.refuse(kind.roles[0], f"{', '.join(kind.roles)} must name images", empty)
-    names = columns.cells.get("subset", [path.stem] * len(columns))
-    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    table = kind(
-        images=images,
-        **dict(zip(kind.roles, items, strict=True)),
-        **{kind.answer: np.full(len(columns), np.nan, np.float32)},
-        subset=np.array([number[name] for name in names]),
-        subsets=list(number),
+    subset, subsets = number_subsets(columns.cells.get("subset", [path.stem] * len(columns)))
+    table = Table(
+        kind=kind,
+        paths=paths,
+        items=items,
+        answer=np.full(len(columns), np.nan, np.float32),
+        subset=subset,
+        subsets=subsets,
         split=columns.words("split", SPLITS) if "split" in columns else None,
     )
     named = all(name in columns for name in ALGORITHMS)

@@ -8,8 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from perceptual.data.decode import read_pixels, read_rgb, resized
-from perceptual.data.images import Images
-from perceptual.data.items.table import Table
+from perceptual.data.kinds import JND, TWO_AFC
 from perceptual.data.readers.detect import read_origin
 from perceptual.data.readers.stores import KINDS, is_store, read_info, read_store
 from perceptual.data.synthetic.cropping import patches, quantised
@@ -17,15 +16,17 @@ from perceptual.data.synthetic.distorters.population import load_population
 from perceptual.data.synthetic.distortions import FAMILIES, distort
 from perceptual.data.synthetic.photographs import VAL_PHOTOS, packaged
 from perceptual.data.synthetic.steps import recorded
+from perceptual.data.table import Table
 
 SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
 _TILE = 96  # pixels of a patch on the sheet
 _GAP, _TEXT, _MARGIN = 4, 18, 14
 _FONT = ImageFont.load_default(12)
 _INK, _PALE = (20, 20, 20), (120, 120, 120)
-_LEGEND = {  # of a sheet, by the answer of its items
-    "judgment": "p0 · ref · p1. Below p0 and p1: share of people who chose it as closer. Below ref: subset.",
-    "same": 'p0 · p1. Below p0: subset. Below p1: share of people who said "same".',
+_LEGEND = {  # of a sheet, by the kind of its items
+    TWO_AFC.name: "p0 · ref · p1. Below p0 and p1: share of people who chose it as closer. "
+    "Below ref: subset.",
+    JND.name: 'p0 · p1. Below p0: subset. Below p1: share of people who said "same".',
 }
 
 
@@ -45,12 +46,12 @@ def contact_sheet(src: str | Path, count: int, seed: int, size: int = 64) -> Ima
     """
     table = _read(Path(src))
     rows = _chosen(table, count, seed)
-    roles = ("p0", "ref", "p1") if "ref" in table.roles else table.roles
+    roles = ("p0", "ref", "p1") if table.kind == TWO_AFC else table.kind.roles
     width, height = len(roles) * (_TILE + _GAP) - _GAP, _TILE + _TEXT
     columns = max(1, min(12 // len(roles), len(rows)))
     lines = -(-len(rows) // columns)
     across, down = columns * (width + _MARGIN) + _MARGIN, lines * (height + _MARGIN) + _MARGIN
-    legend = textwrap.wrap(_LEGEND[table.answer], (across - 2 * _MARGIN) // 7)  # pixels of a character
+    legend = textwrap.wrap(_LEGEND[table.kind.name], (across - 2 * _MARGIN) // 7)  # pixels of a character
     sheet = Image.new("RGB", (across, down + _TEXT * len(legend) + _MARGIN), "white")
     for line, said in enumerate(legend):
         ImageDraw.Draw(sheet).text((_MARGIN, down + _TEXT * line), said, _PALE, _FONT)
@@ -73,7 +74,7 @@ def made_lines(src: str | Path, count: int, seed: int) -> list[str]:
     lines = []
     for row in _chosen(table, count, seed).tolist():
         patches = recorded(table.made[row].decode())
-        roles = table.roles[len(table.roles) - len(patches) :]
+        roles = table.kind.roles[len(table.kind.roles) - len(patches) :]
         said = [
             f"{role} {' + '.join(f'{family} {severity:g} (seed {key})' for family, severity, key in steps)}"
             for role, steps in zip(roles, patches, strict=True)
@@ -139,22 +140,20 @@ def _draw_item(
     sheet: Image.Image, left: int, top: int, table: Table, roles: tuple[str, ...], row: int, size: int
 ) -> None:
     draw = ImageDraw.Draw(sheet)
-    answer = float(getattr(table, table.answer)[row])
+    answer = float(table.answer[row])
     captions = {"p0": f"{1 - answer:.0%}", "p1": f"{answer:.0%}", "ref": table.subsets[table.subset[row]]}
-    if table.answer == "same":
+    if table.kind == JND:
         captions = {"p0": table.subsets[table.subset[row]], "p1": f"same {answer:.0%}"}
     for place, role in enumerate(roles):
         x = left + place * (_TILE + _GAP)
-        sheet.paste(_tile(_pixels(table.images, int(getattr(table, role)[row]), size)), (x, top))
-        ink = _PALE if role == "ref" or (role, table.answer) == ("p0", "same") else _INK
+        sheet.paste(_tile(_pixels(table, int(table.role(role)[row]), size)), (x, top))
+        ink = _PALE if role == "ref" or (role, table.kind) == ("p0", JND) else _INK
         draw.text((x + _TILE // 2, top + _TILE + _TEXT // 2), captions[role], ink, _FONT, anchor="mm")
 
 
-def _pixels(images: list[str] | Images, index: int, size: int) -> np.ndarray:
+def _pixels(table: Table, index: int, size: int) -> np.ndarray:
     """(3, S, S) uint8."""
-    if isinstance(images, list):
-        return read_pixels(images[index], size)
-    return images[torch.tensor([index])][0].numpy()
+    return read_pixels(table.paths[index], size) if table.opened is None else table.opened.one(index).numpy()
 
 
 def _tile(pixels: np.ndarray) -> Image.Image:

@@ -1,184 +1,353 @@
-"""Images for batches: checked before training, then kept in memory if they fit, else read per batch.
+"""Images of judged items: decoded pixels in memory or in a store, or files that are decoded at each access.
 
-`Images` are a uint8 tensor (M, 3, S, S), files, the mapped array of a packed store, or images in their own
-sizes (`perceptual.data.native`); `read_batch` makes the same batches of all of them.
+All of them are `Images`: they know sizes and the SHA-256 of pixels, and give one image or a batch.
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import fsspec
 import numpy as np
 import torch
 from torch import Tensor
 
 from perceptual.data.decode import first_few, pixel_digest, read_pixels, read_unchanged, size_of
-from perceptual.data.native import NativeFiles, NativeImages
 from perceptual.data.progress import track
-from perceptual.data.ranged import RangedImages
 from perceptual.data.workers import each_done
 
 MEMORY_BUDGET = 2**30  # bytes of decoded uint8 pixels; about 87,000 images of 64×64
+NO_SIDE = 64  # side of the images in a batch of none
 _CHUNK = 64  # images per task of the thread pool: enough to hide its overhead, few enough for a smooth bar
 _CHECKED = 2048  # images of a store that are checked at a time, for which it is mapped anew
 _WORTH_PROCESSES = 2**33  # bytes of a store: less is checked before other processes have started
-_QUIET_BELOW = (
-    2000  # images; fewer are checked in a second or two, in which a progress bar would only flicker
-)
+_QUIET_BELOW = 2000  # images that are checked in a second or two, in which a progress bar would only flicker
 
 
-class ImageFiles:
+class Images(ABC):
+    """M images, RGB.
+
+    Attributes:
+        sizes: (M, 2) int64, height and width of each.
+        resolution: side of squares that all are; else how images that differ are called, "native" or
+            "shorter side 384".
+        decodes: whether an access decodes a file.
+        folder: of the store that they are mapped from, if they are.
+    """
+
+    sizes: np.ndarray
+    resolution: int | str
+    decodes = False
+    folder: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    @abstractmethod
+    def digests(self) -> np.ndarray:
+        """SHA-256 of each image's pixels, (M, 32) uint8."""
+
+    @abstractmethod
+    def one(self, index: int) -> Tensor:
+        """(3, H, W) uint8; raises ValueError where it is checked and not what was read or packed."""
+
+    def batch(self, index: Tensor) -> Tensor:
+        """(N,) int64 → (N, 3, H, W) uint8, of images of one size."""
+        images = [self.one(i) for i in index.tolist()]
+        side = self.resolution if isinstance(self.resolution, int) else NO_SIDE
+        return torch.stack(images) if images else torch.empty(0, 3, side, side, dtype=torch.uint8)
+
+    def checked(self, index: Tensor) -> Tensor:
+        """As `batch`; raises ValueError naming images that are not what their digests say."""
+        return self.batch(index)
+
+    @property
+    def square(self) -> bool:
+        """Whether all images are squares of one size."""
+        return isinstance(self.resolution, int)
+
+    @property
+    def shape(self) -> list[int | None]:
+        """3, then height and width where all images have the same; None where they keep theirs."""
+        side = self.resolution if isinstance(self.resolution, int) else None
+        return [3, side, side]
+
+    def digests_of(self, which: np.ndarray) -> np.ndarray:
+        """SHA-256 of the pixels of the images that an int64 array (N,) chooses, (N, 32) uint8."""
+        chosen: np.ndarray = self.digests[which]
+        return chosen
+
+    def check(self, workers: int = 1) -> None:
+        """Check the pixels of all images against their digests, with a progress bar.
+
+        Args:
+            workers: processes to do it in, where the images are those of a store on this disk.
+
+        Raises:
+            ValueError: naming the first that are not what was read or packed.
+        """
+        parts = [range(i, min(i + _CHUNK, len(self))) for i in range(0, len(self), _CHUNK)]
+        tasks = [(part,) for part in parts]
+        for _ in each_done(lambda part: self.batch(torch.tensor(part)), tasks, 1, "Checking images"):
+            pass
+
+
+class Pixels(Images):
+    """Decoded images one after another, in memory or mapped from a store: processes share one copy of those.
+
+    Args:
+        flat: (B,) uint8: of each image (3, H, W).
+        sizes: (M, 2) int64, height and width of each.
+        resolution: see `Images`.
+        digests: (M, 32) uint8; None: computed when they are needed.
+    """
+
+    def __init__(
+        self, flat: Tensor, sizes: np.ndarray, resolution: int | str, digests: np.ndarray | None = None
+    ) -> None:
+        self.sizes, self.resolution = sizes, resolution
+        self._given, self._digests = flat, digests
+
+    @classmethod
+    def squares(cls, pixels: Tensor) -> "Pixels":
+        """Images in memory, (M, 3, S, S) uint8."""
+        return cls(pixels.reshape(-1), _same_size(len(pixels), pixels.shape[-1]), pixels.shape[-1])
+
+    @classmethod
+    def mapped(cls, folder: Path, resolution: int | str | None = None) -> "Pixels":
+        """Those of a store, mapped into memory.
+
+        Args:
+            folder: holds `digests.npy`, and `images.npy` (M, 3, S, S) or `sizes.npy` and `pixels.npy` (B,).
+            resolution: see `Images`; None: the side of squares.
+
+        Raises:
+            ValueError: an array is not of this type or shape.
+        """
+        native = (folder / "sizes.npy").exists()
+        flat = np.load(folder / ("pixels.npy" if native else "images.npy"), mmap_mode="r")
+        if flat.dtype != np.uint8:
+            raise ValueError(f"{'pixels' if native else 'images'} is of type {flat.dtype}")
+        if native:
+            sizes = np.load(folder / "sizes.npy")
+            if sizes.dtype != np.int64 or sizes.ndim != 2 or sizes.shape[1] != 2 or (sizes < 1).any():
+                raise ValueError("sizes does not hold heights and widths")
+            if flat.shape != (total := int(3 * sizes.prod(1).sum()),):
+                raise ValueError(f"pixels is {flat.shape}, not the {total:,} bytes of {len(sizes):,} sizes")
+        else:
+            if flat.ndim != 4 or flat.shape[1:] != (3, flat.shape[-1], flat.shape[-1]):
+                raise ValueError(f"images is {flat.shape}, not (images, 3, side, side)")
+            sizes = _same_size(len(flat), flat.shape[-1])
+            resolution = flat.shape[-1]
+        images = cls(
+            torch.empty(0), sizes, resolution or "native", np.load(folder / "digests.npy", mmap_mode="r")
+        )
+        images.folder = folder
+        return images
+
+    def __reduce__(self) -> Any:
+        # a spawned worker maps the file itself instead of receiving it
+        if self.folder is not None:
+            return Pixels.mapped, (self.folder, self.resolution)
+        return Pixels, (self._given, self.sizes, self.resolution, self._digests)
+
+    @cached_property
+    def _flat(self) -> Tensor:
+        if self.folder is None:
+            return self._given
+        name = "pixels.npy" if (self.folder / "sizes.npy").exists() else "images.npy"
+        # copy-on-write: nothing writes to it, but torch warns about read-only arrays
+        return torch.from_numpy(np.load(self.folder / name, mmap_mode="c").reshape(-1))
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum(3 * self.sizes.prod(1))
+
+    @property
+    def digests(self) -> np.ndarray:
+        """SHA-256 of each image's pixels, (M, 32) uint8."""
+        if self._digests is None:
+            self._digests = self._computed(range(len(self)))
+        return self._digests
+
+    def digests_of(self, which: np.ndarray) -> np.ndarray:
+        """Those of the images that an int64 array (N,) chooses, (N, 32) uint8; no others are computed."""
+        if self._digests is not None:
+            return super().digests_of(which)
+        distinct, number = np.unique(which, return_inverse=True)
+        return self._computed(distinct.tolist())[number.reshape(-1)]
+
+    def _computed(self, rows: Sequence[int]) -> np.ndarray:
+        found = b"".join(pixel_digest(self.one(row).numpy()) for row in rows)
+        return np.frombuffer(found, np.uint8).reshape(-1, 32)
+
+    def one(self, index: int) -> Tensor:
+        """(3, H, W) uint8, a view."""
+        height, width = self.sizes[index].tolist()
+        end = int(self._ends[index])
+        return self._flat[end - 3 * height * width : end].view(3, height, width)
+
+    def batch(self, index: Tensor) -> Tensor:
+        """(N,) int64 → (N, 3, H, W) uint8, of images of one size."""
+        if not isinstance(self.resolution, int):
+            return super().batch(index)
+        # copies whole images, ten times faster than indexing
+        return self._flat.view(-1, 3, self.resolution, self.resolution).index_select(0, index)
+
+    def checked(self, index: Tensor) -> Tensor:
+        """As `batch`, of images that are what was packed; those in memory were read by this process."""
+        if self.folder is not None:
+            self._refuse(self.damaged(index.tolist()))
+        return self.batch(index)
+
+    def check(self, workers: int = 1) -> None:
+        """Check the pixels of a store, by several processes where there are many; see `Images.check`."""
+        if self.folder is None:
+            return
+        tasks = [(self, range(i, min(i + _CHECKED, len(self)))) for i in range(0, len(self), _CHECKED)]
+        processes = workers if 3 * self.sizes.prod(1).sum() >= _WORTH_PROCESSES else 1
+        found = each_done(_damaged_part, tasks, processes, "Checking images")
+        self._refuse(sorted(row for _, rows in found for row in rows))
+
+    def damaged(self, rows: Iterable[int]) -> list[int]:
+        """The rows of images that are not what was packed."""
+        return [row for row in rows if pixel_digest(self.one(row).numpy()) != self.digests[row].tobytes()]
+
+    def _refuse(self, damaged: list[int]) -> None:
+        if damaged:
+            raise ValueError(
+                f"{len(damaged):,} of {len(self):,} images in {self.folder} are not what was packed: "
+                f"{first_few(map(str, damaged))}"
+            )
+
+
+def _damaged_part(images: Pixels, rows: range) -> list[int]:
+    # mapped anew for each part: pages that stay mapped count as memory of this process
+    return copy(images).damaged(rows)
+
+
+class Part(NamedTuple):
+    """A file of images of one shape, at equal distances."""
+
+    path: str  # or URL
+    images: int
+    start: int  # byte of the first image
+    stride: int  # bytes from one image to the next
+
+
+class Ranges(Images):
+    """Squares read by byte ranges of files: of a store on object storage, or of its shards.
+
+    Args:
+        parts: the files, one after the other.
+        size: side S of the images.
+        digests: (M, 32) uint8, SHA-256 of each image's pixels.
+    """
+
+    def __init__(self, parts: list[Part], size: int, digests: np.ndarray) -> None:
+        self.parts, self.resolution, self._digests = parts, size, digests
+        self.ends = np.cumsum([part.images for part in parts])
+        self.sizes = _same_size(int(self.ends[-1]) if parts else 0, size)
+        self._files: tuple[int, Any] = (-1, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": (-1, None)}  # connections are of one process
+
+    @property
+    def digests(self) -> np.ndarray:
+        """SHA-256 of each image's pixels, (M, 32) uint8."""
+        return self._digests
+
+    def one(self, index: int) -> Tensor:
+        """(3, S, S) uint8; raises as `batch`."""
+        return self.batch(torch.tensor([index]))[0]
+
+    def batch(self, index: Tensor) -> Tensor:
+        """(N,) int64 → (N, 3, S, S) uint8.
+
+        Raises:
+            ValueError: a file is missing, cut short or damaged, or cannot be reached; names it.
+        """
+        rows, place = np.unique(index.numpy(), return_inverse=True)
+        side = self.sizes[0, 0] if len(self) else NO_SIDE
+        length = int(3 * side**2)
+        which = np.searchsorted(self.ends, rows, side="right")
+        paths, starts = [], []
+        for row, number in zip(rows.tolist(), which.tolist(), strict=True):
+            part = self.parts[number]
+            paths.append(part.path)
+            starts.append(part.start + (row - int(self.ends[number]) + part.images) * part.stride)
+        # all at once: latency, not the number of bytes, is what a request costs
+        ends = [start + length for start in starts]
+        found = self._open().cat_ranges(paths, starts, ends, on_error="return") if paths else []
+        pixels = np.empty((len(rows), length), np.uint8)
+        for row, content in enumerate(found):
+            if not isinstance(content, bytes) or len(content) != length:
+                said = "is missing" if isinstance(content, FileNotFoundError) else "cannot be read"
+                raise ValueError(
+                    f"{paths[row]} {said}: {content if len(str(content)) < 200 else 'cut short'}"
+                )
+            pixels[row] = np.frombuffer(content, np.uint8)
+            if pixel_digest(pixels[row]) != self._digests[rows[row]].tobytes():
+                raise ValueError(f"image {rows[row]:,}, in {paths[row]}, is not what was packed")
+        return torch.from_numpy(pixels.reshape(-1, 3, side, side)[place])
+
+    def _open(self) -> Any:
+        if self._files[0] != os.getpid():  # a forked worker needs connections of its own
+            self._files = (os.getpid(), fsspec.core.url_to_fs(self.parts[0].path)[0])
+        return self._files[1]
+
+
+class Files(Images):
     """Images on disk, decoded and resized at each access; one that has changed is a ValueError.
 
     Args:
         paths: image files, M of them.
-        size: side S of the square they are resized to (PIL bilinear, antialiased).
+        sizes: (M, 2) int64, height and width of each.
+        resolution: see `Images`.
         digests: (M, 32) uint8, SHA-256 of each image's pixels.
+        shorter_side: pixels to resize the shorter side of each to.
     """
 
-    def __init__(self, paths: Sequence[str], size: int, digests: np.ndarray) -> None:
-        self.paths = paths
-        self.shape = (len(paths), 3, size, size)
-        self.digests = digests
+    decodes = True
 
-    def __getitem__(self, index: Tensor) -> Tensor:
-        """(N,) int64 → (N, 3, S, S) uint8, RGB."""
-        pixels = np.empty((len(index), *self.shape[1:]), np.uint8)
-        for row, i in enumerate(index.tolist()):
-            pixels[row] = read_unchanged(self.paths[i], self.digests[i], self.shape[-1])
-        return torch.from_numpy(pixels)
+    def __init__(
+        self,
+        paths: Sequence[str],
+        sizes: np.ndarray,
+        resolution: int | str,
+        digests: np.ndarray,
+        shorter_side: int | None = None,
+    ) -> None:
+        self.paths, self.sizes, self.resolution = paths, sizes, resolution
+        self._digests, self.shorter_side = digests, shorter_side
 
-
-class MappedImages:
-    """Images of a packed store, mapped into memory: processes share one copy, in the page cache.
-
-    Args:
-        folder: holds `images.npy`, (M, 3, S, S) uint8, and `digests.npy`, (M, 32) uint8.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.shape = tuple(self._pixels.shape)
-        if self._pixels.dtype != torch.uint8:
-            raise ValueError(f"images is of type {self._pixels.dtype}")
-        self.digests: np.ndarray = np.load(folder / "digests.npy", mmap_mode="r")
-
-    @cached_property
-    def _pixels(self) -> Tensor:
-        # copy-on-write: nothing writes to it, but torch warns about read-only arrays
-        return torch.from_numpy(np.load(self.folder / "images.npy", mmap_mode="c"))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder}  # a spawned worker maps the file itself instead of receiving it
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["folder"])  # type: ignore[misc]
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        """(N,) int64 → (N, 3, S, S) uint8, RGB."""
-        return self._pixels.index_select(0, index)
+    @property
+    def digests(self) -> np.ndarray:
+        """SHA-256 of each image's pixels, (M, 32) uint8."""
+        return self._digests
 
     def one(self, index: int) -> Tensor:
-        """(3, S, S) uint8, a view."""
-        return self._pixels[index]
-
-
-Images = Tensor | ImageFiles | MappedImages | RangedImages | NativeImages | NativeFiles
-ON_DISK = (ImageFiles, NativeFiles)  # decoded at each access
-
-
-def read_batch(images: Images, index: Tensor) -> Tensor:
-    """The images that an int64 tensor (N,) chooses, (N, 3, H, W) float32, RGB in [0, 1]; all of one size."""
-    # index_select copies whole images, ten times faster than indexing
-    pixels = images.index_select(0, index) if isinstance(images, Tensor) else images[index]
-    return as_floats(pixels)
-
-
-def read_checked(images: Images, index: Tensor) -> Tensor:
-    """As `read_batch`, of images that are what their digests say; raises as `check_images`."""
-    if isinstance(images, (MappedImages, NativeImages)):
-        _refuse(images, _damaged(images, index.tolist()))
-    return read_batch(images, index)  # files are checked as they are read
-
-
-def check_images(images: Images, workers: int = 1) -> None:
-    """Check the pixels of all images against their digests, with a progress bar.
-
-    Args:
-        images: any; those in memory as one tensor have no digests.
-        workers: processes to do it in, where the images are those of a store on this disk.
-
-    Raises:
-        ValueError: naming the first that are not what was read or packed.
-    """
-    if isinstance(images, Tensor):
-        return
-    if not isinstance(images, (MappedImages, NativeImages)):
-        parts = [range(i, min(i + _CHUNK, images.shape[0])) for i in range(0, images.shape[0], _CHUNK)]
-        for _ in each_done(
-            lambda part: images[torch.tensor(part)], [(p,) for p in parts], 1, "Checking images"
-        ):
-            pass
-        return
-    count = images.shape[0]
-    tasks = [(images, range(i, min(i + _CHECKED, count))) for i in range(0, count, _CHECKED)]
-    processes = workers if 3 * sizes_of(images).prod(1).sum() >= _WORTH_PROCESSES else 1
-    found = each_done(_damaged_part, tasks, processes, "Checking images")
-    _refuse(images, sorted(row for _, rows in found for row in rows))
-
-
-def _damaged_part(images: MappedImages | NativeImages, rows: range) -> list[int]:
-    # mapped anew for each part: pages that stay mapped count as memory of this process
-    return _damaged(copy(images), rows)
-
-
-def _damaged(images: MappedImages | NativeImages, rows: Iterable[int]) -> list[int]:
-    return [row for row in rows if pixel_digest(images.one(row).numpy()) != images.digests[row].tobytes()]
-
-
-def _refuse(images: MappedImages | NativeImages, damaged: list[int]) -> None:
-    if damaged:
-        of = f" in {images.folder}" if images.folder else ""
-        raise ValueError(
-            f"{len(damaged):,} of {images.shape[0]:,} images{of} are not what was packed: "
-            f"{first_few(map(str, damaged))}"
+        """(3, H, W) uint8, decoded."""
+        side = self.resolution if isinstance(self.resolution, int) else None
+        return torch.from_numpy(
+            read_unchanged(self.paths[index], self._digests[index], side, self.shorter_side)
         )
 
 
-def read_crops(images: Images, index: Tensor, place: Tensor, side: int) -> Tensor:
-    """Squares of the images that an int64 tensor (N,) chooses, (N, 3, side, side) float32, RGB in [0, 1].
-
-    Args:
-        images: of any sizes that are large enough.
-        index: (N,).
-        place: (N, 2) int64 of at least 0, random: which rows and columns.
-        side: of the squares.
-    """
-    crops = torch.empty(len(index), 3, side, side, dtype=torch.uint8)
-    for row, (i, (y, x)) in enumerate(zip(index.tolist(), place.tolist(), strict=True)):
-        pixels = read_one(images, i)
-        top, left = y % (pixels.shape[1] - side + 1), x % (pixels.shape[2] - side + 1)
-        crops[row] = pixels[:, top : top + side, left : left + side]
-    return as_floats(crops)
+def _same_size(count: int, side: int) -> np.ndarray:
+    return np.full((count, 2), side, np.int64)
 
 
-def read_one(images: Images, index: int) -> Tensor:
-    """One image, (3, H, W) uint8."""
-    if isinstance(images, (NativeImages, NativeFiles)):
-        return images.one(index)
-    pixels: Tensor = images[index] if isinstance(images, Tensor) else images[torch.tensor([index])][0]
-    return pixels
-
-
-def sizes_of(images: Images) -> np.ndarray:
-    """Height and width of each image, (M, 2) int64."""
-    if isinstance(images, (NativeImages, NativeFiles)):
-        return images.sizes
-    return np.tile(np.array(images.shape[-2:], np.int64), (images.shape[0], 1))
+def resolution_of(size: int | None, shorter_side: int | None) -> int | str:
+    """The `resolution` of images that are opened with these."""
+    return size or ("native" if shorter_side is None else f"shorter side {shorter_side}")
 
 
 def as_floats(pixels: Tensor) -> Tensor:
@@ -187,21 +356,28 @@ def as_floats(pixels: Tensor) -> Tensor:
     return torch.from_numpy(np.divide(pixels.numpy(), np.float32(255), dtype=np.float32))
 
 
-def image_digests(images: Images, which: np.ndarray) -> np.ndarray:
-    """SHA-256 of the pixels of the images that an int64 array (N,) chooses, (N, 32) uint8."""
-    if not isinstance(images, Tensor):
-        return images.digests[which]
-    distinct, number = np.unique(which, return_inverse=True)
-    pixels = images.numpy()
-    digests = b"".join(pixel_digest(pixels[i]) for i in distinct)
-    return np.frombuffer(digests, np.uint8).reshape(-1, 32)[number]
+def crops(images: Images, index: Tensor, place: Tensor, side: int) -> Tensor:
+    """Squares of the images that an int64 tensor (N,) chooses, (N, 3, side, side) float32, RGB in [0, 1].
+
+    Args:
+        images: of any sizes that are large enough.
+        index: (N,).
+        place: (N, 2) int64 of at least 0, random: which rows and columns.
+        side: of the squares.
+    """
+    found = torch.empty(len(index), 3, side, side, dtype=torch.uint8)
+    for row, (i, (y, x)) in enumerate(zip(index.tolist(), place.tolist(), strict=True)):
+        pixels = images.one(i)
+        top, left = y % (pixels.shape[1] - side + 1), x % (pixels.shape[2] - side + 1)
+        found[row] = pixels[:, top : top + side, left : left + side]
+    return as_floats(found)
 
 
 def open_images(paths: Sequence[str], size: int | None, shorter_side: int | None = None) -> Images:
     """Decode every file once, before anything is trained on it.
 
-    If all of them fit `MEMORY_BUDGET` as uint8 they are kept in one tensor; otherwise they are read again at
-    each access.
+    If all of them fit `MEMORY_BUDGET` as uint8 they are kept in memory; otherwise they are read again at each
+    access.
 
     Args:
         paths: distinct image files, M of them.
@@ -212,38 +388,30 @@ def open_images(paths: Sequence[str], size: int | None, shorter_side: int | None
         ValueError: files cannot be used, see `read_pixels`; names the first and counts all.
     """
     digests = np.empty((len(paths), 32), np.uint8)
-    if size is not None:
-        fits = len(paths) * 3 * size**2 <= MEMORY_BUDGET
-        kept = np.empty((len(paths), 3, size, size), np.uint8) if fits else None
-
-        def keep(row: int) -> None:
-            pixels = read_pixels(paths[row], size)
-            if kept is None:
-                digests[row] = np.frombuffer(pixel_digest(pixels), np.uint8)
-            else:
-                kept[row] = pixels
-
-        _check_each(paths, keep)
-        return ImageFiles(paths, size, digests) if kept is None else torch.from_numpy(kept)
-    sizes = np.zeros((len(paths), 2), np.int64)
+    sizes = _same_size(len(paths), size or 0)
 
     def measure(row: int) -> None:
         sizes[row] = size_of(paths[row], shorter_side)
 
-    _check_each(paths, measure)
+    if size is None:
+        _check_each(paths, measure)
     ends = np.cumsum(3 * sizes.prod(1))
-    flat = np.empty(ends[-1], np.uint8) if len(ends) and ends[-1] <= MEMORY_BUDGET else None
+    total = int(ends[-1]) if len(ends) else 0
+    flat = np.empty(total, np.uint8) if total <= MEMORY_BUDGET else None
 
     def read(row: int) -> None:
-        pixels = read_pixels(paths[row], None, shorter_side)
-        digests[row] = np.frombuffer(pixel_digest(pixels), np.uint8)
+        pixels = read_pixels(paths[row], size, shorter_side)
+        # of squares in memory, only when they are needed
+        if size is None or flat is None:
+            digests[row] = np.frombuffer(pixel_digest(pixels), np.uint8)
         if flat is not None:
             flat[ends[row] - pixels.size : ends[row]] = pixels.ravel()
 
     _check_each(paths, read)
+    resolution = resolution_of(size, shorter_side)
     if flat is None:
-        return NativeFiles(paths, sizes, digests, shorter_side)
-    return NativeImages(torch.from_numpy(flat), sizes, digests, shorter_side)
+        return Files(paths, sizes, resolution, digests, shorter_side)
+    return Pixels(torch.from_numpy(flat), sizes, resolution, digests if size is None else None)
 
 
 def _check_each(paths: Sequence[str], work: Callable[[int], None]) -> None:

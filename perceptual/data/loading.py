@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
@@ -12,8 +12,6 @@ from torch import distributed
 from torch.utils.data import DataLoader
 
 from perceptual.data.decode import SMALLEST
-from perceptual.data.images import ImageFiles
-from perceptual.data.native import NativeFiles
 from perceptual.data.shuffle import EpochBatches
 
 AHEAD = 1 << 29  # bytes of float32 images read ahead by threads; one batch is, however large
@@ -157,20 +155,20 @@ def loader(
     `num_workers=None` means 0 where images are in memory or in a store, threads where they are files in their
     own sizes, else up to 4 processes.
     """
+    ahead = False
     if num_workers is None:
-        reads_files = isinstance(getattr(dataset, "images", None), ImageFiles)
-        num_workers = min(4, os.cpu_count() or 1) if reads_files else 0
+        images = dataset.images
+        num_workers = min(4, os.cpu_count() or 1) if images.decodes and images.square else 0
         # processes would each hold whole photographs, and pass them as float32
-        ahead = isinstance(getattr(dataset, "images", None), NativeFiles)
-        return Batches(dataset, batch_size, num_workers, seed if shuffle else None, ahead=ahead)
-    return Batches(dataset, batch_size, num_workers, seed if shuffle else None)
+        ahead = images.decodes and not images.square
+    return Batches(dataset, batch_size, num_workers, seed if shuffle else None, ahead=ahead)
 
 
 def val_loaders(
-    triplets: Any, pairs: Any | None, batch_size: int, num_workers: int | None
+    datasets: Sequence[Any], batch_size: int, num_workers: int | None
 ) -> Batches[Any] | list[Batches[Any]]:
-    """The validation loaders: one of triplets and, if there are pairs, a second one of those."""
-    loaders = [loader(dataset, batch_size, num_workers, seed=0) for dataset in (triplets, pairs) if dataset]
+    """The validation loaders: of one dataset its own, of several a list."""
+    loaders = [loader(dataset, batch_size, num_workers, seed=0) for dataset in datasets]
     return loaders if len(loaders) > 1 else loaders[0]
 
 

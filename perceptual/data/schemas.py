@@ -8,14 +8,18 @@ from typing import Any, get_args
 
 from omegaconf import MISSING
 
-from perceptual.data.items import splits
-from perceptual.data.items.opinions import LARGER_IS
-from perceptual.data.modules.bapps import BAPPS_TRAIN, BAPPS_VAL
-from perceptual.data.modules.jnd import JNDDataModule
-from perceptual.data.modules.manifest import VAL_SPLITS, ManifestDataModule
-from perceptual.data.modules.opinions import OpinionDataModule
-from perceptual.data.modules.photos import PhotosDataModule
-from perceptual.data.modules.two_afc import TwoAFCDataModule
+from perceptual.data import splits
+from perceptual.data.module import JudgedDataModule
+from perceptual.data.modules import (
+    BAPPS_TRAIN,
+    BAPPS_VAL,
+    VAL_SPLITS,
+    JNDDataModule,
+    ManifestDataModule,
+    OpinionDataModule,
+    PhotosDataModule,
+)
+from perceptual.data.readers.csv_files import LARGER_IS
 from perceptual.data.synthetic.designs import NAMES
 
 # mypy cannot read the members of these enums, which stand in the library
@@ -36,14 +40,14 @@ class DataConfig:
     """Settings that all data modules of triplets share."""
 
     _target_: str = MISSING
-    size: int | None = default_of(TwoAFCDataModule, "size")  # null: images keep their sizes
-    shorter_side: int | None = default_of(TwoAFCDataModule, "shorter_side")
-    batch_size: int = default_of(TwoAFCDataModule, "batch_size")
-    num_workers: int | None = default_of(TwoAFCDataModule, "num_workers")
-    weight_by_votes: bool = default_of(TwoAFCDataModule, "weight_by_votes")
+    size: int | None = default_of(JudgedDataModule, "size")  # null: images keep their sizes
+    shorter_side: int | None = default_of(JudgedDataModule, "shorter_side")
+    batch_size: int = default_of(JudgedDataModule, "batch_size")
+    num_workers: int | None = default_of(JudgedDataModule, "num_workers")
+    weight_by_votes: bool = default_of(JudgedDataModule, "weight_by_votes")
     seed: int = "${seed}"  # type: ignore[assignment]  # OmegaConf resolves and checks it
-    jnd: str | None = default_of(TwoAFCDataModule, "jnd")
-    crop: int | None = default_of(TwoAFCDataModule, "crop")
+    jnd: str | None = default_of(JudgedDataModule, "jnd")
+    crop: int | None = default_of(JudgedDataModule, "crop")
     cache: Cache = Cache.on  # train.py: compute the features of a frozen backbone once, and keep them
     views: int = 0  # with the cache: augmented views of each training image, beside the image itself
 
@@ -85,7 +89,7 @@ class ManifestConfig(DataConfig):
 class AnswersConfig(DataConfig):
     """A published data set of choices: which is closer?"""
 
-    _target_: str = "perceptual.data.modules.manifest.published"
+    _target_: str = "perceptual.data.modules.published_choices"
     name: str = MISSING
     root: str = MISSING
     size: int | None = None
@@ -127,7 +131,7 @@ class OpinionConfig:
 class PublishedConfig:
     """A published set of opinions, for `evaluate.py`."""
 
-    _target_: str = "perceptual.data.modules.opinions.published"
+    _target_: str = "perceptual.data.modules.published_opinions"
     name: str = MISSING
     root: str = MISSING
     size: int | None = default_of(OpinionDataModule, "size")

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import gaussian_blur, rotate
 
-from perceptual.data.images import read_batch
-from perceptual.data.items.distinct import DistinctPairs, ImagePair
-from perceptual.data.items.triplets import TripletDataset
+from perceptual.data.batch import Batch, JudgedDataset
+from perceptual.data.images import as_floats
+from perceptual.data.kinds import PAIR, TWO_AFC
 from perceptual.data.loading import Batches
 from perceptual.data.progress import Progress
 from perceptual.distance.lpips import LPIPS
@@ -94,7 +94,7 @@ CONDITIONS: dict[str, Condition] = {
 
 def score_under(
     distances: Mapping[str, nn.Module],
-    judged: TripletDataset,
+    judged: JudgedDataset,
     conditions: Mapping[str, Condition] = CONDITIONS,
 ) -> dict[str, dict[str, float]]:
     """2AFC score (micro) of distances on triplets under each condition, then `mean`, that over conditions.
@@ -116,21 +116,21 @@ def score_under(
 
 
 def agreement_under(
-    name: str, distance: nn.Module, judged: TripletDataset, conditions: Mapping[str, Condition] = CONDITIONS
+    name: str, distance: nn.Module, judged: JudgedDataset, conditions: Mapping[str, Condition] = CONDITIONS
 ) -> np.ndarray:
     """Agreement of a distance with people on each triplet under each condition, (C, N) in [0, 1].
 
     Raises:
         ValueError: the distance cannot be computed on some images; `name` says which distance.
     """
-    pairs, judgment = DistinctPairs(judged), torch.from_numpy(judged.table.judgment)
-    number, which = pairs.pairs.unique(return_inverse=True)
-    images = read_batch(judged.images, number)
+    (pairs, of_items), judgment = judged.table.distinct_pairs, torch.from_numpy(judged.table.answer)
+    number, which = torch.from_numpy(pairs.T.copy()).unique(return_inverse=True)
+    images = as_floats(judged.images.batch(number))
     rows = []
     with Progress(name, len(conditions)) as progress:
         for condition, change in conditions.items():
             changed = _Changed(change(images), which)
-            d0, d1 = map(torch.from_numpy, pairs.to_items(_apart(name, distance, changed, condition)))
+            d0, d1 = torch.from_numpy(_apart(name, distance, changed, condition)[of_items])
             rows.append(two_afc_agreement(d0, d1, judgment).numpy())
             progress.advance()
     return np.stack(rows)
@@ -161,7 +161,7 @@ def report(
         ValueError: `data` has no triplets, or the folder holds other results.
     """
     judged = data.val_set
-    if not isinstance(judged, TripletDataset):
+    if data.kind != TWO_AFC:
         raise ValueError("conditions=true needs judged triplets; these items are none")
     place = place_of(data, results)
     names = called(grammar.expand(methods), precision, partial(_row_of, place))
@@ -194,10 +194,10 @@ def markdown(rows: Sequence[Row], title: str) -> str:
     return "\n".join([f"### {escaped(title)}", "", *table, "", note]) + "\n"
 
 
-def _estimates(agreement: np.ndarray, judged: TripletDataset) -> dict[str, list[float]]:
+def _estimates(agreement: np.ndarray, judged: JudgedDataset) -> dict[str, list[float]]:
     """Score and ends of its interval by condition, then `mean`: all from the same draws of references."""
     table = judged.table.same_content()
-    cluster, _ = clusters(getattr(table, table.roles[0]))
+    cluster, _ = clusters(table.items[0])
     micro = bootstrap(agreement, np.zeros(len(cluster), int), cluster)
     score, draws = micro.score[:, -1:], micro.draws[:, :, -1:]
     both = Intervals(np.vstack([score, score.mean(0)]), np.concatenate([draws, draws.mean(1)[:, None]], 1))
@@ -224,7 +224,7 @@ def _apart(name: str, distance: nn.Module, changed: "_Changed", condition: str) 
         first, second = changed.pairs.T.to(device)
         with torch.no_grad():
             return distance.among(changed.images.to(device), first, second).cpu().numpy()
-    batches: Batches[ImagePair] = Batches(changed, BATCH, shared=False)
+    batches: Batches[Batch] = Batches(changed, BATCH, shared=False)
     found = measure({name: distance}, batches)[name]
     if found.error:
         raise ValueError(f"{name} under the condition {condition!r}: {found.error}")
@@ -232,7 +232,7 @@ def _apart(name: str, distance: nn.Module, changed: "_Changed", condition: str) 
 
 
 class _Changed(torch.utils.data.Dataset[object]):
-    """Pairs of images that were changed, as batches of `ImagePair`."""
+    """Pairs of images that were changed, as batches."""
 
     def __init__(self, images: Tensor, pairs: Tensor) -> None:
         self.images, self.pairs = images, pairs
@@ -240,6 +240,7 @@ class _Changed(torch.utils.data.Dataset[object]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitems__(self, rows: list[int]) -> ImagePair:
-        first, second = self.pairs[torch.as_tensor(rows)].T
-        return ImagePair(self.images[first], self.images[second])
+    def __getitems__(self, rows: list[int]) -> Batch:
+        nothing = torch.zeros(len(rows))
+        images = self.images[self.pairs[torch.as_tensor(rows)].T.flatten()]
+        return Batch(PAIR, images, None, nothing, nothing, nothing)

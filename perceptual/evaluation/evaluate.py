@@ -14,40 +14,34 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from perceptual.data import JNDDataModule, OpinionDataModule, TwoAFCDataModule
-from perceptual.data.images import ON_DISK
-from perceptual.data.items.distinct import DistinctPairs
-from perceptual.data.items.opinions import OpinionDataset
-from perceptual.data.items.pairs import PairDataset
-from perceptual.data.items.table import at
-from perceptual.data.items.triplets import TripletDataset
+from perceptual.data.batch import JudgedDataset, chunks_of_pairs
+from perceptual.data.images import as_floats
+from perceptual.data.kinds import OPINION, TWO_AFC
 from perceptual.data.loading import Batches, loader
+from perceptual.data.module import JudgedDataModule
 from perceptual.distance.compiled import check_compiler
+from perceptual.distance.differences import mean_differences, weigh
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance
 from perceptual.evaluation.begun import Begun
 from perceptual.evaluation.identity import Asked, called
 from perceptual.evaluation.results import AGAIN, NAMES, Arrays, DataResults, Row, folder_name
-from perceptual.evaluation.scoring import METRICS, Measured, as_numbers, in_pieces, measure, one_line
+from perceptual.evaluation.scoring import Measured, as_numbers, in_pieces, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
-from perceptual.metrics import MajorityAccuracy, OpinionCorrelations, PerSubset, opinion_correlations
+from perceptual.metrics import SCORES, MajorityAccuracy, OpinionCorrelations, PerSubset, opinion_correlations
 from perceptual.metrics.opinion import FEWEST
 from perceptual.metrics.opinion_protocol import opinion_protocol
-from perceptual.training.differences import mean_differences, weigh
 
 GROUP = 8  # networks held at once where images have to be decoded for every reading
 RECURRING = 2  # how often pairs, or images, must recur on average to be computed by themselves
 LARGE = 2**24  # pixels of three images that are compared in twos, to take less memory
 SHOWN = 64  # pairs that the shares of the levels are averaged over
 
-Judged = TripletDataset | PairDataset | OpinionDataset
-KINDS = {TripletDataset: "2afc", PairDataset: "jnd", OpinionDataset: "opinion"}
-
 
 def evaluate(
     methods: Iterable[str],
-    data: TwoAFCDataModule | JNDDataModule | OpinionDataModule,
+    data: JudgedDataModule,
     results: str | os.PathLike[str],
     device: torch.device | str = "cpu",
     precision: Precision = "32-true",
@@ -81,7 +75,6 @@ def evaluate(
     if compile:
         check_compiler()
     judged = data.val_set
-    assert judged is not None  # or it would have no fingerprint
     batches = loader(judged, data.batch_size, data.num_workers, seed=0)
     place = place_of(data, results)
     place.write_items(*_items(judged, data.fingerprint(), data.describe()))
@@ -90,7 +83,7 @@ def evaluate(
     names = called(grammar.expand(methods), precision, place.row_of)
     missing = [name for name in names if not place.has(name)]
     build = build or partial(grammar.build, precision=precision, compile=compile)
-    group = GROUP if isinstance(judged.images, ON_DISK) else 1
+    group = GROUP if judged.images.decodes else 1
     for start in range(0, len(missing), group):
         chosen = {name: names[name] for name in missing[start : start + group]}
         _evaluate_group(chosen, build, judged, batches, place, torch.device(device))
@@ -115,9 +108,7 @@ def require_one(methods: Iterable[str], results: str | os.PathLike[str], **speed
     raise ValueError("; ".join(reasons))
 
 
-def place_of(
-    data: TwoAFCDataModule | JNDDataModule | OpinionDataModule, results: str | os.PathLike[str]
-) -> DataResults:
+def place_of(data: JudgedDataModule, results: str | os.PathLike[str]) -> DataResults:
     """The results on the validation items of `data`, in the folder of all results."""
     return DataResults(Path(results, data.fingerprint()[:12]))
 
@@ -126,7 +117,7 @@ def keep(
     results: str | os.PathLike[str],
     method: str,
     distance: nn.Module,
-    data: TwoAFCDataModule,
+    data: JudgedDataModule,
     columns: tuple[np.ndarray, np.ndarray],
     known: Row,
 ) -> None:
@@ -141,7 +132,6 @@ def keep(
         known: what else the row shall say.
     """
     judged, fingerprint = data.val_set, data.fingerprint()
-    assert judged is not None  # or it would have no fingerprint
     place = place_of(data, results)
     place.write_items(*_items(judged, fingerprint, data.describe()))
     device = next(distance.parameters()).device
@@ -152,7 +142,7 @@ def keep(
 def _evaluate_group(
     methods: Mapping[str, Asked],
     build: Callable[[str], nn.Module],
-    data: Judged,
+    data: JudgedDataset,
     batches: Batches[Any],
     place: DataResults,
     device: torch.device,
@@ -175,18 +165,17 @@ def _evaluate_group(
         except Exception as error:  # such as a distance that is not a number
             place.write_failure(row | {"error": one_line(error)})
         else:
-            names = ("d0", "d1") if isinstance(data, TripletDataset) else ("distance",)
-            place.write(row, dict(zip(names, measured.columns, strict=True)))
+            place.write(row, dict(zip(data.table.kind.columns, measured.columns, strict=True)))
             Begun(place.folder, "items").forget(method)
 
 
 def _measure(
-    distances: dict[str, nn.Module], data: Judged, batches: Batches[Any], folder: Path | None = None
+    distances: dict[str, nn.Module], data: JudgedDataset, batches: Batches[Any], folder: Path | None = None
 ) -> dict[str, Measured]:
     """Distances of the items by each method; in `folder` is kept what a run that is stopped had computed."""
-    pairs = DistinctPairs(data)
-    images_recur = len(pairs.pairs.unique()) * RECURRING <= pairs.pairs.numel()
-    in_memory = not isinstance(data.images, ON_DISK)
+    pairs, (_, which) = data.pairs(), data.table.distinct_pairs
+    images_recur = len(pairs.items.unique()) * RECURRING <= pairs.items.numel()
+    in_memory = not data.images.decodes
     by_pair = {
         name: _measure_by_image(distance, pairs)
         for name, distance in distances.items()
@@ -194,26 +183,31 @@ def _measure(
     }
     others = {name: distance for name, distance in distances.items() if name not in by_pair}
     by_item: dict[str, Measured] = {}
-    by_pairs = len(pairs) * RECURRING <= pairs.which.size
+    by_pairs = len(pairs) * RECURRING <= which.size
     if pairs.sizes is not None:
         by_pairs = by_pairs or 3 * pairs.sizes.prod(1).max() > LARGE
     if others and by_pairs:
         begun = Begun(folder, "pairs") if folder else None
-        by_pair |= measure(others, pairs.loader(batches.batch_size or 1), begun)
+        ahead = data.images.decodes and not data.images.square
+        loaded: Batches[Any] = Batches(pairs, batches.batch_size or 1, shared=False, ahead=ahead)
+        by_pair |= measure(others, loaded, begun)
     elif others:  # without any, the images need not be read
         by_item = measure(others, batches, Begun(folder, "items") if folder else None)
     for result in by_pair.values():
         if not result.error:
-            result.columns = pairs.to_items(result.columns[0])
+            result.columns = list(result.columns[0][which])
     return by_pair | by_item
 
 
-def _measure_by_image(distance: LPIPS, pairs: DistinctPairs) -> Measured:
+def _measure_by_image(distance: LPIPS, pairs: JudgedDataset) -> Measured:
     """Distances of the pairs, with the features of each image computed once."""
     measured, start = Measured(), time.perf_counter()
     try:
         device = distance.lin[0].device
-        means = (chunk.to(device) for chunk in mean_differences(distance, pairs))
+        found = mean_differences(
+            distance, chunks_of_pairs(pairs), lambda index: as_floats(pairs.images.checked(index))
+        )
+        means = (chunk.to(device) for chunk in found)
         measured.columns = [torch.cat([weigh(distance, chunk).cpu() for chunk in means]).numpy()]
     except Exception as error:  # as in `measure`: it must not stop the others
         measured.error = one_line(error)
@@ -221,20 +215,20 @@ def _measure_by_image(distance: LPIPS, pairs: DistinctPairs) -> Measured:
     return measured
 
 
-def _scores(columns: Sequence[np.ndarray], data: Judged) -> Row:
+def _scores(columns: Sequence[np.ndarray], data: JudgedDataset) -> Row:
     """Scores by subset with their means, by the metrics that training uses: in [0, 1], or correlations."""
     tensors = [torch.from_numpy(column) for column in columns]
     table = data.table
-    answer = torch.from_numpy(getattr(table, table.answer))
-    if isinstance(data, OpinionDataset):
-        reference = getattr(table.same_content(), table.roles[0])
+    answer = torch.from_numpy(table.answer)
+    if table.kind == OPINION:
+        reference = table.same_content().items[0]
         protocol = opinion_protocol(columns[0], answer.numpy(), reference)
         return {
             **_correlations(tensors[0], answer, torch.from_numpy(table.subset), table.subsets),
             "protocol": {name: {by: list(e) for by, e in of.items()} for name, of in protocol.items()},
         }
-    metrics: dict[str, Metric] = {"scores": METRICS[KINDS[type(data)]]()}
-    if isinstance(data, TripletDataset):
+    metrics: dict[str, Metric] = {"scores": SCORES[table.kind.name].metric()}
+    if table.kind == TWO_AFC:
         metrics["majority"] = MajorityAccuracy()
     row = {}
     for name, metric in metrics.items():
@@ -274,9 +268,9 @@ def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device
         sampler.wanted = np.isin(np.arange(sampler.items), sampler.order()[sampler.items // 2])
     batch = next(iter(batches))
     sampler.wanted = None
-    x = getattr(batch, "ref", batch.p0)[:SHOWN].to(device)
-    y = batch.p1[:SHOWN].to(device)
-    at_once = len(in_pieces(batch, device)[0].p0)
+    # the last pair that is compared, as (ref, p1) of triplets
+    x, y = (batch.role(role)[:SHOWN].to(device) for role in batch.kind.compared[-1])
+    at_once = len(in_pieces(batch, device)[0].answer)
     return {
         "seconds": round(measured.seconds, 3),
         **provenance.inspect(distance, x, y),
@@ -285,31 +279,30 @@ def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device
     }
 
 
-def _row(method: str, data: Judged, device: torch.device) -> Row:
+def _row(method: str, data: JudgedDataset, device: torch.device) -> Row:
     return {
         "method": method,
         "names": NAMES,
-        "size": at(data.images),
+        "size": data.images.resolution,
         **provenance.surroundings(device),
     }
 
 
-def _items(data: Judged, fingerprint: str, description: str) -> tuple[Row, Arrays]:
+def _items(data: JudgedDataset, fingerprint: str, description: str) -> tuple[Row, Arrays]:
     table = data.table
-    kind = KINDS[type(data)]
     row = {
-        "kind": kind,
-        "name": f"{kind}-{fingerprint[:8]}",
+        "kind": table.kind.name,
+        "name": f"{table.kind.name}-{fingerprint[:8]}",
         "fingerprint": fingerprint,
         "description": description,
-        "size": at(data.images),
+        "size": data.images.resolution,
         "subsets": list(table.subsets),
         "counts": np.bincount(table.subset, minlength=len(table.subsets)).tolist(),
     }
     arrays = {
-        table.answer: getattr(table, table.answer),
+        table.kind.answer: table.answer,
         "subset": table.subset,
-        "cluster": getattr(table.same_content(), table.roles[0]),
+        "cluster": table.same_content().items[0],
     }
     if table.votes is not None:
         arrays["votes"] = table.votes

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perceptual.data.kinds import TWO_AFC
 from perceptual.evaluation.intervals import FEWEST
 from perceptual.evaluation.results import Arrays
-from perceptual.evaluation.scoring import JND
 from perceptual.metrics import (
     Ceiling,
     ceiling,
@@ -99,13 +99,10 @@ def ceilings(data: Any) -> dict[str, dict[str, float]]:
     Empty where the votes are not known.
     """
     row: dict[str, float] = {}
-    for judged, prefix in ((data.val_set, ""), (getattr(data, "jnd_set", None), JND)):
-        if judged is None:
-            continue
-        table, kind = judged.table, {"judgment": "2afc", "same": "jnd"}.get(judged.table.answer, "opinion")
-        votes = {} if table.votes is None else {"votes": table.votes}
-        items = {table.answer: getattr(table, table.answer), "subset": table.subset, **votes}
-        if (found := rows(kind, items, table.subsets).get(ESTIMATED)) is not None:
+    for number, judged in enumerate(data.val_sets):
+        table, kind = judged.table, judged.table.kind.name
+        prefix = f"{kind}/" if number else ""
+        if (found := rows(kind, table.columns, table.subsets).get(ESTIMATED)) is not None:
             row |= {
                 prefix + name: value
                 for name, value in zip([*table.subsets, "mean", "micro"], found, strict=True)
@@ -116,9 +113,9 @@ def ceilings(data: Any) -> dict[str, dict[str, float]]:
 def sentence(score: float, data: Any) -> str | None:
     """How near a 2AFC score (the macro mean) comes to what is possible, in one line; None if not known."""
     table = data.val_set.table
-    if table.answer != "judgment" or table.votes is None:
+    if table.kind != TWO_AFC or table.votes is None:
         return None
-    judgment, votes = torch.from_numpy(table.judgment), torch.from_numpy(table.votes)
+    judgment, votes = torch.from_numpy(table.answer), torch.from_numpy(table.votes)
     parts = [torch.from_numpy(table.subset == i) for i in range(len(table.subsets))]
     found = np.mean([ceiling(judgment[part], votes[part]) for part in parts], axis=0)
     if np.isnan(found).any():

@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from perceptual.data.loading import Batches
 from perceptual.data.progress import Progress, track
 from perceptual.evaluation.begun import Begun
-from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore
+from perceptual.metrics import SCORES, PerSubset
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-METRICS: dict[str, Callable[[], Metric]] = {"2afc": TwoAFCScore, "jnd": JNDAveragePrecision}  # by kind
 JND = "jnd/"  # what the names of JND scores begin with, beside those of 2AFC
 PIECE = 3 * 50 * 64**2  # pixels that a CPU compares at once: those of the paper's batch
 
@@ -41,7 +39,7 @@ def measure(
 
     Args:
         distances: (x, y) → (N,) by method name.
-        batches: of `perceptual.data.items`, images (N, 3, H, W) in [0, 1], whose items may come in any order.
+        batches: of judged items, which may come in any order.
         begun: what an earlier run had computed, which is not computed again; this run adds to it.
     """
     count, sampler = len(batches.dataset), batches.sampler
@@ -107,15 +105,7 @@ def in_pieces(batch: Any, device: torch.device) -> list[Any]:
 
     A CPU gets the memory of larger feature maps anew from the system for every operation.
     """
-    has_images = (
-        hasattr(batch, "p0") and batch.p0.ndim > 1
-    )  # not means of differences, or rows of shared images
-    if device.type != "cpu" or not has_images:
-        return [batch]
-    pixels = sum(column.shape[2:].numel() for column in batch if column.ndim > 1)
-    most = max(PIECE // pixels, 1)
-    columns = zip(*(column.split(most) for column in batch), strict=True)
-    return [type(batch)(*column) for column in columns]
+    return batch.pieces(PIECE) if device.type == "cpu" else [batch]
 
 
 def _shown_by_size(batches: Batches[Any], rows: Sequence[np.ndarray], what: str) -> Iterable[Any]:
@@ -128,37 +118,32 @@ def _shown_by_size(batches: Batches[Any], rows: Sequence[np.ndarray], what: str)
             progress.advance(done)
 
 
-def score(
-    distances: Mapping[str, Distance],
-    loaders: Iterable[Any] | Sequence[Iterable[Any]],
-    subsets: Sequence[str],
-    jnd_subsets: Sequence[str] = (),
-) -> dict[str, dict[str, float]]:
+def score(distances: Mapping[str, Distance], loaders: Any | Sequence[Any]) -> dict[str, dict[str, float]]:
     """Scores in [0, 1] of each distance on what a data module validates on, as training computes them.
 
     Args:
         distances: as `measure` takes them.
-        loaders: of `TripletBatch`es, or of `DifferenceBatch`es if the distances are all LPIPS on their
-            backbone; with JND pairs a list of that and a loader of those, as `val_dataloader()` gives it.
-        subsets: names that the subsets of triplets count.
-        jnd_subsets: names that the subsets of JND pairs count.
+        loaders: as `val_dataloader()` gives them: of `Batch`es, or of `DifferenceBatch`es if all distances
+            are LPIPS on their backbone; where there are items of several kinds, a list.
 
     Returns:
-        for each method its 2AFC score by subset, then `mean` (macro) and `micro`; then its JND mAP under
-        `jnd/<subset>`, `jnd/mean` and `jnd/micro`.
+        for each method its score by subset, then `mean` (macro) and `micro`; then those of other kinds, whose
+        names begin with the kind, as `jnd/mean`.
     """
-    triplets, *pairs = loaders if isinstance(loaders, list) else [loaders]
-    metrics = {name: {"": PerSubset(METRICS["2afc"](), subsets)} for name in distances}
-    if pairs:
-        for kinds in metrics.values():
-            kinds[JND] = PerSubset(METRICS["jnd"](), jnd_subsets)
-    for batch in track(chain(triplets, *pairs), "Scoring", sum(map(len, [triplets, *pairs]))):
-        kind, answer = (JND, batch.same) if hasattr(batch, "same") else ("", batch.judgment)
+    loaders = loaders if isinstance(loaders, list) else [loaders]
+    tables = [loader.dataset.table for loader in loaders]
+    metrics = {
+        name: {t.kind.name: PerSubset(SCORES[t.kind.name].metric(), t.subsets) for t in tables}
+        for name in distances
+    }
+    for batch in track(chain(*loaders), "Scoring", sum(map(len, loaders))):
         for name, distance in distances.items():
-            metrics[name][kind].update(*compare(distance, batch), answer, subset=batch.subset)
+            columns = compare(distance, batch)
+            metrics[name][batch.kind.name].update(*columns, batch.answer, subset=batch.subset)
+    prefixes = {t.kind.name: f"{t.kind.name}/" if i else "" for i, t in enumerate(tables)}
     return {
         name: {
-            kind + subset: value
+            prefixes[kind] + subset: value
             for kind, metric in kinds.items()
             for subset, value in as_numbers(metric).items()
         }

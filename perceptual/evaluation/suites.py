@@ -11,16 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from perceptual.data import JNDDataModule, OpinionDataModule, TwoAFCDataModule
-from perceptual.data.images import image_digests
+from perceptual.data.module import JudgedDataModule
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation.board import bootstrapped
 from perceptual.evaluation.results import DataResults, Row
 from perceptual.evaluation.scoring import one_line
 from perceptual.training.checkpoints import read_checkpoint
-
-Data = TwoAFCDataModule | JNDDataModule | OpinionDataModule
 
 
 class Suite(NamedTuple):
@@ -52,11 +49,11 @@ class Suite(NamedTuple):
 
 
 def evaluate(
-    sets: Mapping[str, Callable[[], Data]],
+    sets: Mapping[str, Callable[[], JudgedDataModule]],
     chosen: Iterable[str],
     results: str,
     device: str,
-    training: Callable[[Mapping[str, Any], str], TwoAFCDataModule] | None = None,
+    training: Callable[[Mapping[str, Any], str], JudgedDataModule] | None = None,
     **speed: Any,
 ) -> Suite:
     """Score methods on many sets; what `results` has already is not computed again.
@@ -72,7 +69,7 @@ def evaluate(
             images that it was trained on; None: do not look.
         speed: `precision` and `compile`, see `methods.build`.
     """
-    opened: dict[str, Data] = {}
+    opened: dict[str, JudgedDataModule] = {}
     absent: dict[str, str] = {}
     for name, build in sets.items():
         try:
@@ -174,9 +171,9 @@ def tabulate(
 
 
 def _shared(
-    opened: Mapping[str, Data],
+    opened: Mapping[str, JudgedDataModule],
     names: Mapping[str, str],
-    training: Callable[[Mapping[str, Any], str], TwoAFCDataModule],
+    training: Callable[[Mapping[str, Any], str], JudgedDataModule],
 ) -> dict[tuple[str, str], int]:
     """Images of a set among those that a checkpoint was trained on, both at the resolution of the set."""
     shared: dict[tuple[str, str], int] = {}
@@ -199,5 +196,5 @@ def _shared(
 
 
 def _digests(judged: Any) -> set[bytes]:
-    used = np.unique(judged.table.items())
-    return {digest.tobytes() for digest in image_digests(judged.images, used)}
+    used = np.unique(judged.table.items)
+    return {digest.tobytes() for digest in judged.images.digests_of(used)}

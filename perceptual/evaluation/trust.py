@@ -16,7 +16,8 @@ from PIL import Image
 from scipy.stats import spearmanr
 from torch import Generator, Tensor, nn
 
-from perceptual.data.items.triplets import TripletBatch, TripletDataset, TripletTable
+from perceptual.data.batch import Batch, JudgedDataset
+from perceptual.data.kinds import TWO_AFC
 from perceptual.data.synthetic.distortions import FAMILIES, distort
 from perceptual.evaluation.attack import farthest
 
@@ -26,17 +27,34 @@ ORDERED = 12  # reference images that each family of distortion changes
 SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
 SHIFTS, RADII = (1, 2, 3), (2, 4)  # pixels; of 255
 MARGIN, BATCH = max(SHIFTS), 25
-ROLES = TripletTable.roles
+ROLES = TWO_AFC.roles
 DIRECTIONS = torch.tensor([(0, 1), (0, -1), (1, 0), (-1, 0)])
 
 Values = dict[str, np.ndarray]
 
 
+class Triplets(NamedTuple):
+    """N triplets of images, (N, 3, S, S) each."""
+
+    ref: Tensor
+    p0: Tensor
+    p1: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch) -> "Triplets":
+        """Those of a batch."""
+        return cls(*map(batch.role, ROLES))
+
+    def to(self, device: torch.device) -> "Triplets":
+        """The same on another device."""
+        return Triplets(*(images.to(device) for images in self))
+
+
 class Judged(NamedTuple):
     """The triplets of a report, and the clusters (by reference) that their values are resampled by."""
 
-    shifted: TripletBatch
-    confident: TripletBatch
+    shifted: Triplets
+    confident: Triplets
     clusters: np.ndarray
     """(N,) of the shifted triplets."""
     confident_clusters: np.ndarray
@@ -56,32 +74,32 @@ class Judged(NamedTuple):
         )
 
 
-def choose(judged: TripletDataset, seed: int = 0) -> Judged:
+def choose(judged: JudgedDataset, seed: int = 0) -> Judged:
     """The triplets that all methods are tried on, drawn by the seed.
 
     Raises:
         ValueError: images in their own sizes, or too small to be shifted with real margins.
     """
-    side = judged.images.shape[-1]
-    if side is None:
+    side = judged.images.resolution
+    if not isinstance(side, int):
         raise ValueError("robustness=true compares squares of one size: give data.size=64 or another")
     if side < 4 * MARGIN:
         raise ValueError(f"images of {side} pixels are too small to be shifted by {MARGIN}")
     rng, table = np.random.default_rng(seed), judged.table.same_content()
     rows = np.sort(rng.permutation(len(table))[:ITEMS])
-    agree = (table.judgment == 0) | (table.judgment == 1)
+    agree = (table.answer == 0) | (table.answer == 1)
     if table.votes is not None:
         agree &= table.votes >= 2  # one vote always agrees
     sure = np.sort(rng.permutation(np.flatnonzero(agree))[:ATTACKED])
-    _, first = np.unique(table.ref, return_index=True)
-    references = judged.__getitems__(np.sort(rng.permutation(first)[:ORDERED]).tolist()).ref
-    shifted, confident = (judged.__getitems__(chosen.tolist()) for chosen in (rows, sure))
+    _, first = np.unique(table.role("ref"), return_index=True)
+    references = judged.__getitems__(np.sort(rng.permutation(first)[:ORDERED])).role("ref")
+    shifted, confident = (Triplets.of(judged.__getitems__(chosen)) for chosen in (rows, sure))
     worse: dict[str, list[Tensor]] = {}
     for family in FAMILIES:
         for severity in SEVERITIES:
             generator = Generator().manual_seed(seed)  # the same noise and direction, only stronger
             worse.setdefault(family, []).append(distort(references, [(family, severity)], generator))
-    return Judged(shifted, confident, table.ref[rows], table.ref[sure], references, worse)
+    return Judged(shifted, confident, table.role("ref")[rows], table.role("ref")[sure], references, worse)
 
 
 def examine(
@@ -111,9 +129,9 @@ def examine(
 
 
 @torch.no_grad()
-def decide(distance: nn.Module, triplets: TripletBatch) -> tuple[Tensor, Tensor]:
+def decide(distance: nn.Module, triplets: Triplets) -> tuple[Tensor, Tensor]:
     """(d0, d1), float64, in batches."""
-    columns = zip(*(images.split(BATCH) for images in triplets[:3]), strict=True)
+    columns = zip(*(images.split(BATCH) for images in triplets), strict=True)
     parts = [(distance(ref, p0), distance(ref, p1)) for ref, p0, p1 in columns]
     d0, d1 = (torch.cat(column).double().cpu() for column in zip(*parts, strict=True))
     return d0, d1
@@ -126,7 +144,7 @@ def apart(distance: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return torch.cat([distance(a, b) for a, b in pairs]).double().cpu()
 
 
-def shifts(distance: nn.Module, triplets: TripletBatch, generator: Generator) -> Values:
+def shifts(distance: nn.Module, triplets: Triplets, generator: Generator) -> Values:
     """Flips of decisions, and d(x, shifted x), for shifts by 1, 2 and 3 pixels in one of four directions.
 
     The images are windows within the triplets' own, `MARGIN` smaller on each side, so that what comes in
@@ -142,7 +160,7 @@ def shifts(distance: nn.Module, triplets: TripletBatch, generator: Generator) ->
     return _changed(distance, windows, moved)
 
 
-def nuisances(distance: nn.Module, triplets: TripletBatch) -> Values:
+def nuisances(distance: nn.Module, triplets: Triplets) -> Values:
     """The same for JPEG at quality 95, resizing by 5 % and back, and 2 % more light."""
     changes = {
         "jpeg 95": _jpeg,
@@ -155,9 +173,7 @@ def nuisances(distance: nn.Module, triplets: TripletBatch) -> Values:
     return _changed(distance, triplets, changed)
 
 
-def _changed(
-    distance: nn.Module, triplets: TripletBatch, changed: Mapping[str, Mapping[str, Tensor]]
-) -> Values:
+def _changed(distance: nn.Module, triplets: Triplets, changed: Mapping[str, Mapping[str, Tensor]]) -> Values:
     d0, d1 = decide(distance, triplets)
     before, median = torch.sign(d1 - d0), _median(d0, d1)
     least, values = apart(distance, triplets.ref, triplets.ref), {}
@@ -175,7 +191,7 @@ def _changed(
     return values
 
 
-def attacked(distance: nn.Module, triplets: TripletBatch, seed: int) -> dict[int, Tensor]:
+def attacked(distance: nn.Module, triplets: Triplets, seed: int) -> dict[int, Tensor]:
     """By radius (of 255): the image that each decision prefers, moved away from the reference.
 
     Raises:
@@ -190,7 +206,7 @@ def attacked(distance: nn.Module, triplets: TripletBatch, seed: int) -> dict[int
     return found
 
 
-def attack(distance: nn.Module, triplets: TripletBatch, images: Mapping[int, Tensor]) -> Values:
+def attack(distance: nn.Module, triplets: Triplets, images: Mapping[int, Tensor]) -> Values:
     """Whether each decision flips as the nearer image is replaced by what `attacked` made of it."""
     _, farther = _sides(distance, triplets)
     return {
@@ -199,7 +215,7 @@ def attack(distance: nn.Module, triplets: TripletBatch, images: Mapping[int, Ten
     }
 
 
-def transfer(distance: nn.Module, triplets: TripletBatch, changes: Mapping[int, Tensor]) -> Values:
+def transfer(distance: nn.Module, triplets: Triplets, changes: Mapping[int, Tensor]) -> Values:
     """Whether each decision flips as the image it prefers gets the perturbation made on another distance.
 
     Args:
@@ -218,7 +234,7 @@ def transfer(distance: nn.Module, triplets: TripletBatch, changes: Mapping[int, 
     return values
 
 
-def perturbations(distance: nn.Module, triplets: TripletBatch, seed: int) -> dict[int, Tensor]:
+def perturbations(distance: nn.Module, triplets: Triplets, seed: int) -> dict[int, Tensor]:
     """By radius, what the attack on a distance adds to p0 and to p1, (N, 2, 3, H, W), for `transfer`."""
     found = {}
     for radius in RADII:
@@ -241,7 +257,7 @@ def order(distance: nn.Module, judged: Judged) -> Values:
     return values
 
 
-def axioms(distance: nn.Module, triplets: TripletBatch) -> Values:
+def axioms(distance: nn.Module, triplets: Triplets) -> Values:
     """|d(x, y) − d(y, x)| over the median distance, and whether the triangle inequality is violated."""
     d0, d1 = decide(distance, triplets)
     back = apart(distance, triplets.p0, triplets.ref)
@@ -253,7 +269,7 @@ def axioms(distance: nn.Module, triplets: TripletBatch) -> Values:
     }
 
 
-def _sides(distance: nn.Module, triplets: TripletBatch) -> tuple[Tensor, Tensor]:
+def _sides(distance: nn.Module, triplets: Triplets) -> tuple[Tensor, Tensor]:
     """The image that each decision prefers, and the distance of the other."""
     d0, d1 = decide(distance, triplets)
     prefers = (d1 < d0).view(-1, 1, 1, 1).to(triplets.ref.device)

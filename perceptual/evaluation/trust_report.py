@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from perceptual.data.items.triplets import TripletDataset
+from perceptual.data.kinds import TWO_AFC
 from perceptual.data.progress import Progress
 from perceptual.data.writers.whole_files import save_picture
 from perceptual.distance.markdown import escaped, table_row
@@ -75,7 +75,7 @@ def report(
     Raises:
         ValueError: `data` has no triplets, or its images are too small.
     """
-    if not isinstance(data.val_set, TripletDataset):
+    if data.kind != TWO_AFC:
         raise ValueError("robustness=true needs judged triplets; these items are none")
     place = place_of(data, results)
     names = called(grammar.expand(methods), precision, partial(_row_of, place, seed))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from perceptual.metrics.ceiling import Ceiling, ceiling, jnd_ceiling
 from perceptual.metrics.jnd import JNDAveragePrecision, jnd_average_precision
+from perceptual.metrics.kinds import SCORES
 from perceptual.metrics.opinion import OpinionCorrelation, OpinionCorrelations, opinion_correlations
 from perceptual.metrics.per_subset import PerSubset
 from perceptual.metrics.two_afc import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from perceptual.metrics.diversity import PerceptualDiversity
 
 __all__ = [
+    "SCORES",
     "Ceiling",
     "JNDAveragePrecision",
     "MajorityAccuracy",

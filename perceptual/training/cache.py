@@ -10,33 +10,97 @@ import re
 import shutil
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from perceptual.data import TwoAFCDataModule
-from perceptual.data.items.distinct import DistinctPairs
-from perceptual.data.items.pairs import PairDataset
-from perceptual.data.items.triplets import TripletDataset
+from perceptual.data.augmentation import replace_half, view
+from perceptual.data.batch import JudgedDataset, chunks_of_pairs
+from perceptual.data.images import as_floats
+from perceptual.data.kinds import Kind
 from perceptual.data.loading import Batches, loader, val_loaders
+from perceptual.data.module import JudgedDataModule
 from perceptual.data.places import cache_folder
 from perceptual.data.progress import Progress
 from perceptual.data.writers.whole_files import allocate
+from perceptual.distance.differences import mean_differences, weigh
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.custom import BUILT
 from perceptual.features.joint import Joint
-from perceptual.training.differences import DifferenceBatch, DifferenceDataset, mean_differences
 
 VERSION = 3  # of the numbers and of the files; caches of another version are not read
 PART = 1024  # pairs that a process computes alone, checksums together, and loses at most when it is killed
 ELSEWHERE = "PERCEPTUAL_CACHE=… names another folder, data.cache=off does without"
+
+
+class DifferenceBatch(NamedTuple):
+    """N judged items as the mean squared differences of the unit-normalised features of their images."""
+
+    kind: Kind
+    means: Tensor
+    """(N, K, C) float32, of the K pairs that an item compares; channels of all levels, shallow to deep."""
+    answer: Tensor
+    """(N,) float32, as `kind` says."""
+    weight: Tensor
+    """(N,) float32, weight in the loss."""
+    subset: Tensor
+    """(N,) int64, number of the subset."""
+
+    def distances(self, distance: LPIPS) -> tuple[Tensor, ...]:
+        """Distances (N,) of each pair, by an LPIPS on the backbone that the means are from."""
+        return weigh(distance, self.means).unbind(1)
+
+    def to(self, *args: Any, **kwargs: Any) -> "DifferenceBatch":
+        """The batch on another device, as `Tensor.to`."""
+        return DifferenceBatch(self.kind, *(part.to(*args, **kwargs) for part in self[1:]))
+
+    def pieces(self, pixels: int) -> list["DifferenceBatch"]:
+        """The batch alone: it has no images."""
+        return [self]
+
+    def swap(self, draws: Tensor) -> "DifferenceBatch":
+        """Exchange p0 and p1, and so the judgment, of the triplets with draws (N, …) < ½."""
+        means = replace_half(self.means, self.means.flip(1), draws)
+        return self._replace(means=means, answer=replace_half(self.answer, 1 - self.answer, draws))
+
+
+class DifferenceDataset(Dataset[DifferenceBatch]):
+    """Judged items with cached means in place of images.
+
+    Args:
+        judged: N items.
+        views: for each view of the images, (P, C) float32 each, one row for each of their distinct pairs;
+            side by side, those of all levels. A batch is of one view, which follows from its items.
+    """
+
+    def __init__(self, judged: JudgedDataset, views: Sequence[Sequence[Tensor]]) -> None:
+        self.table, self._judged, self._views = judged.table, judged, views
+        self._which = torch.from_numpy(judged.table.distinct_pairs[1].T.copy())
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> DifferenceBatch:
+        """A batch of one item."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> DifferenceBatch:
+        """A batch of items, in the order of the indices."""
+        rows = torch.as_tensor(indices)
+        which = self._which[rows]
+        # in training the sum is another each epoch; so a resumed run draws the same views
+        chosen = self._views[int(rows.sum()) % len(self._views)]
+        parts = [part.index_select(0, which.flatten()) for part in chosen]
+        means = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return DifferenceBatch(self.table.kind, means.view(*which.shape, -1), *self._judged.judged(rows))
 
 
 class CachedDataModule(pl.LightningDataModule):
@@ -57,7 +121,7 @@ class CachedDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        data: TwoAFCDataModule,
+        data: JudgedDataModule,
         lpips: LPIPS,
         folder: str | os.PathLike[str] | None = None,
         views: int = 0,
@@ -66,12 +130,10 @@ class CachedDataModule(pl.LightningDataModule):
         if not lpips.backbone.frozen:
             raise ValueError(f"the features of {lpips.backbone.name} cannot be cached: it is trained")
         self.data = data
-        self.subsets, self.jnd_subsets = data.subsets, data.jnd_subsets
         self.folder = Path(folder) if folder else cache_folder()
         self._lpips, self._views = lpips, views
         self.train_set: DifferenceDataset | None = None
-        self.val_set: DifferenceDataset | None = None
-        self.jnd_set: DifferenceDataset | None = None
+        self.val_sets: list[DifferenceDataset] = []
 
     def setup(self, stage: str | None = None) -> None:
         """Read the means, or compute them on the trainer's device.
@@ -83,11 +145,9 @@ class CachedDataModule(pl.LightningDataModule):
             return
         data, backbone = self.data, self._lpips.backbone
         assert data.train_set is not None
-        assert data.val_set is not None
         before = backbone.mean.device
         backbone.to(self.trainer.strategy.root_device if self.trainer else before)
-        self.val_set = cached(self._lpips, data.val_set, self.folder)
-        self.jnd_set = None if data.jnd_set is None else cached(self._lpips, data.jnd_set, self.folder)
+        self.val_sets = [cached(self._lpips, judged, self.folder) for judged in data.val_sets]
         self.train_set = cached(self._lpips, data.train_set, self.folder, self._views)
         backbone.to(before)
 
@@ -101,13 +161,11 @@ class CachedDataModule(pl.LightningDataModule):
         return loader(self.train_set, self.data.batch_size, 0, self.data.seed, shuffle=True)
 
     def val_dataloader(self) -> Batches[DifferenceBatch] | list[Batches[Any]]:
-        """Validation batches of all subsets, in a fixed order; a second loader gives JND pairs."""
-        return val_loaders(self.val_set, self.jnd_set, self.data.batch_size, 0)
+        """Validation batches of all subsets, in a fixed order; a list, where several kinds are validated."""
+        return val_loaders(self.val_sets, self.data.batch_size, 0)
 
 
-def cached(
-    lpips: LPIPS, judged: TripletDataset | PairDataset, folder: Path, views: int = 0
-) -> DifferenceDataset:
+def cached(lpips: LPIPS, judged: JudgedDataset, folder: Path, views: int = 0) -> DifferenceDataset:
     """The items with their means, from `folder` if it has them, else computed and kept there.
 
     So are those of `views` augmented views, see `augmentation.view`.
@@ -118,16 +176,16 @@ def cached(
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
-    pairs, means = DistinctPairs(judged), list[list[Tensor]]()
-    for view in range(views + 1):
+    pairs, means = judged.pairs(), list[list[Tensor]]()
+    for number in range(views + 1):
         means.append([])
         for part in _parts(lpips):
-            about = describe(part, judged) | ({"view": view} if view else {})
-            cache = _Cache(folder, about, (len(pairs), sum(part.backbone.channels)), view)
+            about = describe(part, judged) | ({"view": number} if number else {})
+            cache = _Cache(folder, about, (len(pairs), sum(part.backbone.channels)), number)
             cache.open()
             cache.complete(part, pairs)
             means[-1].append(torch.from_numpy(cache.means()))
-    return DifferenceDataset(judged, pairs, means)
+    return DifferenceDataset(judged, means)
 
 
 def _parts(lpips: LPIPS) -> list[LPIPS]:
@@ -141,7 +199,7 @@ def _parts(lpips: LPIPS) -> list[LPIPS]:
     return parts
 
 
-def describe(lpips: LPIPS, judged: TripletDataset | PairDataset) -> dict[str, Any]:
+def describe(lpips: LPIPS, judged: JudgedDataset) -> dict[str, Any]:
     """Everything the means depend on, for JSON; pixels enter as they are after resizing."""
     backbone = lpips.backbone
     # two networks of the user's with one name and the same weights may still compute differently
@@ -190,7 +248,7 @@ class _Cache:
                 f"{str(self.folder.parent)!r}: {error.strerror}; {ELSEWHERE}"
             ) from error
 
-    def complete(self, lpips: LPIPS, pairs: DistinctPairs) -> None:
+    def complete(self, lpips: LPIPS, pairs: JudgedDataset) -> None:
         """Compute the parts that are missing and that no other process computes; then wait for those."""
         missing = [part for part in self.parts if not self._is_there(part)]
         if not missing:
@@ -220,11 +278,15 @@ class _Cache:
         return means
 
     def _compute(
-        self, lpips: LPIPS, pairs: DistinctPairs, part: int, held: "OrderedDict[int, list[Tensor]]"
+        self, lpips: LPIPS, pairs: JudgedDataset, part: int, held: "OrderedDict[int, list[Tensor]]"
     ) -> Iterator[int]:
         means = np.lib.format.open_memmap(self.folder / "means.npy", "r+")
-        row = part
-        for chunk in mean_differences(lpips, pairs, part, part + PART, held, self.view):
+        row, chunks = part, chunks_of_pairs(pairs, part, part + PART)
+
+        def read(index: Tensor) -> Tensor:
+            return view(as_floats(pairs.images.checked(index)), self.view)
+
+        for chunk in mean_differences(lpips, chunks, read, held):
             means[row : row + len(chunk)] = chunk.numpy()
             row += len(chunk)
             yield len(chunk)

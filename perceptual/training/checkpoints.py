@@ -118,7 +118,7 @@ def check_data(checkpoint: Mapping[str, Any], sides: Mapping[str, Mapping[str, A
 
     Args:
         checkpoint: the checkpoint; version 0.1 did not record its data.
-        sides: as `TwoAFCDataModule.sides`.
+        sides: as `JudgedDataModule.sides`.
 
     Raises:
         ValueError: naming the sides, and how many items there were and are.

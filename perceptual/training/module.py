@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from perceptual.distance.level import Form
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.build import build_backbone, describe
-from perceptual.metrics import JNDAveragePrecision, PerSubset, TwoAFCScore, two_afc_score
+from perceptual.metrics import SCORES, PerSubset, two_afc_score
 from perceptual.ranking import RANKINGS, Ranking, ranking_loss
 from perceptual.training import checkpoints, lora
 from perceptual.training.checkpoints import read_checkpoint
@@ -30,8 +30,8 @@ from perceptual.training.settings import (
 )
 
 if TYPE_CHECKING:
-    from perceptual.data import SharedTripletBatch, TripletBatch
-    from perceptual.training.differences import DifferenceBatch
+    from perceptual.data.batch import Batch
+    from perceptual.training.cache import DifferenceBatch
 
 
 FITTING = ("backbone", "variant", "ranking", "form")  # settings that `checkpoints.check_fits` compares
@@ -167,9 +167,7 @@ class PerceptualRanker(pl.LightningModule):
         """Switch to training mode: LPIPS is built in eval mode, and Lightning does not change modes."""
         self.train()
 
-    def training_step(
-        self, batch: "TripletBatch | SharedTripletBatch | DifferenceBatch", batch_idx: int
-    ) -> Tensor:
+    def training_step(self, batch: "Batch | DifferenceBatch", batch_idx: int) -> Tensor:
         """Loss of a batch of triplets, a scalar.
 
         Raises:
@@ -177,7 +175,7 @@ class PerceptualRanker(pl.LightningModule):
         """
         batch = self._augment(batch, batch_idx)
         d0, d1 = batch.distances(self.distance)
-        loss = ranking_loss(self.ranking(d0, d1), batch.judgment, batch.weight)
+        loss = ranking_loss(self.ranking(d0, d1), batch.answer, batch.weight)
         if not loss.isfinite():
             raise Diverged(
                 f"the loss is {loss.item()} in step {self.global_step + 1}, epoch {self.current_epoch + 1}; "
@@ -185,7 +183,7 @@ class PerceptualRanker(pl.LightningModule):
             )
         if self._is_logged():
             self.log("train/loss", loss, prog_bar=True)
-            self.log("train/2afc", two_afc_score(d0, d1, batch.judgment))
+            self.log("train/2afc", two_afc_score(d0, d1, batch.answer))
         return loss
 
     def _is_logged(self) -> bool:
@@ -199,8 +197,8 @@ class PerceptualRanker(pl.LightningModule):
         seed = int(np.random.SeedSequence(place).generate_state(1)[0]) if changes else 0
         generator = torch.Generator().manual_seed(seed)
         for change in changes:
-            draws = torch.rand(len(batch.judgment), 4, generator=generator)
-            batch = getattr(batch, change)(draws.to(batch.judgment.device))
+            draws = torch.rand(len(batch.answer), 4, generator=generator)
+            batch = getattr(batch, change)(draws.to(batch.answer.device))
         return batch
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -209,28 +207,30 @@ class PerceptualRanker(pl.LightningModule):
         self.distance.project()
 
     def setup(self, stage: str) -> None:
-        """Make the validation metrics, with the subsets of the data module."""
+        """Make the validation metrics, one for each kind of judgment, with the subsets of the data module."""
         data = getattr(self.trainer, "datamodule", None)
-        self.val_score = PerSubset(TwoAFCScore(), getattr(data, "subsets", ["val"])).to(self.device)
-        pairs = getattr(data, "jnd_subsets", [])
-        self.val_jnd = PerSubset(JNDAveragePrecision(), pairs).to(self.device) if pairs else None
+        kinds = {judged.table.kind.name: judged.table.subsets for judged in getattr(data, "val_sets", [])}
+        self.val_scores = nn.ModuleDict(
+            {
+                kind: PerSubset(SCORES[kind].metric(), subsets).to(self.device)
+                for kind, subsets in (kinds or {"2afc": getattr(data, "subsets", ["val"])}).items()
+            }
+        )
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Update the score of triplets, or of JND pairs, which a second loader gives."""
+        """Update the score of the batch's kind of judgment."""
         distances = batch.distances(self.distance)
-        if self.val_jnd is not None and hasattr(batch, "same"):
-            self.val_jnd.update(*distances, batch.same, subset=batch.subset)
-        else:
-            self.val_score.update(*distances, batch.judgment, subset=batch.subset)
+        score: Any = self.val_scores[batch.kind.name]
+        score.update(*distances, batch.answer, subset=batch.subset)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of each subset and their plain mean."""
-        for name, metric in (("2afc", self.val_score), ("jnd", self.val_jnd)):
-            if metric is not None:
-                scores = metric.compute()
-                metric.reset()
-                scores.pop("micro")
-                self.log_dict({f"val/{name}/{subset}": score for subset, score in scores.items()})
+        metric: Any
+        for kind, metric in self.val_scores.items():
+            scores = metric.compute()
+            metric.reset()
+            scores.pop("micro")
+            self.log_dict({f"val/{kind}/{subset}": score for subset, score in scores.items()})
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser, in which the backbone has a separate rate, and the schedule of the run."""

@@ -23,9 +23,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor, distributed
 
-from perceptual.data import TwoAFCDataModule
-from perceptual.data.images import read_crops
-from perceptual.data.native import NativeFiles, NativeImages
+from perceptual.data import JudgedDataModule
+from perceptual.data.images import as_floats, crops
 from perceptual.data.records import to_json
 from perceptual.data.writers.whole_files import write_text
 from perceptual.features import custom
@@ -51,20 +50,19 @@ def import_networks(cfg: DictConfig) -> None:
     custom.import_modules(filter(None, [*cfg.imports, *modules]))
 
 
-def training_images(data: TwoAFCDataModule) -> Tensor:
+def training_images(data: JudgedDataModule) -> Tensor:
     """References of training triplets, at most `IMAGES` and evenly spread, float (N, 3, H, W) in [0, 1].
 
     Of references in their own sizes, squares from random places that are as large as all of them are.
     """
     assert data.train_set is not None
-    references = np.unique(data.train_set.table.ref)
+    references = np.unique(data.train_set.table.role("ref"))
     chosen = references[:: -(-len(references) // IMAGES)]
     images, index = data.train_set.images, torch.from_numpy(chosen)
-    if isinstance(images, (NativeImages, NativeFiles)):
-        places = torch.from_numpy(np.random.default_rng(0).integers(2**31, size=(len(chosen), 2)))
-        return read_crops(images, index, places, min(SQUARE, int(images.sizes[chosen].min())))
-    pixels: Tensor = images[index]
-    return pixels.float() / 255
+    if images.square:
+        return as_floats(images.batch(index))
+    places = torch.from_numpy(np.random.default_rng(0).integers(2**31, size=(len(chosen), 2)))
+    return crops(images, index, places, min(SQUARE, int(images.sizes[chosen].min())))
 
 
 def find_checkpoint(cfg: DictConfig) -> str | None:

@@ -110,7 +110,7 @@ def test_made_folder_is_judged_by_the_observer(run, tmp_path):
     run("make-triplets", "packaged", tmp_path / "set", "--count", 12, "--size", 32)
     table = read_folder(tmp_path / "set", [path.name for path in (tmp_path / "set").iterdir()])
     assert len(table) == 12
-    assert np.isin(table.judgment, np.float32(np.arange(6) / 5)).all()
+    assert np.isin(table.answer, np.float32(np.arange(6) / 5)).all()
 
 
 def test_make_of_a_folder_of_photographs(run, tmp_path):

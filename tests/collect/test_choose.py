@@ -70,7 +70,7 @@ def test_choose_writes_what_a_study_reads_and_training_splits(tmp_path):
     for row, number in zip(rows, [*chosen.random, *chosen.disagreed], strict=True):
         assert row["subset"] == f"s{number % 2}"
         np.testing.assert_array_equal(
-            pixels(tmp_path / "chosen" / row["p1"]), pixels(table.images[table.p1[number]])
+            pixels(tmp_path / "chosen" / row["p1"]), pixels(table.paths[table.role("p1")[number]])
         )
     study = make_study(tmp_path, source=tmp_path / "chosen")
     assert [study.items[i].split for i in range(10)] == ["val"] * 3 + ["train"] * 7

@@ -33,7 +33,7 @@ def test_votes_become_a_manifest(tmp_path, pairs):
     table = (read_pair_manifest if pairs else read_manifest)(tmp_path / "judged/manifest.csv")
     assert table.votes.sum() == done.votes
     if pairs:
-        assert (table.same == 0).all()  # all pairs of the source differ
+        assert (table.answer == 0).all()  # all pairs of the source differ
     else:
         by_file = {file: index for index, file in enumerate(table.images)}
         assert len(by_file) == 3 * len(table)

@@ -80,12 +80,12 @@ def test_the_manifest_trains(assets, tmp_path, monkeypatch):
     measured = measure({name: build(method) for name, method in methods.items()}, module.val_dataloader())
 
     table = module.val_set.table
-    judgment = torch.from_numpy(table.judgment)
+    judgment = torch.from_numpy(table.answer)
     agreement = [
         two_afc_agreement(*map(torch.from_numpy, measured[name].columns), judgment).numpy()
         for name in methods
     ]
-    drawn = bootstrap(np.stack(agreement), np.zeros(len(table), np.int64), clusters(table.ref)[0])
+    drawn = bootstrap(np.stack(agreement), np.zeros(len(table), np.int64), clusters(table.role("ref"))[0])
     gain = drawn.draws[:, 0, -1] - drawn.draws[:, 1, -1]
     low, high = np.quantile(gain, [0.025, 0.975])
     print(

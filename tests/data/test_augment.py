@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from perceptual.data.items.augmentation import crop, light, view
+from perceptual.data.augmentation import crop, light, view
 
 
 def test_a_crop_is_the_square_resized():

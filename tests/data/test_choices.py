@@ -59,18 +59,6 @@ def test_split_by_is_one_of_the_words_of_the_library(composed):
         composed("data=manifest", "data.path=some.csv", "data.split_by=photo")
 
 
-def test_the_old_name_of_opinions_works_and_says_so(composed, capsys):
-    old, new = (
-        composed(f"data={name}", "data.path=some.csv", "data.size=32") for name in ("dmos", "opinions")
-    )
-    built = config.build(config.data_arguments(new))
-    assert capsys.readouterr().err == ""
-    renamed = config.build(config.data_arguments(old))
-    assert capsys.readouterr().err == (
-        "warning: data=dmos is now data=opinions; the old name goes in the next version\n"
-    )
-    for data in (built, renamed):
-        assert type(data) is OpinionDataModule
-        assert (str(data.path), data.size, data.batch_size) == ("some.csv", 32, 20)
+def test_the_settings_of_opinions_are_those_of_the_data_module():
     names = {f.name for f in fields(schemas.OpinionConfig)}
     assert names == {"_target_", *signature(OpinionDataModule).parameters}

@@ -45,5 +45,5 @@ def test_a_manifest_of_such_names(tmp_path):
     lines = csv.reader((tmp_path / "t.csv").read_text().splitlines())
     assert all(cell[:1] not in tuple("=+-@") for row in lines for cell in row)
     table = read_manifest(tmp_path / "t.csv")
-    assert [path.rpartition("/")[2] for path in table.images] == names
+    assert [path.rpartition("/")[2] for path in table.paths] == names
     assert table.subsets == ["+subset"]

@@ -44,7 +44,7 @@ def bapps(root: Path, **settings) -> BAPPSDataModule:
 
 
 def order(loader) -> list[float]:
-    return [value for batch in loader for value in batch.ref[:, 0, 0, 0].tolist()]
+    return [value for batch in loader for value in batch.role("ref")[:, 0, 0, 0].tolist()]
 
 
 def test_bapps(root):
@@ -55,7 +55,7 @@ def test_bapps(root):
     assert torch.cat([batch.subset for batch in val]).tolist() == [0] * 7 + [1] * 4
     train = list(data.train_dataloader())
     assert torch.cat([batch.subset for batch in train]).tolist() == [-1] * 11
-    assert [len(batch.ref) for batch in train] == [4, 4, 3]
+    assert [len(batch.role("ref")) for batch in train] == [4, 4, 3]
     assert data.describe() == (
         f"{root}: 11 training and 11 validation triplets, "
         "split by folder (train/traditional, train/mix; val/cnn, val/color)"
@@ -67,15 +67,15 @@ def test_jnd_pairs_beside_the_triplets_are_found(root, tmp_path):
     data = bapps(root)
     data.setup()
     triplets, pairs = data.val_dataloader()
-    assert data.jnd_subsets == ["cnn"]
-    assert sum(len(batch.ref) for batch in triplets) == 11
-    assert [len(batch.same) for batch in pairs] == [4, 2]
+    assert data.val_sets[1].table.subsets == ["cnn"]
+    assert sum(len(batch.role("ref")) for batch in triplets) == 11
+    assert [len(batch.answer) for batch in pairs] == [4, 2]
     assert data.describe().endswith("; 6 JND pairs")
 
     write_pair_subset(tmp_path / "elsewhere/val/traditional", 3)
     data = bapps(root, jnd=str(tmp_path / "elsewhere"))
     data.setup()
-    assert data.jnd_subsets == ["traditional"]
+    assert data.val_sets[1].table.subsets == ["traditional"]
 
 
 def test_root_may_be_the_folder_itself(root):
@@ -116,7 +116,11 @@ def test_manifest_split(manifest, split_by):
     data = ManifestDataModule(str(manifest), split_by, size=16)
     data.setup("fit")
     train, val = data.train_set.table, data.val_set.table
-    shared = {*train.ref, *train.p0, *train.p1} & {*val.ref, *val.p0, *val.p1}
+    shared = {*train.role("ref"), *train.role("p0"), *train.role("p1")} & {
+        *val.role("ref"),
+        *val.role("p0"),
+        *val.role("p1"),
+    }
     assert bool(shared) == (split_by == "triplet")
     left_out = 200 - len(train) - len(val)
     said = {
@@ -153,7 +157,7 @@ def test_split_seed_is_apart_from_seed(manifest):
     def chosen(**seeds):
         data = ManifestDataModule(str(manifest), size=16, **seeds)
         data.setup("validate")
-        return data.val_set.table.ref.tolist()
+        return data.val_set.table.role("ref").tolist()
 
     assert chosen() == chosen(seed=7)
     assert chosen() != chosen(split_seed=7)
@@ -324,7 +328,7 @@ def test_lightning_reshuffles_each_epoch(root):
             self.seen = [[], []]
 
         def training_step(self, batch, batch_idx):
-            self.seen[self.current_epoch].extend(batch.ref[:, 0, 0, 0].tolist())
+            self.seen[self.current_epoch].extend(batch.role("ref")[:, 0, 0, 0].tolist())
             return self.layer.weight.sum()
 
         def validation_step(self, batch, batch_idx):
@@ -342,7 +346,7 @@ def test_lightning_reshuffles_each_epoch(root):
     )
     trainer.fit(model, data)
     sampler = data.train_dataloader().sampler
-    values = data.train_set.__getitems__(range(11)).ref[:, 0, 0, 0]
+    values = data.train_set.__getitems__(range(11)).role("ref")[:, 0, 0, 0]
     for epoch in (0, 1):
         sampler.set_epoch(epoch)
         assert model.seen[epoch] == values[np.concatenate(list(sampler))].tolist()

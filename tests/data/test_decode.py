@@ -22,7 +22,7 @@ def rgb() -> Image.Image:
 @pytest.mark.parametrize("mode", ["L", "P", "1", "LA", "RGBA"])
 def test_opaque_modes_are_read_as_pillow_does(tmp_path, rgb, mode):
     rgb.convert(mode).save(tmp_path / "a.png")
-    opened = open_images([str(tmp_path / "a.png")], 20)[0]
+    opened = open_images([str(tmp_path / "a.png")], 20).one(0)
     np.testing.assert_array_equal(opened, (plain(tmp_path / "a.png", 20) * 255).round())
 
 

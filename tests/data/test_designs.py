@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from judged import pixels
 
-from perceptual.data import PairTable
+from perceptual.data import JND
 from perceptual.data.synthetic import observer
 from perceptual.data.synthetic.designs import DESIGNS, NAMES
 from perceptual.data.synthetic.distorters.population import load_population
@@ -32,12 +33,12 @@ def where(design, distorters):
 def test_the_record_repeats_what_was_done(design, distorters, make):
     made = table(design, distorters, 12, make)
     networks = load_population(distorters).networks
-    first, *others = made.roles
+    first, *others = made.kind.roles
     for row, text in enumerate(made.made):
-        ref = made.images[getattr(made, first)[row]].float() / 255
+        ref = pixels(made)[made.role(first)[row]].float() / 255
         for role, steps in zip(others, recorded(text), strict=True):
             again = apply(ref, steps, networks).clamp(0, 1).mul(255).round().byte()
-            assert torch.equal(again, made.images[getattr(made, role)[row]])
+            assert torch.equal(again, pixels(made)[made.role(role)[row]])
 
 
 def test_patches_of_design_paper_are_independent(distorters):
@@ -77,21 +78,21 @@ def test_severity_is_one_family_at_two_severities(distorters):
 
 def test_the_rule_judges_design_paper(distorters):
     made = table("paper", distorters, 150)
-    images = made.images.numpy()
-    seen = np.array([observer.differences(images[list(row)]) for row in made.items().T])
+    images = pixels(made).numpy()
+    seen = np.array([observer.differences(images[list(row)]) for row in made.items.T])
     prefers_p1 = seen[:, 1] < seen[:, 0]
     clear = np.abs(np.log(seen[:, 0] / seen[:, 1])) > 0.7
     assert clear.sum() > 30
-    assert np.abs(made.judgment - prefers_p1)[clear].mean() < 0.05
-    assert np.abs(made.judgment - prefers_p1)[~clear].mean() > 0.1
+    assert np.abs(made.answer - prefers_p1)[clear].mean() < 0.05
+    assert np.abs(made.answer - prefers_p1)[~clear].mean() > 0.1
 
 
 def test_pairs_are_called_the_same_by_the_rule(distorters):
     made = table("paper", distorters, 150, make_pairs)
-    images = made.images.numpy()
-    seen = np.array([observer.differences(images[list(row)])[0] for row in made.items().T])
-    assert made.same[seen < 1].mean() > 0.8
-    assert made.same[seen > 4].mean() < 0.2
+    images = pixels(made).numpy()
+    seen = np.array([observer.differences(images[list(row)])[0] for row in made.items.T])
+    assert made.answer[seen < 1].mean() > 0.8
+    assert made.answer[seen > 4].mean() < 0.2
     assert (seen < 1).sum() > 10 < (seen > 4).sum()
 
 
@@ -101,7 +102,7 @@ def test_wrong_designs_and_distorters(distorters, tmp_path):
     with pytest.raises(ValueError, match="design paper takes no distorters"):
         make_triplets(packaged(), 3, 0, distorters=str(distorters))
     with pytest.raises(ValueError, match=r"is no folder of distorters: it has no distorters.json"):
-        make(Making(PairTable, packaged(), 3, 0, 32, "cnn", str(tmp_path)))
+        make(Making(JND, packaged(), 3, 0, 32, "cnn", str(tmp_path)))
 
 
 def test_what_is_no_record():

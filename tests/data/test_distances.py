@@ -4,35 +4,22 @@ import numpy as np
 import piq
 import pytest
 import torch
+from judged import make_table, pixels
 
 from perceptual import LPIPS
-from perceptual.data import (
-    OpinionDataset,
-    OpinionTable,
-    PairDataset,
-    PairTable,
-    TripletDataset,
-    TripletTable,
-)
-from perceptual.data.items.distinct import DistinctPairs
-from perceptual.data.items.triplets import SharedTriplets
+from perceptual.data import JND, OPINION, TWO_AFC, JudgedDataset
 
 IMAGES, SIDE, ITEMS = 5, 40, 7
 KINDS = ["triplets", "shared triplets", "pairs", "opinions", "distinct pairs"]
-ROLES = {TripletTable: ("ref", "p0", "p1"), PairTable: ("p0", "p1"), OpinionTable: ("ref", "dist")}
 
 
 def table(kind):
-    """Seven items over five images; the columns of answers do not matter here."""
+    """Seven items over five images; the answers do not matter here."""
     rng = np.random.default_rng(0)
-    pixels = torch.from_numpy(rng.integers(0, 256, (IMAGES, 3, SIDE, SIDE), dtype=np.uint8))
-    items = np.stack([rng.permutation(IMAGES)[: len(ROLES[kind])] for _ in range(ITEMS)], axis=1)
-    return kind(
-        images=pixels,
-        **dict(zip(ROLES[kind], items, strict=True)),
-        **{kind.answer: np.zeros(ITEMS, np.float32)},
-        subset=np.zeros(ITEMS, np.int64),
-        subsets=["all"],
+    images = torch.from_numpy(rng.integers(0, 256, (IMAGES, 3, SIDE, SIDE), dtype=np.uint8))
+    items = np.stack([rng.permutation(IMAGES)[: len(kind.roles)] for _ in range(ITEMS)], axis=1)
+    return make_table(
+        kind, images, **dict(zip(kind.roles, items, strict=True)), **{kind.answer: np.zeros(ITEMS)}
     )
 
 
@@ -40,16 +27,16 @@ def batch_and_compared(kind: str):
     """A batch of a kind, and for each of its distances the two images of each item, (N, 2)."""
     rows = np.array([4, 0, 6, 1])
     if kind in ("triplets", "shared triplets"):
-        data = TripletDataset(table(TripletTable), SIDE)
-        ref, p0, p1 = data.table.items()[:, rows]
-        batch = (data if kind == "triplets" else SharedTriplets(data)).__getitems__(rows)
+        data = JudgedDataset(table(TWO_AFC))
+        ref, p0, p1 = data.table.items[:, rows]
+        batch = (data if kind == "triplets" else data.sharing(ITEMS)).__getitems__(rows)
+        assert (batch.items is None) == (kind == "triplets")
         return batch, data, [np.stack([ref, p0], 1), np.stack([ref, p1], 1)]
     if kind == "distinct pairs":
-        data = DistinctPairs(PairDataset(table(PairTable), SIDE))
-        return data.__getitems__([2, 0]), data, [data.pairs.numpy()[[2, 0]]]
-    cls, dataset = {"pairs": (PairTable, PairDataset), "opinions": (OpinionTable, OpinionDataset)}[kind]
-    data = dataset(table(cls), SIDE)
-    return data.__getitems__(rows), data, [data.table.items()[:, rows].T]
+        data = JudgedDataset(table(JND)).pairs()
+        return data.__getitems__([2, 0]), data, [data.table.items.T[[2, 0]]]
+    data = JudgedDataset(table({"pairs": JND, "opinions": OPINION}[kind]))
+    return data.__getitems__(rows), data, [data.table.items[:, rows].T]
 
 
 def by_numbers(x, y):
@@ -75,10 +62,10 @@ def test_distances_are_those_of_direct_calls(kind, name, lpips):
     found = batch.distances(distance)
     assert isinstance(found, tuple)
     assert len(found) == len(compared)
-    pixels = data.images.float() / 255
+    images = pixels(data.table).float() / 255
     for d, pairs in zip(found, compared, strict=True):
         assert d.shape == (len(pairs),)
-        single = [distance(pixels[[i]], pixels[[j]]).item() for i, j in pairs]
+        single = [distance(images[[i]], images[[j]]).item() for i, j in pairs]
         torch.testing.assert_close(d, torch.tensor(single), rtol=1e-5, atol=1e-6)
 
 
@@ -128,7 +115,8 @@ def test_what_a_distance_offers_is_used(kind, offered, called):
 @pytest.mark.parametrize("kind", KINDS)
 def test_to_moves_every_column(kind):
     batch, _, _ = batch_and_compared(kind)
-    moved = batch.to("meta")
-    assert type(moved) is type(batch)
+    tensors = [column for column in batch if isinstance(column, torch.Tensor)]
+    moved = [column for column in batch.to("meta") if isinstance(column, torch.Tensor)]
     assert {column.device.type for column in moved} == {"meta"}
-    assert [column.shape for column in moved] == [column.shape for column in batch]
+    assert [column.shape for column in moved] == [column.shape for column in tensors]
+    assert batch.to("meta").kind == batch.kind

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from trees import write_pair_subset, write_subset
 
-from perceptual.data import PairTable, TripletTable, read_folder, read_pair_folder
+from perceptual.data import JND, TWO_AFC, read_folder, read_pair_folder
 from perceptual.data.readers.folders import find_subsets
 
 
@@ -18,14 +18,17 @@ def tree(tmp_path: Path) -> Path:
 
 def test_folder_joins_by_stem(tree):
     table = read_folder(tree, ["val/cnn", "val/color"])
-    assert (len(table), table.subsets, len(table.images)) == (11, ["cnn", "color"], 33)
+    assert (len(table), table.subsets, len(table.paths)) == (11, ["cnn", "color"], 33)
     assert table.subset.tolist() == [0] * 7 + [1] * 4
     for row in range(11):
-        ref, p0, p1 = (Path(table.images[column[row]]) for column in (table.ref, table.p0, table.p1))
+        ref, p0, p1 = (
+            Path(table.paths[column[row]])
+            for column in (table.role("ref"), table.role("p0"), table.role("p1"))
+        )
         assert [path.parent.name for path in (ref, p0, p1)] == ["ref", "p0", "p1"]
         assert ref.stem == p0.stem == p1.stem
         judge = np.load(ref.parents[1] / "judge" / f"{ref.stem}.npy").item()
-        assert table.judgment[row] == np.float32(judge)
+        assert table.answer[row] == np.float32(judge)
 
 
 def test_folder_ignores_hidden_files(tree):
@@ -105,11 +108,11 @@ def test_subsets_of_one_name_are_refused(tree):
 def test_pairs_join_by_stem(tmp_path):
     write_pair_subset(tmp_path / "val/cnn", 5)
     table = read_pair_folder(tmp_path, ["val/cnn"])
-    assert (len(table), table.subsets, len(table.images)) == (5, ["cnn"], 10)
+    assert (len(table), table.subsets, len(table.paths)) == (5, ["cnn"], 10)
     for row in range(5):
-        p0, p1 = Path(table.images[table.p0[row]]), Path(table.images[table.p1[row]])
+        p0, p1 = Path(table.paths[table.role("p0")[row]]), Path(table.paths[table.role("p1")[row]])
         assert (p0.parent.name, p1.parent.name, p0.stem) == ("p0", "p1", p1.stem)
-        assert table.same[row] == np.float32(np.load(p0.parents[1] / "same" / f"{p0.stem}.npy").item())
+        assert table.answer[row] == np.float32(np.load(p0.parents[1] / "same" / f"{p0.stem}.npy").item())
 
 
 def test_pairs_with_gaps_and_wrong_answers(tmp_path):
@@ -126,9 +129,9 @@ def test_pairs_with_gaps_and_wrong_answers(tmp_path):
 
 def test_subsets_are_found(tree, tmp_path):
     write_pair_subset(tmp_path / "jnd/val/cnn", 2)
-    assert find_subsets(TripletTable, tmp_path) == ["val/cnn", "val/color"]
-    assert find_subsets(PairTable, tmp_path) == ["jnd/val/cnn"]
+    assert find_subsets(TWO_AFC, tmp_path) == ["val/cnn", "val/color"]
+    assert find_subsets(JND, tmp_path) == ["jnd/val/cnn"]
     with pytest.raises(
         FileNotFoundError, match=r"no folder with p0, p1, same in .*val; .*val holds cnn, color"
     ):
-        find_subsets(PairTable, tmp_path / "val")
+        find_subsets(JND, tmp_path / "val")

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from judged import pixels
 from PIL import Image
 
-from perceptual.data import PairTable, TripletTable, read_store
+from perceptual.data import JND, TWO_AFC, read_store
 from perceptual.data.decode import read_rgb
 from perceptual.data.synthetic import making
 from perceptual.data.synthetic.distortions import GROUPS
@@ -23,19 +24,18 @@ def test_photographs_are_on_one_side_only():
 def test_seed_decides_and_a_longer_set_begins_alike(make):
     photos = packaged(TRAIN_PHOTOS)
     first, longer, other = (make(photos, n, seed, 32) for n, seed in ((20, 0), (30, 0), (20, 1)))
-    for role in first.roles:
-        expected = longer.images[getattr(longer, role)[:20]]
-        assert torch.equal(first.images[getattr(first, role)], expected)
-    np.testing.assert_array_equal(getattr(first, first.answer), getattr(longer, first.answer)[:20])
-    assert not torch.equal(first.images, other.images)
+    for ours, theirs in zip(first.items, longer.items, strict=True):
+        assert torch.equal(pixels(first)[ours], pixels(longer)[theirs[:20]])
+    np.testing.assert_array_equal(first.answer, longer.answer[:20])
+    assert not torch.equal(pixels(first), pixels(other))
 
 
-@pytest.mark.parametrize(("make", "kind"), [(make_triplets, TripletTable), (make_pairs, PairTable)])
+@pytest.mark.parametrize(("make", "kind"), [(make_triplets, TWO_AFC), (make_pairs, JND)])
 def test_workers_give_the_same_bytes(make, kind, two_workers, tmp_path):
     one, two = (make(packaged(), 20, 3, 32, workers) for workers in (1, 2))
-    assert torch.equal(one.images, two.images)
-    assert one.images.shape == (20 * len(one.roles), 3, 32, 32)
-    for name in (*one.roles, one.answer, "subset", "votes"):
+    assert torch.equal(pixels(one), pixels(two))
+    assert pixels(one).shape == (20 * len(kind.roles), 3, 32, 32)
+    for name in ("items", "answer", "subset", "votes"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     make_store(Making(kind, packaged(), 20, 3, 32), tmp_path / "store", "photographs", workers=2)
     assert read_store(kind, tmp_path / "store").fingerprint() == one.fingerprint()
@@ -50,33 +50,31 @@ def test_does_not_touch_the_threads_or_the_global_generators():
 
 def test_triplets_are_balanced():
     table = make_triplets(packaged(), 600, 0, 16, design="severity")
-    assert table.images.shape == (1800, 3, 16, 16)
-    assert table.images.dtype == torch.uint8
-    assert np.isin(table.judgment, np.float32(np.arange(6) / 5)).all()
-    assert 0.45 < table.judgment.mean() < 0.55
+    assert pixels(table).shape == (1800, 3, 16, 16)
+    assert pixels(table).dtype == torch.uint8
+    assert np.isin(table.answer, np.float32(np.arange(6) / 5)).all()
+    assert 0.45 < table.answer.mean() < 0.55
     assert table.subsets == list(GROUPS)
     assert np.bincount(table.subset, minlength=5).min() > 80
-    ceiling = np.maximum(table.judgment, 1 - table.judgment).mean()
+    ceiling = np.maximum(table.answer, 1 - table.answer).mean()
     assert 0.75 < ceiling < 0.92  # judged neither by a coin nor by an oracle
 
 
 def test_pairs_are_called_the_same_the_less_the_more_they_differ():
     table = make_pairs(packaged(), 600, 0, 32, design="severity")
-    difference = (
-        (table.images[table.p0].float() - table.images[table.p1]).square().mean((1, 2, 3)).sqrt().numpy()
-    )
+    p0, p1 = pixels(table)[table.items].float()
+    difference = (p0 - p1).square().mean((1, 2, 3)).sqrt().numpy()
     order = np.argsort(difference)
-    assert table.same[order[:200]].mean() > 0.6
-    assert table.same[order[-200:]].mean() < 0.35
-    assert np.isin(table.same, np.float32(np.arange(4) / 3)).all()
+    assert table.answer[order[:200]].mean() > 0.6
+    assert table.answer[order[-200:]].mean() < 0.35
+    assert np.isin(table.answer, np.float32(np.arange(4) / 3)).all()
 
 
 def test_patches_show_something_and_differ():
     table = make_triplets(packaged(), 200, 0)
-    assert table.images[table.ref].float().flatten(1).std(dim=1).min() > 5
-    assert all(
-        not torch.equal(table.images[a], table.images[b]) for a, b in zip(table.p0, table.p1, strict=True)
-    )
+    ref, p0, p1 = pixels(table)[table.items].float()
+    assert ref.flatten(1).std(dim=1).min() > 5
+    assert all(not torch.equal(a, b) for a, b in zip(p0, p1, strict=True))
 
 
 def test_photographs_that_cannot_be_used(tmp_path):

@@ -15,9 +15,9 @@ HEADER = "ref,p0,p1,judge"
 def test_manifest_shares_images(tmp_path):
     rows = [(0, 1, 2, 0.25, 4, "a"), (0, 2, 1, 0.75, 8, "b"), (3, 1, 2, 1, 1, "a")]
     table = read_manifest(write_manifest(tmp_path / "t.csv", 4, rows, HEADER + ",votes,subset"))
-    assert [Path(path).stem for path in table.images] == ["0", "3", "1", "2"]
-    assert [table.images[i] for i in table.p0] == [str(tmp_path / f"img/{i}.png") for i in (1, 2, 1)]
-    np.testing.assert_array_equal(table.judgment, np.float32([0.25, 0.75, 1]))
+    assert [Path(path).stem for path in table.paths] == ["0", "3", "1", "2"]
+    assert [table.paths[i] for i in table.role("p0")] == [str(tmp_path / f"img/{i}.png") for i in (1, 2, 1)]
+    np.testing.assert_array_equal(table.answer, np.float32([0.25, 0.75, 1]))
     np.testing.assert_array_equal(table.votes, np.float32([4, 8, 1]))
     assert ([table.subsets[i] for i in table.subset], table.split) == (["a", "b", "a"], None)
 
@@ -30,7 +30,7 @@ def test_manifest_without_subset_is_named_by_its_stem(tmp_path):
 def test_manifest_takes_what_spreadsheets_write(tmp_path):
     (tmp_path / "t.csv").write_bytes(b'\xef\xbb\xbfref,p0,p1,judge\r\n"a b.png",b.png,./b.png, 0.5\r\n\r\n')
     table = read_manifest(tmp_path / "t.csv")
-    assert [Path(path).name for path in table.images] == ["a b.png", "b.png"]
+    assert [Path(path).name for path in table.paths] == ["a b.png", "b.png"]
 
 
 SPREADSHEETS = {
@@ -51,21 +51,21 @@ SPREADSHEETS = {
 def test_manifests_saved_by_spreadsheets(tmp_path, bom, name):
     (tmp_path / "t.csv").write_bytes(bom + SPREADSHEETS[name].encode())
     table = read_manifest(tmp_path / "t.csv")
-    assert table.judgment.tolist() == [0.25, 1]
+    assert table.answer.tolist() == [0.25, 1]
     assert (None if table.votes is None else table.votes.tolist()) == (
         [4, 2] if "votes" in SPREADSHEETS[name].lower() else None
     )
-    names = [[Path(table.images[i]).name for i in column] for column in table.items()]
+    names = [[Path(table.paths[i]).name for i in column] for column in table.items]
     assert names == [["a.png", "a.png"], ["b.png", "c,d.png"], ["c,d.png", "b.png"]]
 
 
 def test_pairs_and_opinions_saved_by_spreadsheets(tmp_path):
     (tmp_path / "p.csv").write_text("p0; P1;SAME;Subset\na.png;b.png;0,75;x\n")
     pairs = read_pair_manifest(tmp_path / "p.csv")
-    assert (pairs.same.tolist(), pairs.subsets) == ([0.75], ["x"])
-    assert read_origin(tmp_path / "p.csv")[""].same.tolist() == [0.75]  # found to be pairs all the same
+    assert (pairs.answer.tolist(), pairs.subsets) == ([0.75], ["x"])
+    assert read_origin(tmp_path / "p.csv")[""].answer.tolist() == [0.75]  # found to be pairs all the same
     (tmp_path / "o.csv").write_text("Ref;Dist;Score\na.png;b.png;-12,5\na.png;c.png;1,5e1\n")
-    assert read_opinion_manifest(tmp_path / "o.csv", "worse").score.tolist() == [-12.5, 15]
+    assert read_opinion_manifest(tmp_path / "o.csv", "worse").answer.tolist() == [-12.5, 15]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_material_manifest():
     if "PERCEPTUAL_ASSETS" not in os.environ:
         pytest.skip("PERCEPTUAL_ASSETS is not set")
     table = read_manifest(Path(os.environ["PERCEPTUAL_ASSETS"]) / "material/triplets.csv")
-    assert (len(table), len(table.images)) == (22801, 100)
+    assert (len(table), len(table.paths)) == (22801, 100)
     assert 1 <= table.votes.min() <= table.votes.max() == 10
 
 
@@ -151,8 +151,12 @@ def test_manifest_that_nobody_judged(tmp_path):
 def test_pair_manifest(tmp_path):
     (tmp_path / "p.csv").write_text("p0,p1,same,subset\na.png,b.png,0.25,x\nb.png,c.png,1,y\n")
     table = read_pair_manifest(tmp_path / "p.csv")
-    assert [Path(path).name for path in table.images] == ["a.png", "b.png", "c.png"]
-    assert (table.p0.tolist(), table.p1.tolist(), table.same.tolist()) == ([0, 1], [1, 2], [0.25, 1])
+    assert [Path(path).name for path in table.paths] == ["a.png", "b.png", "c.png"]
+    assert (table.role("p0").tolist(), table.role("p1").tolist(), table.answer.tolist()) == (
+        [0, 1],
+        [1, 2],
+        [0.25, 1],
+    )
     assert (table.subsets, table.subset.tolist()) == (["x", "y"], [0, 1])
     with pytest.raises(ValueError, match="columns must be ref, p0, p1, judge"):
         read_manifest(tmp_path / "p.csv")
@@ -173,13 +177,16 @@ def test_nights(tmp_path):
     images = "ref/000/000.png,distort/000/000_0.png,distort/000/000_1.png"
     rows = [f"0,0.0,1.0,7,{images},a fox,True,train", f"1,1.0,0.0,6,{images},a fox,False,val"]
     table = read_nights(write_nights(tmp_path, rows))
-    assert (table.judgment.tolist(), table.votes.tolist()) == ([1, 0], [7, 6])
+    assert (table.answer.tolist(), table.votes.tolist()) == ([1, 0], [7, 6])
     assert (table.split.tolist(), table.subsets, table.subset.tolist()) == (
         ["train", "val"],
         ["nights"],
         [0, 0],
     )
-    names = [Path(table.images[column[0]]).name for column in (table.ref, table.p0, table.p1)]
+    names = [
+        Path(table.paths[column[0]]).name
+        for column in (table.role("ref"), table.role("p0"), table.role("p1"))
+    ]
     assert names == ["000.png", "000_0.png", "000_1.png"]
 
 
@@ -190,8 +197,8 @@ def test_nights_of_too_few_votes_are_left_out(tmp_path):
     write_nights(tmp_path, [*rows, "4,0,0,2,r4,a4,b4,x,True,train"])
     table = read_nights(tmp_path)
     assert table.votes.tolist() == [6, 9]
-    assert [os.path.basename(path) for path in table.images] == ["r0", "r2", "a0", "a2", "b0", "b2"]
-    assert [os.path.basename(table.images[i]) for i in table.p1] == ["b0", "b2"]
+    assert [os.path.basename(path) for path in table.paths] == ["r0", "r2", "a0", "a2", "b0", "b2"]
+    assert [os.path.basename(table.paths[i]) for i in table.role("p1")] == ["b0", "b2"]
     assert read_origin(tmp_path)[""].votes.tolist() == [6, 9]  # what is packed
     (tmp_path / "data.csv").write_text("\n".join([NIGHTS, *rows]))
     assert read_nights(tmp_path, 1).votes.tolist() == [6, 5, 9, 1]

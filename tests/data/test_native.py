@@ -5,15 +5,15 @@ import pytest
 import torch
 from PIL import Image
 
-from perceptual.data import ManifestDataModule, OpinionDataModule, TripletDataset, pack, read_manifest
+from perceptual.data import JudgedDataset, ManifestDataModule, OpinionDataModule, pack, read_manifest
 from perceptual.data import images as opened
-from perceptual.data.items.distinct import DistinctPairs
+from perceptual.data.batch import chunks_of_pairs
+from perceptual.data.images import Files, Pixels, as_floats
 from perceptual.data.loading import Batches
-from perceptual.data.native import NativeFiles, NativeImages
 from perceptual.data.shuffle import EpochBatches
+from perceptual.distance.differences import mean_differences, weigh
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation.evaluate import _measure
-from perceptual.training.differences import mean_differences, weigh
 
 SIZES = [(20, 30), (30, 20), (24, 24), (40, 26)]  # height and width
 
@@ -42,20 +42,20 @@ def data_of(path, **options):
 
 def test_pixels_are_those_of_the_files_from_files_memory_and_store(manifest, tmp_path, monkeypatch):
     memory = data_of(manifest)
-    assert isinstance(memory.val_set.images, NativeImages)
+    assert isinstance(memory.val_set.images, Pixels)
     pack(read_manifest(manifest), tmp_path / "store", str(manifest), size=None, workers=1)
     store = data_of(tmp_path / "store")
     monkeypatch.setattr(opened, "MEMORY_BUDGET", 1000)
     files = data_of(manifest)
-    assert isinstance(files.val_set.images, NativeFiles)
+    assert isinstance(files.val_set.images, Files)
     for data in (memory, files, store):
         assert data.fingerprint() == memory.fingerprint()
         assert data.fingerprint("train") == memory.fingerprint("train")
         item = data.train_set[5]
         expected = np.asarray(Image.open(manifest.parent / "5-p1.png"), np.float32).transpose(2, 0, 1) / 255
-        np.testing.assert_array_equal(item.p1.numpy(), expected)
+        np.testing.assert_array_equal(item.role("p1")[0].numpy(), expected)
     for batches in zip(*(data.train_dataloader() for data in (memory, files, store)), strict=True):
-        assert all(torch.equal(batch.ref, batches[0].ref) for batch in batches)
+        assert all(torch.equal(batch.role("ref"), batches[0].role("ref")) for batch in batches)
 
 
 def test_shape_counts_in_the_fingerprint(tmp_path):
@@ -78,8 +78,8 @@ def test_batches_hold_one_size_and_every_item_once_in_another_order_each_epoch(m
         loader.sampler.set_epoch(epoch)
         batches = list(loader)
         assert len(batches) == len(loader)
-        assert all(batch.ref.shape == batch.p0.shape == batch.p1.shape for batch in batches)
-        seen.append([tuple(row.item() for row in batch.ref[:, 0, 0, 0]) for batch in batches])
+        assert all(len(batch.images) == 3 * len(batch.answer) for batch in batches)
+        seen.append([tuple(row.item() for row in batch.role("ref")[:, 0, 0, 0]) for batch in batches])
     assert seen[0] != seen[1]
     assert sorted(sum(seen[0], ())) == sorted(sum(seen[1], ()))
     assert len(sum(seen[0], ())) == 16
@@ -113,8 +113,8 @@ def test_a_stopped_epoch_is_resumed_with_the_same_crops(manifest):
     rest = list(reading)
     assert len(rest) == len(stopped) - 2
     for expected, got in zip(rest, resumed, strict=True):
-        assert torch.equal(expected.p1, got.p1)
-        assert got.ref.shape[2:] == (16, 16)
+        assert torch.equal(expected.role("p1"), got.role("p1"))
+        assert got.role("ref").shape[2:] == (16, 16)
 
 
 def test_crops_lie_at_the_same_place_of_all_images(tmp_path):
@@ -125,12 +125,12 @@ def test_crops_lie_at_the_same_place_of_all_images(tmp_path):
             tmp_path / f"{name}.png"
         )
     (tmp_path / "set.csv").write_text("ref,p0,p1,judge\n" + "a.png,b.png,c.png,1\n" * 40)
-    table = TripletDataset(read_manifest(tmp_path / "set.csv"), None, crop=12)
+    table = JudgedDataset(read_manifest(tmp_path / "set.csv").open(None), crop=12)
     places = set()
     for batch in Batches(table, 8, seed=0):
-        shifted = (batch.p1 - batch.ref)[:, 0] * 255
+        shifted = (batch.role("p1") - batch.role("ref"))[:, 0] * 255
         torch.testing.assert_close(shifted, torch.full_like(shifted, 200))
-        places |= {tuple(place) for place in (batch.ref[:, :2, 0, 0] * 255).round().int().tolist()}
+        places |= {tuple(place) for place in (batch.role("ref")[:, :2, 0, 0] * 255).round().int().tolist()}
     assert len(places) > 20
     assert max(x for x, _ in places) > 22
     assert max(y for _, y in places) > 13
@@ -140,7 +140,7 @@ def test_distances_are_those_of_one_image_at_a_time(manifest, monkeypatch):
     data = data_of(manifest)
     lpips = LPIPS("squeezenet1_1-random")
     expected = [
-        [float(lpips(item.ref[None], other[None])) for other in (item.p0, item.p1)]
+        [float(lpips(item.role("ref"), other)) for other in (item.role("p0"), item.role("p1"))]
         for item in (data.val_set[i] for i in range(len(data.val_set)))
     ]
     measured = _measure({"it": lpips}, data.val_set, data.val_dataloader())["it"]
@@ -149,14 +149,15 @@ def test_distances_are_those_of_one_image_at_a_time(manifest, monkeypatch):
     files = data_of(manifest)
     measured = _measure({"it": lpips}, files.val_set, files.val_dataloader())["it"]
     np.testing.assert_allclose(np.stack(measured.columns, 1), expected, atol=1e-6)
-    pairs = DistinctPairs(data.val_set)
-    means = torch.cat(list(mean_differences(lpips, pairs)))
-    np.testing.assert_allclose(np.stack(pairs.to_items(weigh(lpips, means).numpy()), 1), expected, atol=1e-5)
+    pairs, which = data.val_set.pairs(), data.val_set.table.distinct_pairs[1]
+    read = mean_differences(lpips, chunks_of_pairs(pairs), lambda rows: as_floats(pairs.images.checked(rows)))
+    distance = weigh(lpips, torch.cat(list(read))).numpy()
+    np.testing.assert_allclose(distance[which].T, expected, atol=1e-5)
 
 
 def test_shorter_side_keeps_the_shape(manifest):
     data = data_of(manifest, shorter_side=12)
-    shapes = {tuple(batch.ref.shape[2:]) for batch in data.val_dataloader()}
+    shapes = {tuple(batch.role("ref").shape[2:]) for batch in data.val_dataloader()}
     assert shapes == {(12, 18), (18, 12), (12, 12), (18, 12)}
     assert data.fingerprint() != data_of(manifest).fingerprint()
 
@@ -192,7 +193,7 @@ def test_what_larger_scores_mean_is_never_guessed(tmp_path):
         path.write_text(f"ref,dist,{column}\na.png,b.png,3.5\n")
         data = OpinionDataModule(str(path), larger=larger)
         data.setup()
-        scores[column, larger] = float(data.val_set.table.score[0])
+        scores[column, larger] = float(data.val_set.table.answer[0])
     assert list(scores.values()) == [-3.5, 3.5, 3.5, -3.5]
     with pytest.raises(ValueError, match="a column score does not say whether larger is better or worse"):
         OpinionDataModule(str(path)).setup()

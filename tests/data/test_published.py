@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from perceptual.data.modules.manifest import published as choices
-from perceptual.data.modules.opinions import published
+from perceptual.data.modules import published_choices as choices
+from perceptual.data.modules import published_opinions as published
 from perceptual.data.readers.answers import ANSWERS
 from perceptual.data.readers.published import LIVE, OPINIONS
 
@@ -82,9 +82,9 @@ def test_published_opinions(tmp_path, name):
     data = published(str(tmp_path), name)
     data.setup()
     table = OPINIONS[name](tmp_path)
-    np.testing.assert_allclose(table.score, np.array(scores, np.float32))
-    assert [table.images[i].rpartition("/")[2] for i in table.ref] == refs
-    assert sum(len(batch.score) for batch in data.val_dataloader()) == len(scores)
+    np.testing.assert_allclose(table.answer, np.array(scores, np.float32))
+    assert [table.paths[i].rpartition("/")[2] for i in table.role("ref")] == refs
+    assert sum(len(batch.answer) for batch in data.val_dataloader()) == len(scores)
 
 
 @pytest.mark.parametrize("name", OPINIONS)
@@ -123,19 +123,19 @@ def test_mucped23_names_the_image_that_looks_farther(tmp_path):
         "jpegli-q85,jpegli-q55,7,B\njpegli-q85,jpegli-q55,7,B\n"
     )
     table = ANSWERS["mucped23"](tmp_path)
-    assert table.judgment.tolist() == [0.25]  # one of four found p0, of quality 85, farther
+    assert table.answer.tolist() == [0.25]  # one of four found p0, of quality 85, farther
     assert table.votes.tolist() == [4]
-    assert table.images[table.p1[0]].endswith("jpegli-q55/7.png")
+    assert table.paths[table.role("p1")[0]].endswith("jpegli-q55/7.png")
     data = choices(str(tmp_path), "mucped23", size=None, val_fraction=1)
     data.setup("validate")
-    assert next(iter(data.val_dataloader())).ref.shape == (1, 3, 16, 24)
+    assert next(iter(data.val_dataloader())).role("ref").shape == (1, 3, 16, 24)
 
 
 def test_clic(tmp_path):
     (tmp_path / "oracle.csv").write_text("o.png,a.png,b.png,1\no.png,a.png,c.png,0\n")
     table = ANSWERS["clic"](tmp_path)
-    assert table.judgment.tolist() == [1, 0]
-    assert [table.images[i].rpartition("/")[2] for i in table.p1] == ["b.png", "c.png"]
+    assert table.answer.tolist() == [1, 0]
+    assert [table.paths[i].rpartition("/")[2] for i in table.role("p1")] == ["b.png", "c.png"]
     (tmp_path / "oracle.csv").write_text("o.png,a.png,b.png,2\n")
     with pytest.raises(ValueError, match="rows must be original, A, B and 0 or 1; 1 of 1 are not"):
         ANSWERS["clic"](tmp_path)
@@ -155,6 +155,6 @@ def test_pieapp(tmp_path):
             f"ref_{split}.png, ref_{split}.png, two.png, {extra}\n"
         )
     table = ANSWERS["pieapp"](tmp_path)
-    np.testing.assert_allclose(table.judgment, [0.3, 0.75])
+    np.testing.assert_allclose(table.answer, [0.3, 0.75])
     assert table.split.tolist() == ["train", "test"]
-    assert table.images[table.p0[0]].endswith("distorted_images/train/ref_train/one.png")
+    assert table.paths[table.role("p0")[0]].endswith("distorted_images/train/ref_train/one.png")

@@ -5,8 +5,9 @@ import os
 import numpy as np
 import pytest
 import torch
+from judged import equal
 
-from perceptual.data import ManifestDataModule, TripletTable, read_store
+from perceptual.data import TWO_AFC, ManifestDataModule, read_store
 from perceptual.data.readers.stores import is_store
 from perceptual.data.synthetic.making import Making
 from perceptual.data.synthetic.photographs import packaged
@@ -19,7 +20,7 @@ COUNT = 40
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store") / "store"
-    make_store(Making(TripletTable, packaged()[:3], COUNT, 1, 16), folder, "photographs")
+    make_store(Making(TWO_AFC, packaged()[:3], COUNT, 1, 16), folder, "photographs")
     return folder
 
 
@@ -58,9 +59,9 @@ def assert_same(path, store):
     ours, theirs = batches(path), batches(store)
     assert ours.fingerprint("train") == theirs.fingerprint("train")
     for a, b in zip(ours.train_dataloader(), theirs.train_dataloader(), strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-    table = read_store(TripletTable, str(path))
-    np.testing.assert_array_equal(table.made, read_store(TripletTable, store).made)
+        assert equal(a, b)
+    table = read_store(TWO_AFC, str(path))
+    np.testing.assert_array_equal(table.made, read_store(TWO_AFC, store).made)
 
 
 def test_shards_give_the_tensors_of_the_store(store, tmp_path):
@@ -81,7 +82,7 @@ def test_an_epoch_is_resumed_from_shards_as_from_the_store(store, tmp_path):
     again = batches(tmp_path / "shards").train_dataloader()
     again.load_state_dict(state)
     for ours, theirs in zip(again, whole[2:], strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(ours, theirs, strict=True))
+        assert equal(ours, theirs)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves files open
@@ -107,7 +108,7 @@ def test_object_storage(store, bucket):
     bucket.rm("judged/shards/images-000001.tar")
     bucket.invalidate_cache()
     with pytest.raises(ValueError, match=r"the shard s3://judged/shards/images-000001.tar is missing"):
-        read_store(TripletTable, "s3://judged/shards")
+        read_store(TWO_AFC, "s3://judged/shards")
 
 
 def test_interrupted_it_goes_on(store, tmp_path, monkeypatch):
@@ -141,17 +142,17 @@ def test_shards_that_cannot_be_used(store, tmp_path):
     write_shards(str(store), str(tmp_path / "shards"), 50)
     with pytest.raises(ValueError, match="holds shards of another store"):
         write_shards(str(store), str(tmp_path / "shards"), 51)
-    table = read_store(TripletTable, tmp_path / "shards")
+    table = read_store(TWO_AFC, tmp_path / "shards")
     shard = tmp_path / "shards/images-000002.tar"
     content = shard.read_bytes()
     shard.unlink()
     with pytest.raises(ValueError, match=r"images-000002.tar is missing"):
-        read_store(TripletTable, tmp_path / "shards")
+        read_store(TWO_AFC, tmp_path / "shards")
     with pytest.raises(ValueError, match=r"images-000002.tar is missing"):
-        table.images[torch.tensor([3 * COUNT - 1])]
+        table.images.batch(torch.tensor([3 * COUNT - 1]))
     shard.write_bytes(content[:-600])
     with pytest.raises(ValueError, match=rf"has {len(content) - 600} bytes, not {len(content)}"):
-        read_store(TripletTable, tmp_path / "shards")
+        read_store(TWO_AFC, tmp_path / "shards")
     (tmp_path / "shards/shards.json").write_text(json.dumps({"shards": []}))
     with pytest.raises(ValueError, match=r"shards\.json: store: Field required; pack it again"):
-        read_store(TripletTable, tmp_path / "shards")
+        read_store(TWO_AFC, tmp_path / "shards")

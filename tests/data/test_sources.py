@@ -14,14 +14,14 @@ import pytest
 from killing import run_and_kill, tree_bytes
 from trees import write_pair_subset, write_subset
 
-from perceptual.data import PairTable, TripletTable
+from perceptual.data import JND, TWO_AFC
 from perceptual.data.download import http as fetching
 from perceptual.data.download.bapps import BAPPS, Part, download_bapps
 
 COUNTS = {"traditional": 6, "cnn": 5}
 PARTS = {
-    "val": Part("val.tar.gz", "val", "2afc/val", TripletTable, COUNTS),
-    "jnd": Part("jnd.tar.gz", "jnd", "jnd", PairTable, {"val/cnn": None}),
+    "val": Part("val.tar.gz", "val", "2afc/val", TWO_AFC, COUNTS),
+    "jnd": Part("jnd.tar.gz", "jnd", "jnd", JND, {"val/cnn": None}),
 }
 
 
@@ -415,7 +415,7 @@ def test_killed_at_any_moment(download, server, tmp_path, kills):
     for i in range(60):
         np.save(tmp_path / f"made/2afc/val/cnn/judge/x{i}.npy", 0.5)
     server.files["val.tar.gz"] = tar_of(tmp_path / "made/2afc/val")
-    parts = {**PARTS, "val": Part("val.tar.gz", "val", "2afc/val", TripletTable, {**COUNTS, "cnn": 65})}
+    parts = {**PARTS, "val": Part("val.tar.gz", "val", "2afc/val", TWO_AFC, {**COUNTS, "cnn": 65})}
     server.pace = 0.003
 
     def work():

@@ -2,18 +2,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from judged import make_table
 from PIL import Image
 
-from perceptual.data import ManifestDataModule
-from perceptual.data.items.splits import split_by_image, split_by_triplet
-from perceptual.data.items.triplets import TripletTable
+from perceptual.data import TWO_AFC, ManifestDataModule, Table
+from perceptual.data.splits import split_by_image, split_by_triplet
 from perceptual.evaluation.evaluate import evaluate
 
 
-def table_of(ref, p0, p1) -> TripletTable:
+def table_of(ref, p0, p1) -> Table:
     count = len(ref)
     images = [f"{i}.png" for i in range(max(*ref, *p0, *p1) + 1)]
-    return TripletTable(
+    return make_table(
+        TWO_AFC,
         images=images,
         ref=np.asarray(ref),
         p0=np.asarray(p0),
@@ -25,21 +26,21 @@ def table_of(ref, p0, p1) -> TripletTable:
 
 
 @pytest.fixture
-def dense() -> TripletTable:
+def dense() -> Table:
     """500 triplets over 20 images, so that all of them hang together."""
     rng = np.random.default_rng(0)
     return table_of(*np.stack([rng.permutation(20)[:3] for _ in range(500)], axis=1))
 
 
 @pytest.fixture
-def groups() -> TripletTable:
+def groups() -> Table:
     """40 references, each with five distorted versions of its own in ten pairs."""
     rows = [(6 * r, 6 * r + i, 6 * r + j) for r in range(40) for i in range(1, 6) for j in range(1, i)]
     return table_of(*zip(*rows, strict=True))
 
 
-def seen(table: TripletTable, rows: np.ndarray) -> set[int]:
-    return {int(i) for column in (table.ref, table.p0, table.p1) for i in column[rows]}
+def seen(table: Table, rows: np.ndarray) -> set[int]:
+    return {int(i) for column in table.items for i in column[rows]}
 
 
 @pytest.mark.parametrize("name", ["dense", "groups"])
@@ -56,7 +57,7 @@ def test_by_image_leaves_out_just_what_straddles(dense):
     held_out = seen(dense, val)
     assert len(held_out) == 6
     for row in range(len(dense)):
-        inside = len({dense.ref[row], dense.p0[row], dense.p1[row]} & held_out)
+        inside = len({*dense.items[:, row].tolist()} & held_out)
         assert (val[row], train[row]) == (inside == 3, inside == 0)
 
 
@@ -106,8 +107,8 @@ def test_the_same_pixels_under_two_names_are_on_one_side(split_by, tmp_path):
     data.setup("fit")
     sides = []
     for side in (data.train_set.table, data.val_set.table):
-        images = np.array([content[Path(path).name] for path in ManifestDataModule._table(data).images])
-        sides.append(images[side.items()])
+        images = np.array([content[Path(path).name] for path in ManifestDataModule._table(data).paths])
+        sides.append(images[side.items])
     if split_by == "image":
         assert not set(sides[0].ravel()) & set(sides[1].ravel())
     else:
@@ -127,4 +128,4 @@ def test_references_of_the_same_pixels_are_one_cluster(size, tmp_path):
     place, _ = evaluate(["l2"], data, str(tmp_path / "results"))
     cluster = place.items().arrays["cluster"]
     assert cluster[0] == cluster[1] != cluster[2]
-    assert len(np.unique(data.val_set.table.ref)) == 3  # the table itself stays as it was
+    assert len(np.unique(data.val_set.table.role("ref"))) == 3  # the table itself stays as it was

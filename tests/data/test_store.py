@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from judged import equal, make_table
 from killing import run_and_kill, tree_bytes
 from PIL import Image
 from trees import plain, write_manifest, write_subset
 
-from perceptual.data import BAPPSDataModule, ManifestDataModule, TripletDataset, TripletTable, read_folder
+from perceptual.data import TWO_AFC, BAPPSDataModule, JudgedDataset, ManifestDataModule, read_folder
 from perceptual.data import pack as pack_table
-from perceptual.data.images import MappedImages, read_checked
+from perceptual.data.images import Pixels
 from perceptual.data.loading import loader
 from perceptual.data.readers.detect import read_origin
 from perceptual.data.readers.stores import check_pixels, read_info, read_store
@@ -64,7 +65,7 @@ def batches(data, side: str) -> list:
 def same_batches(one, other) -> bool:
     for side in ("train", "val"):
         for ours, theirs in zip(batches(one, side), batches(other, side), strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+            assert equal(ours, theirs)
         assert one.fingerprint(side) == other.fingerprint(side)
     return one.subsets == other.subsets
 
@@ -99,11 +100,11 @@ def test_store_of_a_manifest_gives_the_same_and_shares_images(manifest, tmp_path
 
 def test_batch_equals_plain_reading(root, tmp_path):
     pack(root, tmp_path / "store")
-    table = read_store(TripletTable, tmp_path / "store/2afc").only(["val/cnn"], ["cnn"])
-    batch = TripletDataset(table, 16).__getitems__([4, 1])
+    table = read_store(TWO_AFC, tmp_path / "store/2afc").only(["val/cnn"], ["cnn"])
+    batch = JudgedDataset(table.open(16)).__getitems__([4, 1])
     for role in ("ref", "p0", "p1"):
         files = [root / f"2afc/val/cnn/{role}/{i:06}.png" for i in (4, 1)]
-        np.testing.assert_array_equal(getattr(batch, role), np.stack([plain(file, 16) for file in files]))
+        np.testing.assert_array_equal(batch.role(role), np.stack([plain(file, 16) for file in files]))
 
 
 def test_images_on_disk_have_the_same_fingerprint(root, monkeypatch):
@@ -131,11 +132,11 @@ def test_fingerprint_needs_setup(root):
 
 def test_mapping_is_pickled_by_its_path(root, tmp_path):
     pack(root, tmp_path / "store")
-    images = MappedImages(tmp_path / "store/2afc")
+    images = Pixels.mapped(tmp_path / "store/2afc")
     pickled = pickle.dumps(images)
     assert len(pickled) < 1000
     index = torch.tensor([3, 0, 3])
-    assert torch.equal(pickle.loads(pickled)[index], images[index])
+    assert torch.equal(pickle.loads(pickled).batch(index), images.batch(index))
 
 
 def own_memory() -> int:
@@ -149,18 +150,21 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
     np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, (3 * count, 3, 64, 64))  # 147 MB
     np.lib.format.open_memmap(tmp_path / "digests.npy", "w+", np.uint8, (3 * count, 32))
     roles = dict(zip(("ref", "p0", "p1"), np.arange(3 * count).reshape(3, -1), strict=True))
-    table = TripletTable(
-        images=MappedImages(tmp_path),
+    table = make_table(
+        TWO_AFC,
+        images=Pixels.mapped(tmp_path),
         **roles,
         judgment=np.zeros(count, np.float32),
         subset=np.zeros(count, np.int64),
         subsets=["all"],
     )
-    dataset = TripletDataset(table)
+    dataset = JudgedDataset(table)
     list(loader(dataset, 50, 0, seed=0).sampler)  # what the first use of a loader takes
     before = own_memory()
     grown = max(
-        own_memory() - before for batch in loader(dataset, 50, 0, seed=0) if batch.ref[0, 0, 0, 0] == 0
+        own_memory() - before
+        for batch in loader(dataset, 50, 0, seed=0)
+        if batch.role("ref")[0, 0, 0, 0] == 0
     )
     assert grown < 60e6
 
@@ -175,7 +179,7 @@ def test_workers_read_a_store(root, tmp_path):
 def test_store_of_images_in_memory(tmp_path):
     table = make_triplets(packaged(), 12, 0, 32)
     info = write_store(table, tmp_path / "store", "photographs")
-    read = read_store(TripletTable, tmp_path / "store")
+    read = read_store(TWO_AFC, tmp_path / "store")
     assert info.fingerprint == read.fingerprint() == table.fingerprint()
     with pytest.raises(ValueError, match="exists already"):
         write_store(table, tmp_path / "store", "photographs")
@@ -183,13 +187,13 @@ def test_store_of_images_in_memory(tmp_path):
 
 def test_votes_of_a_store_are_of_people(tmp_path):
     table = make_triplets(packaged(), 20, 0, 32)
-    votes, first = table.votes.copy(), int(np.flatnonzero((table.judgment > 0) & (table.judgment < 1))[0])
+    votes, first = table.votes.copy(), int(np.flatnonzero((table.answer > 0) & (table.answer < 1))[0])
     votes[first] = 4  # of five
     write_store(replace(table, votes=votes), tmp_path / "store", "photographs")
     with pytest.raises(
         ValueError, match=rf"judgment · votes must be a whole number .* 1 of 20 are not, .* item {first}"
     ):
-        read_store(TripletTable, tmp_path / "store")
+        read_store(TWO_AFC, tmp_path / "store")
 
 
 def test_bad_images_are_listed_completely_or_left_out(root, tmp_path):
@@ -207,12 +211,12 @@ def test_bad_images_are_listed_completely_or_left_out(root, tmp_path):
     info = pack(root, tmp_path / "store", skip_unusable=True)
     assert (info.items, info.images, len(info.skipped)) == (11, 33, 2)
     expected = read_folder(root / "2afc", ["val/cnn", "val/color"]).take(np.array([0, 2, 3, *range(5, 13)]))
-    store = TripletDataset(read_store(TripletTable, tmp_path / "store/2afc"), 16)
+    store = JudgedDataset(read_store(TWO_AFC, tmp_path / "store/2afc"))
     for row, batch in enumerate(store.__getitems__([i]) for i in range(11)):
         for role in ("ref", "p0", "p1"):
-            path = expected.images[getattr(expected, role)[row]]
-            np.testing.assert_array_equal(getattr(batch, role)[0], plain(path, 16))
-        assert batch.judgment.item() == expected.judgment[row]
+            path = expected.paths[expected.role(role)[row]]
+            np.testing.assert_array_equal(batch.role(role)[0], plain(path, 16))
+        assert batch.answer.item() == expected.answer[row]
 
 
 def test_bad_images_are_listed_in_order_by_any_number_of_workers(root, tmp_path, monkeypatch):
@@ -301,7 +305,7 @@ def test_damaged_stores_are_refused(root, tmp_path):
         good = (store / name).read_bytes()
         (store / name).write_bytes(spoil(good))
         with pytest.raises(ValueError, match=message):
-            read_store(TripletTable, store)
+            read_store(TWO_AFC, store)
         (store / name).write_bytes(good)
 
     def saved(array):
@@ -328,9 +332,9 @@ def test_damaged_stores_are_refused(root, tmp_path):
         good = (store / name).read_bytes()
         (store / name).write_bytes(spoil(good))
         with pytest.raises(ValueError, match=message):
-            read_store(TripletTable, store)
+            read_store(TWO_AFC, store)
         (store / name).write_bytes(good)
-    assert len(read_store(TripletTable, store)) == read_info(store).items == 18
+    assert len(read_store(TWO_AFC, store)) == read_info(store).items == 18
 
 
 def _npy(array):
@@ -348,17 +352,17 @@ def test_the_splits_of_a_store_are_checked(manifest, tmp_path):
     ]:
         np.save(tmp_path / "store/split.npy", other)
         with pytest.raises(ValueError, match=message):
-            read_store(TripletTable, tmp_path / "store")
+            read_store(TWO_AFC, tmp_path / "store")
     (tmp_path / "store/split.npy").unlink()
     with pytest.raises(ValueError, match="has not the beside that is recorded"):
-        read_store(TripletTable, tmp_path / "store")
+        read_store(TWO_AFC, tmp_path / "store")
 
 
 @pytest.mark.parametrize("size", [16, None], ids=["squares", "own sizes"])
 def test_flipped_pixels_of_a_store_are_found(size, root, tmp_path):
     pack(root, tmp_path / "store", size)
     assert check_pixels(tmp_path / "store/2afc").images == 54
-    table = read_store(TripletTable, tmp_path / "store/2afc")
+    table = read_store(TWO_AFC, tmp_path / "store/2afc")
     path = tmp_path / "store/2afc" / ("images.npy" if size else "pixels.npy")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -366,8 +370,8 @@ def test_flipped_pixels_of_a_store_are_found(size, root, tmp_path):
     with pytest.raises(ValueError, match=r"1 of 54 images in .* are not what was packed: 53"):
         check_pixels(tmp_path / "store/2afc")
     with pytest.raises(ValueError, match="are not what was packed: 53"):
-        read_checked(read_store(TripletTable, tmp_path / "store/2afc").images, torch.tensor([2, 53]))
-    read_checked(table.images, torch.tensor([2]))
+        read_store(TWO_AFC, tmp_path / "store/2afc").images.checked(torch.tensor([2, 53]))
+    table.images.checked(torch.tensor([2]))
 
 
 def test_images_that_change_while_they_are_packed_are_noticed(root, tmp_path, monkeypatch):
@@ -459,8 +463,8 @@ def test_a_partial_store_of_changed_files_is_not_gone_on_with(root, tmp_path, mo
     bad.write_bytes(good)
     Image.new("RGB", (24, 24), "red").save(root / "2afc/train/mix/ref/000000.png")
     pack(root, tmp_path / "store")
-    table = read_store(TripletTable, tmp_path / "store/2afc")
-    assert (table.images[torch.tensor([0])][0, 0] == 255).all()
+    table = read_store(TWO_AFC, tmp_path / "store/2afc")
+    assert (table.images.batch(torch.tensor([0]))[0, 0] == 255).all()
 
 
 def test_a_partial_store_with_damaged_images_is_mended(root, tmp_path, monkeypatch):
@@ -474,7 +478,7 @@ def test_a_partial_store_with_damaged_images_is_mended(root, tmp_path, monkeypat
     np.lib.format.open_memmap(partial / "images.npy", mode="r+")[2] = 0
     bad.write_bytes(good)
     plan = (partial / "plan").read_text().split()[0]
-    (partial / "plan").write_text(f"{plan} {state_of(read_origin(root)['2afc'].images)}")
+    (partial / "plan").write_text(f"{plan} {state_of(read_origin(root)['2afc'].paths)}")
     pack(root, tmp_path / "store")
     pack(root, tmp_path / "whole")
     assert tree_bytes(tmp_path / "store") == tree_bytes(tmp_path / "whole")

@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from killing import run_and_kill_when, tree_bytes
 from PIL import Image
 
-from perceptual.data import PairTable, TripletTable, pack, read_folder, read_manifest, read_store
+from perceptual.data import JND, TWO_AFC, pack, read_folder, read_manifest, read_store
 from perceptual.data.readers.stores import read_info
 from perceptual.data.synthetic import making as makes
 from perceptual.data.synthetic.making import Item, Making, make_triplets
@@ -19,7 +20,7 @@ from perceptual.data.writers.stores import write_store
 
 
 def triplets(count: int = 30, seed: int = 3, size: int = 16) -> Making:
-    return Making(TripletTable, packaged(), count, seed, size)
+    return Making(TWO_AFC, packaged(), count, seed, size)
 
 
 def test_a_store_holds_what_is_made_in_memory(tmp_path, monkeypatch):
@@ -83,19 +84,19 @@ def test_files_record_what_was_made(tmp_path):
     (tmp_path / "unjudged/judged.csv").write_text(text)
     assert read_manifest(tmp_path / "unjudged/judged.csv").made.tolist() == made
     pack(read_folder(tmp_path / "folder", ["traditional"]), tmp_path / "packed", "a", 16, workers=1)
-    assert read_store(TripletTable, tmp_path / "packed").made.tolist() == made
+    assert read_store(TWO_AFC, tmp_path / "packed").made.tolist() == made
 
 
 def test_stores_without_a_record_load(tmp_path):
     make_store(triplets(4), tmp_path / "store", "photographs")
-    with_record = read_store(TripletTable, tmp_path / "store")
+    with_record = read_store(TWO_AFC, tmp_path / "store")
     (tmp_path / "store/made.npy").unlink()
     with pytest.raises(ValueError, match="has not the beside that is recorded"):
-        read_store(TripletTable, tmp_path / "store")
+        read_store(TWO_AFC, tmp_path / "store")
     record = json.loads((tmp_path / "store/store.json").read_text())
     del record["beside"]
     (tmp_path / "store/store.json").write_text(json.dumps(record))
-    without = read_store(TripletTable, tmp_path / "store")
+    without = read_store(TWO_AFC, tmp_path / "store")
     assert without.made is None
     assert without.fingerprint() == with_record.fingerprint()
 
@@ -107,7 +108,7 @@ def test_other_photographs_start_over(tmp_path, monkeypatch):
     photo.parent.mkdir()
     Image.fromarray(rng.integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(photo)
     bad.write_text("an essay")
-    making = Making(TripletTable, [str(photo), str(bad)], 8, 0, 16)
+    making = Making(TWO_AFC, [str(photo), str(bad)], 8, 0, 16)
     with pytest.raises(OSError, match=r"cannot read the photograph .*b.png"):
         make_store(making, tmp_path / "store", "photographs")
     assert np.load(tmp_path / "store.partial/done.npy").any()
@@ -122,7 +123,7 @@ def test_a_complete_store_is_left_and_others_are_refused(tmp_path):
     first = make_store(triplets(4), tmp_path / "store", "photographs")
     before = tree_bytes(tmp_path)
     assert make_store(triplets(4), tmp_path / "store", "photographs") == first
-    for other in (triplets(5), triplets(4, seed=4), Making(PairTable, packaged(), 4, 3, 16)):
+    for other in (triplets(5), triplets(4, seed=4), Making(JND, packaged(), 4, 3, 16)):
         with pytest.raises(
             ValueError, match=r"is another store \(4 triplets at size 16, source: photographs"
         ):
@@ -152,7 +153,7 @@ def test_memory_does_not_grow_with_the_count(tmp_path, monkeypatch):
         return items
 
     monkeypatch.setattr(Making, "make", watched)
-    making = Making(TripletTable, packaged()[:1], 4000, 0, 64)
+    making = Making(TWO_AFC, packaged()[:1], 4000, 0, 64)
     make_store(making, tmp_path / "store", "photographs")
     assert (tmp_path / "store/images.npy").stat().st_size > 147e6
     assert max(grown) < 60e6
@@ -161,6 +162,7 @@ def test_memory_does_not_grow_with_the_count(tmp_path, monkeypatch):
 def test_progress_is_drawn_on_a_terminal(tmp_path, monkeypatch, capsys):
     make_store(triplets(4), tmp_path / "one", "photographs")
     assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     make_store(triplets(4), tmp_path / "two", "photographs")

@@ -3,11 +3,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from judged import apart
 from PIL import Image
 from trees import plain, write_manifest, write_subset
 
-from perceptual.data import TripletDataset, decode, images, read_folder, read_manifest
-from perceptual.data.items.triplets import SharedTriplets, TripletBatch
+from perceptual.data import TWO_AFC, JudgedDataset, decode, images, read_folder, read_manifest
+from perceptual.data.images import Files
 
 HEADER = "ref,p0,p1,judge"
 ROWS = [(0, 1, 2, 0.25, 8), (0, 2, 1, 0.75, 4), (3, 1, 2, 1, 12), (3, 0, 2, 0, 8)]
@@ -21,45 +22,45 @@ def table(tmp_path):
 @pytest.mark.parametrize("budget", [2**30, 0], ids=["in memory", "from disk"])
 def test_batch_equals_plain_reading(table, tmp_path, monkeypatch, budget):
     monkeypatch.setattr(images, "MEMORY_BUDGET", budget)
-    dataset = TripletDataset(table, size=16)
-    assert isinstance(dataset.images, torch.Tensor) == (budget > 0)
+    dataset = JudgedDataset(table.open(16))
+    assert isinstance(dataset.images, Files) == (budget == 0)
     batch = dataset.__getitems__([2, 0, 2])
     for role, name in enumerate(("ref", "p0", "p1")):
         expected = np.stack([plain(tmp_path / f"img/{ROWS[row][role]}.png", 16) for row in (2, 0, 2)])
-        got = getattr(batch, name)
+        got = batch.role(name)
         assert got.dtype == torch.float32
         assert got.is_contiguous()
         np.testing.assert_array_equal(got.numpy(), expected)
-    assert batch.judgment.tolist() == [1, 0.25, 1]
+    assert batch.answer.tolist() == [1, 0.25, 1]
     assert batch.weight.tolist() == [1, 1, 1]
     assert batch.subset.tolist() == [0, 0, 0]
     assert batch.subset.dtype == torch.int64
 
 
-def test_one_item_has_no_batch_axis(table):
-    item = TripletDataset(table, size=16)[1]
-    assert item.ref.shape == (3, 16, 16)
-    assert item.judgment.item() == 0.75
+def test_one_item_is_a_batch_of_one(table):
+    item = JudgedDataset(table.open(16))[1]
+    assert item.role("ref").shape == (1, 3, 16, 16)
+    assert item.answer.item() == 0.75
 
 
 def test_votes_weight_with_mean_one(table):
-    weight = TripletDataset(table, 16, weight_by_votes=True).__getitems__(range(4)).weight
+    weight = JudgedDataset(table.open(16), weight_by_votes=True).__getitems__(range(4)).weight
     np.testing.assert_allclose(weight, [1, 0.5, 1.5, 1])
 
 
 def test_weight_by_votes_needs_votes(tmp_path):
     table = read_manifest(write_manifest(tmp_path / "t.csv", 3, [(0, 1, 2, 0.5)], HEADER))
     with pytest.raises(ValueError, match="have none"):
-        TripletDataset(table, 16, weight_by_votes=True)
+        JudgedDataset(table.open(16), weight_by_votes=True)
 
 
 def test_shared_images_are_decoded_once(table, monkeypatch):
     opened = Counter()
     real = decode.read_rgb
     monkeypatch.setattr(decode, "read_rgb", lambda path: opened.update([path]) or real(path))
-    dataset = TripletDataset(table, 16)
+    dataset = JudgedDataset(table.open(16))
     dataset.__getitems__([0, 1, 2, 3])
-    assert opened == Counter(table.images)
+    assert opened == Counter(table.paths)
 
 
 def test_unusable_images_are_one_error(tmp_path):
@@ -73,7 +74,7 @@ def test_unusable_images_are_one_error(tmp_path):
     (tmp_path / "cnn/p1/000002.png").unlink()
     (tmp_path / "cnn/p1/000002.png").symlink_to("nowhere.png")
     with pytest.raises(ValueError, match="6 of 12 images cannot be used") as error:
-        TripletDataset(read_folder(tmp_path, ["cnn"]), size=64)
+        read_folder(tmp_path, ["cnn"]).open(64)
     message = str(error.value)
     assert "p0/000000.png (" in message
     assert "p0/000001.png (not an image)" in message
@@ -86,7 +87,7 @@ def test_unusable_images_are_one_error(tmp_path):
 def test_missing_image_is_said_to_be(tmp_path):
     path = write_manifest(tmp_path / "t.csv", 2, [(0, 1, 2, 0.5)], HEADER)
     with pytest.raises(ValueError, match=r"1 of 3 images cannot be used: .*img/2.png \(missing\)"):
-        TripletDataset(read_manifest(path), 16)
+        read_manifest(path).open(16)
 
 
 def test_open_table_keeps_its_size(table):
@@ -102,19 +103,20 @@ def test_open_table_keeps_its_size(table):
 @pytest.fixture
 def both(table):
     """The four triplets in a batch of each kind, of images that differ in all pixels."""
-    dataset = TripletDataset(table, size=16)
-    return SharedTriplets(dataset).__getitems__([2, 0, 1, 3]), dataset.__getitems__([2, 0, 1, 3])
+    dataset = JudgedDataset(table.open(16))
+    return dataset.sharing(4).__getitems__([2, 0, 1, 3]), dataset.__getitems__([2, 0, 1, 3])
 
 
 def same(ours, theirs):
-    for name, a, b in zip(TripletBatch._fields, ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-6, msg=name)
+    columns = [[*map(batch.role, TWO_AFC.roles), *batch[3:]] for batch in (ours, theirs)]
+    for a, b in zip(*columns, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
 def test_a_shared_batch_holds_each_image_once(both):
     shared, batch = both
     assert len(shared.images) == 4  # of twelve
-    same(shared.apart(), batch)
+    same(apart(shared), batch)
 
 
 @pytest.mark.parametrize("first", [0.2, 0.8])
@@ -123,12 +125,13 @@ def test_a_shared_batch_is_augmented_as_its_triplets(both, change, first):
     shared, batch = both
     draws = torch.rand(4, 4, generator=torch.Generator().manual_seed(1))
     draws[0, 0] = first
-    ours = getattr(shared, change)(draws).apart()
+    ours = apart(getattr(shared, change)(draws))
     same(ours, getattr(batch, change)(draws if change == "swap" else draws[:1].expand(4, 4)))
-    assert (change == "flip" and first > 0.5) or not torch.equal(ours.p0, batch.p0)
+    assert (change == "flip" and first > 0.5) or not torch.equal(ours.role("p0"), batch.role("p0"))
 
 
 @pytest.mark.parametrize(("batch_size", "recurs"), [(2, False), (3, True), (99, True)])
 def test_images_recur_where_a_batch_has_them_twice(tmp_path, batch_size, recurs):
     path = write_manifest(tmp_path / "t.csv", 4, [(0, 1, 2, 1), (1, 2, 3, 0), (2, 3, 0, 1)], HEADER)
-    assert TripletDataset(read_manifest(path), 16).recurs(batch_size) is recurs
+    dataset = JudgedDataset(read_manifest(path).open(16))
+    assert dataset.sharing(batch_size).shares_images is recurs

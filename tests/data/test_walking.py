@@ -9,9 +9,7 @@ import pytest
 from trees import write_image, write_manifest, write_pair_subset, write_subset
 
 from perceptual.cli.images import list_images
-from perceptual.data import read_manifest
-from perceptual.data.items.pairs import PairTable
-from perceptual.data.items.triplets import TripletTable
+from perceptual.data import JND, TWO_AFC, read_manifest
 from perceptual.data.places import as_on_disk, walk
 from perceptual.data.readers.detect import read_origin
 from perceptual.data.readers.folders import find_subsets, read_folder, read_pair_folder
@@ -55,7 +53,7 @@ def test_a_link_to_nothing_is_listed_if_it_is_called_an_image(linked):
 
 @pytest.mark.parametrize(("link", "target"), [("in/a/up", "in"), ("far/back", "in"), ("in/self", "in/self")])
 @pytest.mark.parametrize(
-    "use", [list_images, find_photos, read_origin, lambda path: find_subsets(TripletTable, path)]
+    "use", [list_images, find_photos, read_origin, lambda path: find_subsets(TWO_AFC, path)]
 )
 def test_a_link_to_a_folder_around_it_is_refused(linked, link, target, use):
     (linked.parent / link).symlink_to(linked.parent / target)
@@ -76,7 +74,7 @@ def test_walking_leaves_out_what_is_removed(linked):
 
 @pytest.mark.parametrize(
     ("write", "kind", "read"),
-    [(write_subset, TripletTable, read_folder), (write_pair_subset, PairTable, read_pair_folder)],
+    [(write_subset, TWO_AFC, read_folder), (write_pair_subset, JND, read_pair_folder)],
 )
 def test_subsets_are_found_through_links_and_not_in_hidden_folders(tmp_path, write, kind, read):
     write(tmp_path / "far/val/cnn", 3)
@@ -85,7 +83,7 @@ def test_subsets_are_found_through_links_and_not_in_hidden_folders(tmp_path, wri
     assert find_subsets(kind, tmp_path / "set") == ["linked/val/cnn"]
     assert len(read(tmp_path / "set", ["linked/val/cnn"])) == 3
     (table,) = read_origin(tmp_path / "set").values()
-    assert (type(table), table.subsets, len(table)) == (kind, ["linked/val/cnn"], 3)
+    assert (table.kind, table.subsets, len(table)) == (kind, ["linked/val/cnn"], 3)
 
 
 def test_published_images_are_not_hidden_files(tmp_path):
@@ -115,8 +113,8 @@ class TestNamesThatLookTheSame:
         rows = [f"img/{name}.png,img/1.png,img/{other}.png,1" for name, other in ((written, on_disk),) * 2]
         (tmp_path / "t.csv").write_text("\n".join(["ref,p0,p1,judge", *rows]), "utf-8")
         table = read_manifest(tmp_path / "t.csv")
-        assert table.images == [str(tmp_path / f"img/{on_disk}.png"), str(tmp_path / "img/1.png")]
-        assert table.ref.tolist() == table.p1.tolist() == [0, 0]
+        assert table.paths == [str(tmp_path / f"img/{on_disk}.png"), str(tmp_path / "img/1.png")]
+        assert table.role("ref").tolist() == table.role("p1").tolist() == [0, 0]
 
     def test_folders_joined_by_stem(self, tmp_path, written, on_disk):
         write_subset(tmp_path / "cnn", 2)
@@ -125,8 +123,8 @@ class TestNamesThatLookTheSame:
             (tmp_path / f"cnn/{role}/000001.{suffix}").rename(tmp_path / f"cnn/{role}/{form}.{suffix}")
         (tmp_path / "cnn/made.csv").write_text(f"stem,made\n000000,a\n{written},b\n", "utf-8")
         table = read_folder(tmp_path, ["cnn"])
-        assert table.judgment.tolist() == [0, 0.5]
-        assert Path(table.images[table.p0[1]]).stem == on_disk
+        assert table.answer.tolist() == [0, 0.5]
+        assert Path(table.paths[table.role("p0")[1]]).stem == on_disk
         assert table.made is not None
         assert table.made.tolist() == [b"a", b"b"]
 

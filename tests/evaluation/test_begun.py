@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from judged import make_table
 
-from perceptual.data.items.pairs import PairDataset, PairTable
+from perceptual.data import JND, JudgedDataset
 from perceptual.data.loading import Batches
 from perceptual.evaluation.begun import Begun
 from perceptual.evaluation.scoring import measure
@@ -15,7 +16,8 @@ def l2(x, y):
 def pairs(count=10):
     pixels = torch.randint(0, 256, (2 * count, 3, 16, 16), dtype=torch.uint8)
     rows = np.arange(count)
-    table = PairTable(
+    table = make_table(
+        JND,
         images=pixels,
         p0=rows,
         p1=rows + count,
@@ -23,7 +25,7 @@ def pairs(count=10):
         subset=np.zeros(count, np.int64),
         subsets=["all"],
     )
-    return PairDataset(table, 16)
+    return JudgedDataset(table.open(16))
 
 
 def test_what_was_computed_before_ctrl_c_is_not_computed_again(tmp_path):

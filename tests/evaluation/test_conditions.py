@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from app import refusal, run, write_manifest
+from judged import pixels
 from torch import nn
 
 from perceptual import LPIPS, Backbone
@@ -51,9 +52,9 @@ def test_scores_under_conditions(tmp_path):
         assert by["mean"] == pytest.approx(np.mean(list(by.values())[:-1]))
     assert scores["contrast"]["exposure × 0.5"] == scores["contrast"]["as judged"]
     table = data.val_set.table
-    pixels = data.val_set.images[table.items()].double() / 255
-    d0, d1 = ((pixels[0] - pixels[i]).square().mean((1, 2, 3)).numpy() for i in (1, 2))
-    expected = np.where(d0 < d1, 1 - table.judgment, np.where(d1 < d0, table.judgment, 0.5)).mean()
+    shown = pixels(table)[table.items].double() / 255
+    d0, d1 = ((shown[0] - shown[i]).square().mean((1, 2, 3)).numpy() for i in (1, 2))
+    expected = np.where(d0 < d1, 1 - table.answer, np.where(d1 < d0, table.answer, 0.5)).mean()
     assert scores["l2"]["as judged"] == pytest.approx(expected, abs=1e-6)
 
 

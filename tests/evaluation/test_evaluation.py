@@ -21,7 +21,6 @@ from typer.testing import CliRunner
 from perceptual.cli import app
 from perceptual.cli.leaderboard import leaderboard
 from perceptual.data import JNDDataModule, ManifestDataModule, OpinionDataModule, PhotosDataModule
-from perceptual.data.items.distinct import DistinctPairs
 from perceptual.distance.baselines import BASELINES
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import evaluate as evaluation
@@ -69,7 +68,7 @@ def scored(place):
 def test_scores_are_those_of_one_triplet_at_a_time(name, request):
     data = request.getfixturevalue(name)
     place, _ = evaluation.evaluate(METHODS, data, "results")
-    assert (len(DistinctPairs(data.val_set)) * 2 <= 2 * len(data.val_set)) == (name == "manifest")
+    assert (len(data.val_set.pairs()) * 2 <= 2 * len(data.val_set)) == (name == "manifest")
     results, items = scored(place), place.items()
     distances = {
         "l2": BASELINES["l2"](),
@@ -81,13 +80,13 @@ def test_scores_are_those_of_one_triplet_at_a_time(name, request):
         kept = results[method]
         for row in range(0, 60, 7):
             item = data.val_set[row]
-            for part, column in ((item.p0, "d0"), (item.p1, "d1")):
-                expected = distance(item.ref[None], part[None]).item()
+            for part, column in ((item.role("p0"), "d0"), (item.role("p1"), "d1")):
+                expected = distance(item.role("ref"), part).item()
                 assert kept.arrays[column][row] == pytest.approx(expected, rel=1e-4, abs=1e-6)
         judgment = items.arrays["judgment"].astype(float)
         whole = reference.two_afc_score(kept.arrays["d0"], kept.arrays["d1"], judgment)
         assert kept.row["scores"]["micro"] == pytest.approx(whole, abs=1e-9)
-        assert score({"it": distance}, data.val_dataloader(), data.subsets)["it"]["mean"] == pytest.approx(
+        assert score({"it": distance}, data.val_dataloader())["it"]["mean"] == pytest.approx(
             kept.row["scores"]["mean"], abs=0.01
         )
 
@@ -181,7 +180,7 @@ def test_deep_features_of_another_precision_are_another_method(photos):
     assert (full.row["precision"], half.row["precision"]) == ("32-true", "bf16-mixed")
     assert full.row["family"] == half.row["family"] == "squeezenet"
     expected = LPIPS(Backbone("squeezenet1_1", precision="bf16-mixed"), "v0.1")
-    d0, _ = expected.triplet(*(image[None] for image in photos.val_set[3][:3]))
+    d0, _ = photos.val_set[3].distances(expected)
     assert half.arrays["d0"][3] == pytest.approx(d0.item(), rel=0.02)
     assert (full.arrays["d0"] != half.arrays["d0"]).any()
     with pytest.raises(ValueError, match="precision must be one of 32-true, bf16-mixed, got 'half'"):

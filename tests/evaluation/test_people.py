@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from judged import make_table
 
+from perceptual.data import TWO_AFC
 from perceptual.evaluation import people
 from perceptual.metrics import ceiling_score
 
@@ -62,9 +64,12 @@ def test_a_subset_of_few_references_leaves_the_ceiling_without_an_interval():
     assert np.isnan([found.low, found.high]).all()
 
 
-def module(arrays, answer="judgment", subsets=("hard", "easy")):
-    table = SimpleNamespace(answer=answer, subsets=list(subsets), **arrays)
-    return SimpleNamespace(val_set=SimpleNamespace(table=table))
+def module(arrays):
+    count = len(arrays["judgment"])
+    roles = dict.fromkeys(TWO_AFC.roles, np.zeros(count))
+    table = make_table(TWO_AFC, ["a.png"], subsets=["hard", "easy"], **roles, **arrays)
+    judged = SimpleNamespace(table=table)
+    return SimpleNamespace(val_set=judged, val_sets=[judged])
 
 
 def test_the_last_line_of_training():

@@ -66,7 +66,7 @@ def test_l2_is_that_of_scikit_image_in_one_process_and_two(data, tmp_path):
         batches = Batches(data.val_set, data.batch_size)
         batches.sampler.rank, batches.sampler.processes = rank, 2
         for batch in batches:
-            shares.append([*batch.distances(l2), batch.judgment])
+            shares.append([*batch.distances(l2), batch.answer])
     both = [torch.cat(column).numpy() for column in zip(*shares, strict=True)]
     assert len(both[0]) == COUNT
     assert two_afc(*both) == pytest.approx(expected, abs=1e-6)

@@ -102,7 +102,7 @@ def test_images_of_training_are_marked(sets, tmp_path, monkeypatch):
 
     shared = suites._shared(opened, {"it@0": str(path)}, training)
     assert set(shared) == {("it@0", "native"), ("it@0", "rated")}
-    images = training({**described, "size": None}, str(path)).train_set.table.items()
+    images = training({**described, "size": None}, str(path)).train_set.table.items
     assert shared["it@0", "native"] == len(np.unique(images))
 
 

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from perceptual.cli import app as cli
 from perceptual.data import ManifestDataModule
-from perceptual.data.items.triplets import TripletBatch
 from perceptual.evaluation import trust
 from perceptual.evaluation.attack import farthest
 from perceptual.evaluation.results import DataResults
@@ -34,18 +33,16 @@ L2 = Distance(lambda x, y: (x - y).square().mean((1, 2, 3)))
 POOLED = Distance(lambda x, y: (x.mean((2, 3)) - y.mean((2, 3))).square().sum(1))
 
 
-def triplets(count=12, size=24, seed=0):
+def drawn(count=12, size=24, seed=0):
     generator = torch.Generator().manual_seed(seed)
     ref, p0, p1 = (0.2 + 0.6 * torch.rand(3, count, 3, size, size, generator=generator)).unbind()
-    return TripletBatch(
-        ref, p0, p1, torch.zeros(count), torch.ones(count), torch.zeros(count, dtype=torch.long)
-    )
+    return trust.Triplets(ref, p0, p1)
 
 
 def test_a_shift_is_nothing_to_pooled_features_and_much_to_pixels():
     """Of textures that people judged by their lightness."""
-    ref, *_, subset = triplets(size=64)
-    judged = TripletBatch(ref, 0.9 * ref, 0.7 * ref, torch.zeros(12), torch.ones(12), subset)
+    ref = drawn(size=64).ref
+    judged = trust.Triplets(ref, 0.9 * ref, 0.7 * ref)
     values = {
         name: trust.shifts(distance, judged, torch.Generator().manual_seed(0))
         for name, distance in (("l2", L2), ("pooled", POOLED))
@@ -59,7 +56,7 @@ def test_a_shift_is_nothing_to_pooled_features_and_much_to_pixels():
 
 
 def test_a_shift_of_noise_is_as_far_as_another_image():
-    values = trust.shifts(L2, triplets(), torch.Generator().manual_seed(0))
+    values = trust.shifts(L2, drawn(), torch.Generator().manual_seed(0))
     assert values["shift 1: distance"].mean() > 0.9
     assert values["shift 3: distance"].mean() >= values["shift 1: distance"].mean() * 0.9
 
@@ -74,7 +71,7 @@ def test_shifted_windows_have_what_was_beside_them():
 
 def test_the_attack_on_a_linear_distance_is_its_closed_form():
     """The most that ±ε can add to Σ w (y − x) is ε Σ |w|, where no value leaves [0, 1]."""
-    batch = triplets()
+    batch = drawn()
     weight = torch.randn(3, 24, 24, generator=torch.Generator().manual_seed(1))
     linear = Distance(lambda x, y: (weight * (y - x)).sum((1, 2, 3)))
     found = trust.attacked(linear, batch, seed=0)
@@ -91,7 +88,7 @@ def test_the_attack_on_a_linear_distance_is_its_closed_form():
 
 
 def test_an_attack_stays_within_its_radius_and_repeats_to_the_bit():
-    batch = triplets()
+    batch = drawn()
     batch = batch._replace(p0=batch.p0.round(), p1=batch.p1.round())  # at the ends of the range
     first, second = (trust.attacked(L2, batch, seed=3) for _ in range(2))
     nearer, _ = trust._sides(L2, batch)
@@ -105,11 +102,11 @@ def test_an_attack_stays_within_its_radius_and_repeats_to_the_bit():
 
 def test_what_has_no_gradient_is_not_attacked():
     with pytest.raises(TypeError, match="no gradient"):
-        trust.attacked(Distance(lambda x, y: L2(x, y).detach()), triplets(), seed=0)
+        trust.attacked(Distance(lambda x, y: L2(x, y).detach()), drawn(), seed=0)
 
 
 def test_symmetry_and_triangle():
-    batch = triplets()
+    batch = drawn()
     squared = trust.axioms(L2, batch)
     assert squared["asymmetry"].max() == 0
     rooted = trust.axioms(Distance(lambda x, y: L2(x, y).sqrt()), batch)

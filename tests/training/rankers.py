@@ -2,9 +2,9 @@
 
 import pytorch_lightning as pl
 import torch
+from judged import triplets
 from torch.utils.data import DataLoader
 
-from perceptual.data import TripletBatch
 from perceptual.training.module import PerceptualRanker
 
 RANDOM = {"name": "test_resnet", "weights": None}
@@ -18,7 +18,7 @@ def make_batches(count=2, items=4, side=40, seed=0, subsets=1):
         p0, p1 = ((ref + s * torch.randn(ref.shape, generator=generator)).clamp(0, 1) for s in (0.1, 0.3))
         judgment = torch.randint(6, (items,), generator=generator) / 5
         subset = (torch.arange(items) + first) % subsets
-        return TripletBatch(ref, p0, p1, judgment, torch.ones(items), subset)
+        return triplets(ref, p0, p1, judgment, torch.ones(items), subset)
 
     return [batch(first) for first in range(count)]
 
@@ -66,7 +66,7 @@ def snapshot(module):
 def distances(ranker):
     batch = make_batches(1, seed=9)[0]
     with torch.no_grad():
-        return ranker(batch.ref, batch.p0)
+        return ranker(batch.role("ref"), batch.role("p0"))
 
 
 def trained(tmp_path, *arguments, **keywords):

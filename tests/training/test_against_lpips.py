@@ -23,11 +23,14 @@ class ReferenceTrainer(lpips.Trainer):
         tune = ranker.hparams["variant"] != "lin"
         self.initialize(net=NETS[name], pnet_rand=True, pnet_tune=tune, use_gpu=False, is_train=True)
         self.net.to(dtype)
+        # ours are float32 before they are double
+        self.net.scaling_layer.shift = 2 * ranker.distance.backbone.mean.to(dtype) - 1
+        self.net.scaling_layer.scale = 2 * ranker.distance.backbone.std.to(dtype)
         for module in [*self.net.modules()]:
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0
         for layer, vector in zip(self.net.lins, ranker.distance.lin, strict=True):
-            layer.model[1].weight.data = vector.detach().clone().view(1, -1, 1, 1)
+            layer.model[1].weight.data = vector.detach().to(dtype, copy=True).view(1, -1, 1, 1)
         for mine, other in zip(self.rankLoss.net.parameters(), ranker.ranking.parameters(), strict=True):
             mine.data = other.detach().clone().view_as(mine)
         theirs = torchvision_state(self.net.net)
@@ -38,8 +41,8 @@ class ReferenceTrainer(lpips.Trainer):
             value.copy_(other)
 
     def step(self, batch, dtype):
-        images = {key: 2 * getattr(batch, key).to(dtype) - 1 for key in ("ref", "p0", "p1")}
-        self.set_input({**images, "judge": batch.judgment.to(dtype)})
+        images = {key: 2 * batch.role(key).to(dtype) - 1 for key in ("ref", "p0", "p1")}
+        self.set_input({**images, "judge": batch.answer.to(dtype)})
         self.optimize_parameters()
 
 
@@ -66,7 +69,7 @@ def test_twenty_steps_equal_those_of_the_lpips_trainer(
     dtype = torch.float64 if precision == "64-true" else torch.float32
     write_weights(tmp_path, name)
     monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path))
-    with default_dtype(dtype):  # or ours and theirs round mean and std differently before they are double
+    with default_dtype(dtype):
         ranker = PerceptualRanker(name, variant, dropout=0)
         theirs = ReferenceTrainer(ranker, name, dtype, monkeypatch)
     before = [vector.detach().clone() for vector in ranker.distance.lin]

@@ -17,14 +17,16 @@ import pytorch_lightning as pl
 import torch
 
 from perceptual.data import ManifestDataModule
-from perceptual.data.items.augmentation import view
+from perceptual.data import batch as batches_of_items
+from perceptual.data.augmentation import view
 from perceptual.data.places import cache_folder
+from perceptual.distance import differences
+from perceptual.distance.differences import weigh
 from perceptual.distance.level import FORMS
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.backbone import Backbone
-from perceptual.training import cache, differences
+from perceptual.training import cache
 from perceptual.training.cache import CachedDataModule, DifferenceDataset, cached
-from perceptual.training.differences import weigh
 from perceptual.training.module import PerceptualRanker
 
 NETWORK = {"name": "test_resnet", "weights": None}
@@ -59,7 +61,7 @@ def test_the_means_give_the_distances_of_the_images(data, lpips, tmp_path, form)
     batches = CachedDataModule(data, lpips, tmp_path / "cache")
     batches.setup("fit")
     for images, means in zip(data.val_dataloader(), batches.val_dataloader(), strict=True):
-        assert torch.equal(means.judgment, images.judgment)
+        assert torch.equal(means.answer, images.answer)
         assert torch.equal(means.subset, images.subset)
         for ours, theirs in zip(means.distances(lpips), images.distances(lpips), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
@@ -69,10 +71,10 @@ def test_triplets_swap_as_those_of_images_do(data, lpips, tmp_path):
     batches = CachedDataModule(data, lpips, tmp_path / "cache")
     batches.setup("fit")
     images, means = (next(iter(each.train_dataloader())) for each in (data, batches))
-    draws = torch.arange(len(images.judgment))[:, None] % 3 / 2
+    draws = torch.arange(len(images.answer))[:, None] % 3 / 2
     ours, theirs = means.swap(draws), images.swap(draws)
-    assert torch.equal(ours.judgment, theirs.judgment)
-    assert not torch.equal(ours.judgment, means.judgment)
+    assert torch.equal(ours.answer, theirs.answer)
+    assert not torch.equal(ours.answer, means.answer)
     for a, b in zip(ours.distances(lpips), theirs.distances(lpips), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
@@ -103,7 +105,7 @@ def test_training_on_means_is_training_on_images(data, tmp_path, weight_by_votes
 def test_each_image_goes_through_the_backbone_once_and_never_again(data, lpips, tmp_path):
     seen = forwards(lpips)
     cached(lpips, data.train_set, tmp_path)
-    items = data.train_set.table.items()
+    items = data.train_set.table.items
     assert sum(seen) == len(np.unique(items))
     seen.clear()
     cached(lpips, data.train_set, tmp_path)
@@ -111,7 +113,7 @@ def test_each_image_goes_through_the_backbone_once_and_never_again(data, lpips, 
 
 
 def test_a_small_budget_changes_no_number(data, lpips, tmp_path, monkeypatch):
-    monkeypatch.setattr(differences, "CHUNK", 4)
+    monkeypatch.setattr(batches_of_items, "CHUNK", 4)
     plenty = cached(lpips, data.train_set, tmp_path / "plenty")
     monkeypatch.setattr(differences, "FEATURE_BUDGET", 1)
     little = cached(lpips, data.train_set, tmp_path / "little")
@@ -135,16 +137,16 @@ def means_of(dataset: DifferenceDataset) -> torch.Tensor:
 def test_an_interrupted_computation_goes_on_where_it_was(data, lpips, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "PART", 12)
     whole = cached(lpips, data.train_set, tmp_path / "whole")
-    real = cache.mean_differences
+    real = cache.chunks_of_pairs
     starts = []
 
-    def interrupted(lpips, pairs, start, *others):
+    def interrupted(pairs, start, stop):
         starts.append(start)
         if len(starts) == 3:
             raise KeyboardInterrupt
-        return real(lpips, pairs, start, *others)
+        return real(pairs, start, stop)
 
-    monkeypatch.setattr(cache, "mean_differences", interrupted)
+    monkeypatch.setattr(cache, "chunks_of_pairs", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cached(lpips, data.train_set, tmp_path / "cache")
     again = cached(lpips, data.train_set, tmp_path / "cache")
@@ -293,17 +295,17 @@ def free_port() -> int:
 def test_the_processes_of_a_run_share_the_work(data, tmp_path, monkeypatch):
     """No part is computed twice and none is left out, by two processes on gloo."""
     monkeypatch.setattr(cache, "PART", 4)
-    port, log, real = free_port(), tmp_path / "computed", cache.mean_differences
+    port, log, real = free_port(), tmp_path / "computed", cache.chunks_of_pairs
 
-    def told(lpips, pairs, start, *others):
+    def told(pairs, start, stop):
         with log.open("a") as file:  # one write, which appends whole lines
             file.write(f"{len(pairs)} {start}\n")
-        return real(lpips, pairs, start, *others)
+        return real(pairs, start, stop)
 
     def train(rank: int) -> None:
         environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": rank}
         os.environ.update({key: str(value) for key, value in environment.items()})
-        cache.mean_differences = told
+        cache.chunks_of_pairs = told
         warnings.filterwarnings("ignore", message=".*recommended to use .*sync_dist=True.*")
         torch.manual_seed(0)
         model = PerceptualRanker(NETWORK)
@@ -344,15 +346,15 @@ def test_train_py_killed_while_it_extracts_goes_on_part_by_part(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     path = app.write_manifest(tmp_path / "set")
     monkeypatch.setattr(cache, "PART", 8)
-    real = cache.mean_differences
+    real = cache.chunks_of_pairs
 
     def run(place: str, kill_in: int = 0) -> list[str]:
         log = Path(f"{place}{kill_in}.log")
 
-        def told(lpips, pairs, start, *others):
+        def told(pairs, start, stop):
             with log.open("a") as file:
                 file.write(f"{start} of {len(pairs)}\n")
-            yield from real(lpips, pairs, start, *others)
+            yield from real(pairs, start, stop)
             if len(log.read_text().splitlines()) == kill_in:
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -361,7 +363,7 @@ def test_train_py_killed_while_it_extracts_goes_on_part_by_part(tmp_path, monkey
             return log.read_text().splitlines()
         try:
             monkeypatch.setenv("PERCEPTUAL_CACHE", str(tmp_path / place))
-            monkeypatch.setattr(cache, "mean_differences", told)
+            monkeypatch.setattr(cache, "chunks_of_pairs", told)
             small = ("data.size=32", "backbone.name=test_resnet", "backbone.weights=null", "trainer=smoke")
             app.run("train.py", "data=manifest", f"data.path={path}", *small, monkeypatch=monkeypatch)
         finally:
@@ -382,11 +384,10 @@ def test_batches_are_of_the_views_of_images(data, lpips, tmp_path):
     """Each batch is of one view, which follows from its items; its means are those of changed images."""
     plain = cached(lpips, data.train_set, tmp_path)
     views = cached(lpips, data.train_set, tmp_path, views=2)
-    ref, p0, p1 = data.train_set.__getitems__([3, 4, 8])[:3]
     with torch.no_grad():
         for rows in ([3, 4, 8], [4, 8, 4], [8, 3, 3]):  # sums of 15, 16, 14
             batch = views.__getitems__(rows)
-            ref, p0, p1 = (view(images, sum(rows) % 3) for images in data.train_set.__getitems__(rows)[:3])
+            ref, p0, p1 = view(data.train_set.__getitems__(rows).images, sum(rows) % 3).chunk(3)
             expected = torch.stack(lpips.triplet(ref, p0, p1), dim=1)
             torch.testing.assert_close(weigh(lpips, batch.means), expected, rtol=1e-4, atol=1e-6)
             same = torch.equal(batch.means, plain.__getitems__(rows).means)
@@ -396,6 +397,6 @@ def test_batches_are_of_the_views_of_images(data, lpips, tmp_path):
 def test_validation_sees_images_as_they_are(data, lpips, tmp_path):
     module = CachedDataModule(data, lpips, tmp_path, views=3)
     module.setup("fit")
-    assert torch.equal(means_of(module.val_set), means_of(cached(lpips, data.val_set, tmp_path)))
+    assert torch.equal(means_of(module.val_sets[0]), means_of(cached(lpips, data.val_set, tmp_path)))
     drawn = {int(torch.as_tensor(rows).sum()) % 4 for rows in torch.randperm(len(data.train_set)).split(5)}
     assert len(drawn) > 1

@@ -43,7 +43,7 @@ def fitted(tmp_path, backbone="test_vit"):
 @torch.no_grad()
 def distances(metric):
     batch = Data.batch(7, 6)
-    return metric(batch.ref, batch.p1)
+    return metric(batch.role("ref"), batch.role("p1"))
 
 
 def test_only_the_adapters_are_trained_and_the_rest_is_bit_identical(weights, tmp_path):

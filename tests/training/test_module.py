@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from judged import triplets
 from rankers import RANDOM, distances, fit, loader, make_batches, snapshot, trained, trainer
 
-from perceptual.data import TripletBatch
+from perceptual.data import Batch
 from perceptual.distance.lpips import LPIPS
 from perceptual.ranking import ranking_loss
 from perceptual.training.module import PerceptualRanker
@@ -201,7 +202,7 @@ def test_arguments_out_of_range_are_refused(arguments, message):
         PerceptualRanker(**{"backbone": RANDOM, **arguments})
 
 
-def bytes_kept(ranker: PerceptualRanker, batch: TripletBatch) -> int:
+def bytes_kept(ranker: PerceptualRanker, batch: Batch) -> int:
     """Bytes of activations that a step keeps for its backward pass, which it takes."""
     kept = {}
 
@@ -212,7 +213,7 @@ def bytes_kept(ranker: PerceptualRanker, batch: TripletBatch) -> int:
     torch.manual_seed(3)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         d0, d1 = batch.distances(ranker.distance.train())
-        loss = ranking_loss(ranker.ranking(d0, d1), batch.judgment, batch.weight)
+        loss = ranking_loss(ranker.ranking(d0, d1), batch.answer, batch.weight)
     loss.backward()
     return sum(kept.values())
 
@@ -234,7 +235,7 @@ def test_gradient_checkpointing_gives_the_same_gradients_in_less_memory(name, va
     spare = PerceptualRanker({"name": name, "weights": None}, variant, dropout=0, grad_checkpointing=True)
     spare.load_state_dict(plain.state_dict())
     images = torch.rand(3, 6, 3, 64, 64)
-    batch = TripletBatch(*images, torch.rand(6), torch.ones(6), torch.zeros(6, dtype=torch.int64))
+    batch = triplets(*images, torch.rand(6), torch.ones(6), torch.zeros(6, dtype=torch.int64))
     assert bytes_kept(spare, batch) < 0.8 * bytes_kept(plain, batch)
     for (key, one), other in zip(plain.named_parameters(), spare.parameters(), strict=True):
         if one.requires_grad:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from rankers import RANDOM, Data, make_batches, trainer
 
-from perceptual.data import TripletBatch
+from perceptual.data import Batch
 from perceptual.features.backbone import Backbone
 from perceptual.training.module import PerceptualRanker
 
@@ -14,7 +14,7 @@ from perceptual.training.module import PerceptualRanker
 def seen(monkeypatch):
     """Notes (training mode, what, type) of the maps of a ranker and of the distances of its batches."""
     noted = set()
-    measure = TripletBatch.distances
+    measure = Batch.distances
 
     def note(batch, distance):
         d0, d1 = measure(batch, distance)
@@ -22,7 +22,7 @@ def seen(monkeypatch):
         noted.add((distance.training, "distances", d1.dtype))
         return d0, d1
 
-    monkeypatch.setattr(TripletBatch, "distances", note)
+    monkeypatch.setattr(Batch, "distances", note)
 
     def watch(ranker):
         def hook(module, inputs, maps):

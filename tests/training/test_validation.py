@@ -33,7 +33,10 @@ def test_validation_logs_the_score_of_the_formula(tmp_path):
 
     ranker.eval()
     with torch.no_grad():
-        pairs = [(ranker(b.ref, b.p0), ranker(b.ref, b.p1), b.judgment, b.subset) for b in batches]
+        pairs = [
+            (ranker(b.role("ref"), b.role("p0")), ranker(b.role("ref"), b.role("p1")), b.answer, b.subset)
+            for b in batches
+        ]
     d0, d1, judgment, subset = (torch.cat(column).numpy() for column in zip(*pairs, strict=True))
     scores = [
         reference.two_afc_score(d0[subset == i], d1[subset == i], judgment[subset == i]) for i in (0, 1)

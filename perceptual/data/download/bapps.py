@@ -17,9 +17,7 @@ from filelock import FileLock, Timeout
 from perceptual.data import bapps_subsets
 from perceptual.data.download.archives import unpack
 from perceptual.data.download.http import fetch
-from perceptual.data.items.pairs import PairTable
-from perceptual.data.items.table import Table
-from perceptual.data.items.triplets import TripletTable
+from perceptual.data.kinds import JND, TWO_AFC, Kind
 from perceptual.data.readers.folders import read_tree
 
 BASE = "https://perceptual-similarity.s3.us-west-2.amazonaws.com/dataset/"
@@ -32,15 +30,15 @@ class Part:
     archive: str
     top: str  # the folder in the archive
     place: str  # that folder's place below the root
-    kind: type[Table]
+    kind: Kind
     counts: Mapping[str, int | None]  # items of each subset; None where the number is not published exactly
 
 
 Name = Literal["val", "jnd", "train"]
 BAPPS: dict[Name, Part] = {
-    "val": Part("twoafc_val.tar.gz", "val", "2afc/val", TripletTable, bapps_subsets.VAL),
-    "jnd": Part("jnd.tar.gz", "jnd", "jnd", PairTable, bapps_subsets.JND),
-    "train": Part("twoafc_train.tar.gz", "train", "2afc/train", TripletTable, bapps_subsets.TRAIN),
+    "val": Part("twoafc_val.tar.gz", "val", "2afc/val", TWO_AFC, bapps_subsets.VAL),
+    "jnd": Part("jnd.tar.gz", "jnd", "jnd", JND, bapps_subsets.JND),
+    "train": Part("twoafc_train.tar.gz", "train", "2afc/train", TWO_AFC, bapps_subsets.TRAIN),
 }
 
 

@@ -9,19 +9,21 @@
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from perceptual.data.items.triplets import TripletTable
+from perceptual.data.kinds import TWO_AFC
 from perceptual.data.places import as_on_disk
 from perceptual.data.readers.columns import Columns, read_columns
 from perceptual.data.readers.published import needed
+from perceptual.data.table import Table, number_images
 
 ENDINGS = (".png", ".jpg", ".bmp")
 
 
-def read_mucped23(root: str | Path) -> TripletTable:
+def read_mucped23(root: str | Path) -> Table:
     """mucped23: `answers.csv` beside the folders of the methods and `originals`.
 
     Rows of one question are votes. `answerValue` is the image that looks farther from the original: mostly
@@ -39,7 +41,7 @@ def read_mucped23(root: str | Path) -> TripletTable:
     return _triplets(root, questions, (farther == "A").astype(np.float32), "mucped23")
 
 
-def read_clic(root: str | Path) -> TripletTable:
+def read_clic(root: str | Path) -> Table:
     """CLIC's perceptual track: rows of original, A, B and 0 (A is closer) or 1, in the folder."""
     root = Path(root)
     path = next(
@@ -59,7 +61,7 @@ def read_clic(root: str | Path) -> TripletTable:
     return _triplets(root, questions, np.array([float(row[3]) for row in rows], np.float32), "clic")
 
 
-def read_pieapp(root: str | Path) -> TripletTable:
+def read_pieapp(root: str | Path) -> Table:
     """PieAPP: the pairwise labels of its three splits; comparisons with the reference itself are left out.
 
     The preference is the processed one where there is one (training), else the raw one.
@@ -87,7 +89,7 @@ def read_pieapp(root: str | Path) -> TripletTable:
                     judgments.append(1 - share)
                     splits.append(split)
     table = _triplets(root, questions, np.array(judgments, np.float32), "pieapp", join=False)
-    return TripletTable(**{**vars(table), "split": np.array(splits)})
+    return replace(table, split=np.array(splits))
 
 
 def _preference(columns: Columns) -> np.ndarray:
@@ -103,7 +105,7 @@ def _preference(columns: Columns) -> np.ndarray:
 
 def _triplets(
     root: Path, questions: list[tuple[str, str, str]], judgment: np.ndarray, name: str, join: bool = True
-) -> TripletTable:
+) -> Table:
     """Triplets of questions by their files; with `join`, rows of one question are its votes."""
     if not questions:
         raise ValueError(f"{root} holds no answers of {name}")
@@ -114,14 +116,12 @@ def _triplets(
         votes = np.bincount(which).astype(np.float32)
         judgment = (np.bincount(which, weights=judgment) / votes).astype(np.float32)
         questions = list(place)
-    files = {path: i for i, path in enumerate(dict.fromkeys(p for question in questions for p in question))}
-    ref, p0, p1 = np.array([[files[path] for path in question] for question in questions]).T
-    return TripletTable(
-        images=as_on_disk(_file(root, path) for path in files),
-        ref=ref,
-        p0=p0,
-        p1=p1,
-        judgment=judgment,
+    items, files = number_images(questions)
+    return Table(
+        kind=TWO_AFC,
+        paths=as_on_disk(_file(root, path) for path in files),
+        items=items,
+        answer=judgment,
         subset=np.zeros(len(questions), np.int64),
         subsets=[name],
         votes=votes,
@@ -137,7 +137,7 @@ def _file(root: Path, name: str) -> str:
     return str(next((candidate for candidate in found if candidate.is_file()), Path(f"{path}.png")))
 
 
-ANSWERS: dict[str, Callable[[str | Path], TripletTable]] = {
+ANSWERS: dict[str, Callable[[str | Path], Table]] = {
     "mucped23": read_mucped23,
     "clic": read_clic,
     "pieapp": read_pieapp,

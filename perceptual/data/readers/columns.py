@@ -47,9 +47,9 @@ class Columns:
         if self.decimal_comma:
             cells = [cell.replace(",", ".") for cell in cells]
         values = np.array([number(cell) for cell in cells], np.float32)
-        allowed = "that is finite" if np.isinf(low) else f"of at least {low}"
+        allowed = "that is finite" if np.isinf(low) else f"of at least {low:g}"
         if np.isfinite(high):
-            allowed = f"in [{low}, {high}]"
+            allowed = f"in [{low:g}, {high:g}]"
         wrong = ~((values >= low) & (values <= high) & np.isfinite(values))
         self.refuse(name, f"{name} must be a number {allowed}", wrong)
         return values
@@ -67,14 +67,14 @@ class Columns:
         self.refuse(name, f"{name} must be one of {', '.join(allowed)}", ~np.isin(words, allowed))
         return words
 
-    def files(self, names: Sequence[str]) -> tuple[list[str], list[np.ndarray]]:
-        """The distinct files in some columns, relative to the CSV, and for each column its indices, (N,)."""
+    def files(self, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+        """The distinct files in some columns, relative to the CSV, and their indices, (columns, N)."""
         files: dict[str, int] = {}
         items = []
         for name in names:
             paths = as_on_disk(os.path.normpath(self.path.parent / cell) for cell in self.cells[name])
-            items.append(np.array([files.setdefault(path, len(files)) for path in paths]))
-        return list(files), items
+            items.append([files.setdefault(path, len(files)) for path in paths])
+        return list(files), np.array(items, np.int64)
 
     def refuse(self, name: str, rule: str, wrong: np.ndarray) -> None:
         """Raise ValueError with the rule and cells of column `name` if a mask (N,) says any row is wrong."""

@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
-from perceptual.data.items.opinions import Larger, OpinionTable
-from perceptual.data.items.pairs import PairTable
-from perceptual.data.items.table import SPLITS, AnyTable, Table, no_people
-from perceptual.data.items.triplets import TripletTable
+from perceptual.data.kinds import JND, OPINION, TWO_AFC, Kind
 from perceptual.data.readers.columns import read_columns, read_header
+from perceptual.data.table import SPLITS, Table, no_people, number_subsets
+
+Larger = Literal["better", "worse"]
+LARGER_IS: tuple[Larger, ...] = get_args(Larger)
 
 ALGORITHMS = ("algorithm0", "algorithm1")  # what made p0 and p1
 OPTIONAL = ("votes", "subset", "split", "made", *ALGORITHMS)
@@ -17,7 +19,7 @@ OPTIONAL = ("votes", "subset", "split", "made", *ALGORITHMS)
 LARGER: dict[str, Larger | None] = {"mos": "better", "dmos": "worse", "score": None}
 
 
-def read_manifest(path: str | Path) -> TripletTable:
+def read_manifest(path: str | Path) -> Table:
     """List the triplets of a CSV file with a header.
 
     Its columns are `ref`, `p0`, `p1` (image files, relative to the CSV), `judge` (fraction that preferred p1)
@@ -29,15 +31,15 @@ def read_manifest(path: str | Path) -> TripletTable:
         FileNotFoundError: there is no such file.
         ValueError: it is not such a CSV, holds no row, or has a value that is not allowed.
     """
-    return _read_table(TripletTable, Path(path))
+    return _read_table(TWO_AFC, Path(path))
 
 
-def read_pair_manifest(path: str | Path) -> PairTable:
+def read_pair_manifest(path: str | Path) -> Table:
     """List the pairs of a CSV file with `p0`, `p1` and `same`; otherwise as `read_manifest`."""
-    return _read_table(PairTable, Path(path))
+    return _read_table(JND, Path(path))
 
 
-def read_opinion_manifest(path: str | Path, larger: Larger | None = None) -> OpinionTable:
+def read_opinion_manifest(path: str | Path, larger: Larger | None = None) -> Table:
     """List the opinions of a CSV with `ref`, `dist` and one of `mos`, `dmos`, `score`, any number.
 
     Args:
@@ -63,38 +65,35 @@ def read_opinion_manifest(path: str | Path, larger: Larger | None = None) -> Opi
         )
     if larger is not None and larger != means:
         raise ValueError(f"{path}: larger {name} are {means} by definition, but larger={larger} was given")
-    table = _read_table(OpinionTable, path, -np.inf, np.inf, name)
-    return replace(table, score=-table.score) if means == "better" else table
+    table = _read_table(OPINION, path, name)
+    return replace(table, answer=-table.answer) if means == "better" else table
 
 
 def read_judged_manifest(path: str | Path) -> Table:
     """List the pairs of a CSV with a column `same`, the triplets of any other; raises as `read_manifest`."""
-    return read_pair_manifest(path) if PairTable.on_disk in read_header(Path(path)) else read_manifest(path)
+    return read_pair_manifest(path) if JND.on_disk in read_header(Path(path)) else read_manifest(path)
 
 
-def _read_table(
-    kind: type[AnyTable], path: Path, low: float = 0, high: float = 1, answer: str | None = None
-) -> AnyTable:
+def _read_table(kind: Kind, path: Path, answer: str | None = None) -> Table:
     answer = answer or kind.on_disk
     columns = read_columns(path, (*kind.roles, answer), OPTIONAL)
     if not any(columns.cells[answer]):
         raise ValueError(f"{path}: the column {answer} is empty: these have not been judged yet")
-    answers = columns.numbers(answer, low, high)
+    answers = columns.numbers(answer, kind.low, kind.high)
     votes = columns.people("votes") if "votes" in columns else None
-    if votes is not None and high == 1:
+    if votes is not None and kind.is_share:
         rule = f"{answer} · votes must be a whole number of people"
         columns.refuse(answer, rule, no_people(answers, votes))
-    split = columns.words("split", SPLITS) if "split" in columns else None
-    names = columns.cells.get("subset", [path.stem] * len(columns))
-    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    images, items = columns.files(kind.roles)
-    return kind(
-        images=images,
-        **dict(zip(kind.roles, items, strict=True)),
-        **{kind.answer: answers},
-        subset=np.array([number[name] for name in names]),
-        subsets=list(number),
+    paths, items = columns.files(kind.roles)
+    subset, subsets = number_subsets(columns.cells.get("subset", [path.stem] * len(columns)))
+    return Table(
+        kind=kind,
+        paths=paths,
+        items=items,
+        answer=answers,
+        subset=subset,
+        subsets=subsets,
         votes=votes,
-        split=split,
+        split=columns.words("split", SPLITS) if "split" in columns else None,
         made=np.array([cell.encode() for cell in columns.cells["made"]]) if "made" in columns else None,
     )

@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from perceptual.data.decode import first_few
-from perceptual.data.items.pairs import PairTable
-from perceptual.data.items.table import AnyTable
-from perceptual.data.items.triplets import TripletTable
+from perceptual.data.kinds import JND, TWO_AFC, Kind
 from perceptual.data.places import listed, nfc, walk
 from perceptual.data.readers.columns import read_columns
+from perceptual.data.table import Table
 
 MADE = "made.csv"  # in a subset: what was done to synthetic items, by stem
 
 
-def read_folder(root: str | Path, subsets: Sequence[str]) -> TripletTable:
+def read_folder(root: str | Path, subsets: Sequence[str]) -> Table:
     """List `<root>/<subset>/{ref,p0,p1}/STEM.png` with `judge/STEM.npy`, joined by stem.
 
     Args:
@@ -26,31 +25,31 @@ def read_folder(root: str | Path, subsets: Sequence[str]) -> TripletTable:
         FileNotFoundError: the root, a subset or one of its four folders is missing.
         ValueError: a folder is empty, a stem is not in all four, or a judgment is not one number in [0, 1].
     """
-    return read_tree(TripletTable, root, subsets, subset_names(subsets))
+    return read_tree(TWO_AFC, root, subsets, subset_names(subsets))
 
 
-def read_pair_folder(root: str | Path, subsets: Sequence[str]) -> PairTable:
+def read_pair_folder(root: str | Path, subsets: Sequence[str]) -> Table:
     """List `<root>/<subset>/{p0,p1}/STEM.png` with `same/STEM.npy`; otherwise as `read_folder`."""
-    return read_tree(PairTable, root, subsets, subset_names(subsets))
+    return read_tree(JND, root, subsets, subset_names(subsets))
 
 
-def read_tree(kind: type[AnyTable], root: str | Path, subsets: Sequence[str], names: list[str]) -> AnyTable:
+def read_tree(kind: Kind, root: str | Path, subsets: Sequence[str], names: list[str]) -> Table:
     """Table of the items of several subsets, under the given names; raises as `read_folder`."""
     parts = [_read_subset(kind, Path(root) / subset) for subset in subsets]
     counts = [len(answers) for _, answers in parts]
-    images = [path for role in range(len(kind.roles)) for files, _ in parts for path in files[role]]
-    rows = np.arange(sum(counts))
-    return kind(
-        images=images,
-        **{role: rows + i * len(rows) for i, role in enumerate(kind.roles)},
-        **{kind.answer: np.concatenate([answers for _, answers in parts])},
+    paths = [path for role in range(len(kind.roles)) for files, _ in parts for path in files[role]]
+    return Table(
+        kind=kind,
+        paths=paths,
+        items=np.arange(len(paths)).reshape(len(kind.roles), -1),
+        answer=np.concatenate([answers for _, answers in parts]),
         subset=np.repeat(np.arange(len(names)), counts),
         subsets=names,
         made=_read_made(root, subsets, [files[0] for files, _ in parts]),
     )
 
 
-def find_subsets(kind: type[AnyTable], root: str | Path) -> list[str]:
+def find_subsets(kind: Kind, root: str | Path) -> list[str]:
     """Paths, below the root, of the folders that hold one of the answers of such items, sorted.
 
     Raises:
@@ -75,7 +74,7 @@ def subset_names(subsets: Sequence[str]) -> list[str]:
     return names
 
 
-def _read_subset(kind: type[AnyTable], folder: Path) -> tuple[list[list[str]], np.ndarray]:
+def _read_subset(kind: Kind, folder: Path) -> tuple[list[list[str]], np.ndarray]:
     """Files of each role in the order of the stems, and the answers."""
     folders = (*kind.roles, kind.on_disk)
     by_stem = {role: _files_by_stem(folder, role) for role in folders}

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from perceptual.data.items.table import SPLITS
-from perceptual.data.items.triplets import TripletTable
+from perceptual.data.kinds import TWO_AFC
 from perceptual.data.readers.columns import read_columns
+from perceptual.data.table import SPLITS, Table
 
 FILE = "data.csv"
 MIN_VOTES = 6  # the authors' rule: triplets on which so many people agreed
 
 
-def read_nights(folder: str | Path, min_votes: int = MIN_VOTES) -> TripletTable:
+def read_nights(folder: str | Path, min_votes: int = MIN_VOTES) -> Table:
     """List the triplets of NIGHTS that its authors use, from its folder as published.
 
     `data.csv` there names the images and counts the votes; left is p0, right is p1, and `judgment` is the
@@ -33,13 +33,12 @@ def read_nights(folder: str | Path, min_votes: int = MIN_VOTES) -> TripletTable:
     votes, total = columns.people("votes"), left + right
     rule = "left_vote or right_vote must be positive"
     columns.refuse("left_vote", rule, (total == 0) & (votes >= min_votes))
-    files, (ref, p0, p1) = columns.files(images)
-    table = TripletTable(
-        images=files,
-        ref=ref,
-        p0=p0,
-        p1=p1,
-        judgment=right / np.where(total == 0, 1, total),
+    paths, items = columns.files(images)
+    table = Table(
+        kind=TWO_AFC,
+        paths=paths,
+        items=items,
+        answer=right / np.where(total == 0, 1, total),
         subset=np.zeros(len(columns), np.int64),
         subsets=["nights"],
         votes=votes,

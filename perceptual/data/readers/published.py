@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from perceptual.data.items.opinions import Larger, OpinionTable
+from perceptual.data.kinds import OPINION
 from perceptual.data.places import listed, nfc
 from perceptual.data.readers.columns import number, read_columns
+from perceptual.data.readers.csv_files import Larger
+from perceptual.data.table import Table, number_images, number_subsets
 
 WHERE = {
     "tid2013": "https://www.ponomarenko.info/tid2013.htm",
@@ -52,7 +54,7 @@ class Rated(NamedTuple):
     subset: str
 
 
-def read_tid2013(root: str | Path) -> OpinionTable:
+def read_tid2013(root: str | Path) -> Table:
     """TID2013: `mos_with_names.txt`, `reference_images`, `distorted_images`; the case of names varies."""
     root = Path(root)
     scores = needed("tid2013", root / "mos_with_names.txt")
@@ -70,7 +72,7 @@ def read_tid2013(root: str | Path) -> OpinionTable:
     return _table("tid2013", scores, rated, "better")
 
 
-def read_kadid10k(root: str | Path) -> OpinionTable:
+def read_kadid10k(root: str | Path) -> Table:
     """KADID-10k: `dmos.csv` with `dist_img`, `ref_img`, `dmos`, and `images`; larger "dmos" are better."""
     root = Path(root)
     columns = read_columns(needed("kadid10k", root / "dmos.csv"), ("dist_img", "ref_img", "dmos"), None)
@@ -81,7 +83,7 @@ def read_kadid10k(root: str | Path) -> OpinionTable:
     return _table("kadid10k", columns.path, rated, "better")
 
 
-def read_csiq(root: str | Path) -> OpinionTable:
+def read_csiq(root: str | Path) -> Table:
     """CSIQ: the sheet `all_by_image` of `csiq.DMOS.xlsx` (needs `openpyxl`), `src_imgs` and `dst_imgs`."""
     root = Path(root)
     names = ("image", "dst_type", "dst_lev", "dmos")
@@ -105,7 +107,7 @@ def read_csiq(root: str | Path) -> OpinionTable:
     return _table("csiq", path, rated, "worse")
 
 
-def read_live(root: str | Path) -> OpinionTable:
+def read_live(root: str | Path) -> Table:
     """LIVE, release 2: `dmos_realigned.mat`, or else `dmos.mat`; without the originals that it marks."""
     from scipy.io import loadmat
 
@@ -137,7 +139,7 @@ def read_live(root: str | Path) -> OpinionTable:
     return _table("live", path, rated, "worse")
 
 
-def read_pipal(root: str | Path) -> OpinionTable:
+def read_pipal(root: str | Path) -> Table:
     """PIPAL's training part: `Train_Label/A0001.txt` with lines `A0001_00_00.bmp,1500.0`, and the images."""
     root = Path(root)
     labels = needed("pipal", root / "Train_Label")
@@ -210,25 +212,23 @@ def _sheet(path: Path, names: Iterable[str]) -> list[tuple[Any, ...]]:
     return [tuple(row[i] for i in places) for row in cells[top + 1 :] if row[places[0]] is not None]
 
 
-def _table(name: str, source: Path, rated: list[Rated], larger: Larger) -> OpinionTable:
+def _table(name: str, source: Path, rated: list[Rated], larger: Larger) -> Table:
     if not rated:
         raise ValueError(f"{source} holds no scores of {name}")
-    files = {
-        path: i for i, path in enumerate(dict.fromkeys(p for item in rated for p in (item.ref, item.dist)))
-    }
-    subsets = list(dict.fromkeys(item.subset for item in rated))
+    items, paths = number_images([(item.ref, item.dist) for item in rated])
+    subset, subsets = number_subsets([item.subset for item in rated])
     score = np.array([item.score for item in rated], np.float32)
-    return OpinionTable(
-        images=list(files),
-        ref=np.array([files[item.ref] for item in rated]),
-        dist=np.array([files[item.dist] for item in rated]),
-        score=-score if larger == "better" else score,
-        subset=np.array([subsets.index(item.subset) for item in rated]),
+    return Table(
+        kind=OPINION,
+        paths=paths,
+        items=items,
+        answer=-score if larger == "better" else score,
+        subset=subset,
         subsets=subsets,
     )
 
 
-OPINIONS: dict[str, Callable[[str | Path], OpinionTable]] = {
+OPINIONS: dict[str, Callable[[str | Path], Table]] = {
     "tid2013": read_tid2013,
     "kadid10k": read_kadid10k,
     "csiq": read_csiq,

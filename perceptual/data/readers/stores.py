@@ -23,22 +23,18 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Ge
 
-from perceptual.data.images import MappedImages, check_images
-from perceptual.data.items.pairs import PairTable
-from perceptual.data.items.table import SPLITS, AnyTable, Table, no_people
-from perceptual.data.items.triplets import TripletTable
-from perceptual.data.native import NativeImages
+from perceptual.data.images import Images, Part, Pixels, Ranges, resolution_of
+from perceptual.data.kinds import JND, TWO_AFC, Kind
 from perceptual.data.places import is_remote, place
-from perceptual.data.ranged import Part, RangedImages
 from perceptual.data.records import read_record
+from perceptual.data.table import SPLITS, Table, no_people
 
 VERSION = 1
 INFO = "store.json"
 SHARDS, COLUMNS = "shards.json", "columns.npz"
-KINDS: dict[str, type[Table]] = {kind.plural: kind for kind in (TripletTable, PairTable)}
+KINDS: dict[str, Kind] = {kind.plural: kind for kind in (TWO_AFC, JND)}
 REMEDY = "pack it again"
 _OPTIONAL = ("votes", "split", "made")
-
 
 Count = Annotated[int, Ge(0)]
 Side = Annotated[int, Ge(1)]
@@ -101,26 +97,26 @@ def read_info(folder: str | Path) -> StoreInfo:
     return info
 
 
-def read_store(kind: type[AnyTable], folder: str | Path) -> AnyTable:
+def read_store(kind: Kind, folder: str | Path) -> Table:
     """The table of a store, its images mapped; all but the pixels is checked against `store.json`.
 
     Args:
-        kind: `TripletTable` or `PairTable`.
+        kind: of its items.
         folder: the store.
 
     Raises:
         ValueError: it holds the other kind, or a file of it is missing, damaged or does not fit.
     """
     home, info = place(folder), read_info(folder)
-    if KINDS[info.kind] is not kind:
+    if KINDS[info.kind] != kind:
         raise ValueError(f"{folder} is a store of {info.kind}, not of {kind.plural}")
     if info.size is None and is_remote(home):
         raise ValueError(f"{folder} holds images in their own sizes, which are read from local stores only")
     try:
         images, columns = _open(kind, home, info)
         _check(kind, images, columns, info)
-        roles = dict(zip(kind.roles, columns.pop("items"), strict=True))
-        table = kind(images=images, **roles, subsets=list(info.subsets), **columns)
+        answer = columns.pop(kind.answer)
+        table = Table(kind=kind, opened=images, answer=answer, subsets=list(info.subsets), **columns)
         found = {"fingerprint": table.fingerprint(), "beside": beside(table)}
     except Exception as error:  # damaged files raise all kinds of errors
         raise ValueError(f"{folder} is damaged, {REMEDY}: {error}") from None
@@ -148,30 +144,29 @@ def check_pixels(folder: str | Path) -> StoreInfo:
         ValueError: naming the first images that are not what was packed, or as `read_store`.
     """
     info = read_info(folder)
-    images: Any = read_store(KINDS[info.kind], folder).images
     try:
-        check_images(images)
+        read_store(KINDS[info.kind], folder).images.check()
     except ValueError as error:
         raise ValueError(f"{folder} is damaged, {REMEDY}: {error}") from None
     return info
 
 
-def _open(kind: type[Table], home: Any, info: StoreInfo) -> tuple[Any, dict[str, Any]]:
+def _open(kind: Kind, home: Any, info: StoreInfo) -> tuple[Images, dict[str, Any]]:
     """The images and the other columns of a store, as they are."""
     if info.size is not None and (home / SHARDS).is_file():
         columns = dict(np.load(io.BytesIO((home / COLUMNS).read_bytes())))
-        return RangedImages(_shards(home), info.size, columns.pop("digests")), columns
+        return Ranges(_shards(home), info.size, columns.pop("digests")), columns
     columns = {
         name: np.load(io.BytesIO((home / f"{name}.npy").read_bytes()))
         for name in ("items", kind.answer, "subset", *_OPTIONAL)
         if name not in _OPTIONAL or (home / f"{name}.npy").exists()
     }
-    if info.size is None:
-        return NativeImages.mapped(home, info.shorter_side), columns
-    return (_remote_images(home, info.size) if is_remote(home) else MappedImages(home)), columns
+    if info.size is not None and is_remote(home):
+        return _remote_images(home, info.size), columns
+    return Pixels.mapped(home, resolution_of(info.size, info.shorter_side)), columns
 
 
-def _check(kind: type[Table], images: Any, columns: dict[str, Any], info: StoreInfo) -> None:
+def _check(kind: Kind, images: Images, columns: dict[str, Any], info: StoreInfo) -> None:
     """Refuse arrays of another type, shape or range; raises ValueError naming the array."""
     of_items = (info.items,)
     expected = {
@@ -200,8 +195,10 @@ def _check(kind: type[Table], images: Any, columns: dict[str, Any], info: StoreI
             f"{kind.answer} · votes must be a whole number of people; {wrong.sum():,} of {info.items:,} "
             f"are not, the first is that of item {wrong.argmax()}"
         )
-    if images.shape != (info.images, 3, info.size, info.size):
-        raise ValueError(f"images is {images.shape}, not {(info.images, 3, info.size, info.size)}")
+    if [len(images), *images.shape] != [info.images, 3, info.size, info.size]:
+        raise ValueError(
+            f"images is {[len(images), *images.shape]}, not {[info.images, 3, info.size, info.size]}"
+        )
 
 
 def _shards(folder: Any) -> list[Part]:
@@ -218,7 +215,7 @@ def _shards(folder: Any) -> list[Part]:
     ]
 
 
-def _remote_images(folder: Any, size: int) -> RangedImages:
+def _remote_images(folder: Any, size: int) -> Ranges:
     """The images of a store on object storage."""
     with (folder / "images.npy").open("rb") as file:
         np.lib.format.read_magic(file)
@@ -228,13 +225,12 @@ def _remote_images(folder: Any, size: int) -> RangedImages:
         start = file.tell()
     digests = np.load(io.BytesIO((folder / "digests.npy").read_bytes()))
     part = Part(str(folder / "images.npy"), shape[0], start, 3 * size**2)
-    return RangedImages([part], size, digests)
+    return Ranges([part], size, digests)
 
 
 def columns_of(table: Table) -> dict[str, np.ndarray]:
     """All of a store except the images, their digests and `store.json`."""
-    columns = {"items": table.items(), table.answer: getattr(table, table.answer), "subset": table.subset}
-    return columns | {name: column for name in _OPTIONAL if (column := getattr(table, name)) is not None}
+    return {"items": table.items, **table.columns}
 
 
 def write_columns(folder: Path, table: Table) -> None:

@@ -13,15 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from perceptual.data.images import Images
-from perceptual.data.items.pairs import PairTable
-from perceptual.data.items.table import Table
-from perceptual.data.items.triplets import TripletTable
+from perceptual.data.images import Images, Pixels
+from perceptual.data.kinds import JND, TWO_AFC, Kind
 from perceptual.data.synthetic import designs, observer
 from perceptual.data.synthetic.cropping import chance, check_sizes, crop, quantised, read_photo
 from perceptual.data.synthetic.designs import DESIGNS, Design
 from perceptual.data.synthetic.distorters.population import load_population, small_population
 from perceptual.data.synthetic.steps import Step, apply, record
+from perceptual.data.table import Table
 from perceptual.data.workers import each_done
 
 _CHUNK = 256  # items per task, at most
@@ -44,7 +43,7 @@ class Making:
     tasks.
 
     Args:
-        kind: `TripletTable` or `PairTable`.
+        kind: `TWO_AFC` or `JND`.
         photos: image files, at least `size` and 64 pixels on the smaller side.
         count: number of items, N.
         seed: chooses all of them.
@@ -57,7 +56,7 @@ class Making:
         ValueError: there are no photographs, no such design, or distorters that cannot be used.
     """
 
-    kind: type[Table]
+    kind: Kind
     photos: Sequence[str]
     count: int
     seed: int
@@ -125,11 +124,12 @@ class Making:
     def table(self, images: Images, answers: np.ndarray, subset: np.ndarray, made: np.ndarray) -> Table:
         """The table of all items, of images and columns in the order of the items."""
         roles = self.image_rows(np.arange(self.count)).reshape(-1, self.count)
-        votes = observer.TRIPLET_VOTES if self.kind is TripletTable else observer.PAIR_VOTES
-        return self.kind(
-            images=images,
-            **dict(zip(self.kind.roles, roles, strict=True)),
-            **{self.kind.answer: answers},
+        votes = observer.TRIPLET_VOTES if self.kind == TWO_AFC else observer.PAIR_VOTES
+        return Table(
+            kind=self.kind,
+            opened=images,
+            items=roles,
+            answer=answers,
             subset=subset,
             subsets=list(self.how.subsets),
             votes=np.full(self.count, votes, np.float32),
@@ -145,7 +145,7 @@ def make_triplets(
     workers: int = 1,
     design: str = "paper",
     distorters: str | None = None,
-) -> TripletTable:
+) -> Table:
     """Make triplets of distorted patches, with a simulated observer's judgments.
 
     Triplet i depends on the photographs, the seed, the size, the design and i only: not on the count nor the
@@ -168,7 +168,7 @@ def make_triplets(
         ValueError: as `Making`, or a photograph is too small; names it.
         OSError: a photograph cannot be read.
     """
-    return make(Making(TripletTable, photos, count, seed, size, design, distorters), workers)  # type: ignore[return-value]
+    return make(Making(TWO_AFC, photos, count, seed, size, design, distorters), workers)
 
 
 def make_pairs(
@@ -179,12 +179,12 @@ def make_pairs(
     workers: int = 1,
     design: str = "paper",
     distorters: str | None = None,
-) -> PairTable:
+) -> Table:
     """Make pairs of a patch and its faint distortion; `same` is the fraction of 3 simulated votes.
 
     Arguments, result and errors as in `make_triplets`.
     """
-    return make(Making(PairTable, photos, count, seed, size, design, distorters), workers)  # type: ignore[return-value]
+    return make(Making(JND, photos, count, seed, size, design, distorters), workers)
 
 
 def make(making: Making, workers: int = 1) -> Table:
@@ -202,14 +202,14 @@ def make(making: Making, workers: int = 1) -> Table:
         answers[rows] = [item.answer for item in items]
         subset[rows] = [item.subset for item in items]
         made[rows] = [item.made for item in items]
-    return making.table(images, answers, subset, made.astype(np.bytes_))
+    return making.table(Pixels.squares(images), answers, subset, made.astype(np.bytes_))
 
 
 def _make_item(
     making: Making, photo: Image.Image, networks: Mapping[str, nn.Module], rng: np.random.Generator
 ) -> Item:
     ref, how = crop(photo, making.size, rng), making.how
-    whole, triplet = quantised(ref), making.kind is TripletTable
+    whole, triplet = quantised(ref), making.kind == TWO_AFC
     known: dict[tuple[tuple[Step, ...], ...], tuple[list[Tensor], list[Tensor]]] = {}
 
     def distorted(steps: list[list[Step]]) -> tuple[list[Tensor], list[Tensor]]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from perceptual.data import csv_cells
 from perceptual.data.decode import checked_rgb, first_few
-from perceptual.data.items.triplets import TripletTable
+from perceptual.data.kinds import TWO_AFC
 from perceptual.data.places import nfc
 from perceptual.data.readers.csv_files import ALGORITHMS
 from perceptual.data.synthetic.photographs import find_photos
@@ -61,18 +61,18 @@ def make_from_outputs(
     pairs = list(combinations(range(1, len(files[0])), 2))
     alike = 0
     with new_folder(dst) as partial:
-        for role in TripletTable.roles:
+        for role in TWO_AFC.roles:
             (partial / role).mkdir(parents=True)
         with (partial / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-            rows = csv_cells.Rows(file, [*TripletTable.roles, TripletTable.on_disk, *ALGORITHMS])
+            rows = csv_cells.Rows(file, [*TWO_AFC.roles, TWO_AFC.on_disk, *ALGORITHMS])
             stems, chosen = _in_turn(len(files), count, rng), _in_turn(len(pairs), count, rng)
             for number in range(count):
                 pair = rng.permutation(pairs[chosen[number]])
                 patches = _patches([files[stems[number]][i] for i in (0, *pair)], size, rng)
                 alike += bool(np.array_equal(patches[1], patches[2]))
-                for role, patch in zip(TripletTable.roles, patches, strict=True):
+                for role, patch in zip(TWO_AFC.roles, patches, strict=True):
                     Image.fromarray(patch).save(partial / role / f"{number:06}.png")
-                images = [f"{role}/{number:06}.png" for role in TripletTable.roles]
+                images = [f"{role}/{number:06}.png" for role in TWO_AFC.roles]
                 rows.write([*images, "", *(names[i - 1] for i in pair)])
     return Made(count, alike)
 

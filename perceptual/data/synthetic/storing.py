@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from perceptual.data.decode import pixel_digest
-from perceptual.data.images import MappedImages
+from perceptual.data.images import Pixels
 from perceptual.data.readers.stores import StoreInfo, is_store, read_info, read_store
 from perceptual.data.synthetic.distorters.population import load_population
 from perceptual.data.synthetic.making import Making
@@ -54,7 +54,7 @@ def make_store(making: Making, dst: str | Path, source: str, workers: int = 1) -
         answers, subset, made = (np.load(partial / f"{name}.npy") for name in columns)
         (partial / "plan").unlink()  # a run killed from here on starts over
         made = made.astype(f"S{np.char.str_len(made).max()}")  # no longer than they are
-        table = making.table(MappedImages(partial), answers, subset, made)
+        table = making.table(Pixels.mapped(partial), answers, subset, made)
         return finish(partial, dst, table, source, request, [], workers=workers)
 
 

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from perceptual.data import csv_cells
-from perceptual.data.images import Images, MappedImages
-from perceptual.data.items.table import Table
+from perceptual.data.images import Images
 from perceptual.data.readers.folders import MADE
+from perceptual.data.table import Table
 from perceptual.data.workers import each_done
 from perceptual.data.writers.partial import new_folder
 from perceptual.data.writers.whole_files import refuse_existing
@@ -62,15 +61,15 @@ def write_files(table: Table, folder: Path, form: str, workers: int) -> None:
     """
     files: list[Files] = []
     for name, rows in _rows_by_subset(table) if form == "folder" else [("", np.arange(len(table)))]:
-        for role in table.roles:
+        for role in table.kind.roles:
             place = folder / name / role
             place.mkdir(parents=True, exist_ok=True)
-            images = getattr(table, role)[rows].tolist()
+            images = table.role(role)[rows].tolist()
             paths = [str(place / f"{row:06}.png") for row in rows]
             listed = list(zip(paths, images, strict=True))
             files += [listed[start : start + _CHUNK] for start in range(0, len(listed), _CHUNK)]
-    shared = isinstance(table.images, MappedImages)
     tasks = [(table.images, part) for part in files]
+    shared = table.images.folder is not None
     for _ in each_done(_write_images, tasks, workers if shared else 1, "Writing images"):
         pass
     if form == "folder":
@@ -81,9 +80,9 @@ def write_files(table: Table, folder: Path, form: str, workers: int) -> None:
 
 def _write_answers(table: Table, folder: Path) -> None:
     for name, rows in _rows_by_subset(table):
-        answers = folder / name / table.on_disk
+        answers = folder / name / table.kind.on_disk
         answers.mkdir(exist_ok=True)
-        for row, answer in zip(rows, getattr(table, table.answer)[rows], strict=True):
+        for row, answer in zip(rows, table.answer[rows], strict=True):
             np.save(answers / f"{row:06}.npy", np.array([answer], np.float32))
         if table.made is not None:
             with (folder / name / MADE).open("w", newline="", encoding="utf-8") as file:
@@ -95,9 +94,9 @@ def _write_answers(table: Table, folder: Path) -> None:
 def _write_manifest(table: Table, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         made = [] if table.made is None else ["made"]
-        lines = csv_cells.Rows(file, [*table.roles, table.on_disk, "subset", *made])
+        lines = csv_cells.Rows(file, [*table.kind.roles, table.kind.on_disk, "subset", *made])
         for row, subset in enumerate(table.subset):
-            images = [f"{role}/{row:06}.png" for role in table.roles]
+            images = [f"{role}/{row:06}.png" for role in table.kind.roles]
             record = [] if table.made is None else [table.made[row].decode()]
             lines.write([*images, "", table.subsets[subset], *record])
 
@@ -113,10 +112,8 @@ def _write_images(images: Images, files: Files) -> None:
     missing = [(path, image) for path, image in files if not os.path.exists(path)]
     if not missing:
         return
-    which = torch.tensor([image for _, image in missing])
-    pixels = images.index_select(0, which) if isinstance(images, torch.Tensor) else images[which]
-    for (path, _), image in zip(missing, pixels.numpy(), strict=True):
-        encoded = io.BytesIO()
+    for path, number in missing:
+        encoded, image = io.BytesIO(), images.one(number).numpy()
         Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(
             encoded, "PNG", compress_level=FAST
         )

@@ -17,8 +17,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import DTypeLike
 
-from perceptual.data.decode import pixel_digest
-from perceptual.data.native import NativeImages
+from perceptual.data.images import Pixels
 from perceptual.data.workers import each_done
 from perceptual.data.writers.whole_files import allocate
 
@@ -177,9 +176,4 @@ def state_of(paths: Sequence[str]) -> str:
 def _intact(partial: Path, rows: Sequence[int] | np.ndarray) -> bool:
     """Whether images of an earlier run are as they were when their digests were taken."""
     # mapped anew for each task: pages that stay mapped count as memory of this process
-    digests = np.load(partial / "digests.npy", mmap_mode="r")
-    if (partial / "sizes.npy").exists():
-        native = NativeImages.mapped(partial, None)
-        return all(pixel_digest(native.one(row).numpy()) == digests[row].tobytes() for row in rows)
-    images = np.load(partial / "images.npy", mmap_mode="r")
-    return all(pixel_digest(images[row]) == digests[row].tobytes() for row in rows)
+    return not Pixels.mapped(partial).damaged(rows)

@@ -13,12 +13,8 @@ from typing import Any
 
 import fsspec
 import numpy as np
-import torch
 
-from perceptual.data.images import MappedImages
-from perceptual.data.items.table import Table
 from perceptual.data.places import place
-from perceptual.data.ranged import RangedImages
 from perceptual.data.readers.stores import (
     COLUMNS,
     KINDS,
@@ -28,6 +24,7 @@ from perceptual.data.readers.stores import (
     read_info,
     read_store,
 )
+from perceptual.data.table import Table
 from perceptual.data.workers import each_done
 
 BEGUN = "shards.partial.json"
@@ -74,17 +71,12 @@ def write_shards(src: str, dst: str, images: int = 1000) -> StoreInfo:
     for number, found in each_done(_write_shard, tasks, 1, "Writing shards"):
         parts[number] = {"file": names[number], "images": len(rows[number]), **found}
     encoded = io.BytesIO()
-    columns = columns_of(table) | {"digests": np.asarray(_images_of(table).digests)}
+    columns = columns_of(table) | {"digests": np.asarray(table.images.digests)}
     np.savez(encoded, **columns)  # type: ignore[arg-type]  # takes columns by name
     (target / COLUMNS).write_bytes(encoded.getvalue())
     (target / SHARDS).write_text(json.dumps({**plan, "shards": parts}, indent=1) + "\n")
     (target / BEGUN).unlink()
     return info
-
-
-def _images_of(table: Table) -> MappedImages | RangedImages:
-    """The images of a store's table."""
-    return table.images  # type: ignore[return-value]
 
 
 def _write_shard(table: Table, rows: range, path: str) -> dict[str, int]:
@@ -97,9 +89,9 @@ def _write_shard(table: Table, rows: range, path: str) -> dict[str, int]:
     writer = TarWriter(encoded, encoder=False, mtime=0, compress=False)
     for row in rows:
         image = io.BytesIO()
-        np.save(image, _images_of(table)[torch.tensor([row])][0].numpy())
+        np.save(image, table.images.one(row).numpy())
         writer.write({"__key__": f"{row:09}", "npy": image.getvalue()})
-        header = image.tell() - 3 * _images_of(table).shape[-1] ** 2
+        header = image.tell() - table.images.one(row).numel()
     writer.close()
     content = encoded.getvalue()
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:

@@ -11,19 +11,17 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from perceptual.data.decode import (
     RESIZE,
     first_few,
-    pixel_digest,
     size_of,
     write_native,
     write_pixels,
 )
-from perceptual.data.images import Images, MappedImages, check_images
-from perceptual.data.items.table import Table
+from perceptual.data.images import Pixels, resolution_of
 from perceptual.data.loading import check_resolution
-from perceptual.data.native import NativeFiles, NativeImages, check_alike
 from perceptual.data.readers.stores import (
     VERSION,
     StoreInfo,
@@ -33,6 +31,7 @@ from perceptual.data.readers.stores import (
     write_columns,
     write_info,
 )
+from perceptual.data.table import Table, check_alike
 from perceptual.data.writers.partial import begin, complete, settle, state_of, working_on
 from perceptual.data.writers.whole_files import allocate, refuse_existing
 
@@ -75,44 +74,43 @@ def pack(
         ValueError: `dst` is something else already, another process is packing it, or nothing is left.
     """
     dst = Path(dst)
-    if not isinstance(table.images, list):
+    if table.opened is not None:
         raise ValueError(f"{source} is packed already")
     check_resolution(size, shorter_side)
-    request = _request(table, table.images, size, source, shorter_side)
+    request = _request(table, table.paths, size, source, shorter_side)
     if dst.exists():
         return already_there(dst, request)
     with working_on(dst) as partial:
-        plan = f"{request} {state_of(table.images)}"
-        tasks, processes = len(_chunks(len(table.images))), workers or os.cpu_count() or 1
+        plan = f"{request} {state_of(table.paths)}"
+        tasks, processes = len(_chunks(len(table.paths))), workers or os.cpu_count() or 1
         if size is None:
-            sizes, problems = _sizes(table.images, shorter_side)
+            sizes, problems = _sizes(table.paths, shorter_side)
             if not problems or skip_unusable:
-                begin(partial, plan, len(table.images), None, tasks, sizes=sizes)
-                problems |= _decode(partial, table.images, None, processes, shorter_side, set(problems))
+                begin(partial, plan, len(table.paths), None, tasks, sizes=sizes)
+                problems |= _decode(partial, table.paths, None, processes, shorter_side, set(problems))
         else:
-            begin(partial, plan, len(table.images), size, tasks)
-            problems = _decode(partial, table.images, size, processes)
+            begin(partial, plan, len(table.paths), size, tasks)
+            problems = _decode(partial, table.paths, size, processes)
         if problems and not skip_unusable:
-            raise UnusableImages(list(problems.values()), len(table.images))
+            raise UnusableImages(list(problems.values()), len(table.paths))
         (partial / "plan").unlink()  # a run killed from here on starts over
         if problems:
             table = _without(partial, table, list(problems))
         if size is None:
-            check_alike(table.roles, table.items(), np.load(partial / "sizes.npy"), [])
+            check_alike(table.kind.roles, table.items, np.load(partial / "sizes.npy"), [])
         return finish(partial, dst, table, source, request, list(problems.values()), shorter_side, processes)
 
 
 def write_store(table: Table, dst: str | Path, source: str) -> StoreInfo:
     """Write a store of a table whose images are open; raises ValueError if `dst` exists."""
     dst = Path(dst)
-    if isinstance(table.images, (list, NativeImages, NativeFiles)):
+    if table.opened is None or not table.opened.square:
         raise ValueError("images must be open at one size, see Table.open; or use pack")
     refuse_existing(dst)
     with working_on(dst) as partial:
-        images = np.asarray(table.images)
-        np.save(partial / "images.npy", images)
-        digests = [pixel_digest(pixels) for pixels in images]
-        np.save(partial / "digests.npy", np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32))
+        everything = torch.arange(len(table.images))
+        np.save(partial / "images.npy", table.images.batch(everything).numpy())
+        np.save(partial / "digests.npy", np.asarray(table.images.digests))
         return finish(partial, dst, table, source, "", [])
 
 
@@ -121,9 +119,9 @@ def _request(
 ) -> str:
     """SHA-256 of what is to be packed: the list of files, not their content."""
     resize = RESIZE if shorter_side is None else f"{RESIZE}, shorter side {shorter_side}"
-    found = sha256(f"{table.answer} {size} {resize} {table.subsets}\n".encode())
+    found = sha256(f"{table.kind.answer} {size} {resize} {table.subsets}\n".encode())
     found.update("\n".join(path.removeprefix(source) for path in paths).encode(errors="surrogateescape"))
-    for column in (table.items(), getattr(table, table.answer), table.subset, table.votes, table.split):
+    for column in (table.items, table.answer, table.subset, table.votes, table.split):
         found.update(b"" if column is None else column.tobytes())
     return found.hexdigest()
 
@@ -193,11 +191,11 @@ def _chunks(images: int) -> list[range]:
 
 def _without(partial: Path, table: Table, bad: list[int]) -> Table:
     """Drop the items that show bad images, and the images that no item shows then."""
-    keep = np.flatnonzero(~np.isin(table.items(), bad).any(axis=0))
+    keep = np.flatnonzero(~np.isin(table.items, bad).any(axis=0))
     if not len(keep):
         raise ValueError(f"every item shows one of the {len(bad):,} images that cannot be used")
     table = table.take(keep)
-    used = np.unique(table.items())
+    used = np.unique(table.items)
     names = ("images", "digests")
     if (partial / "sizes.npy").exists():
         _keep_pixels(partial, used)
@@ -212,13 +210,12 @@ def _without(partial: Path, table: Table, bad: list[int]) -> Table:
             kept[start : start + _CHUNK] = whole[used[start : start + _CHUNK]]
         kept.flush()
         os.replace(partial / "kept.npy", partial / f"{name}.npy")
-    renumbered = np.searchsorted(used, table.items())
-    return replace(table, **dict(zip(table.roles, renumbered, strict=True)))
+    return replace(table, items=np.searchsorted(used, table.items))
 
 
 def _keep_pixels(partial: Path, used: np.ndarray) -> None:
     """Drop the pixels of images in their own sizes that are not used."""
-    images = NativeImages.mapped(partial, None)
+    images = Pixels.mapped(partial)
     ends = np.cumsum(3 * images.sizes[used].prod(1))
     kept = np.lib.format.open_memmap(partial / "kept.npy", "w+", np.uint8, (int(ends[-1]),))
     allocate(partial / "kept.npy")
@@ -246,23 +243,22 @@ def finish(
     """
     (partial / "done.npy").unlink(missing_ok=True)
     write_columns(partial, table)
-    native = NativeImages.mapped(partial, shorter_side) if (partial / "sizes.npy").exists() else None
-    images: Images = MappedImages(partial) if native is None else native
-    check_images(images, workers)
+    images = Pixels.mapped(partial, resolution_of(None, shorter_side))
+    images.check(workers)
     counts = np.bincount(table.subset, minlength=len(table.subsets)).tolist()
     info = StoreInfo(
         version=VERSION,
-        kind=table.plural,  # type: ignore[arg-type]  # one of `KINDS`
+        kind=table.kind.plural,  # type: ignore[arg-type]  # one of `KINDS`
         source=source,
         size=images.shape[-1],
         shorter_side=shorter_side,
         resize=RESIZE,
         items=len(table),
-        images=images.shape[0],
+        images=len(images),
         subsets=dict(zip(table.subsets, counts, strict=True)),
         skipped=skipped,
         request=request,
-        fingerprint=replace(table, images=images).fingerprint(),
+        fingerprint=replace(table, opened=images).fingerprint(),
         beside=beside(table),
     )
     write_info(partial, info)

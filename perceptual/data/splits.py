@@ -7,10 +7,10 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from perceptual.data.items.triplets import TripletTable
+from perceptual.data.table import Table
 
 
-def split_by_image(table: TripletTable, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_by_image(table: Table, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Choose triplets so that no image is on both sides; those that straddle are on neither.
 
     Images that occur together stay together where that is possible: images linked by triplets form groups,
@@ -28,37 +28,41 @@ def split_by_image(table: TripletTable, fraction: float, seed: int) -> tuple[np.
     Raises:
         ValueError: one side would be empty.
     """
-    _, items = np.unique(table.items(), return_inverse=True)
-    ref, p0, p1 = items.reshape(3, -1)
+    _, items = np.unique(table.items, return_inverse=True)
+    items = items.reshape(table.items.shape)
+    first, *others = items
     image_count = int(items.max()) + 1
-    start, end = np.concatenate([ref, ref]), np.concatenate([p0, p1])
+    start, end = np.tile(first, len(others)), np.concatenate(others)
     links = coo_array((np.ones(len(start), bool), (start, end)), (image_count, image_count))
     group_count, group = connected_components(links, directed=False)
-    too_large = np.bincount(group[ref], minlength=group_count) > fraction * len(table)
+    too_large = np.bincount(group[first], minlength=group_count) > fraction * len(table)
     unit = np.where(too_large[group], group_count + np.arange(image_count), group)
 
     _, unit = np.unique(unit, return_inverse=True)
     rank = np.random.default_rng(seed).permutation(unit.max() + 1)[unit]
     held_out = rank < np.sort(rank)[round(fraction * image_count)]
-    shown = held_out[np.stack([ref, p0, p1])]
+    shown = held_out[items]
     return _both((~shown).all(axis=0), shown.all(axis=0), f"by image with fraction={fraction}")
 
 
-def split_by_triplet(table: TripletTable, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_by_triplet(table: Table, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Choose triplets at random; their images are on both sides.
 
     Repeats of a triplet, in either order of p0 and p1, stay on one side. Arguments, result and errors as in
     `split_by_image`, with `fraction` a share of the distinct triplets.
     """
-    low, high = np.minimum(table.p0, table.p1), np.maximum(table.p0, table.p1)
-    triplets, which = np.unique(np.stack([table.ref, low, high]), axis=1, return_inverse=True)
+    items = table.items.copy()
+    if table.kind.exchanged:
+        either = [table.kind.roles.index(role) for role in table.kind.exchanged]
+        items[either] = np.sort(items[either], axis=0)
+    triplets, which = np.unique(items, axis=1, return_inverse=True)
     rank = np.random.default_rng(seed).permutation(triplets.shape[1])
     held_out = (rank < round(fraction * len(rank)))[which.reshape(-1)]
     return _both(~held_out, held_out, f"by triplet with fraction={fraction}")
 
 
 SplitBy = Literal["image", "triplet"]
-SPLIT_BY: dict[SplitBy, Callable[[TripletTable, float, int], tuple[np.ndarray, np.ndarray]]] = {
+SPLIT_BY: dict[SplitBy, Callable[[Table, float, int], tuple[np.ndarray, np.ndarray]]] = {
     "image": split_by_image,
     "triplet": split_by_triplet,
 }

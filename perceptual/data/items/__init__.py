@@ -1,1 +1,0 @@
-"""Judged items: tables, datasets and batches of triplets, pairs and opinions; splits and augmentation."""

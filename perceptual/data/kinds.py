@@ -1,0 +1,92 @@
+"""Kinds of judgments: what people are shown, which images are compared, and what they answer."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Kind(NamedTuple):
+    """A question about a few images, and what its answers are."""
+
+    name: str
+    """In results, studies and logs."""
+    roles: tuple[str, ...]
+    """The images of an item: names of folders and columns."""
+    compared: tuple[tuple[str, str], ...]
+    """Pairs of roles whose distance the answer is about."""
+    columns: tuple[str, ...]
+    """What results call these distances."""
+    answer: str
+    """What people said, as stores and results call it."""
+    on_disk: str
+    """The answer's folder or column."""
+    plural: str
+    """The items, in prose and in stores."""
+    low: float = 0.0
+    high: float = 1.0
+    """Range of the answer; finite ends mean a share of the people who were asked."""
+    exchanged: tuple[str, str] | None = None
+    """Roles that may change places, if the answer becomes 1 − answer."""
+
+    @property
+    def is_share(self) -> bool:
+        """Whether an answer is the share of the people asked who said so."""
+        return bool(np.isfinite(self.high))
+
+    def pairs(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Numbers of the roles that are compared: all first ones, all second ones."""
+        first, second = zip(
+            *((self.roles.index(a), self.roles.index(b)) for a, b in self.compared), strict=True
+        )
+        return first, second
+
+
+TWO_AFC = Kind(
+    name="2afc",
+    roles=("ref", "p0", "p1"),
+    compared=(("ref", "p0"), ("ref", "p1")),
+    columns=("d0", "d1"),
+    answer="judgment",
+    on_disk="judge",
+    plural="triplets",
+    exchanged=("p0", "p1"),
+)
+"""Which of two patches is nearer to a reference? The answer is the share who said p1."""
+
+JND = Kind(
+    name="jnd",
+    roles=("p0", "p1"),
+    compared=(("p0", "p1"),),
+    columns=("distance",),
+    answer="same",
+    on_disk="same",
+    plural="pairs",
+)
+"""Are two patches the same? The answer is the share who said so."""
+
+OPINION = Kind(
+    name="opinion",
+    roles=("ref", "dist"),
+    compared=(("ref", "dist"),),
+    columns=("distance",),
+    answer="score",
+    on_disk="score",
+    plural="rated images",
+    low=-np.inf,
+    high=np.inf,
+)
+"""How good is an image beside its reference? The answer is a difference mean opinion score (DMOS), larger =
+worse; a mean opinion score (MOS), where larger is better, is kept as its negative."""
+
+PAIR = Kind(
+    name="pair",
+    roles=("x", "y"),
+    compared=(("x", "y"),),
+    columns=("distance",),
+    answer="",
+    on_disk="",
+    plural="pairs of images",
+)
+"""Two images whose distance is wanted, which nobody has judged."""
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (TWO_AFC, JND, OPINION)}

@@ -1,0 +1,395 @@
+"""The DataModules of judged items, one for each place that they come from."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from perceptual.data import bapps_subsets
+from perceptual.data.images import Pixels
+from perceptual.data.kinds import JND, OPINION, TWO_AFC
+from perceptual.data.loading import at_least
+from perceptual.data.module import JudgedDataModule, Side
+from perceptual.data.places import place
+from perceptual.data.readers.answers import ANSWERS
+from perceptual.data.readers.csv_files import LARGER_IS, Larger, read_manifest, read_opinion_manifest
+from perceptual.data.readers.detect import read_pairs
+from perceptual.data.readers.folders import read_folder, subset_names
+from perceptual.data.readers.nights import MIN_VOTES, read_nights
+from perceptual.data.readers.published import OPINIONS
+from perceptual.data.readers.stores import is_store, read_store
+from perceptual.data.splits import SPLIT_BY, SplitBy
+from perceptual.data.synthetic.designs import NAMES
+from perceptual.data.synthetic.making import make_triplets
+from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, VAL_PHOTOS, packaged
+from perceptual.data.table import Table
+
+BAPPS_TRAIN = tuple(f"train/{subset}" for subset in bapps_subsets.TRAIN)
+BAPPS_VAL = tuple(f"val/{subset}" for subset in bapps_subsets.VAL)
+CSV = "csv"
+ValSplit = Literal["val", "test"]
+VAL_SPLITS: tuple[ValSplit, ...] = get_args(ValSplit)
+
+
+class BAPPSDataModule(JudgedDataModule):
+    """The Berkeley-Adobe Perceptual Patch Similarity data set, BAPPS (Zhang et al. 2018).
+
+    Args:
+        root: folder that holds `2afc/` with `<subset>/{ref,p0,p1,judge}`, that folder itself, or a store
+            packed from it.
+        train_subsets: trained on together.
+        val_subsets: each is scored separately, named by the last part of its path.
+
+    The other arguments are those of `JudgedDataModule`; by default, JND pairs in `<root>/jnd` are scored in
+    validation. `setup` raises FileNotFoundError or ValueError for folders that are missing or incomplete and
+    for files that cannot be used.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        train_subsets: Sequence[str] = BAPPS_TRAIN,
+        val_subsets: Sequence[str] = BAPPS_VAL,
+        size: int | None = 64,
+        batch_size: int = 50,
+        num_workers: int | None = None,
+        weight_by_votes: bool = False,
+        seed: int = 0,
+        jnd: str | None = None,
+        shorter_side: int | None = None,
+        crop: int | None = None,
+    ) -> None:
+        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd, shorter_side, crop)
+        subset_names(train_subsets)
+        subset_names(val_subsets)
+        self.root = place(root)
+        if jnd is None and (self.root / "jnd").is_dir():
+            self.jnd = root
+        self.folders = {"train": list(train_subsets), "val": list(val_subsets)}
+
+    def read(self, side: Side) -> Table:
+        """Read the triplets of the subsets of one side."""
+        subsets = self.folders[side]
+        folder = self.root / "2afc" if (self.root / "2afc").is_dir() else self.root
+        if is_store(folder):
+            return read_store(TWO_AFC, folder).only(subsets, subset_names(subsets))
+        return read_folder(folder, subsets)
+
+    def source(self) -> str:
+        """The root."""
+        return str(self.root)
+
+    def how(self) -> str:
+        """By folder, with the names of the folders."""
+        return f", split by folder ({'; '.join(', '.join(subsets) for subsets in self.folders.values())})"
+
+
+class ManifestDataModule(JudgedDataModule):
+    """Triplets listed in a CSV, see `read_manifest`, a store packed from one, or the folder of NIGHTS.
+
+    A `split` column is followed where there is one; otherwise part of the triplets is held out for
+    validation.
+
+    Args:
+        path: the CSV, the store, or the folder with NIGHTS's `data.csv`.
+        split_by: "image": no image is on both sides, and triplets with images of both are left out;
+            "triplet": triplets at random.
+        val_fraction: share of the images, or of the triplets, to hold out, in (0, 1]; 1 leaves nothing to
+            train on, for scoring all of it.
+        split_seed: chooses them; separate from `seed`, so that runs with different seeds are scored on the
+            same triplets.
+        val_split: rows of the `split` column to validate on, "val" or "test"; those of the other are left
+            out, so that what was chosen on one can be scored on the other.
+        layout: "csv", which stands for all of these, or the name of a published set, see
+            `perceptual.data.readers.answers`.
+        min_votes: triplets of fewer votes are left out; None: none but those of NIGHTS, whose authors use
+            triplets of at least 6.
+
+    The other arguments are those of `JudgedDataModule`. `setup` raises FileNotFoundError or ValueError for a
+    manifest with errors and for files that cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        split_by: SplitBy = "image",
+        val_fraction: float = 0.3,
+        split_seed: int = 0,
+        size: int | None = 64,
+        batch_size: int = 50,
+        num_workers: int | None = None,
+        weight_by_votes: bool = False,
+        seed: int = 0,
+        jnd: str | None = None,
+        shorter_side: int | None = None,
+        crop: int | None = None,
+        layout: str = CSV,
+        val_split: ValSplit = "val",
+        min_votes: int | None = None,
+    ) -> None:
+        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd, shorter_side, crop)
+        if not 0 < val_fraction <= 1:
+            raise ValueError(f"val_fraction must be in (0, 1], got {val_fraction}")
+        at_least("split_seed", split_seed, 0)
+        at_least("min_votes", 1 if min_votes is None else min_votes, 1)
+        _one_of("split_by", split_by, SPLIT_BY)
+        _one_of("layout", layout, (CSV, *ANSWERS))
+        _one_of("val_split", val_split, VAL_SPLITS)
+        self.path, self.layout = place(path), layout
+        self.split_by, self.val_fraction, self.split_seed = split_by, val_fraction, split_seed
+        self.val_split, self.min_votes = val_split, min_votes
+
+    @cached_property
+    def _split(self) -> tuple[dict[str, Table], str]:
+        """The rows of each side, and how they were split; opened together, as they may share images."""
+        table = self._table().open(self.size, self.shorter_side)
+        if table.split is not None:
+            train, val = table.split == "train", table.split == self.val_split
+            if not (train.any() and val.any()):
+                raise ValueError(f"{self.path}: the split column needs rows of train and of {self.val_split}")
+        elif self.val_split != "val":
+            raise ValueError(f"{self.path} has no split column, so there are no rows of {self.val_split}")
+        elif self.val_fraction == 1:
+            train, val = np.zeros(len(table), bool), np.ones(len(table), bool)
+        else:
+            distinct = table.same_content()  # the same pixels may have several names
+            train, val = SPLIT_BY[self.split_by](distinct, self.val_fraction, self.split_seed)
+        how = self._say(table, len(table) - train.sum() - val.sum())
+        return {"train": table.take(train), "val": table.take(val)}, how
+
+    def _table(self) -> Table:
+        if self._is_nights:
+            return read_nights(self.path, self._least)
+        if self.layout != CSV:
+            table = ANSWERS[self.layout](self.path)
+        elif is_store(self.path):
+            table = read_store(TWO_AFC, self.path)
+        else:
+            table = read_manifest(self.path)
+        return table if self._least == 1 else table.of_votes(self._least)
+
+    @cached_property
+    def _is_nights(self) -> bool:
+        return self.layout == CSV and not is_store(self.path) and self.path.is_dir()
+
+    @property
+    def _least(self) -> int:
+        """Votes of a triplet that is used."""
+        return self.min_votes or (MIN_VOTES if self._is_nights else 1)
+
+    def _say(self, table: Table, left_out: int) -> str:
+        if table.split is not None:
+            tested = self.val_split == "test"
+            notes = ["test rows judge"] if tested else []
+            if left_out:
+                notes.append(f"{left_out:,} {'val' if tested else 'test'} rows left out")
+            return "split by the manifest's own column" + (f" ({', '.join(notes)})" if notes else "")
+        if self.val_fraction == 1:
+            return "which is all of it"
+        if self.split_by == "image":
+            return f"split by image (no image on both sides; {left_out:,} straddling rows left out)"
+        return "split by triplet (images are on both sides)"
+
+    def read(self, side: Side) -> Table:
+        """Read the rows of one side."""
+        table = self._split[0][side]
+        if not len(table):
+            raise ValueError("val_fraction=1 leaves nothing to train on")
+        return table
+
+    def source(self) -> str:
+        """The path, and the votes that a triplet needs."""
+        return str(self.path) + (f", triplets of at least {self._least} votes" if self._least > 1 else "")
+
+    def how(self) -> str:
+        """By image, by triplet or by its own column, and how many rows were left out."""
+        return f", {self._split[1]}"
+
+
+class PhotosDataModule(JudgedDataModule):
+    """Triplets made of scikit-image's photographs and judged by a simulated observer, see `make_triplets`.
+
+    A first run needs no download, from images to score. A quarter of the triplets is of each design:
+    `traditional` (design `paper`), `severity`, `cnn` and `mix`, see `perceptual.data.synthetic.designs`.
+    Training and validation triplets come from different photographs. They do not depend on `seed`, which only
+    orders them.
+
+    Args:
+        count_train: training triplets to make.
+        count_val: validation triplets to make.
+        designs: which designs they are of; of one alone, the subsets are its own.
+
+    The other arguments are those of `JudgedDataModule`.
+    """
+
+    def __init__(
+        self,
+        count_train: int = 3000,
+        count_val: int = 1000,
+        size: int | None = 64,
+        batch_size: int = 50,
+        num_workers: int | None = None,
+        weight_by_votes: bool = False,
+        seed: int = 0,
+        jnd: str | None = None,
+        shorter_side: int | None = None,
+        crop: int | None = None,
+        designs: Sequence[str] = NAMES,
+    ) -> None:
+        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd, shorter_side, crop)
+        if size is None:
+            raise ValueError("data=photos makes squares: size must be their side, not null")
+        self.side = size
+        at_least("count_train", count_train, 1)
+        at_least("count_val", count_val, 1)
+        if not designs or not set(designs) <= set(NAMES) or len(set(designs)) < len(designs):
+            raise ValueError(f"designs must be a list of {', '.join(NAMES)}, got {list(designs)}")
+        self.designs = list(designs)
+        self.count_train, self.count_val = count_train, count_val
+
+    def read(self, side: Side) -> Table:
+        """Make the triplets of one side, shared out among the designs; the first ones get one more."""
+        photos = packaged(TRAIN_PHOTOS if side == "train" else VAL_PHOTOS)
+        total, seed = (self.count_train, 0) if side == "train" else (self.count_val, 1)
+        counts = [len(range(number, total, len(self.designs))) for number in range(len(self.designs))]
+        return _joined(
+            {
+                design: make_triplets(photos, count, seed, self.side, design=design)
+                for design, count in zip(self.designs, counts, strict=True)
+                if count
+            }
+        )
+
+    def source(self) -> str:
+        """Photographs and the simulated observer."""
+        return "photographs of scikit-image, judged by a simulated observer, not people"
+
+    def how(self) -> str:
+        """By photograph."""
+        return ", split by photograph"
+
+
+class JNDDataModule(JudgedDataModule):
+    """Pairs that people called the same or not, to score distances by; nothing is trained on them.
+
+    Args:
+        root: see `read_pairs`: a BAPPS folder, a CSV, or a store packed from one of them.
+        subsets: paths of those to score, such as "val/cnn", each separately, named by the last part of its
+            path; None: all.
+
+    The other arguments are those of `JudgedDataModule`. `setup` raises FileNotFoundError or ValueError for
+    folders and files that are missing, incomplete or cannot be used.
+    """
+
+    kind, trains = JND, False
+
+    def __init__(
+        self,
+        root: str,
+        subsets: Sequence[str] | None = None,
+        size: int | None = 64,
+        batch_size: int = 50,
+        num_workers: int | None = None,
+        shorter_side: int | None = None,
+    ) -> None:
+        super().__init__(size, batch_size, num_workers, shorter_side=shorter_side)
+        if subsets is not None:
+            subset_names(subsets)
+        self.root, self.chosen = place(root), None if subsets is None else list(subsets)
+
+    def read(self, side: Side) -> Table:
+        """Read the pairs."""
+        return read_pairs(self.root, self.chosen)
+
+    def source(self) -> str:
+        """The root."""
+        return str(self.root)
+
+    def how(self) -> str:
+        """The subsets."""
+        return f" ({', '.join(self.subsets)})"
+
+
+class OpinionDataModule(JudgedDataModule):
+    """Images that people rated against a reference, to score distances by; nothing is trained on them.
+
+    Args:
+        path: a CSV, see `read_opinion_manifest`, or the folder of a published set.
+        size: side S of the squares that images are resized to; None: they keep their sizes, as the field
+            does it.
+        larger: whether larger scores are better or worse images, for a column `score`.
+        layout: "csv", or the name of a published set, see `perceptual.data.readers.published`.
+
+    The other arguments are those of `JudgedDataModule`. `setup` raises FileNotFoundError or ValueError for a
+    manifest or a set with errors and for files that cannot be used.
+    """
+
+    kind, trains = OPINION, False
+
+    def __init__(
+        self,
+        path: str,
+        size: int | None = None,
+        batch_size: int = 20,
+        num_workers: int | None = None,
+        shorter_side: int | None = None,
+        larger: Larger | None = None,
+        layout: str = CSV,
+    ) -> None:
+        super().__init__(size, batch_size, num_workers, shorter_side=shorter_side)
+        if larger is not None and larger not in LARGER_IS:
+            raise ValueError(f"larger must be one of {', '.join(LARGER_IS)} or null, got {larger!r}")
+        _one_of("layout", layout, (CSV, *OPINIONS))
+        self.path, self.larger, self.layout = place(path), larger, layout
+
+    def read(self, side: Side) -> Table:
+        """Read the rated images."""
+        if self.layout == CSV:
+            return read_opinion_manifest(self.path, self.larger)
+        return OPINIONS[self.layout](self.path)
+
+    def source(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def how(self) -> str:
+        """Nothing more."""
+        return ""
+
+
+def published_choices(root: str, name: str, **others: Any) -> ManifestDataModule:
+    """Make the data module of a published set of choices, such as `data=mucped23 data.root=…`."""
+    return ManifestDataModule(root, layout=name, **others)
+
+
+def published_opinions(root: str, name: str, **others: Any) -> OpinionDataModule:
+    """Make the data module of a published set of opinions, such as `data=tid2013 data.root=…`."""
+    return OpinionDataModule(root, layout=name, **others)
+
+
+def _joined(tables: dict[str, Table]) -> Table:
+    """Tables of squares in memory as one, each a subset, named by its design; one alone keeps its subsets."""
+    parts = list(tables.values())
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(table.images) for table in parts[:-1])])
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(table, name) for table in parts])
+        for name in ("answer", "votes", "made")
+    }
+    return replace(
+        parts[0],
+        opened=Pixels.squares(torch.cat([t.images.batch(torch.arange(len(t.images))) for t in parts])),
+        items=np.hstack([table.items + start for table, start in zip(parts, starts, strict=True)]),
+        **columns,
+        subset=np.repeat(np.arange(len(parts)), [len(table) for table in parts]),
+        subsets=["traditional" if design == "paper" else design for design in tables],
+    )
+
+
+def _one_of(name: str, value: str, allowed: Any) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
