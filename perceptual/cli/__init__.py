@@ -24,9 +24,6 @@ from perceptual.cli.rank import rank
 from perceptual.cli.video import video
 from perceptual.version import __version__
 
-REMOVED = ("--backbone", "-b", "--lin")  # options of version 0.1
-HINT = "; --method names the distance: vgg16, vgg16-v0.0, vgg16-uncalibrated"
-
 
 def _show_flags_bare(command: Any) -> None:
     """Have help show `--json` where newer versions of typer show `--json <bool>`, in commands below too."""
@@ -58,10 +55,6 @@ class _Group(TyperGroup):
             except ValueError as error:
                 if (said := re.sub(r"imports=\[(\w[\w.]*)\]", r"--import \1", str(error))) != str(error):
                     raise ValueError(said) from error
-                raise
-            except Exception as error:  # typer keeps the class of unknown options to itself
-                if getattr(error, "option_name", None) in REMOVED:
-                    error.message += HINT  # type: ignore[attr-defined]
                 raise
 
 

@@ -10,9 +10,6 @@ from dataclasses import fields
 from typing import Any
 
 FULL, OURS = "HYDRA_FULL_ERROR", "PERCEPTUAL_ONE_LINE"
-# groups of version 0.1 that set one key, and that key
-MOVED = {"ranking": "ranking=…", "form": "form=…", "augmentation": "augmentation=[flip,swap]"}
-
 # kinds of data that have a key, of those that are mostly meant
 OF_DATA = {"path": "data=manifest, or data=opinions", "root": "data=bapps, data=jnd or the name of a set"}
 
@@ -121,8 +118,6 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{str(error.filename)!r}: {error.strerror}"
     if match := re.match(r"Could not override '(\w+)'\.", said):
-        if match[1] in MOVED:
-            return f"{match[1]} is a key now, not a group: model.{MOVED[match[1]]}"
         return f"there is no group {match[1]!r}; `--help` lists them"
     if match := re.match(r"Could not override 'data\.(\w+)'\.", said):
         kinds = OF_DATA.get(match[1], "data=manifest or another")

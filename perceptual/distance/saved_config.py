@@ -95,7 +95,7 @@ class Config(Format):
     ranking: RankingRecord | None
     versions: dict[str, str]
     record: Training
-    config_sha256: NotRequired[str]  # version 0.1 wrote none
+    config_sha256: str
 
 
 def seal(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def read_config(path: Path) -> dict[str, Any]:
     content = path.read_text("utf-8")
     check(content, str(path))
     config: dict[str, Any] = json.loads(content)  # with what is not in the schema
-    if SEAL in config and config[SEAL] != _digest(config):
+    if config[SEAL] != _digest(config):
         raise ValueError(f"{str(path)!r} was damaged or changed: {SEAL} is that of another config")
     return config
 

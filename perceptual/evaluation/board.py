@@ -75,8 +75,7 @@ def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
         lost: rows of training runs that gave no score, see `runs.without_score`.
 
     Raises:
-        ValueError: no method has been scored on it, or results of version 0.1, which have no SHA-256, are
-            damaged.
+        ValueError: no method has been scored on it, or its results do not fit each other.
     """
     items, scored = results.items(), results.scored()
     if not scored:

@@ -26,7 +26,7 @@ from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance
 from perceptual.evaluation.begun import Begun
 from perceptual.evaluation.identity import Asked, called
-from perceptual.evaluation.results import AGAIN, NAMES, Arrays, DataResults, Row, folder_name
+from perceptual.evaluation.results import AGAIN, Arrays, DataResults, Row, folder_name
 from perceptual.evaluation.scoring import Measured, as_numbers, in_pieces, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
 from perceptual.metrics import SCORES, MajorityAccuracy, OpinionCorrelations, PerSubset, opinion_correlations
@@ -282,7 +282,6 @@ def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device
 def _row(method: str, data: JudgedDataset, device: torch.device) -> Row:
     return {
         "method": method,
-        "names": NAMES,
         "size": data.images.resolution,
         **provenance.surroundings(device),
     }

@@ -24,9 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from perceptual.data.records import to_json
-from perceptual.distance.calibration import UNCALIBRATED, default
 
-NAMES = 2  # of rows: in those without `names`, a bare name of a network is uncalibrated
 AGAIN = "remove it and evaluate again"
 SEAL = "sha256"  # of the rest of a row and of the arrays beside it
 PRECISION = "+bf16-mixed"  # ends the name of a method of that precision
@@ -72,12 +70,11 @@ class DataResults:
 
     def has(self, method: str) -> bool:
         """Whether the method is scored."""
-        return self._kept(method) is not None
+        return self._scored(method).is_dir()
 
     def row_of(self, method: str) -> Row | None:
         """The row of a method's result; None if it is not scored."""
-        folder = self._kept(method)
-        return None if folder is None else read_method(folder).row
+        return read_method(self._scored(method)).row if self.has(method) else None
 
     def items(self) -> Result:
         """What was judged."""
@@ -96,13 +93,7 @@ class DataResults:
         return [row for row in rows if not self.has(row["method"])]
 
     def _forget_failure(self, method: str) -> None:
-        for name in (method, _older(method)):
-            shutil.rmtree(self._failed(name), ignore_errors=True)
-
-    def _kept(self, method: str) -> Path | None:
-        """The folder of a method's result, by today's name or by that of version 0.1."""
-        folders = [self._scored(name) for name in (method, _older(method))]
-        return next((folder for folder in folders if folder.is_dir()), None)
+        shutil.rmtree(self._failed(method), ignore_errors=True)
 
     def _scored(self, method: str) -> Path:
         return self.folder / "scored" / folder_name(method)
@@ -151,7 +142,7 @@ def publish(folder: Path, row: Mapping[str, Any], arrays: Mapping[str, np.ndarra
 
 
 def read(folder: Path, fields: Mapping[str, type] = MappingProxyType({})) -> Result:
-    """A published folder; of version 0.1 there is no SHA-256, and names are read as what they are called now.
+    """Read a published folder.
 
     Raises:
         ValueError: it is damaged or was changed, or lacks one of `fields`; names it.
@@ -161,7 +152,7 @@ def read(folder: Path, fields: Mapping[str, type] = MappingProxyType({})) -> Res
         row = json.loads((folder / "row.json").read_text("utf-8"))
         seal = row.pop(SEAL, None)
         arrays = {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))}
-        if seal != (_digest(row, arrays) if seal or row.get("names") else None):
+        if seal != _digest(row, arrays):
             raise ValueError("it has not the SHA-256 that it records")
         for key, kind in fields.items():
             if not isinstance(row.get(key), kind):
@@ -169,7 +160,7 @@ def read(folder: Path, fields: Mapping[str, type] = MappingProxyType({})) -> Res
         if fields and len({(array.ndim == 1, array.size) for array in arrays.values()}) > 1:
             raise ValueError("its arrays are not of one length")
         row |= {key: _numbers(row[key]) for key in OF_NUMBERS if key in row}
-        return Result(_renamed(row), arrays)
+        return Result(row, arrays)
     except FileNotFoundError:
         raise
     except Exception as error:  # damaged files raise all kinds of errors
@@ -185,7 +176,7 @@ def read_method(folder: Path) -> Result:
     """
     result = read(folder, OF_METHODS)
     method = result.row["method"]
-    if folder.name not in (folder_name(method), folder_name(_older(method))):
+    if folder.name != folder_name(method):
         raise ValueError(f"{folder} holds the result of another method, {method!r}; {AGAIN}")
     return result
 
@@ -213,24 +204,6 @@ def folder_name(method: str) -> str:
         return method
     readable = re.sub(r"[^\w.-]+", "-", method).strip("-.")[-80:]
     return f"{readable}-{hashlib.sha256(method.encode()).hexdigest()[:8]}"
-
-
-def _renamed(row: Row) -> Row:
-    """A row with the names in use since version 0.2: `alexnet-uncalibrated`, kind `opinion`."""
-    if row.get("kind") == "dmos":
-        row |= {"kind": "opinion", "name": row["name"].replace("dmos", "opinion", 1)}
-    if "method" in row and row.get("names", 1) < NAMES:
-        name = row["method"].removesuffix(PRECISION)
-        if default(name):  # a published calibration was said, a bare name had none
-            row["method"] = f"{name}-{UNCALIBRATED}{row['method'][len(name) :]}"
-    return row
-
-
-def _older(method: str) -> str:
-    """The name that version 0.1 gave a method."""
-    name = method.removesuffix(PRECISION)
-    bare = name.removesuffix(f"-{UNCALIBRATED}")
-    return bare + method[len(name) :] if default(bare) else method
 
 
 def _rows(parent: Path) -> list[Path]:

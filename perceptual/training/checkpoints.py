@@ -1,4 +1,4 @@
-"""Checkpoints of `PerceptualRanker`: reading, older versions, and weights that are left out."""
+"""Checkpoints of `PerceptualRanker`: reading, checking, and weights that are left out."""
 
 import json
 import math
@@ -30,19 +30,14 @@ STATE = ("callbacks", "loops", "optimizer_states", "lr_schedulers", "epoch", "gl
 SIDES = {"train": "training", "val": "validation"}  # of the data, of which `data` has the fingerprints
 SCORES = ("val/2afc/", "val/jnd/")  # what the names of logged scores, in [0, 1], begin with
 # what every checkpoint holds, beside its optimisers and loops, which Lightning reads
-FIELDS = {"backbone": dict, "hyper_parameters": dict, "state_dict": dict, "epoch": int, "global_step": int}
-# words of version 0.1.0 for what is a list of changes now
-OLD_AUGMENTATIONS = {
-    "none": [],
-    "flip": ["flip"],
-    "swap": ["swap"],
-    "flip_swap": ["flip", "swap"],
-    "flip_crop_light": ["flip", "crop", "light"],
+FIELDS = {
+    **{"backbone": dict, "hyper_parameters": dict, "state_dict": dict, "epoch": int, "global_step": int},
+    **{SHA256: dict, SETTINGS_SHA256: str, STATE_SHA256: str},
 }
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A checkpoint of training, of this or an older version, read without running code from it.
+    """Read a checkpoint of training, without running code from it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -63,27 +58,27 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         digest = settings_digest(checkpoint)
     except (TypeError, ValueError) as error:  # keys that cannot be sorted, circles
         raise ValueError(f"{str(path)!r}: hyper_parameters or those of the data: {error}") from error
-    if checkpoint.get(SETTINGS_SHA256, digest) != digest:
+    if checkpoint[SETTINGS_SHA256] != digest:
         raise ValueError(f"{str(path)!r} was damaged or changed: the SHA-256 of its settings is another")
     check_intact(checkpoint, repr(str(path)))
     for key in STATES & checkpoint.keys():
         check_state(checkpoint[key], repr(str(path)), LIN, any_precision=True)
-    migrate(checkpoint)
     return checkpoint
 
 
 def check_intact(checkpoint: Mapping[str, Any], what: str = "the checkpoint") -> None:
-    """Refuse weights that are not those that were saved; version 0.1 did not record which they were.
+    """Refuse weights or a state that are not those that were saved.
 
     Raises:
         ValueError: naming the file and the weights.
     """
-    if SHA256 not in checkpoint:
-        return
+    for key in (SHA256, STATE_SHA256):
+        if key not in checkpoint:
+            raise ValueError(f"{what} is not one of a PerceptualRanker: it has no {key}")
     for key, digest in {**dict.fromkeys(STATES & checkpoint.keys()), **checkpoint[SHA256]}.items():
         if key not in checkpoint or weight_files.fingerprint(checkpoint[key]) != digest:
             raise ValueError(f"{what} was damaged or changed: the SHA-256 of its {key} is another")
-    if STATE_SHA256 in checkpoint and checkpoint[STATE_SHA256] != state_digest(checkpoint):
+    if checkpoint[STATE_SHA256] != state_digest(checkpoint):
         raise ValueError(f"{what} was damaged or changed: the SHA-256 of its state is another")
 
 
@@ -117,7 +112,7 @@ def check_data(checkpoint: Mapping[str, Any], sides: Mapping[str, Mapping[str, A
     """Refuse to go on with other triplets than a checkpoint was trained and scored on.
 
     Args:
-        checkpoint: the checkpoint; version 0.1 did not record its data.
+        checkpoint: the checkpoint; it records no data where it was trained without a data module.
         sides: as `JudgedDataModule.sides`.
 
     Raises:
@@ -153,9 +148,9 @@ def _wrong(checkpoint: Mapping[str, Any]) -> str | None:
     for key, kind in FIELDS.items():
         if not isinstance(checkpoint.get(key), kind):
             return f"{key} is {type(checkpoint.get(key)).__name__}, not {kind.__name__}"
-    for key in ("datamodule_hyper_parameters", SHA256, "callbacks", "data"):
-        held = checkpoint.get(key, {})
-        if not isinstance(held, dict) and not (held is None and key != SHA256):
+    for key in ("datamodule_hyper_parameters", "callbacks", "data"):
+        held = checkpoint.get(key)
+        if not isinstance(held, dict | None):
             return f"{key} is {type(held).__name__}, not dict"
     for side in (checkpoint.get("data") or {}).values():
         if not isinstance(side, dict) or list(map(type, map(side.get, ("sha256", "items")))) != [str, int]:
@@ -218,20 +213,6 @@ def _wrong_score(name: str, state: Any) -> str | None:
 
 def _is_scalar(value: Any) -> bool:
     return isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point()
-
-
-def migrate(checkpoint: dict[str, Any]) -> None:
-    """Change a checkpoint of an older version, in place, to one of this version."""
-    hparams = checkpoint["hyper_parameters"]
-    if isinstance(hparams.get("augmentation"), str):
-        changes = OLD_AUGMENTATIONS[hparams["augmentation"]]
-        checkpoint["hyper_parameters"] = {**hparams, "augmentation": changes}
-    data = checkpoint.get("datamodule_hyper_parameters")
-    if data and str(data.get("_target_")).endswith("PhotosDataModule") and "designs" not in data:
-        checkpoint["datamodule_hyper_parameters"] = {
-            **data,
-            "designs": ["severity"],
-        }  # the only one there was
 
 
 def leave_out_backbone(checkpoint: dict[str, Any], backbone: Backbone, built_on: str) -> None:
@@ -327,7 +308,7 @@ def _base_fingerprint(backbone: Backbone) -> str:
 
 def _settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a checkpoint and the model that loads it must share."""
-    shared = {key: hparams.get(key) for key in ("variant", "ranking")}
+    shared = {key: hparams.get(key) for key in ("variant", "ranking", "form")}
     backbone = describe(hparams["backbone"])
     levels = {key: backbone.get(key) for key in ("out_indices", "input_size")}
-    return {**shared, "form": hparams.get("form", "per_position"), **levels}
+    return {**shared, **levels}

@@ -266,7 +266,6 @@ class PerceptualRanker(pl.LightningModule):
             ValueError: naming what differs.
         """
         checkpoints.check_intact(checkpoint)
-        checkpoints.migrate(checkpoint)
         if self._trainer is not None and self._trainer.training:
             theirs = checkpoint["hyper_parameters"]
             checkpoints.check_data(checkpoint, self._sides())

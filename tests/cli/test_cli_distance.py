@@ -124,13 +124,6 @@ def test_other_sizes_are_refused_or_resized(shell, draw, weights):
     assert shell("distance", "a.png", "b.png", "--resize") == (0, f"{expected:.4f}\n", "")
 
 
-@pytest.mark.parametrize("option", ["--backbone", "-b", "--lin"])
-def test_options_of_version_0_1_are_refused_with_a_hint(shell, option):
-    code, out, err = shell("distance", "a.png", "b.png", option, "vgg16")
-    assert (code, out) == (2, "")
-    assert "--method names the distance" in " ".join(err.split())
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

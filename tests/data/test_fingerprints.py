@@ -1,4 +1,4 @@
-"""What files of earlier versions rely on: fingerprints, and the names of classes in checkpoints."""
+"""What files rely on: fingerprints, and the names of classes in checkpoints."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,6 @@ COLUMNS = {
 }
 
 
-# as version 0.1.0 computed them
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [

@@ -392,6 +392,10 @@ def edited(path, dotted, value):
     path.write_text(json.dumps(config))
 
 
+def sealed(path):
+    path.write_text(json.dumps(saved_config.seal(json.loads(path.read_text()))))
+
+
 DELETED = object()
 OTHER = {
     "form": "pooled",
@@ -411,7 +415,15 @@ def test_a_config_of_another_distance_is_refused(tmp_path, field):
         LPIPS.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("seal", [True, False], ids=["sealed", "as 0.1"])
+@pytest.mark.parametrize("value", [DELETED, None, 3, "0" * 64])
+def test_a_config_without_its_digest_is_refused(tmp_path, value):
+    a_metric().save_pretrained(tmp_path)
+    edited(tmp_path / "config.json", "config_sha256", value)
+    with pytest.raises(ValueError, match=r"config\.json.*config_sha256"):
+        LPIPS.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("seal", [False, True], ids=["changed", "changed and sealed"])
 @pytest.mark.parametrize(
     ("field", "values"),
     {
@@ -442,8 +454,8 @@ def test_a_field_of_another_type_or_range_is_refused_by_name(tmp_path, field, va
     for value in values:
         (tmp_path / "config.json").write_bytes(config)
         edited(tmp_path / "config.json", field, value)
-        if not seal:
-            edited(tmp_path / "config.json", "config_sha256", DELETED)
+        if seal:
+            sealed(tmp_path / "config.json")
         with pytest.raises(ValueError, match=r"config\.json") as caught:
             LPIPS.from_pretrained(tmp_path)
         assert "\n" not in str(caught.value)
@@ -465,7 +477,7 @@ def test_weights_out_of_range_are_refused(tmp_path, how):
     save_file(state, tmp_path / "model.safetensors")
     path = tmp_path / "config.json"
     edited(path, "sha256", saved_folder.weight_files.fingerprint(state))
-    edited(path, "config_sha256", DELETED)
+    sealed(path)
     with pytest.raises(ValueError, match=r"lin\.1 must be a float32 vector"):
         LPIPS.from_pretrained(tmp_path)
 
@@ -480,7 +492,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, name):
     sha256 = saved_folder.weight_files.fingerprint(state)
     there = "sha256" if name == "model.safetensors" else "ranking.sha256"
     edited(tmp_path / "config.json", there, sha256)
-    edited(tmp_path / "config.json", "config_sha256", DELETED)
+    sealed(tmp_path / "config.json")
     with pytest.raises(
         ValueError, match=rf"{re.escape(name)}.*{re.escape(key)} has values that are not finite"
     ):

@@ -55,8 +55,8 @@ class StoreInfo:
     skipped: list[str]  # files that could not be used
     request: str  # SHA-256 of the listing this was packed from, see `perceptual.data.writers.stores`
     fingerprint: str  # SHA-256 of the content, see `Table.fingerprint`
+    beside: str  # SHA-256 of what the fingerprint leaves out
     shorter_side: Side | None = None  # of images that keep their shapes; None: as they were
-    beside: str | None = None  # SHA-256 of what the fingerprint leaves out; None in stores of version 0.1
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def read_store(kind: Kind, folder: str | Path) -> Table:
     except Exception as error:  # damaged files raise all kinds of errors
         raise ValueError(f"{folder} is damaged, {REMEDY}: {error}") from None
     for name, digest in found.items():
-        if getattr(info, name) not in (digest, None):
+        if getattr(info, name) != digest:
             raise ValueError(
                 f"{folder} was damaged or changed, {REMEDY}: it has not the {name} that is recorded"
             )

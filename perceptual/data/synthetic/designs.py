@@ -107,7 +107,7 @@ def _severity(
 ) -> tuple[int, Patches]:
     """One family at two severities in [.05, 1], often close to each other; and for each a nuisance.
 
-    The order of the draws is that of version 0.1, whose runs are scored again on the same triplets.
+    Another order of the draws would make other triplets of the same seed.
     """
     middle = rng.uniform(0.25, 0.8)
     half = np.clip(rng.normal(0, 0.12), -0.2, 0.2)

@@ -83,8 +83,9 @@ def settle(partial: Path, dst: Path) -> None:
 
 
 def _is_ours(partial: Path) -> bool:
-    """Whether an interrupted run left a folder; those of version 0.1 have no mark."""
-    return not any(partial.iterdir()) or any((partial / name).exists() for name in (MARK, "plan", *COMPLETE))
+    """Whether an interrupted run left a folder."""
+    left = (MARK, *COMPLETE)
+    return not any(partial.iterdir()) or any((partial / name).exists() for name in left)
 
 
 def begin(
