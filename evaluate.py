@@ -29,9 +29,10 @@ from perceptual.data.records import read_yaml
 from perceptual.data.writers.whole_files import write_text
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods, people, suite_tables, suites
-from perceptual.evaluation.score_table import NAMES, estimate, table, tables
+from perceptual.evaluation.score_table import estimate, table, tables
 from perceptual.evaluation.scoring import one_line, score
 from perceptual.features.custom import import_modules
+from perceptual.metrics import SCORES
 from perceptual.training.checkpoints import read_checkpoint
 
 PUBLISHED = ("alexnet-v0.1", "squeezenet1_1-v0.1", "vgg16-v0.1")
@@ -83,7 +84,7 @@ def evaluate_methods(chosen: list[str], data: JudgedDataModule, results: str, **
     failed = [f"{row['method']}: {row['error']}" for row in place.failed() if row["method"] in names]
     if not scores:
         raise ValueError("; ".join(failed))
-    header = NAMES[place.items().row["kind"]]
+    header = SCORES[place.items().row["kind"]].heading
     shown = people.with_ceiling(scores, data)
     say(table(shown, title=f"Validation, {data.describe()}", header=header))
     for reason in failed:

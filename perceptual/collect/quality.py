@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 from perceptual.collect.rows import VoteRow
 from perceptual.collect.stopping import Count, count
 from perceptual.collect.study import ITEM, REPEAT, SENTINEL, Config
-from perceptual.evaluation.intervals import FEWEST, LEVEL
+from perceptual.evaluation.statistics import FEWEST, LEVEL
 
 PAUSE_SECONDS = 120  # between two votes, from which the time does not count as work
 LEAST_SECONDS = 300  # of work, from which votes per hour can be said

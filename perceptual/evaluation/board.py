@@ -5,22 +5,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from perceptual.evaluation.intervals import (
-    Intervals,
-    bootstrap,
-    bootstrap_correlation,
-    bootstrap_precision,
-    clusters,
-    rank_groups,
-)
+from perceptual.data.kinds import KINDS
 from perceptual.evaluation.people import Limit, limit
 from perceptual.evaluation.people import rows as rows_of_people
 from perceptual.evaluation.results import Arrays, DataResults, Result, Row
 from perceptual.evaluation.runs import common_folder, varied
 from perceptual.evaluation.selection import Picked, average_seeds, corrected
-from perceptual.metrics import two_afc_agreement
+from perceptual.evaluation.statistics import Intervals, bootstrap, clusters, ends, rank_groups
+from perceptual.metrics import SCORES
 
 MEANS = ["mean", "micro"]
 
@@ -96,9 +89,7 @@ def _made(results: DataResults, judged: Result, scored: list[Result], lost: Sequ
     macro = len(data["subsets"])
     group = rank_groups(intervals.score[:, macro], intervals.draws[:, :, macro])
     best = int(np.nan_to_num(intervals.score[:, macro], nan=-np.inf).argmax())
-    gaps = np.quantile(
-        intervals.draws[:, [best], macro] - intervals.draws[:, :, macro], [0.025, 0.975], axis=0
-    )
+    gaps = ends(intervals.draws[:, [best], macro] - intervals.draws[:, :, macro])
     parts = zip(
         rows,
         *(numbers.tolist() for numbers in (intervals.score, intervals.low, intervals.high)),
@@ -133,24 +124,15 @@ def bootstrapped(kind: str, scored: list[Arrays], items: Arrays) -> tuple[Interv
         items: what was judged.
     """
     cluster, recurring = clusters(items["cluster"])
-    draw = {"2afc": _triplets, "jnd": _pairs, "opinion": _opinions}
-    return draw[kind](scored, items, cluster), recurring
-
-
-def _triplets(scored: list[Arrays], items: Arrays, cluster: np.ndarray) -> Intervals:
-    judgment = torch.from_numpy(items["judgment"])
-    agreement = [
-        two_afc_agreement(torch.from_numpy(a["d0"]), torch.from_numpy(a["d1"]), judgment).numpy()
-        for a in scored
-    ]
-    return bootstrap(np.stack(agreement), items["subset"], cluster)
-
-
-def _pairs(scored: list[Arrays], items: Arrays, cluster: np.ndarray) -> Intervals:
-    distance = np.stack([arrays["distance"] for arrays in scored])
-    return bootstrap_precision(distance, items["same"], items["subset"], cluster)
-
-
-def _opinions(scored: list[Arrays], items: Arrays, cluster: np.ndarray) -> Intervals:
-    distance = np.stack([arrays["distance"] for arrays in scored])
-    return bootstrap_correlation(distance, items["score"], items["subset"], cluster)
+    names, score = KINDS[kind], SCORES[kind]
+    answer = items[names.answer]
+    distances = np.stack([[arrays[column] for column in names.columns] for arrays in scored])
+    found = bootstrap(
+        distances,
+        items["subset"],
+        cluster,
+        answer=answer,
+        weighted=score.weighted,
+        counting=score.counting(answer),
+    )
+    return found, recurring

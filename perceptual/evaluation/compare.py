@@ -3,16 +3,15 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import NormalDist
 from typing import NamedTuple
-
-import numpy as np
 
 from perceptual.evaluation import methods
 from perceptual.evaluation.board import bootstrapped
-from perceptual.evaluation.intervals import FEWEST, LEVEL, Floats
 from perceptual.evaluation.results import DataResults, Result, Row
+from perceptual.evaluation.statistics import FEWEST, LEVEL, Floats, ends
 
-NORMAL = 1.959964  # standard errors of a 95 % interval
+NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)  # standard errors of an interval
 
 
 class Comparison(NamedTuple):
@@ -71,7 +70,7 @@ def difference(score: Floats, draws: Floats, items: int) -> tuple[float, float, 
         items: number of items.
     """
     gap, drawn = float(score[0] - score[1]), draws[:, 0] - draws[:, 1]
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = ends(drawn)
     superiority = float((drawn > 0).mean() + (drawn == 0).mean() / 2)
     # the standard error falls as one over the root of the number of items
     needed = items * (NORMAL * float(drawn.std()) / abs(gap)) ** 2 if gap else math.inf

@@ -28,10 +28,10 @@ from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance
 from perceptual.evaluation.evaluate import place_of
 from perceptual.evaluation.identity import called
-from perceptual.evaluation.intervals import Intervals, bootstrap, clusters
 from perceptual.evaluation.results import DataResults, Row, folder_name, publish, read_method
 from perceptual.evaluation.score_table import estimate
 from perceptual.evaluation.scoring import measure, one_line
+from perceptual.evaluation.statistics import Intervals, bootstrap, clusters
 from perceptual.features.backbone import Precision
 from perceptual.metrics import two_afc_agreement
 

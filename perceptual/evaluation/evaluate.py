@@ -26,12 +26,12 @@ from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance
 from perceptual.evaluation.begun import Begun
 from perceptual.evaluation.identity import Asked, called
+from perceptual.evaluation.opinion_protocol import opinion_protocol
 from perceptual.evaluation.results import AGAIN, Arrays, DataResults, Row, folder_name
 from perceptual.evaluation.scoring import Measured, as_numbers, in_pieces, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
 from perceptual.metrics import SCORES, MajorityAccuracy, OpinionCorrelations, PerSubset, opinion_correlations
 from perceptual.metrics.opinion import FEWEST
-from perceptual.metrics.opinion_protocol import opinion_protocol
 
 GROUP = 8  # networks held at once where images have to be decoded for every reading
 RECURRING = 2  # how often pairs, or images, must recur on average to be computed by themselves

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from perceptual.data.kinds import TWO_AFC
-from perceptual.evaluation.intervals import FEWEST
 from perceptual.evaluation.results import Arrays
+from perceptual.evaluation.statistics import FEWEST, Floats, ends, resample
 from perceptual.metrics import (
     Ceiling,
     ceiling,
@@ -78,15 +78,13 @@ def limit(kind: str, items: Arrays, subsets: Sequence[str], cluster: np.ndarray)
     values = [ceiling(judgment[part], votes[part]) for part in parts]
     if np.isnan(values).any():
         return None
-    rng, count = np.random.default_rng(0), int(cluster.max()) + 1
-    times = rng.multinomial(count, np.full(count, 1 / count), DRAWS)[:, cluster].astype(float)
-    draws = []
-    for part in parts:
-        # a draw without any item of a subset says nothing about it
-        some = times[:, part][(times[:, part] * votes[part].numpy()).sum(1) > 0]
-        drawn = ceiling_draws(judgment[part], votes[part], some)
-        draws.append(np.resize(drawn, DRAWS))
-    low, high = np.quantile(np.mean(draws, axis=0), [0.025, 0.975])
+
+    def drawn(times: Floats) -> Floats:
+        by_part = [ceiling_draws(judgment[part], votes[part], times[:, part]) for part in parts]
+        return np.stack(by_part, axis=-1)
+
+    needed = np.ones(len(parts), bool)
+    low, high = ends(resample(drawn, cluster, items["subset"], draws=DRAWS, needed=needed).mean(1))
     if min(len(np.unique(cluster[part])) for part in parts) < FEWEST:
         low = high = np.nan
     return Limit(Ceiling(*np.mean(values, axis=0).tolist()), float(low), float(high))

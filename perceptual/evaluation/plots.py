@@ -17,8 +17,9 @@ from matplotlib.transforms import Bbox
 
 from perceptual.data.writers.whole_files import save_picture
 from perceptual.evaluation.board import Board, Entry
-from perceptual.evaluation.score_table import NAMES, short_names
+from perceptual.evaluation.score_table import short_names
 from perceptual.evaluation.tables import called
+from perceptual.metrics import SCORES
 
 GREY = "#888888"
 _AROUND = [(1, 0), (-1, 0), (0, 1.2), (0, -1.2), (0.8, 0.9), (0.8, -0.9), (-0.8, 0.9), (-0.8, -0.9)]
@@ -73,7 +74,7 @@ def scores(board: Board) -> Figure:
         panel.set(yticks=rows, ylim=(len(rows) - 0.5, -0.5))
         panel.set_yticklabels(labels, parse_math=False)
         panel.grid(axis="x", color="#eeeeee")
-    figure.supxlabel(NAMES[board.data["kind"]], fontsize=10)
+    figure.supxlabel(SCORES[board.data["kind"]].heading, fontsize=10)
     lines = [
         mpl.lines.Line2D([], [], color=GREY, lw=0.9, ls=style, label=name)
         for name, style in zip(board.references, STYLES, strict=False)
@@ -223,7 +224,7 @@ def entitle(figure: Figure, lines: Sequence[str], free: float = 0) -> None:
 
 def _figure(columns: int, width: float, height: float, boards: Sequence[Board]) -> tuple[Figure, list[Axes]]:
     figure = Figure((width, height), dpi=150, layout="constrained")
-    kinds = [f"{NAMES[board.data['kind']]}: " if len(boards) > 1 else "" for board in boards]
+    kinds = [f"{SCORES[board.data['kind']].heading}: " if len(boards) > 1 else "" for board in boards]
     lines = [kind + board.data["description"] for kind, board in zip(kinds, boards, strict=True)]
     entitle(figure, lines, free=LEGEND)
     panels = figure.subplots(1, columns, squeeze=False, sharey=True)[0]
@@ -238,7 +239,9 @@ def _height(rows: int) -> float:
 
 
 def _axis(board: Board) -> str:
-    return NAMES[board.data["kind"]] + (", mean over subsets" if len(board.data["subsets"]) > 1 else "")
+    return SCORES[board.data["kind"]].heading + (
+        ", mean over subsets" if len(board.data["subsets"]) > 1 else ""
+    )
 
 
 def _colors(entries: Sequence[Entry]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from perceptual.evaluation.scoring import JND
+from perceptual.metrics import SCORES
 
-NAMES = {"2afc": "2AFC in %", "jnd": "JND mAP in %", "opinion": "SRCC × 100"}
 NARROWEST, NUMBER, GAP = 12, 5, 2  # characters of a name, a number, and between columns
 LABEL = 40  # characters of a name in a picture: a date, a time and `checkpoints/last.ckpt` fit
 
@@ -117,4 +117,4 @@ def tables(scores: Mapping[str, Mapping[str, float]], title: str | None = None) 
             kind = "jnd" if column.startswith(JND) else "2afc"
             kinds[kind].setdefault(name, {})[column.removeprefix(JND)] = value
     titles = {"2afc": title, "jnd": None}
-    return Group(*(table(part, titles[kind], NAMES[kind]) for kind, part in kinds.items() if part))
+    return Group(*(table(part, titles[kind], SCORES[kind].heading) for kind, part in kinds.items() if part))

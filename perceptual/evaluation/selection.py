@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perceptual.evaluation.intervals import LEVEL, Floats, Intervals
 from perceptual.evaluation.results import Row
+from perceptual.evaluation.statistics import Floats, Intervals, ends
 
 SEED = "seed"
 
@@ -40,7 +40,7 @@ def corrected(score: Floats, draws: Floats) -> Picked:
     kept = max(0.0, 1 - noise / spread) if spread else 0.0
     true = score.mean() + kept * (score - score.mean())
     luck = errors[np.arange(len(draws)), (true + errors).argmax(1)]
-    low, high = np.quantile(luck, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = ends(luck)
     return Picked(float(score[best] - luck.mean()), float(score[best] - high), float(score[best] - low))
 
 

@@ -12,9 +12,10 @@ from rich.text import Text
 
 from perceptual.data.writers.whole_files import save_picture, write_text
 from perceptual.distance.markdown import escaped
-from perceptual.evaluation.score_table import NAMES, ends, number, short_names
+from perceptual.evaluation.score_table import ends, number, short_names
 from perceptual.evaluation.suites import Suite
 from perceptual.evaluation.tables import STYLE, TIED, html_table, ranked, resolution
+from perceptual.metrics import SCORES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +55,7 @@ def html_page(suite: Suite) -> str:
 def notes(suite: Suite) -> list[str]:
     """What the columns are, which sets are absent, and what was trained on what."""
     described = [
-        f"{name}: {NAMES[row['kind']]}, {row['description']}; {resolution(row['size'])}"
+        f"{name}: {SCORES[row['kind']].heading}, {row['description']}; {resolution(row['size'])}"
         for name, row in suite.sets.items()
     ]
     described += [f"{name}: absent ({reason})" for name, reason in suite.absent.items()]
@@ -87,7 +88,7 @@ def draw(suite: Suite) -> "Figure":
         panel.plot(100 * suite.score[:, i], rows, "o", color="C0", ms=5)
         kind = suite.sets[column]["kind"] if column in suite.sets else None
         panel.set_title(column, fontsize=10, parse_math=False)
-        panel.set_xlabel(NAMES[kind] if kind else "mean × 100", fontsize=8)
+        panel.set_xlabel(SCORES[kind].heading if kind else "mean × 100", fontsize=8)
         panel.set(yticks=rows, ylim=(len(rows) - 0.5, -0.5))
         panel.set_yticklabels(methods, parse_math=False)
         panel.tick_params(labelsize=8)

@@ -17,6 +17,7 @@ from perceptual.evaluation import methods as grammar
 from perceptual.evaluation.board import bootstrapped
 from perceptual.evaluation.results import DataResults, Row
 from perceptual.evaluation.scoring import one_line
+from perceptual.evaluation.statistics import ends
 from perceptual.training.checkpoints import read_checkpoint
 
 
@@ -153,7 +154,7 @@ def tabulate(
     order = np.lexsort([-np.nan_to_num(score[:, summary[0]]), ranked])
     best = [int(np.nan_to_num(score[:, i], nan=-np.inf).argmax()) for i in summary]
     ahead = drawn[:, best, summary][:, None] - drawn[:, :, summary]
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    low, high = ends(drawn)
     return Suite(
         sets=rows,
         absent=dict(absent),
@@ -164,7 +165,7 @@ def tabulate(
         score=score[order],
         low=low[order],
         high=high[order],
-        behind=np.quantile(ahead, [0.025, 0.975], axis=0).transpose(1, 2, 0)[order],
+        behind=ends(ahead).transpose(1, 2, 0)[order],
         shared=dict(shared or {}),
         failed=failed,
     )

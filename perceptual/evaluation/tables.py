@@ -13,10 +13,11 @@ from rich.text import Text
 from perceptual.distance.markdown import escaped, table_row
 from perceptual.evaluation import published
 from perceptual.evaluation.board import Board, Entry
+from perceptual.evaluation.opinion_protocol import STATISTICS
 from perceptual.evaluation.people import ESTIMATED
 from perceptual.evaluation.results import Row
-from perceptual.evaluation.score_table import NAMES, ends, estimate, number
-from perceptual.metrics.opinion_protocol import STATISTICS
+from perceptual.evaluation.score_table import ends, estimate, number
+from perceptual.metrics import SCORES
 
 TIED = " ≈"  # marks what does not differ significantly from the best
 PROTOCOL = (
@@ -110,7 +111,7 @@ def protocol_rows(board: Board) -> list[list[str]]:
 
 
 def _title(board: Board) -> str:
-    return f"{NAMES[board.data['kind']]}, {board.data['name']}"
+    return f"{SCORES[board.data['kind']].heading}, {board.data['name']}"
 
 
 def _header(board: Board) -> list[str]:

@@ -281,7 +281,7 @@ def _median(d0: Tensor, d1: Tensor) -> Tensor:
 
 
 def _rank_correlation(row: np.ndarray) -> float:
-    return float(spearmanr(row, SEVERITIES).statistic) if len(np.unique(row)) > 1 else 0.0
+    return float(spearmanr(row, SEVERITIES).statistic) if len(np.unique(row)) > 1 else np.nan
 
 
 def _window(images: Tensor, offset: Tensor) -> Tensor:

@@ -18,15 +18,15 @@ from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance, trust
 from perceptual.evaluation.evaluate import place_of
 from perceptual.evaluation.identity import Asked, called
-from perceptual.evaluation.intervals import FEWEST, LEVEL
 from perceptual.evaluation.plots import entitle, label_width
 from perceptual.evaluation.results import AGAIN, OF_METHODS, DataResults, Row, folder_name, publish, read
 from perceptual.evaluation.score_table import estimate, number, short_names
 from perceptual.evaluation.scoring import one_line
+from perceptual.evaluation.statistics import FEWEST, clusters, ends, resample
 from perceptual.features.backbone import Precision
+from perceptual.metrics.two_afc import weighted_mean
 
 VERSION = 1  # of the numbers; reports of another version are made again
-DRAWS = 1000
 PARTS = 6  # of a report
 NO_ATTACK = "no gradient: not attacked"
 # heading: what it is the mean of, by the beginning of names
@@ -204,7 +204,8 @@ def _row(name: str, values: trust.Values, judged: trust.Judged, rival: str | Non
             continue
         mean = np.mean(parts, axis=0)
         cluster = judged.clusters
-        if column == "order":  # a value for each reference
+        if column == "order":  # a value for each reference, and none of a constant distance
+            mean = np.ma.masked_invalid(parts).mean(0).compressed()
             cluster = np.arange(len(mean))
         elif column.startswith(("attack", "transfer")):
             cluster = judged.confident_clusters
@@ -218,7 +219,7 @@ def _row(name: str, values: trust.Values, judged: trust.Judged, rival: str | Non
         "rival": rival,
         "trust": found,
         "order": {
-            key.removeprefix("order "): float(v.mean())
+            key.removeprefix("order "): float(np.nanmean(v)) if np.isfinite(v).any() else np.nan
             for key, v in values.items()
             if key.startswith("order ")
         },
@@ -230,13 +231,10 @@ def _interval(values: np.ndarray, cluster: np.ndarray) -> list[float]:
     """Mean of values (N,), and its bootstrap interval over clusters; NaN of too few of them."""
     if not len(values):
         return [float("nan")] * 3
-    _, cluster = np.unique(cluster, return_inverse=True)
-    sums, counts = np.bincount(cluster, values), np.bincount(cluster)
-    if len(sums) < FEWEST:
+    cluster, _ = clusters(cluster)
+    if cluster.max() + 1 < FEWEST:
         return [float(values.mean()), float("nan"), float("nan")]
-    rng = np.random.default_rng(0)
-    times = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), DRAWS)
-    low, high = np.quantile((times @ sums) / (times @ counts), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = ends(resample(lambda times: weighted_mean(values[None], values, times), cluster))
     return [float(values.mean()), float(low), float(high)]
 
 

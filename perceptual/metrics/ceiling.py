@@ -108,13 +108,17 @@ def jnd_ceiling(same: Tensor, votes: Tensor, seed: int = 0) -> float:
 def ceiling_draws(judgment: Tensor, votes: Tensor, times: Floats) -> Floats:
     """Estimates (B,) of the ceiling with each item counted (B, N) times, as a bootstrap needs them.
 
+    NaN where nobody was asked about any item that counts.
+
     Arguments and errors as in `ceiling`; `times` are at least 0.
     """
     k, n = (column.numpy() for column in counted(judgment, votes))
     cells, which = np.unique(np.stack([k, n]), axis=1, return_inverse=True)
     counts = np.stack([np.bincount(which.ravel(), row, cells.shape[1]) for row in times]).astype(float)
     asked = cells[1] > 0
-    draws: Floats = fit(cells[:, asked], counts[:, asked], QUICK) @ BEST
+    some = counts[:, asked].any(1)
+    draws = np.full(len(times), np.nan)
+    draws[some] = fit(cells[:, asked], counts[some][:, asked], QUICK) @ BEST
     return draws
 
 

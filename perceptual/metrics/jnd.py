@@ -5,7 +5,9 @@ https://arxiv.org/abs/1801.03924, shown there as "JND mAP". The area is that of 
 points of the precision envelope).
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from perceptual.metrics.columns import TwoColumns
@@ -37,6 +39,24 @@ def jnd_average_precision(distance: Tensor, same: Tensor) -> Tensor:
     envelope = precision.flip(0).cummax(0).values.flip(0)
     area = (recall.diff(prepend=recall.new_zeros(1)) * envelope).sum()
     return area if len(values) else area.new_tensor(torch.nan)
+
+
+def weighted_average_precision(
+    distances: NDArray[np.floating], same: NDArray[np.floating], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """`jnd_average_precision` (B,) of distances (1, N) with pairs counted by their weights (B, N)."""
+    order = np.argsort(distances[0])
+    ranked = distances[0][order]  # infinite where PSNR is of equal images, so no difference is taken
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal distances enter together
+    items = weights[:, order].cumsum(1)[:, ends]
+    tp = (weights[:, order] * same[order]).cumsum(1)[:, ends]
+    precision = np.divide(tp, items, out=np.zeros_like(tp), where=items > 0)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    area, called_same = (np.diff(tp, axis=1, prepend=0) * envelope).sum(1), tp[:, -1]
+    score: NDArray[np.float64] = np.divide(
+        area, called_same, out=np.full_like(area, np.nan), where=called_same > 0
+    )
+    return score
 
 
 def _check(distance: Tensor, same: Tensor) -> None:

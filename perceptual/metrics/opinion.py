@@ -16,7 +16,7 @@ from torch import Tensor, tensor
 from perceptual.metrics.columns import TwoColumns
 
 Correlation = Literal["srcc", "krcc", "plcc"]
-FEWEST = 5  # items that a fit of four parameters says something about
+FEWEST = 5  # images that a correlation, or references that an interval, says something about
 CORRELATIONS: tuple[Correlation, ...] = get_args(Correlation)
 
 
@@ -56,6 +56,32 @@ def _correlate(kind: Correlation, d: NDArray[np.float64], s: NDArray[np.float64]
         return float(stats.pearsonr(logistic_fit(d, s), s).statistic)
     ranked = {"srcc": stats.spearmanr, "krcc": stats.kendalltau}[kind]
     return float(ranked(d, s).statistic)
+
+
+def weighted_srcc(
+    distances: NDArray[np.floating], score: NDArray[np.floating], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """SRCC (B,) of distances (1, N) with images counted by their whole weights (B, N).
+
+    NaN for a constant distance, and where the weights leave fewer than five images or equal scores; 0 where
+    they leave equal distances.
+    """
+    items = weights.sum(1)
+    x, y = (_ranks(values, weights) - (items[:, None] + 1) / 2 for values in (distances[0], score))
+    norm = np.sqrt((weights * x**2).sum(1) * (spread := (weights * y**2).sum(1)))
+    srcc = np.divide((weights * x * y).sum(1), norm, out=np.zeros_like(norm), where=norm > 0)
+    unsaid = (items < FEWEST) | (spread == 0) | (distances.min() == distances.max())
+    return np.where(unsaid, np.nan, srcc)
+
+
+def _ranks(values: NDArray[np.floating], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks (B, N) from 1, equal values sharing their mean rank, with values counted by their weights."""
+    order = np.argsort(values)
+    group = np.unique(values, return_inverse=True)[1]
+    ends = np.flatnonzero(np.diff(group[order], append=-1))
+    upto = weights[:, order].cumsum(1)[:, ends]
+    ranks: NDArray[np.float64] = (upto - np.diff(upto, axis=1, prepend=0) / 2 + 0.5)[:, group]
+    return ranks
 
 
 def _check(distance: Tensor, score: Tensor) -> None:

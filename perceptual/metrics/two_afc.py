@@ -6,7 +6,9 @@ https://arxiv.org/abs/1801.03924. A number here is a fraction in [0, 1]; the pap
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -35,6 +37,23 @@ def two_afc_agreement(d0: Tensor, d1: Tensor, judgment: Tensor) -> Tensor:
 def two_afc_score(d0: Tensor, d1: Tensor, judgment: Tensor) -> Tensor:
     """2AFC score: the mean of `two_afc_agreement` over items (scalar, NaN without items)."""
     return two_afc_agreement(d0, d1, judgment).mean()
+
+
+def weighted_two_afc_score(
+    distances: NDArray[np.floating], judgment: NDArray[np.floating], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """`two_afc_score` (B,) of distances (2, N) with items counted by their weights (B, N), NaN without."""
+    agreement = two_afc_agreement(*map(torch.from_numpy, (*distances, judgment))).numpy()
+    return weighted_mean(agreement[None], judgment, weights)
+
+
+def weighted_mean(
+    values: NDArray[np.floating], _: NDArray[np.floating], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Mean (B,) of values (1, N) with items counted by their weights (B, N), NaN without any."""
+    total, items = weights @ values[0], weights.sum(1)
+    mean: NDArray[np.float64] = np.divide(total, items, out=np.full_like(items, np.nan), where=items > 0)
+    return mean
 
 
 def majority_accuracy(d0: Tensor, d1: Tensor, judgment: Tensor) -> Tensor:

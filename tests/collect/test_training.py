@@ -15,9 +15,9 @@ from perceptual.data import ManifestDataModule
 from perceptual.data.synthetic.making import make_triplets
 from perceptual.data.synthetic.photographs import packaged
 from perceptual.data.writers.folders import write_unjudged
-from perceptual.evaluation.intervals import bootstrap, clusters
 from perceptual.evaluation.methods import build
 from perceptual.evaluation.scoring import measure
+from perceptual.evaluation.statistics import bootstrap, clusters
 from perceptual.metrics.two_afc import two_afc_agreement
 
 SHARE = 0.02  # of the channels

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from perceptual.cli import app as cli
 from perceptual.evaluation.compare import compare, difference, sentences
-from perceptual.evaluation.intervals import bootstrap
 from perceptual.evaluation.results import DataResults
+from perceptual.evaluation.statistics import bootstrap
 
 GOOD, BAD = 0.8, 0.7  # share of the items on which a method is right
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from perceptual.evaluation.intervals import Intervals, bootstrap
 from perceptual.evaluation.selection import average_seeds, corrected
+from perceptual.evaluation.statistics import Intervals, bootstrap
 
 
 def sweep(rng, settings=24, items=400, shared=0.5, lead=0.0):

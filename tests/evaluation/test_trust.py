@@ -15,7 +15,7 @@ from perceptual.data import ManifestDataModule
 from perceptual.evaluation import trust
 from perceptual.evaluation.attack import farthest
 from perceptual.evaluation.results import DataResults
-from perceptual.evaluation.trust_report import kept, report
+from perceptual.evaluation.trust_report import _row, kept, report
 
 
 class Distance(nn.Module):
@@ -125,7 +125,7 @@ def test_order_is_the_rank_correlation_with_severity():
     assert trust.order(Distance(lambda x, y: -L2(x, y)), judged)["order darker"].tolist() == pytest.approx(
         [-1, -1]
     )
-    assert trust.order(Distance(lambda x, y: 0 * L2(x, y)), judged)["order darker"].tolist() == [0, 0]
+    assert np.isnan(trust.order(Distance(lambda x, y: 0 * L2(x, y)), judged)["order darker"]).all()
 
 
 @pytest.fixture
@@ -186,3 +186,11 @@ def test_what_is_refused(tmp_path, few, monkeypatch, capsys):
     words = ["data=manifest", "data.path=data/triplets.csv", "data.size=8", "robustness=true", "methods=[l2]"]
     assert "too small to be shifted" in refusal("evaluate.py", *words, monkeypatch=monkeypatch, capsys=capsys)
     assert kept(SimpleNamespace(folder=tmp_path)) == []
+
+
+def test_references_of_which_a_distance_is_constant_have_no_part_in_its_order():
+    judged = SimpleNamespace(clusters=np.arange(3), confident_clusters=np.arange(3))
+    values = {"order darker": np.array([1, np.nan, 0.5]), "order blur": np.array([0.5, np.nan, np.nan])}
+    row = _row("x", {**values, "order none": np.full(3, np.nan)}, judged, None, 0)
+    assert row["trust"]["order"][0] == pytest.approx((0.75 + 0.5) / 2)
+    np.testing.assert_equal(row["order"], {"darker": 0.75, "blur": 0.5, "none": np.nan})

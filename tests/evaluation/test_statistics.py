@@ -1,18 +1,27 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
 
-from perceptual.evaluation.intervals import (
+from perceptual.evaluation.statistics import (
     bootstrap,
-    bootstrap_correlation,
-    bootstrap_precision,
     clusters,
     rank_groups,
 )
-from perceptual.metrics import jnd_average_precision, opinion_correlations
+from perceptual.metrics import SCORES, jnd_average_precision, opinion_correlations
 
 SIMULATIONS, ITEMS = 1000, 500
+
+
+def bootstrap_kind(kind, distance, answer, subset, cluster, **how):
+    score = SCORES[kind]
+    of = {"answer": answer, "weighted": score.weighted, "counting": score.counting(answer)}
+    return bootstrap(distance, subset, cluster, **of, **how)
+
+
+bootstrap_precision, bootstrap_correlation = (partial(bootstrap_kind, kind) for kind in ("jnd", "opinion"))
 
 
 def simulated_judgments(rng, shape):

@@ -14,14 +14,13 @@ from scipy import stats
 from scipy.optimize import least_squares
 from scipy.special import expit
 
-from perceptual.metrics.opinion import logistic_fit
+from perceptual.evaluation.statistics import ends, resample
+from perceptual.metrics.opinion import FEWEST, logistic_fit
 
 Floats = NDArray[np.float64]
 STATISTICS = ("srcc", "krcc", "plcc4", "plcc5", "rmse4", "rmse5")
 DRAWS = 500
 FEWEST_OF_A_REFERENCE = 3  # images with fewer have no correlation that says something
-FEWEST_REFERENCES = 5  # of fewer, an interval says nothing about others
-FEWEST = 6  # one more than the parameters of the larger fit
 
 
 class Estimate(NamedTuple):
@@ -85,35 +84,35 @@ def opinion_protocol(
     """
     d, s = distance.astype(np.float64), score.astype(np.float64)
     nothing = Estimate(np.nan, np.nan, np.nan)
-    if len(d) < FEWEST or np.ptp(d) == 0 or np.ptp(s) == 0:
+    if len(d) <= FEWEST or np.ptp(d) == 0 or np.ptp(s) == 0:
         return {name: {"all": nothing, "within": nothing} for name in STATISTICS}
     fits = (logistic_fit(d, s), logistic_fit_5(d, s))
     _, group = np.unique(reference, return_inverse=True)
-    members = [np.flatnonzero(group == number) for number in range(group.max() + 1)]
-    whole = _statistics(d, s, fits, np.arange(len(d)))
     parts = np.array(
         [
             _statistics(d, s, fits, rows)
-            for rows in members
+            for rows in (np.flatnonzero(group == number) for number in range(group.max() + 1))
             if len(rows) >= FEWEST_OF_A_REFERENCE and np.ptp(d[rows]) > 0 and np.ptp(s[rows]) > 0
         ]
     ).reshape(-1, len(STATISTICS))
+    every, nowhere = np.arange(len(d)), np.full((3, len(STATISTICS)), np.nan)
     rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(draws):
-        chosen = rng.integers(len(members), size=len(members))
-        drawn.append(_statistics(d, s, fits, np.concatenate([members[number] for number in chosen])))
-    within, within_drawn = np.full(len(STATISTICS), np.nan), np.full((1, len(STATISTICS)), np.nan)
+
+    def repeated(times: Floats) -> Floats:
+        return np.array([_statistics(d, s, fits, every.repeat(row.astype(int))) for row in times])
+
+    found = {"all": np.vstack([_statistics(d, s, fits, every), nowhere[1:]]), "within": nowhere}
+    if group.max() >= FEWEST - 1:
+        found["all"][1:] = ends(resample(repeated, group, draws=draws, seed=rng))
     if len(parts):
-        within = parts.mean(0)
-        within_drawn = np.array(
-            [parts[rng.integers(len(parts), size=len(parts))].mean(0) for _ in range(draws)]
+        found["within"] = np.vstack([parts.mean(0), nowhere[1:]])
+    if len(parts) >= FEWEST:
+        mean = resample(
+            lambda times: times @ parts / len(parts), np.arange(len(parts)), draws=draws, seed=rng
         )
+        found["within"][1:] = ends(mean)
     return {
-        name: {
-            "all": _estimate(whole[i], np.array(drawn)[:, i], len(members)),
-            "within": _estimate(within[i], within_drawn[:, i], len(parts)),
-        }
+        name: {where: Estimate(*map(float, numbers[:, i])) for where, numbers in found.items()}
         for i, name in enumerate(STATISTICS)
     }
 
@@ -132,8 +131,3 @@ def _correlation(kind: Callable[[Floats, Floats], Any], x: Floats, y: Floats) ->
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0  # of a draw, or of a fit that is flat over one reference
     return float(kind(x, y).statistic)
-
-
-def _estimate(value: float, drawn: Floats, references: int) -> Estimate:
-    low, high = np.quantile(drawn, [0.025, 0.975]) if references >= FEWEST_REFERENCES else (np.nan, np.nan)
-    return Estimate(float(value), float(low), float(high))

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import curve_fit
 
-from perceptual.metrics.opinion_protocol import STATISTICS, logistic_fit_5, opinion_protocol
+from perceptual.evaluation.opinion_protocol import STATISTICS, logistic_fit_5, opinion_protocol
 
 
 def ratings(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
