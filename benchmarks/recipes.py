@@ -32,7 +32,13 @@ PAPER = {"ranking": "paper", "ones": False, "lr": 1e-4, "dropout": 0.5, "views":
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": PAPER,
     "unseen_lin": {"ranking": "antisymmetric", "ones": True, "lr": 0.005, "dropout": 0.0, "views": 8},
-    "unseen_lin, before views": {"ranking": "antisymmetric", "ones": True, "lr": 0.01, "dropout": 0.0, "views": 0},
+    "unseen_lin, before views": {
+        "ranking": "antisymmetric",
+        "ones": True,
+        "lr": 0.01,
+        "dropout": 0.0,
+        "views": 0,
+    },
 }
 
 
