@@ -21,7 +21,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from perceptual.cli.errors import one_line_errors, start
-from perceptual.cli.words import resumed
+from perceptual.cli.words import by_name, resumed
 from perceptual.config import Cache, build, check, data_arguments
 from perceptual.data.progress import run_number
 from perceptual.distance.lpips import LPIPS
@@ -128,4 +128,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    start(main, resumed)
+    start(main, lambda words: resumed(by_name(words)))

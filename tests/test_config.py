@@ -13,6 +13,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from perceptual.cli import script_help
+from perceptual.cli.words import as_typed, by_name
 from perceptual.config import build, data_arguments, register
 from perceptual.data.readers.answers import ANSWERS
 from perceptual.data.readers.published import OPINIONS
@@ -159,7 +160,7 @@ def plain(word):
 def test_help_lists_the_keys_of_the_data_with_their_defaults(name, capsys):
     with pytest.raises(SystemExit) as stopped:
         script_help.answer("evaluate.py", [f"data={name}", "--help"])
-    assert stopped.value.code is None
+    assert not stopped.value.code
     said = capsys.readouterr().out
     groups = said.partition("Groups")[2].partition("Keys\n")[0].splitlines()[1:]
     assert [line.split()[0] for line in groups if line] == ["data"]
@@ -184,6 +185,52 @@ def test_help_of_training_has_the_defaults_of_the_model_and_the_trainer(capsys):
             assert plain(value) == composed[group][key] or value == str(composed[group][key]), key
     assert "schema" not in said
     assert "[smoke]" in said
+
+
+@pytest.mark.parametrize(("word", "name"), [("single", "tf_efficientnet_lite0"), ("resnet18", "resnet18")])
+def test_help_shows_the_network_of_any_name(word, name, capsys):
+    with pytest.raises(SystemExit):
+        script_help.answer("train.py", ["--help", f"backbone={word}"])
+    said = capsys.readouterr().out
+    assert f"Keys of backbone={word}: " in said
+    assert re.search(rf"^  backbone\.name={name}$", said, re.MULTILINE)
+    assert re.search(r"backbone +joint \[?single\]?, or the name of any network", said)
+
+
+BY_NAME = {
+    "backbone=resnet18": "backbone.name=resnet18",
+    "backbone=vgg": "backbone.name=vgg",
+    "backbone=alexnet,vgg16": "backbone.name=alexnet,vgg16",
+    "backbone='resnet18[aa_layer=blurpc]',alexnet": "backbone.name='resnet18[aa_layer=blurpc]',alexnet",
+    "backbone=resnet18[aa_layer=blurpc]": "backbone.name='resnet18[aa_layer=blurpc]'",
+    "backbone=alexnet+squeezenet1_1": "backbone.name=alexnet+squeezenet1_1",
+    "backbone=hf-hub:someone/network": "backbone.name=hf-hub:someone/network",
+    **{word: word for word in ("backbone=joint", "backbone=joint,single", "backbone=null", "-m", "seed=1")},
+}
+
+
+@pytest.mark.parametrize("word", BY_NAME)
+def test_the_word_backbone_takes_any_name(word):
+    assert by_name(as_typed([word])) == [BY_NAME[word]]
+    compose("train", as_typed([] if "," in word or word in ("-m", "backbone=null") else [BY_NAME[word]]))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["backbone=resnet81"], "unknown backbone 'resnet81'; did you mean resnet18"),
+        (["-m", "backbone=alexnet,vgg61"], "unknown backbone 'vgg61'; did you mean vgg19, vgg16"),
+        (["backbone=resnet50.a9"], "there are no weights 'a9' for resnet50; its tags: "),
+        (
+            ["-m", "backbone=alexnet,joint"],
+            "joint is a file of conf/backbone, and cannot be swept with names",
+        ),
+    ],
+)
+def test_an_unknown_name_of_a_backbone_is_refused_before_anything_else(words, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        by_name(as_typed(words))
+    assert by_name(["backbone=my_net", "imports=[my_nets]"])[0] == "backbone.name=my_net"
 
 
 def test_help_imports_neither_torch_nor_lightning():

@@ -15,6 +15,7 @@ from networks import NETS, write_weights
 from benchmarks import figures
 from perceptual.cli import app
 from perceptual.cli.errors import with_arguments
+from perceptual.cli.words import by_name
 from perceptual.config import register
 
 ROOT = Path(__file__).parents[1]
@@ -97,7 +98,7 @@ def check_hydra(script, overrides):
         words = [word.replace("…", "x") for word in overrides]  # what was left out may be anything
         # of the values of a sweep the first; composing has no part of Hydra's own configuration
         words = [re.sub(r"(=[^\[{,]*),.*", r"\1", word) for word in words]
-        words = with_arguments([word for word in words if not word.startswith("-")])
+        words = with_arguments(by_name([word for word in words if not word.startswith("-")]))
         compose(script, [word for word in words if not word.startswith(("-", "hydra/", "hydra."))])
 
 

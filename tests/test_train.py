@@ -162,7 +162,7 @@ def test_ckpt_last_goes_on_with_the_run_as_it_was(train, goes_on, manifest, monk
         ("model=tune", "model.variant=lin there, tune here"),
         ("backbone.name=resnet18", "backbone.name=resnet10t there, resnet18 here"),
         ("backbone.out_indices=[0,1]", "backbone.out_indices=None there, [0, 1] here"),
-        ("averaging=ema", "averaging=none there, ema here"),
+        ("averaging=ema", "averaging=None there, ema here"),
         ("seed=1", "model.seed=0 there, 1 here"),
     ],
 )
@@ -344,6 +344,7 @@ def test_every_experiment_runs(name, tmp_path, monkeypatch):
     ("arguments", "says"),
     [
         (("backbone.name=resnet81",), "did you mean resnet18"),
+        (("backbone=resnet81",), "error: unknown backbone 'resnet81'; did you mean resnet18"),
         (("data.batchsize=3",), "batchsize"),
         (("data.views=-1",), "data.views must be at least 0, got -1"),
         (("data.views=8", "data.cache=off"), "data.views=8 needs cached features"),
@@ -469,13 +470,13 @@ def test_evaluate_refuses_what_is_no_checkpoint(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_any_backbone_trains_by_its_name(train, name):
-    run = train(f"backbone.name={name}", "data.size=64", "data.batch_size=2")
+    run = train(f"backbone={name}", "data.size=64", "data.batch_size=2")
     assert logged(run, "train/loss")
 
 
 def test_brackets_in_names_are_said(train, manifest, monkeypatch, capsys):
     """Rich would take them for markup, and leave them out."""
-    run = train("backbone.name='resnet10t[aa_layer=blurpc]'", "hydra.run.dir='runs/of today/[bold]'")
+    run = train("backbone='resnet10t[aa_layer=blurpc]'", "hydra.run.dir='runs/of today/[bold]'")
     said = capsys.readouterr().out
     assert "Backbone  resnet10t[aa_layer=blurpc], weights random" in said
     assert f"Run       {run.resolve()}" in said

@@ -16,6 +16,7 @@ from perceptual.cli.errors import one_line_errors
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 SHOWN = ("data", "backbone", "model", "trainer")  # groups whose keys are listed
+SINGLE = "single"  # the choice of `backbone` that has a name as its key
 UNREAD = "…"  # a default that is computed
 REQUIRED = "???"
 
@@ -34,16 +35,18 @@ def _lines(script: str, chosen: dict[str, str]) -> Iterator[str]:
     for entry in _yaml(f"{script}.yaml")["defaults"]:
         if isinstance(entry, dict):
             groups |= {name: chosen.get(name, word) for name, word in entry.items() if " " not in name}
+    network = groups.get("backbone")
+    if network and network not in choices("backbone"):  # a name, see `words.by_name`
+        groups["backbone"] = SINGLE
     yield f"python {script}.py [group=choice] [key=value]"
     yield "\nGroups and their choices; what is in brackets holds now"
     for group, word in groups.items():
-        names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        yield f"  {group:10} {' '.join(f'[{name}]' if name == word else name for name in names)}"
+        shown = [f"[{name}]" if name == word else name for name in choices(group)]
+        yield f"  {group:10} {' '.join(shown)}{', or the name of any network' * (group == 'backbone')}"
     if script == "train":
         yield "\nSweeps: --multirun with several values (model.lr=1e-3,1e-4), or one of"
         for folder in ("sweep", "hydra/launcher", "hydra/sweeper"):
-            names = sorted(path.stem for path in (CONF / folder).glob("*.yaml"))
-            yield f"  {'+' * (folder == 'sweep')}{folder}={'|'.join(names)}"
+            yield f"  {'+' * (folder == 'sweep')}{folder}={'|'.join(choices(folder))}"
     yield "\nKeys"
     yield from _keys("", keys(f"{script}.yaml"), set(groups))
     for group in SHOWN:
@@ -51,11 +54,20 @@ def _lines(script: str, chosen: dict[str, str]) -> Iterator[str]:
             path = f"{group}/{word}.yaml"
             if not (CONF / path).is_file():
                 raise ValueError(f"there is no {group}={word}; --help without it lists the choices")
-            yield f"\nKeys of {group}={word}: {(CONF / path).read_text('utf-8').splitlines()[0].lstrip('# ')}"
-            yield from _keys(f"{group}.", keys(path), set())
+            said = network if group == "backbone" else word
+            yield f"\nKeys of {group}={said}: {(CONF / path).read_text('utf-8').splitlines()[0].lstrip('# ')}"
+            found = keys(path)
+            if group == "backbone" and word == SINGLE and network != SINGLE:
+                found["name"] = (network, found["name"][1])
+            yield from _keys(f"{group}.", found, set())
     if "data" in groups and not groups["data"]:
         yield "\nWith data=…, --help lists its keys."
     yield "\n--cfg job prints all that a command line composes; --hydra-help, Hydra's own options."
+
+
+def choices(group: str) -> list[str]:
+    """Names of the files of a group of `conf/`."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def _keys(prefix: str, found: dict[str, tuple[Any, str]], left_out: set[str]) -> Iterator[str]:

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from perceptual.evaluation.scoring import one_line
+from perceptual.features.networks import check_name
 
 # the last part of keys that name a place
 PLACES = ("ckpt", "suite", "results", "runs", "run_dir", "path", "root", "jnd", "weights", "dir", "dirpath")
 # the last part of keys that no file says: where a run writes
 NOT_OF_A_FILE = ("ckpt", "runs", "run_dir", "dirpath", "default_root_dir")
+BACKBONES = Path(__file__).parents[2] / "conf/backbone"
 ABOUT = "data.json"  # in the folder of a run; the words of a command that was refused are not in it
 MOST = 100_000  # bytes of it
 SEPARATE = r",(?![^\[(]*[\])])"  # commas outside of brackets
@@ -44,6 +46,36 @@ def _word(word: str, sweep: bool) -> str:
     if value.startswith("[") and value.endswith("]") and not _is_place(key):
         return f"{key}=[{_each(value[1:-1])}]"
     return f"{key}={_each(value) if sweep else _quoted(value)}"
+
+
+def by_name(words: Sequence[str]) -> list[str]:
+    """Write `backbone.name=NAME` for `backbone=NAME` where no file of `conf/backbone` is called NAME.
+
+    Raises:
+        ValueError: no network has that name, with the nearest ones; or a sweep mixes names and files.
+    """
+    own = any(word.startswith("imports=") for word in words)  # may register networks with timm
+    return [_by_name(word, own) if word.startswith("backbone=") else word for word in words]
+
+
+def _by_name(word: str, own: bool) -> str:
+    override = _parsed(word)
+    value = override.value() if override else None
+    listed = value.list if isinstance(value, ChoiceSweep) else [value]
+    texts = [one.text if isinstance(one, QuotedString) else one for one in listed]
+    names = [one for one in texts if isinstance(one, str)]
+    if not names or len(names) < len(texts):
+        return word
+    files = {path.stem for path in BACKBONES.glob("*.yaml")}
+    said = [name for name in names if name in files]
+    if len(said) == len(names):
+        return word
+    if said:
+        raise ValueError(f"{word}: {said[0]} is a file of conf/backbone, and cannot be swept with names")
+    for name in names:
+        if not own:
+            check_name(name)
+    return f"backbone.name={word.partition('=')[2]}"
 
 
 def _each(values: str) -> str:

@@ -93,7 +93,7 @@ def check_same_run(checkpoint: Mapping[str, Any], cfg: DictConfig) -> None:
     networks = [dict(describe(one["backbone"])) for one in (theirs, model)]
     every = dict.fromkeys(key for network in networks for key in network)
     averaged = [
-        "ema" if there else "none" for there in ("current_model_state" in checkpoint, "ema" in cfg.callbacks)
+        "ema" if there else None for there in ("current_model_state" in checkpoint, "ema" in cfg.callbacks)
     ]
     refuse(
         [

@@ -13,7 +13,7 @@ import pytest
 from test_resume import SETTINGS, assert_same, last
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-WORDS = ("data.path=set/triplets.csv", *SETTINGS, "trainer=ddp", "trainer.devices=2", "model=lin")
+WORDS = ("data.path=set/triplets.csv", *SETTINGS, "trainer.strategy=ddp", "trainer.devices=2", "model=lin")
 
 
 @pytest.fixture

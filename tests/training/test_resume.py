@@ -360,7 +360,15 @@ def test_two_processes_train_as_one(folder, epochs, model):
     words = [word for word in SETTINGS if word not in ("trainer.devices=1", "data.batch_size=10")]
     words = ["data.path=set/triplets.csv", *words, "callbacks.last.steps=null", *common]
     assert finish(start("one", "callbacks.last.steps=null", *common)) == 0
-    two = [sys.executable, "-W", "ignore", str(app.ROOT / "train.py"), "runs=two", "trainer=ddp", *words]
+    two = [
+        sys.executable,
+        "-W",
+        "ignore",
+        str(app.ROOT / "train.py"),
+        "runs=two",
+        "trainer.strategy=ddp",
+        *words,
+    ]
     done = subprocess.run([*two, "trainer.devices=2"], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     one, two = (read_checkpoint(last(runs)) for runs in ("one", "two"))
