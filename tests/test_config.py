@@ -127,6 +127,18 @@ def test_experiments_compose_and_name_their_score(name):
     assert "Measured" in header
 
 
+@pytest.mark.parametrize("variant", ["lin", "tune", "scratch"])
+def test_the_protocol_of_the_paper_is_for_any_backbone_and_data(variant):
+    chosen = [f"experiment=paper_{variant}", "data=manifest", "data.path=some.csv", "backbone.name=vgg16"]
+    cfg = OmegaConf.to_container(compose("train", chosen), enum_to_str=True)
+    model = {"variant": variant, "ranking": "paper", "lin_init": "random", "optimizer": "adam"}
+    model |= {"lr": 1e-4, "betas": [0.5, 0.999], "weight_decay": 0, "schedule": "paper", "dropout": 0.5}
+    assert {key: cfg["model"][key] for key in model} == model
+    assert (cfg["backbone"]["name"], cfg["data"]["path"]) == ("vgg16", "some.csv")
+    assert (cfg["data"]["batch_size"], cfg["data"]["views"], cfg["trainer"]["max_epochs"]) == (50, 0, 10)
+    assert not {"ema", "early"} & cfg["callbacks"].keys()
+
+
 def test_evaluate_composes():
     assert compose("evaluate").methods is None
 
