@@ -94,7 +94,7 @@ def build(backbone: "str | nn.Module", lin: str | os.PathLike[str] | None) -> tu
     if isinstance(backbone, nn.Module):
         backbone = Backbone.of(backbone)
         calibration = _default(backbone) if lin == DEFAULT else load(backbone.name, lin)
-        check_weights(backbone, calibration)
+        check_weights(backbone, calibration.name)
         return backbone, calibration
     name, said = split(backbone)
     networks.check_name(name)
@@ -112,24 +112,24 @@ def build(backbone: "str | nn.Module", lin: str | os.PathLike[str] | None) -> tu
         lin = default(name)
     calibration = load(name, lin)
     built = Backbone(name, mean=calibration.mean, std=calibration.std)
-    check_weights(built, calibration)
+    check_weights(built, calibration.name)
     return built, calibration
 
 
-def check_weights(backbone: Backbone, calibration: Calibration) -> None:
+def check_weights(backbone: Backbone, calibration: str | None) -> None:
     """Warn of a published calibration on other weights than it was made on, and have the source say so.
 
     What is shown of a distance, its `repr`, results and model cards, shows the source.
     """
     state = backbone.net.state_dict()
-    if calibration.name not in versions(backbone.name) or any(value.is_meta for value in state.values()):
+    if calibration not in versions(backbone.name) or any(value.is_meta for value in state.values()):
         return
     plain = {weight_files.plain(key): value.float() for key, value in state.items()}
     if weight_files.fingerprint(plain) == MADE_ON[backbone.name.partition(".")[0]]:
         return
     source = backbone.source.removesuffix(OTHER)
     warnings.warn(
-        f"the calibration {calibration.name} was made on other weights of {backbone.name} than those from "
+        f"the calibration {calibration} was made on other weights of {backbone.name} than those from "
         f"{source}: distances differ from those of the lpips package",
         stacklevel=4,
     )

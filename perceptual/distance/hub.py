@@ -71,6 +71,7 @@ class HubMixin:
         metric.calibration, metric.saved = known or str(source), saved
         if known == calibrations.UNCALIBRATED:
             metric.calibration = None
+        calibrations.check_weights(metric.backbone, metric.calibration)
         restored: T = metric
         return restored
 

@@ -841,6 +841,8 @@ def test_a_published_calibration_on_other_weights_says_so(change, assets, monkey
     assert OTHER_WEIGHTS in describe(metric)["weights"]  # of results
     metric.save_pretrained(tmp_path / "saved")
     assert OTHER_WEIGHTS in (tmp_path / "saved" / "README.md").read_text()
+    with pytest.warns(UserWarning, match=r"v0.1 was made on other weights of alexnet"):
+        assert OTHER_WEIGHTS in repr(LPIPS.from_pretrained(tmp_path / "saved"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         uncalibrated = LPIPS("alexnet-uncalibrated")
