@@ -1,11 +1,13 @@
 """Kinds of judgments: what people are shown, which images are compared, and what they answer."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 
-class Kind(NamedTuple):
+# not frozen: Lightning, which converts batches field by field, refuses that; nor a tuple, which loaders convert
+@dataclass(unsafe_hash=True)
+class Kind:
     """A question about a few images, and what its answers are."""
 
     name: str

@@ -35,7 +35,7 @@ def test_votes_become_a_manifest(tmp_path, pairs):
     if pairs:
         assert (table.answer == 0).all()  # all pairs of the source differ
     else:
-        by_file = {file: index for index, file in enumerate(table.images)}
+        by_file = {file: index for index, file in enumerate(table.paths)}
         assert len(by_file) == 3 * len(table)
         rows = read_rows(tmp_path / "judged/manifest.csv")
         items = [item for item in server.database.study.items.values() if item.purpose == "item"]
@@ -77,7 +77,7 @@ def test_a_study_whose_rule_came_later_is_exported(tmp_path):
             Visitor(server.port, name).enrol().take_part(choose)
         study.config.stop_when_sure = True
         export(server.database, tmp_path / "judged", Rules())
-    assert set(read_manifest(tmp_path / "judged/manifest.csv").judgment) == {0.0, 1.0}
+    assert set(read_manifest(tmp_path / "judged/manifest.csv").answer) == {0.0, 1.0}
     assert "100.0%" in (tmp_path / "judged/report.md").read_text()  # two people agree
 
 
@@ -183,8 +183,8 @@ def test_early_stopping_exports_unbiased_judgments_and_majorities(tmp_path):
     judged = read_manifest(tmp_path / "judged/manifest.csv")
     majority = read_manifest(tmp_path / "judged/majority.csv")
     assert judged.votes is None
-    np.testing.assert_array_equal(judged.judgment, majority.judgment)  # all agreed: 3 of 3
-    assert set(judged.judgment) == {0.0, 1.0}
+    np.testing.assert_array_equal(judged.answer, majority.answer)  # all agreed: 3 of 3
+    assert set(judged.answer) == {0.0, 1.0}
 
 
 ADMINISTRATION = """
