@@ -33,6 +33,7 @@ from perceptual.evaluation.score_table import estimate, table, tables
 from perceptual.evaluation.scoring import one_line, score
 from perceptual.features.custom import import_modules
 from perceptual.metrics import SCORES
+from perceptual.names import Method
 from perceptual.training.checkpoints import read_checkpoint
 
 PUBLISHED = ("alexnet-v0.1", "squeezenet1_1-v0.1", "vgg16-v0.1")
@@ -53,7 +54,7 @@ def evaluate(cfg: DictConfig) -> Scores:
         return evaluate_suite(cfg)
     speed = {"precision": cfg.precision.name, "compile": cfg.compile}
     distance = methods.build(cfg.ckpt, **speed) if cfg.ckpt else None
-    chosen = listed(cfg.methods) or ([cfg.ckpt] if cfg.ckpt else list(PUBLISHED))
+    chosen = methods.expand(listed(cfg.methods) or ([cfg.ckpt] if cfg.ckpt else PUBLISHED))
     if distance is None:
         evaluation.require_one(chosen, cfg.results, **speed)
     data = data_of(cfg)
@@ -73,7 +74,7 @@ def evaluate(cfg: DictConfig) -> Scores:
     return scores
 
 
-def evaluate_methods(chosen: list[str], data: JudgedDataModule, results: str, **speed: Any) -> Scores:
+def evaluate_methods(chosen: list[Method], data: JudgedDataModule, results: str, **speed: Any) -> Scores:
     """Score methods that `results` does not have yet, and show all that were asked for.
 
     `speed` is `precision` and `compile`, see `perceptual.evaluation.methods.build`.
@@ -108,7 +109,7 @@ def evaluate_suite(cfg: DictConfig) -> Scores:
         name: partial(build_set, Path(cfg.suite).parent, name, of)
         for name, of in read_suite(cfg.suite).items()
     }
-    chosen = listed(cfg.methods) or list(PUBLISHED)
+    chosen = methods.expand(listed(cfg.methods) or PUBLISHED)
     evaluation.require_one(chosen, cfg.results, **speed)
     suite = suites.evaluate(sets, chosen, cfg.results, device(), build_data, **speed)
     say(suite_tables.terminal(suite))
@@ -163,7 +164,7 @@ def build_set(folder: Path, name: str, of: dict[str, Any]) -> JudgedDataModule:
         raise ValueError(f"{name}: {one_line(error)}") from None
 
 
-def under_conditions(chosen: list[str], data: JudgedDataModule, results: str, **speed: Any) -> Scores:
+def under_conditions(chosen: list[Method], data: JudgedDataModule, results: str, **speed: Any) -> Scores:
     """Score methods under simulated conditions that `results` does not have yet, and show all.
 
     Returns:
@@ -189,7 +190,7 @@ def under_conditions(chosen: list[str], data: JudgedDataModule, results: str, **
     return scores
 
 
-def examine(chosen: list[str], data: JudgedDataModule, cfg: DictConfig, **speed: Any) -> Scores:
+def examine(chosen: list[Method], data: JudgedDataModule, cfg: DictConfig, **speed: Any) -> Scores:
     """Make trust reports that `cfg.results` does not have yet, and show all that were asked for.
 
     Returns:

@@ -28,8 +28,8 @@ from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import people, runs
 from perceptual.evaluation.score_table import tables
 from perceptual.evaluation.scoring import one_line, score
-from perceptual.features.build import KMEANS
 from perceptual.features.kmeans import initialize
+from perceptual.names import KMEANS
 from perceptual.training import run
 from perceptual.training.cache import CachedDataModule
 from perceptual.training.checkpoints import check_data, read_checkpoint

@@ -22,6 +22,7 @@ from perceptual.data import ManifestDataModule
 from perceptual.evaluation.identity import identity
 from perceptual.features import custom
 from perceptual.features.build import build_backbone
+from perceptual.names import Method
 from perceptual.publish.onnx import to_onnx
 from perceptual.training.cache import CachedDataModule
 from perceptual.training.checkpoints import read_checkpoint
@@ -209,7 +210,7 @@ def test_networks_that_differ_in_one_option_share_nothing(folder, monkeypatch):
         caches.append({path.name for path in (folder / "features").iterdir() if path.is_dir()})
     assert len(caches[1]) == 2 * len(caches[0]), "same name and weights, another pool"
     for name in ("test_resnet", "test_resnet[drop_path_rate=0.1]"):
-        assert identity(name) == name
+        assert identity(Method.parse(name)) == name
 
 
 def test_several_networks_as_one_share_their_caches_with_each_alone(folder, monkeypatch):

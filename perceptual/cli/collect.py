@@ -224,9 +224,10 @@ def choose(
     from perceptual.collect.choose import choose as run
     from perceptual.evaluation.methods import build, expand
 
-    names = expand([name.strip() for name in methods.split(",") if name.strip()])
-    done = run(source, output, {name: build(name) for name in names}, count, random_part, seed, size)
+    names = expand(name.strip() for name in methods.split(",") if name.strip())
+    distances = {name.text: build(name) for name in names}
+    done = run(source, output, distances, count, random_part, seed, size)
     typer.echo(f"{output / 'manifest.csv'}: {len(done.random):,} triplets at random (split val),")
-    typer.echo(f"{len(done.disagreed):,} on which {', '.join(names)} disagree most (split train)")
+    typer.echo(f"{len(done.disagreed):,} on which {', '.join(distances)} disagree most (split train)")
     if done.shared:
         typer.echo(f"{done.shared:,} of these show an image of the random part: there were not enough others")

@@ -28,11 +28,13 @@ def info(
     from perceptual.cli.output import print_json, print_table
     from perceptual.evaluation import methods
     from perceptual.evaluation.provenance import describe
+    from perceptual.names import Method
 
-    loaded = methods.load(model)
+    method = Method.parse(model)
+    loaded = methods.load(method)
     network = getattr(loaded.distance, "backbone", None)  # a path does not say its family
-    family = methods.family(network.name if network else model)
-    facts: dict[str, Any] = {"method": methods.canonical(model), "family": family}
+    family = (Method.parse(network.name) if network else method).family
+    facts: dict[str, Any] = {"method": str(method), "family": family}
     facts |= describe(loaded.distance) | _calibration(model, loaded.distance)
     if model.endswith(".ckpt"):
         facts |= _training(model)
@@ -51,8 +53,9 @@ def info(
 
 def _calibration(model: str, distance: Any) -> dict[str, Any]:
     """Say whether, how, and by whom the channels of the levels are weighted."""
-    from perceptual.distance.calibration import UNCALIBRATED, identify
+    from perceptual.distance.calibration import identify
     from perceptual.features.weights import fingerprint
+    from perceptual.names import UNCALIBRATED
 
     lin = getattr(distance, "lin", None)
     if lin is None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from perceptual.evaluation import methods
+from perceptual.names import Method
 
 
 class Chosen(NamedTuple):
@@ -30,13 +31,14 @@ class Chosen(NamedTuple):
         return images.to(self.device).float().div_(255)
 
 
-def choose(method: str | None) -> Chosen:
+def choose(said: str | None) -> Chosen:
     """The distance of that name, LPIPS on AlexNet without one.
 
     Raises:
         ValueError: no such method or calibration.
         FileNotFoundError: a file or weights that do not exist.
     """
-    distance, ranking = methods.load(method or "alexnet")
+    method = Method.parse(said or "alexnet")
+    distance, ranking = methods.load(method)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Chosen(methods.canonical(method or "alexnet"), distance.to(device), device, ranking)
+    return Chosen(str(method), distance.to(device), device, ranking)

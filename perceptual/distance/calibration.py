@@ -1,8 +1,6 @@
 """What weighs the channels of a distance: published calibrations, which ship with the package, and files.
 
-One rule for names holds everywhere: `alexnet` is the published calibration v0.1 where there is one for that
-network, else uncalibrated; `alexnet-uncalibrated`, `alexnet-v0.1`, `alexnet-v0.0` and `alexnet-random` say
-which; `alexnet-kmeans` has weights made of photographs, see `features/kmeans.py`.
+`perceptual.names` says which of them a name means.
 """
 
 import json
@@ -18,16 +16,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from perceptual.distance import saved_folder
-from perceptual.distance.saved_config import UNCALIBRATED
 from perceptual.features import networks
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
-from perceptual.features.build import KMEANS
-from perceptual.features.timm_networks import SCHEMES
+from perceptual.names import DEFAULT, KMEANS, RANDOM, UNCALIBRATED, Method, default, versions
 
 FOLDER = Path(__file__).parent / "calibrations"
-DEFAULT, RANDOM = "default", "random"
-PUBLISHED = "v0.1"  # what `default` means where it exists
 SEED = 0  # of the weights of `NAME-random`
 # SHA-256 of the weights that the published calibrations were made on, torchvision's IMAGENET1K_V1, in float32
 MADE_ON = {
@@ -81,27 +75,24 @@ class Calibration(NamedTuple):
         return wanted is None or torch.allclose(has, has.new_tensor(wanted))
 
 
-def split(name: str) -> tuple[str, str]:
-    """`vgg-v0.0` → (`vgg16`, `v0.0`), and likewise the other words above; else (name, `default`)."""
-    if "/" in name and not name.startswith(SCHEMES):
-        return name, DEFAULT  # a path or owner/name
-    match = re.fullmatch(rf"(.+)-(v\d+\.\d+|{UNCALIBRATED}|{RANDOM}|{KMEANS})", name)
-    return (networks.resolve(match[1]), match[2]) if match else (networks.resolve(name), DEFAULT)
-
-
-def build(backbone: "str | nn.Module", lin: str | os.PathLike[str] | None) -> tuple[Backbone, Calibration]:
+def build(
+    backbone: str | Method | nn.Module, lin: str | os.PathLike[str] | None
+) -> tuple[Backbone, Calibration]:
     """The backbone and the calibration that the arguments of `LPIPS` name; raises what that does."""
     if isinstance(backbone, nn.Module):
         backbone = Backbone.of(backbone)
         calibration = _default(backbone) if lin == DEFAULT else load(backbone.name, lin)
         check_weights(backbone, calibration.name)
         return backbone, calibration
-    name, said = split(backbone)
+    method = Method.parse(backbone)
+    if method.fault:
+        raise ValueError(method.fault)
+    name, said = method.network, method.calibration
     networks.check_name(name)
     if said != DEFAULT and lin != DEFAULT:
-        raise ValueError(f"{backbone!r} says its calibration: leave out lin, got lin={str(lin)!r}")
+        raise ValueError(f"{method.text!r} says its calibration: leave out lin, got lin={str(lin)!r}")
     if said == KMEANS:
-        raise ValueError(f"create_metric({backbone!r}) makes it: LPIPS has no images to make weights of")
+        raise ValueError(f"create_metric({method.text!r}) makes it: LPIPS has no images to make weights of")
     if said == RANDOM:
         return random_backbone(name), Calibration()
     if said == UNCALIBRATED:
@@ -136,11 +127,6 @@ def check_weights(backbone: Backbone, calibration: str | None) -> None:
     backbone.source = source + OTHER
 
 
-def default(backbone: str) -> str | None:
-    """The calibration that a network's bare name means: `v0.1` if that was published for it, else None."""
-    return PUBLISHED if PUBLISHED in versions(backbone) else None
-
-
 def random_backbone(name: str) -> Backbone:
     """A backbone with random weights, the same each time, whatever was drawn before and is the default."""
     before = torch.get_default_dtype()
@@ -160,15 +146,6 @@ def _default(backbone: Backbone) -> Calibration:
     version = None if backbone.source.startswith("random") else default(backbone.name)
     calibration = load(backbone.name, version)
     return calibration if calibration.fits(backbone) else Calibration()
-
-
-def versions(backbone: str) -> list[str]:
-    """Versions published for a backbone, by timm's or torchvision's name, with or without a tag."""
-    architecture, _, tag = backbone.partition(".")
-    if tag not in ("", "tv_in1k"):  # calibrated on torchvision's weights, which timm tags so
-        return []
-    published = (path.stem.rpartition("-") for path in FOLDER.glob("*-v*"))
-    return sorted(version for name, _, version in published if name == architecture)
 
 
 def identify(backbone: str, lin: Sequence[Tensor]) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from perceptual.distance.markdown import code, escaped
-from perceptual.distance.saved_config import UNCALIBRATED
+from perceptual.names import UNCALIBRATED
 
 TEXT = """---
 {header}

@@ -12,6 +12,7 @@ from torch import nn
 from perceptual.distance import calibration as calibrations
 from perceptual.distance import saved_folder
 from perceptual.features.backbone import Backbone
+from perceptual.names import DEFAULT, UNCALIBRATED, Method
 
 T = TypeVar("T", bound="HubMixin")
 
@@ -54,10 +55,9 @@ class HubMixin:
         """
         build: Any = cls
         is_folder = Path(source).expanduser().is_dir()
-        suffix = calibrations.DEFAULT if is_folder else calibrations.split(str(source))[1]
         how = {"spatial": spatial, "value_range": value_range, "check_range": check_range}
-        if suffix != calibrations.DEFAULT:
-            named: T = build(str(source), **how)
+        if not is_folder and (method := Method.parse(str(source))).calibration != DEFAULT:
+            named: T = build(method, **how)
             return named
         folder = saved_folder.find(
             source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
@@ -69,7 +69,7 @@ class HubMixin:
             vector.data = value
         known = calibrations.identify(metric.backbone.name, saved.lin)
         metric.calibration, metric.saved = known or str(source), saved
-        if known == calibrations.UNCALIBRATED:
+        if known == UNCALIBRATED:
             metric.calibration = None
         calibrations.check_weights(metric.backbone, metric.calibration)
         restored: T = metric

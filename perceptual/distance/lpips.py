@@ -19,6 +19,7 @@ from perceptual.distance.inputs import check, check_value_range, to_rgb
 from perceptual.distance.level import FORMS, Form, unit_normalize
 from perceptual.distance.reference import Reference
 from perceptual.features.backbone import Backbone, is_transformed
+from perceptual.names import DEFAULT, Method
 
 PAIRS = 64  # whose maps are held at once, where features are shared
 
@@ -78,8 +79,8 @@ class LPIPS(HubMixin, nn.Module):
     @torch.inference_mode(False)  # whose tensors can take part in no gradient later
     def __init__(
         self,
-        backbone: str | nn.Module = "alexnet",
-        lin: str | os.PathLike[str] | None = calibrations.DEFAULT,
+        backbone: str | Method | nn.Module = "alexnet",
+        lin: str | os.PathLike[str] | None = DEFAULT,
         *,
         spatial: bool = False,
         value_range: tuple[float, float] = (0, 1),

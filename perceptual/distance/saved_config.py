@@ -18,7 +18,6 @@ FORMAT = 1
 CONFIG = "config.json"
 SEAL = "config_sha256"
 SEALED = ("format", "backbone", "channels", "form", "sha256", "ranking")  # what decides about a distance
-UNCALIBRATED = "uncalibrated"  # what the calibration is where all channels weigh 1
 REMEDY = "save the distance again"
 Text = Annotated[str, Len(1)]
 SHA256 = Annotated[str, Len(64, 64)]

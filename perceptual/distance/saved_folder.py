@@ -27,7 +27,7 @@ from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
 from perceptual.features.build import build_backbone
 from perceptual.features.custom import BUILT, TARGET
-from perceptual.features.names import members
+from perceptual.names import members
 from perceptual.version import __version__
 
 MODEL, RANKING, CARD = "model.safetensors", "ranking.safetensors", "README.md"

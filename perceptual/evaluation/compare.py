@@ -6,10 +6,10 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import NamedTuple
 
-from perceptual.evaluation import methods
 from perceptual.evaluation.board import bootstrapped
 from perceptual.evaluation.results import DataResults, Result, Row
 from perceptual.evaluation.statistics import FEWEST, LEVEL, Floats, ends
+from perceptual.names import Method
 
 NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)  # standard errors of an interval
 
@@ -83,8 +83,9 @@ def found(scored: Sequence[Result], name: str) -> Result:
     Raises:
         ValueError: there is none.
     """
-    wanted = {name, methods.canonical(name)}
-    if methods.is_path(name) or Path(name).exists():
+    method = Method.parse(name)
+    wanted = {name, str(method)}
+    if method.path or Path(name).exists():
         wanted.add(str(Path(name).absolute()))
     matching = [
         result

@@ -34,6 +34,7 @@ from perceptual.evaluation.scoring import measure, one_line
 from perceptual.evaluation.statistics import Intervals, bootstrap, clusters
 from perceptual.features.backbone import Precision
 from perceptual.metrics import two_afc_agreement
+from perceptual.names import Method
 
 FEW = 256  # images whose features are held at once
 BATCH = 100  # pairs
@@ -137,7 +138,7 @@ def agreement_under(
 
 
 def report(
-    methods: Iterable[str],
+    methods: Iterable[str | Method],
     data: Any,
     results: str,
     device: torch.device | str = "cpu",
@@ -147,7 +148,7 @@ def report(
     """Score methods under every condition; what `results` has already is not computed again.
 
     Args:
-        methods: names, see `perceptual.evaluation.methods`.
+        methods: names, see `perceptual.names`.
         data: triplets, set up.
         results: folder of all results; a row for each method in `<data>/conditions/<method>/`.
         device: where distances are computed.
@@ -168,7 +169,7 @@ def report(
     lost: dict[str, str] = {}
     for name in [name for name in names if _row_of(place, name) is None]:
         try:
-            distance = grammar.build(names[name].said, precision, compile).to(device)
+            distance = grammar.build(names[name].method, precision, compile).to(device)
             row = {"method": name, "version": VERSION, "weights_file": names[name].weights}
             row |= {"conditions": _estimates(agreement_under(name, distance, judged), judged)}
             row |= provenance.describe(distance) | provenance.surroundings(torch.device(device))

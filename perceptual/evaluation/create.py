@@ -28,8 +28,8 @@ def create_metric(
         tensor(0.)
 
     Args:
-        name: `alexnet`, `resnet50.a1_in1k-uncalibrated`, `ssim`, a path, … as `perceptual.evaluation.methods`
-            describes; `list_metrics` lists them.
+        name: `alexnet`, `resnet50.a1_in1k-uncalibrated`, `ssim`, a path, …, see
+            `perceptual.names`; `list_metrics` lists them.
         reduction: `mean` or `sum` over pairs, or `none`: the distances (N,).
         precision: of deep features, as `Backbone` takes it; classic distances are in float32.
         compile: compare deep features by compiled code, as `LPIPS` takes it.

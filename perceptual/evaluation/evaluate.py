@@ -32,6 +32,7 @@ from perceptual.evaluation.scoring import Measured, as_numbers, in_pieces, measu
 from perceptual.features.backbone import Precision, check_precision
 from perceptual.metrics import SCORES, MajorityAccuracy, OpinionCorrelations, PerSubset, opinion_correlations
 from perceptual.metrics.opinion import FEWEST
+from perceptual.names import Method
 
 GROUP = 8  # networks held at once where images have to be decoded for every reading
 RECURRING = 2  # how often pairs, or images, must recur on average to be computed by themselves
@@ -40,13 +41,13 @@ SHOWN = 64  # pairs that the shares of the levels are averaged over
 
 
 def evaluate(
-    methods: Iterable[str],
+    methods: Iterable[str | Method],
     data: JudgedDataModule,
     results: str | os.PathLike[str],
     device: torch.device | str = "cpu",
     precision: Precision = "32-true",
     compile: bool = False,
-    build: Callable[[str], nn.Module] | None = None,
+    build: Callable[[Method], nn.Module] | None = None,
 ) -> tuple[DataResults, list[str]]:
     """Score methods on validation items; what `results` has already is not computed again.
 
@@ -56,13 +57,13 @@ def evaluate(
     backbone of an LPIPS once.
 
     Args:
-        methods: names, see `perceptual.evaluation.methods`.
+        methods: names, see `perceptual.names`.
         data: triplets, JND pairs or images with opinion scores, set up.
         results: folder of all results.
         device: where distances are computed.
         precision, compile: of deep features, see `methods.build`. Results of another precision are kept
             apart; compiled code changes no digit that counts.
-        build: the distance of a method name, in place of `methods.build` with these.
+        build: the distance of a method, in place of `methods.build` with these.
 
     Returns:
         the results on these items, and what the methods are called there (a path with a hash, a precision
@@ -90,21 +91,21 @@ def evaluate(
     return place, list(names)
 
 
-def require_one(methods: Iterable[str], results: str | os.PathLike[str], **speed: Any) -> None:
+def require_one(methods: Iterable[Method], results: str | os.PathLike[str], **speed: Any) -> None:
     """Refuse methods of which none can be built or is in `results`: called before data are read.
 
     Raises:
         ValueError: why not, of each method.
     """
     reasons = []
-    for method in grammar.expand(methods):
+    for method in methods:
         try:
-            if any(Path(results).glob(f"*/scored/{glob.escape(folder_name(grammar.canonical(method)))}*")):
+            if any(Path(results).glob(f"*/scored/{glob.escape(folder_name(str(method)))}*")):
                 return
             grammar.build(method, **speed)
             return
         except Exception as error:  # whatever a network raises
-            reasons.append(f"{method}: {one_line(error)}")
+            reasons.append(f"{method.text}: {one_line(error)}")
     raise ValueError("; ".join(reasons))
 
 
@@ -141,7 +142,7 @@ def keep(
 
 def _evaluate_group(
     methods: Mapping[str, Asked],
-    build: Callable[[str], nn.Module],
+    build: Callable[[Method], nn.Module],
     data: JudgedDataset,
     batches: Batches[Any],
     place: DataResults,
@@ -150,7 +151,7 @@ def _evaluate_group(
     distances: dict[str, nn.Module] = {}
     for method, asked in methods.items():
         try:
-            distances[method] = build(asked.said).to(device)
+            distances[method] = build(asked.method).to(device)
         except Exception as error:  # whatever it is, the others go on
             place.write_failure(_row(method, data, device) | {"error": one_line(error)})
     for method, measured in _measure(distances, data, batches, place.folder).items():
@@ -159,7 +160,7 @@ def _evaluate_group(
             if measured.error:
                 raise RuntimeError(measured.error)
             asked = methods[method]
-            row |= {"family": grammar.family(asked.said), "weights_file": asked.weights}
+            row |= {"family": asked.method.family, "weights_file": asked.weights}
             row |= _scores(measured.columns, data) | provenance.describe(distances[method])
             row |= _cost(distances[method], measured, batches, device)
         except Exception as error:  # such as a distance that is not a number

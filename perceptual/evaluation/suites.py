@@ -18,6 +18,7 @@ from perceptual.evaluation.board import bootstrapped
 from perceptual.evaluation.results import DataResults, Row
 from perceptual.evaluation.scoring import one_line
 from perceptual.evaluation.statistics import ends
+from perceptual.names import Method
 from perceptual.training.checkpoints import read_checkpoint
 
 
@@ -51,7 +52,7 @@ class Suite(NamedTuple):
 
 def evaluate(
     sets: Mapping[str, Callable[[], JudgedDataModule]],
-    chosen: Iterable[str],
+    chosen: Iterable[str | Method],
     results: str,
     device: str,
     training: Callable[[Mapping[str, Any], str], JudgedDataModule] | None = None,
@@ -63,7 +64,7 @@ def evaluate(
 
     Args:
         sets: what builds the data module of each, by name.
-        chosen: methods, see `perceptual.evaluation.methods`.
+        chosen: methods, see `perceptual.names`.
         results: folder of all results.
         device: where distances are computed.
         training: builds a data module from what a checkpoint says of its data, and its path, to look for
@@ -86,7 +87,7 @@ def evaluate(
         )
     expanded = grammar.expand(chosen)
     places: dict[str, DataResults] = {}
-    names: dict[str, str] = {}
+    names: dict[str, Method] = {}
     for start in range(0, len(expanded), evaluation.GROUP):
         loaded = cache(partial(grammar.build, **speed))  # each method once for all sets
         group = expanded[start : start + evaluation.GROUP]
@@ -173,21 +174,21 @@ def tabulate(
 
 def _shared(
     opened: Mapping[str, JudgedDataModule],
-    names: Mapping[str, str],
+    names: Mapping[str, Method],
     training: Callable[[Mapping[str, Any], str], JudgedDataModule],
 ) -> dict[tuple[str, str], int]:
     """Images of a set among those that a checkpoint was trained on, both at the resolution of the set."""
     shared: dict[tuple[str, str], int] = {}
     for called, method in names.items():
-        if Path(method).suffix != ".ckpt" or not Path(method).is_file():
+        if not method.text.endswith(".ckpt") or not Path(method.text).is_file():
             continue
-        described = read_checkpoint(method).get("datamodule_hyper_parameters")
+        described = read_checkpoint(method.text).get("datamodule_hyper_parameters")
         if not isinstance(described, dict):
             continue
         for name, data in opened.items():
             try:
                 at = {"size": data.size, "shorter_side": data.shorter_side, "crop": None}
-                trained = training({**described, **at}, method)
+                trained = training({**described, **at}, method.text)
                 trained.setup("fit")
             except (ValueError, OSError):
                 continue  # its images are not here any more, or a store has another size

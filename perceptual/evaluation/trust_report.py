@@ -25,6 +25,7 @@ from perceptual.evaluation.scoring import one_line
 from perceptual.evaluation.statistics import FEWEST, clusters, ends, resample
 from perceptual.features.backbone import Precision
 from perceptual.metrics.two_afc import weighted_mean
+from perceptual.names import CLASSIC, Method
 
 VERSION = 1  # of the numbers; reports of another version are made again
 PARTS = 6  # of a report
@@ -49,7 +50,7 @@ SHOWN = ("shift 1", "shift 3", "JPEG 95", "brighter 2 %", "attack 2/255", "trans
 
 
 def report(
-    methods: Iterable[str],
+    methods: Iterable[str | Method],
     data: Any,
     results: str,
     device: torch.device | str = "cpu",
@@ -62,7 +63,7 @@ def report(
     The perturbation of `transfer` is made on the first deep method of the list that is of another family.
 
     Args:
-        methods: names, see `perceptual.evaluation.methods`.
+        methods: names, see `perceptual.names`.
         data: triplets, set up.
         results: folder of all results.
         device: where distances are computed.
@@ -87,10 +88,10 @@ def report(
         for name in missing:
             try:
                 with Progress(f"Examining {name}", PARTS) as progress:
-                    distance = grammar.build(names[name].said, precision, compile).to(device)
+                    distance = grammar.build(names[name].method, precision, compile).to(device)
                     rival = _rival(name, names)
                     if rival is not None and rival not in rivals:
-                        other = grammar.build(names[rival].said, precision, compile).to(device)
+                        other = grammar.build(names[rival].method, precision, compile).to(device)
                         rivals[rival] = trust.perturbations(
                             other, judged.to(torch.device(device)).confident, seed
                         )
@@ -240,12 +241,8 @@ def _interval(values: np.ndarray, cluster: np.ndarray) -> list[float]:
 
 def _rival(name: str, names: Mapping[str, Asked]) -> str | None:
     """The first deep method among the names that is of another family."""
-    family = grammar.family(names[name].said)
-    for other, asked in names.items():
-        kind = grammar.family(asked.said)
-        if kind not in (family, grammar.CLASSIC):
-            return other
-    return None
+    other_than = (names[name].method.family, CLASSIC)
+    return next((other for other, asked in names.items() if asked.method.family not in other_than), None)
 
 
 def _folder(place: DataResults, name: str, seed: int) -> Path:

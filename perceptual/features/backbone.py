@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from perceptual.features import custom, networks
 from perceptual.features import weights as weight_files
 from perceptual.features.joint import Joint
-from perceptual.features.names import JOINT, members, parse
 from perceptual.features.network import Network
+from perceptual.names import JOINT, members, parse
 
 LARGEST = 8192  # side in pixels that images can be resized to
 PATCH = 64  # side of the patches that LPIPS was made with

@@ -9,9 +9,8 @@ from torch import nn
 from perceptual.features import custom
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone, check_input
-from perceptual.features.names import JOINT, Name, members, parse
+from perceptual.names import JOINT, KMEANS, Name, members, parse
 
-KMEANS = "kmeans"  # weights that are made of images, by `kmeans.initialize`
 # what a network is chosen by, and of which type
 DESCRIBED: dict[str, type] = {"name": str, "members": list, "options": dict}
 # with `_target_`, what is said of the network and not to it

@@ -9,21 +9,9 @@ from pathlib import Path
 
 from perceptual.features import timm_networks, torchvision_networks
 from perceptual.features import weights as weight_files
-from perceptual.features.names import ALIASES, JOINT, members, parse, resolve
 from perceptual.features.network import Network
 from perceptual.features.torchvision_networks import TORCHVISION
-
-__all__ = [
-    "ALIASES",
-    "JOINT",
-    "TORCHVISION",
-    "Network",
-    "build",
-    "check_name",
-    "local_files",
-    "members",
-    "resolve",
-]
+from perceptual.names import ALIASES, LOCAL, OF_TORCHVISION, SCHEMES, members, parse
 
 
 def build(
@@ -39,7 +27,7 @@ def build(
     if base in TORCHVISION:
         network = torchvision_networks.build_taps(base, weights, out_indices, prefix)
         return network._replace(input_size=input_size)
-    if base.startswith(torchvision_networks.SCHEME):
+    if base.startswith(OF_TORCHVISION):
         return torchvision_networks.build_nodes(name, weights, out_indices, input_size, prefix)
     return timm_networks.Builder(name, base, options, input_size).build(weights, out_indices, prefix)
 
@@ -53,12 +41,11 @@ def local_files(name: str) -> list[Path]:
     files: list[Path] = []
     for member in members(name):
         base = parse(member).base
-        if base.startswith(timm_networks.FOLDER):
+        if base.startswith(LOCAL):
             files += sorted(path for path in Path(base.partition(":")[2]).glob("*") if path.is_file())
-        elif not base.startswith(timm_networks.SCHEMES):
-            scheme = torchvision_networks.SCHEME
-            stem = base.replace(scheme, "torchvision-", 1) if base.startswith(scheme) else base
-            if found := weight_files.locate(stem):
+        elif not base.startswith(SCHEMES):
+            of_torchvision = base.startswith(OF_TORCHVISION)
+            if found := weight_files.locate(base.replace(":", "-", 1) if of_torchvision else base):
                 files.append(found[0])
     return files
 
@@ -79,9 +66,9 @@ def _check_name(name: str) -> None:
         if options:
             raise ValueError(f"{base} has no options, got {', '.join(options)}")
         return
-    if base.startswith(timm_networks.SCHEMES):
+    if base.startswith(SCHEMES):
         return
-    if base.startswith(torchvision_networks.SCHEME):
+    if base.startswith(OF_TORCHVISION):
         return torchvision_networks.check_name(base, options)
     import timm
 

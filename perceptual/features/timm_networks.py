@@ -11,10 +11,9 @@ from torch import Tensor
 from perceptual.features import custom
 from perceptual.features import weights as weight_files
 from perceptual.features.network import Network, levels, no_weights
+from perceptual.names import SCHEMES
 
 OF_WEIGHTS = ("timm", "huggingface_hub", "safetensors")  # that read them
-FOLDER = "local-dir:"
-SCHEMES = ("hf-hub:", "hf_hub:", FOLDER)
 # of timm's own constructors, what a feature network sets itself or has no use for
 NOT_OPTIONS = {"self", "num_classes", "in_chans", "global_pool", "args", "kwargs", "device", "dtype"}
 

@@ -11,10 +11,8 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from perceptual.features import weights as weight_files
 from perceptual.features.custom import SIZES, channels_of
-from perceptual.features.names import parse
 from perceptual.features.network import IMAGENET_MEAN, IMAGENET_STD, Network, levels, no_weights
-
-SCHEME = "torchvision:"
+from perceptual.names import OF_TORCHVISION, parse
 
 
 class Taps(NamedTuple):
@@ -70,7 +68,7 @@ def check_name(base: str, options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: offering the nearest names.
     """
-    name = base.removeprefix(SCHEME)
+    name = base.removeprefix(OF_TORCHVISION)
     if name not in (known := torchvision.models.list_models(module=torchvision.models)):
         near = difflib.get_close_matches(name, known, n=3)
         raise ValueError(
@@ -96,7 +94,7 @@ def build_nodes(
         input_size, prefix: as in `Backbone`.
     """
     base, options = parse(name)
-    model_name = base.removeprefix(SCHEME)
+    model_name = base.removeprefix(OF_TORCHVISION)
     enum: Any = torchvision.models.get_model_weights(model_name)
     with torch.device("cpu" if weights is None else "meta"):
         model = torchvision.models.get_model(model_name, weights=None)

@@ -14,6 +14,7 @@ from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation.board import make
 from perceptual.evaluation.identity import identity
 from perceptual.evaluation.results import DataResults, find
+from perceptual.names import Method
 from perceptual.training.checkpoints import epochs, read_checkpoint
 from perceptual.training.module import PerceptualRanker
 
@@ -84,7 +85,7 @@ def shorten(text: str) -> str:
 
 def _methods(place: DataResults, ckpt: Path) -> list[str]:
     """Names of the checkpoint in results: whatever its path was, its SHA-256 is behind the `@`."""
-    ending = "@" + identity(str(ckpt)).rpartition("@")[2]
+    ending = "@" + identity(Method.parse(str(ckpt))).rpartition("@")[2]
     names = [result.row["method"] for result in place.scored()]
     return [name for name in names if name.endswith(ending)]
 

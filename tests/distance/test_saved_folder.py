@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from perceptual import LPIPS, Backbone
 from perceptual.distance import saved_config, saved_folder
 from perceptual.evaluation import methods
+from perceptual.names import Method
 from perceptual.ranking import RANKINGS, PaperRanking, restore
 
 RECORD = {
@@ -172,7 +173,7 @@ def test_a_saved_folder_is_a_method_and_a_calibration(tmp_path, alexnet):
     metric.save_pretrained(tmp_path / "mine")
     x, y = images()
     assert torch.equal(methods.build(str(tmp_path / "mine"))(x, y), metric(x, y))
-    assert methods.family(str(tmp_path / "mine")) == "trained"
+    assert Method.parse(str(tmp_path / "mine")).family == "trained"
     assert torch.equal(LPIPS("alexnet", lin=tmp_path / "mine")(x, y), metric(x, y))
     with pytest.raises(ValueError, match=r"calibrated on alexnet, not vgg16; LPIPS\.from_pretrained"):
         LPIPS("vgg16", lin=tmp_path / "mine")

@@ -30,6 +30,7 @@ from perceptual.evaluation.results import find
 from perceptual.evaluation.scoring import score
 from perceptual.evaluation.tables import markdown, protocol_rows
 from perceptual.features.backbone import Backbone
+from perceptual.names import Method
 
 METHODS = ["l2", "gmsd", "squeezenet1_1-uncalibrated", "squeezenet1_1"]
 
@@ -426,14 +427,49 @@ def test_results_of_other_weights_of_the_same_name_are_apart(manifest, tmp_path,
 
 def test_a_method_without_an_identity_does_not_stop_the_others(manifest, monkeypatch):
     def failing(method, precision="32-true"):
-        if method == "gmsd":
+        if method.text == "gmsd":
             raise RuntimeError("no identity")
-        return method
+        return str(method)
 
     monkeypatch.setattr("perceptual.evaluation.identity.identity", failing)
     place, names = evaluation.evaluate(["gmsd", "l2"], manifest, "results")
     assert names == ["gmsd", "l2"]
     assert "l2" in scored(place)
+
+
+def test_a_name_is_read_once_and_no_network_is_built_to_name_a_result(manifest, tmp_path, monkeypatch):
+    said = ["l2", "squeezenet1_1[]", "squeeze", "squeezenet1_1-uncalibrated", "test_resnet-random", "no.ckpt"]
+    read, built = [], []
+    parse, build = Method.parse.__func__, Backbone.__init__
+
+    def parsing(cls, name):
+        read.extend([name] if isinstance(name, str) else [])
+        return parse(cls, name)
+
+    def building(self, *arguments, **options):
+        built.append(arguments)
+        build(self, *arguments, **options)
+
+    monkeypatch.setattr(Method, "parse", classmethod(parsing))
+    monkeypatch.setattr(Backbone, "__init__", building)
+    words = [
+        "data=manifest",
+        f"data.path={tmp_path}/grain/triplets.csv",
+        "data.val_fraction=1",
+        "data.size=32",
+    ]
+    words.append(f"methods={json.dumps(said)}")
+    run("evaluate.py", *words, monkeypatch=monkeypatch)
+    assert sorted(read) == sorted(said)
+    assert len(built) == 3
+    (place,) = find("results")
+    names = ["l2", "squeezenet1_1-uncalibrated", "squeezenet1_1-v0.1", "test_resnet-random"]
+    assert sorted(scored(place)) == names
+    assert sorted(row["method"] for row in place.failed()) == ["no.ckpt", "squeezenet1_1[]"]
+    read.clear(), built.clear()
+    run("evaluate.py", *words, monkeypatch=monkeypatch)  # what the results have is found by its name
+    assert sorted(read) == sorted(said)
+    assert built == []
 
 
 def written(folder, header, rows):

@@ -16,6 +16,7 @@ from perceptual.distance.baselines import BASELINES, Baseline
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import methods
 from perceptual.evaluation.identity import identity
+from perceptual.names import Method
 
 
 def test_names_become_distances(tmp_path, monkeypatch):
@@ -59,15 +60,16 @@ def test_weights_of_named_photographs(tmp_path, monkeypatch):
     assert ours.backbone.fingerprint() == methods.build(method).backbone.fingerprint()
     assert ours.backbone.fingerprint() != packaged.backbone.fingerprint()
     assert all((vector == 1).all() for vector in ours.lin)
-    assert (methods.family(method), methods.canonical(method)) == ("resnet", method)
-    assert not methods.is_path("test_resnet-kmeans:some/where/mine")
-    before = identity(method)
+    read = Method.parse(method)
+    assert (read.family, str(read)) == ("resnet", method)
+    assert not Method.parse("test_resnet-kmeans:some/where/mine").path
+    before = identity(read)
     assert re.fullmatch(re.escape(method) + "@[0-9a-f]{8}", before)
-    assert identity(method) == before
+    assert identity(read) == before
     photographs(tmp_path / "others", 1)
     shutil.copy("others/3.png", "mine/3.png")
-    assert identity(method) != before
-    assert identity("test_resnet-kmeans") == "test_resnet-kmeans"
+    assert identity(read) != before
+    assert identity(Method.parse("test_resnet-kmeans")) == "test_resnet-kmeans"
 
 
 @pytest.mark.parametrize(
@@ -85,13 +87,14 @@ def test_photographs_that_cannot_be_used(method, message, tmp_path, monkeypatch)
     Path("empty").mkdir()
     Path("text").mkdir()
     Path("text/x.png").write_text("no image")
-    assert identity(method) == method  # evaluation gets as far as building it
+    assert identity(Method.parse(method)) == method  # evaluation gets as far as building it
     with pytest.raises((ValueError, OSError), match=message):
         methods.build(method)
 
 
 def test_a_wildcard_is_every_timm_name_with_weights_that_fits():
-    found = methods.expand(["l2", "timm:*convnext*", "l2", "convnext_tiny.fb_in1k"])
+    said = ["l2", "timm:*convnext*", "l2", "convnext_tiny.fb_in1k"]
+    found = [method.text for method in methods.expand(said)]
     assert found[0] == "l2"
     assert sorted(found[1:]) == sorted(timm.list_pretrained("*convnext*"))
     assert all("convnext" in name for name in found[1:])
@@ -117,7 +120,7 @@ def test_a_wildcard_is_every_timm_name_with_weights_that_fits():
     ],
 )
 def test_families(method, family):
-    assert methods.family(method) == family
+    assert Method.parse(method).family == family
 
 
 @pytest.mark.parametrize(
@@ -162,7 +165,7 @@ def test_a_checkpoint_that_is_not_there_is_refused():
     ],
 )
 def test_names_under_which_results_are_stored(method, name):
-    assert methods.canonical(method) == methods.canonical(name) == name
+    assert str(Method.parse(method)) == str(Method.parse(name)) == name
 
 
 def test_metrics_are_created_by_name(tmp_path, monkeypatch):
@@ -190,7 +193,7 @@ def test_metrics_are_listed_by_pattern():
     assert list_metrics("*ssim*") == [name for name in BASELINES if "ssim" in name]
     assert "convnext_tiny.fb_in1k" in list_metrics("*next*")
     assert list_metrics("nothing*") == []
-    assert all(methods.canonical(name) in every for name in every)
+    assert all(str(Method.parse(name)) in every for name in every)
 
 
 def test_importing_the_package_imports_none_of_what_takes_seconds():

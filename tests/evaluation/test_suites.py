@@ -12,6 +12,7 @@ from perceptual.data.records import read_yaml
 from perceptual.evaluation import suites
 from perceptual.evaluation.runs import settings
 from perceptual.evaluation.suite_tables import html_page, markdown, write
+from perceptual.names import Method
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_columns_are_the_scores_of_each_set_and_their_means(sets, tmp_path, monk
     built = []
     build = suites.grammar.build
     monkeypatch.setattr(
-        suites.grammar, "build", lambda name, **speed: built.append(name) or build(name, **speed)
+        suites.grammar, "build", lambda method, **speed: built.append(str(method)) or build(method, **speed)
     )
     suite = suites.evaluate(sets, ["l2", "psnr", "vif"], str(tmp_path / "results"), "cpu")
     assert built == ["l2", "psnr", "vif"]  # each once for all sets
@@ -100,7 +101,7 @@ def test_images_of_training_are_marked(sets, tmp_path, monkeypatch):
         data.setup("fit")
         return data
 
-    shared = suites._shared(opened, {"it@0": str(path)}, training)
+    shared = suites._shared(opened, {"it@0": Method.parse(str(path))}, training)
     assert set(shared) == {("it@0", "native"), ("it@0", "rated")}
     images = training({**described, "size": None}, str(path)).train_set.table.items
     assert shared["it@0", "native"] == len(np.unique(images))

@@ -17,11 +17,11 @@ from torch import nn
 
 from perceptual import LPIPS, create_metric
 from perceptual.features.backbone import Backbone
-from perceptual.features.names import ALIASES
 from perceptual.features.network import Network
 from perceptual.features.timm_networks import default_levels
 from perceptual.features.torchvision_networks import TORCHVISION
 from perceptual.metrics import PerceptualDistance
+from perceptual.names import ALIASES
 
 # the smallest of every kind: convolutions, pyramids without a first level at stride 2, BatchNorm and
 # LayerNorm, patches of 16 and 14, windows, maps with channels last, fixed sizes

@@ -6,7 +6,7 @@ from timm.models._builder import build_model_with_cfg
 
 from perceptual import Backbone, create_metric
 from perceptual.features.build import build_backbone
-from perceptual.features.names import Name, members, parse, resolve
+from perceptual.names import Method, Name, members, parse
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_the_order_of_options_and_where_they_are_said_do_not_matter():
 def test_several_names_are_joined_by_a_plus():
     assert members("a[x=[1,2],y=b]+c.d") == ["a[x=[1,2],y=b]", "c.d"]
     assert members("a[x=1+2]") == ["a[x=1+2]"]
-    assert resolve("alex+squeeze") == "alexnet+squeezenet1_1"
+    assert Method.parse("alex+squeeze").network == "alexnet+squeezenet1_1"
 
 
 @pytest.mark.parametrize(
