@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit, stdtrit
 
+from perceptual.chance import FEWEST, LEVEL
 from perceptual.collect.stopping import Count
-from perceptual.evaluation.statistics import FEWEST, LEVEL
 
 Floats = NDArray[np.float64]
 STEPS, LONGEST_STEP, CLOSE = 500, 1.0, 1e-9

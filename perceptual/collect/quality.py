@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from perceptual.chance import FEWEST, LEVEL
 from perceptual.collect.rows import VoteRow
 from perceptual.collect.stopping import Count, count
 from perceptual.collect.study import ITEM, REPEAT, SENTINEL, Config
-from perceptual.evaluation.statistics import FEWEST, LEVEL
 
 PAUSE_SECONDS = 120  # between two votes, from which the time does not count as work
 LEAST_SECONDS = 300  # of work, from which votes per hour can be said

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 
-# not frozen: Lightning, which converts batches field by field, refuses that; nor a tuple, which loaders convert
+# not frozen, which Lightning refuses as it converts batches; nor a tuple, whose parts loaders convert
 @dataclass(unsafe_hash=True)
 class Kind:
     """A question about a few images, and what its answers are."""

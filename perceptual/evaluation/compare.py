@@ -6,9 +6,10 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import NamedTuple
 
+from perceptual.chance import FEWEST, LEVEL
 from perceptual.evaluation.board import bootstrapped
 from perceptual.evaluation.results import DataResults, Result, Row
-from perceptual.evaluation.statistics import FEWEST, LEVEL, Floats, ends
+from perceptual.evaluation.statistics import Floats, ends
 from perceptual.names import Method
 
 NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)  # standard errors of an interval

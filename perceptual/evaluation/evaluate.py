@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from perceptual.chance import FEWEST
 from perceptual.data.batch import JudgedDataset, chunks_of_pairs
 from perceptual.data.images import as_floats
 from perceptual.data.kinds import OPINION, TWO_AFC
@@ -31,7 +32,6 @@ from perceptual.evaluation.results import AGAIN, Arrays, DataResults, Row, folde
 from perceptual.evaluation.scoring import Measured, as_numbers, in_pieces, measure, one_line
 from perceptual.features.backbone import Precision, check_precision
 from perceptual.metrics import SCORES, MajorityAccuracy, OpinionCorrelations, PerSubset, opinion_correlations
-from perceptual.metrics.opinion import FEWEST
 from perceptual.names import Method
 
 GROUP = 8  # networks held at once where images have to be decoded for every reading

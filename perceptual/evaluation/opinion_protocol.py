@@ -14,8 +14,9 @@ from scipy import stats
 from scipy.optimize import least_squares
 from scipy.special import expit
 
+from perceptual.chance import FEWEST
 from perceptual.evaluation.statistics import ends, resample
-from perceptual.metrics.opinion import FEWEST, logistic_fit
+from perceptual.metrics.opinion import logistic_fit
 
 Floats = NDArray[np.float64]
 STATISTICS = ("srcc", "krcc", "plcc4", "plcc5", "rmse4", "rmse5")

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perceptual.chance import FEWEST
 from perceptual.data.kinds import TWO_AFC
 from perceptual.evaluation.results import Arrays
-from perceptual.evaluation.statistics import FEWEST, Floats, ends, resample
+from perceptual.evaluation.statistics import Floats, ends, resample
 from perceptual.metrics import (
     Ceiling,
     ceiling,
@@ -36,14 +37,14 @@ class Limit(NamedTuple):
 def rows(kind: str, items: Arrays, subsets: Sequence[str]) -> dict[str, list[float]]:
     """Rows that say how far the judgments themselves agree: each by subset, then macro mean and micro.
 
-    Without counts of votes only those that need none; no rows for opinion scores.
+    Without counts of votes only those that need none; no rows for other kinds.
 
     Args:
         kind: of the items, `2afc`, `jnd` or `opinion`.
         items: arrays of judged items as `results` has them.
         subsets: names that `items["subset"]` counts.
     """
-    if kind == "opinion":
+    if kind not in ("2afc", "jnd"):
         return {}
     columns = [
         items["judgment" if kind == "2afc" else "same"],

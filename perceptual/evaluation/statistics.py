@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from perceptual.chance import FEWEST, LEVEL
 from perceptual.metrics.kinds import Weighted
-from perceptual.metrics.opinion import FEWEST
 from perceptual.metrics.two_afc import weighted_mean
 
 __all__ = ["FEWEST", "LEVEL", "Intervals", "bootstrap", "clusters", "ends", "rank_groups", "resample"]
@@ -23,7 +23,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 DRAWS = 1000
-LEVEL = 0.95
 TRIES = 8  # at a draw that says something
 AT_ONCE = 4_000_000  # weights: 32 MB
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from perceptual.chance import FEWEST
 from perceptual.data.kinds import TWO_AFC
 from perceptual.data.progress import Progress
 from perceptual.data.writers.whole_files import save_picture
@@ -22,7 +23,7 @@ from perceptual.evaluation.plots import entitle, label_width
 from perceptual.evaluation.results import AGAIN, OF_METHODS, DataResults, Row, folder_name, publish, read
 from perceptual.evaluation.score_table import estimate, number, short_names
 from perceptual.evaluation.scoring import one_line
-from perceptual.evaluation.statistics import FEWEST, clusters, ends, resample
+from perceptual.evaluation.statistics import clusters, ends, resample
 from perceptual.features.backbone import Precision
 from perceptual.metrics.two_afc import weighted_mean
 from perceptual.names import CLASSIC, Method

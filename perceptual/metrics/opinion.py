@@ -13,10 +13,10 @@ from scipy.optimize import least_squares
 from scipy.special import expit
 from torch import Tensor, tensor
 
+from perceptual.chance import FEWEST
 from perceptual.metrics.columns import TwoColumns
 
 Correlation = Literal["srcc", "krcc", "plcc"]
-FEWEST = 5  # images that a correlation, or references that an interval, says something about
 CORRELATIONS: tuple[Correlation, ...] = get_args(Correlation)
 
 

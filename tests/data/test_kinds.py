@@ -1,7 +1,5 @@
 """A kind of judgments that nobody has thought of yet: three images, none of them a reference."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,9 @@ from torchmetrics import MeanMetric
 from perceptual.data import JudgedDataModule, Kind
 from perceptual.data.kinds import KINDS
 from perceptual.evaluation import evaluate as evaluation
+from perceptual.evaluation.board import make
 from perceptual.evaluation.scoring import score
+from perceptual.evaluation.tables import markdown
 from perceptual.metrics.kinds import SCORES, Score
 
 ODD = Kind(
@@ -35,6 +35,13 @@ class OddScore(MeanMetric):
         super().update(torch.where(says_c, odd_c, 1 - odd_c))
 
 
+def weighted(distances, odd_c, weights):
+    """The same, with items counted by their weights (B, N)."""
+    ab, ac, bc = distances
+    agree = np.where((ab < ac) & (ab < bc), odd_c, 1 - odd_c)
+    return weights @ agree / weights.sum(1)
+
+
 class Threes(JudgedDataModule):
     kind, trains = ODD, False
 
@@ -56,7 +63,7 @@ class Threes(JudgedDataModule):
 @pytest.fixture
 def threes(monkeypatch):
     monkeypatch.setitem(KINDS, ODD.name, ODD)
-    monkeypatch.setitem(SCORES, ODD.name, Score(OddScore, "odd one out in %"))
+    monkeypatch.setitem(SCORES, ODD.name, Score(OddScore, "odd one out in %", weighted))
     data = Threes(size=40, batch_size=6)
     data.setup("validate")
     return data
@@ -91,4 +98,7 @@ def test_another_kind_is_evaluated_and_kept(threes, tmp_path, monkeypatch):
     assert kept["l2"].row["scores"] == pytest.approx(expected(threes.val_set.table))
     assert set(kept["l2"].arrays) == {"ab", "ac", "bc"}
     assert place.items().row["kind"] == "odd"
-    assert Path("results").is_dir()
+    board = make(place)
+    best = max(result.row["scores"]["mean"] for result in kept.values())
+    assert board.entries[0].score[board.columns.index("mean")] == pytest.approx(best)
+    assert "odd one out in %" in markdown(board)
