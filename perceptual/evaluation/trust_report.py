@@ -194,7 +194,7 @@ def _families(rows: Sequence[Row]) -> list[str]:
     names = list(dict.fromkeys(name for row in rows for name in row["order"]))
     header = ["order of severities", *(row["method"] for row in rows)]
     lines = [header, ["--:"] * len(header)]
-    lines += [[name, *(f"{row['order'].get(name, np.nan):.2f}" for row in rows)] for name in names]
+    lines += [[name, *(_correlation(row["order"].get(name, np.nan)) for row in rows)] for name in names]
     return list(map(table_row, lines))
 
 
@@ -266,6 +266,10 @@ def _report_in(place: DataResults, folder: Path) -> Row | None:
     return row
 
 
+def _correlation(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.2f}"
+
+
 def shown(rows: Sequence[Row], lost: Mapping[str, str]) -> list[str]:
     """Lines for the terminal: a method each, then those that failed."""
     lines = []
@@ -278,6 +282,6 @@ def shown(rows: Sequence[Row], lost: Mapping[str, str]) -> list[str]:
         note = f"; {row['note']}" if "note" in row else ""
         lines.append(
             f"Trust     {row['method']}: flips by {', '.join(said)}; "
-            f"order {row['trust']['order'][0]:.2f}{note}"
+            f"order {_correlation(row['trust']['order'][0])}{note}"
         )
     return [*lines, *(f"Failed    {name}: {reason}" for name, reason in lost.items())]
