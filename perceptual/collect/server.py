@@ -38,8 +38,7 @@ NOT_KEPT = (
     "part of the study."
 )
 LATER = (
-    "Other people are judging the remaining images at the moment. Please come back later with the same link, "
-    "or leave this page open: it looks again every minute."
+    "Other people are judging the remaining images at the moment. Please come back later with the same link."
 )
 COMPLETE = "All images have been judged: there is nothing left to ask. Thank you for coming."
 BY_LINK = "Taking part needs the link that you were given, with your own ID in it."

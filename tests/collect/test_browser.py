@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from studies import TOKEN, make_study, served
+from studies import TOKEN, Visitor, make_study, served
 
 import perceptual.collect
 from perceptual.collect.quality import Rules, assess
@@ -390,3 +390,22 @@ def test_the_reference_is_labelled_and_practice_says_correct(browser, tmp_path):
             said.add(page.locator("#message").inner_text().split(":")[0])
             moved_on(page, token)
         assert said <= {"Correct.", "Not quite"}
+
+
+def test_who_comes_while_others_hold_everything_is_asked_to_come_back(browser, tmp_path):
+    """Without a code; an image that was lost is named on the administrator's page."""
+    settings = {"votes_per_item": 1, "practice": 0, "sentinels": 0, "repeats": 0}
+    with served(make_study(tmp_path, **settings)) as server:
+        holders = [Visitor(server.port).enrol() for _ in range(12)]
+        assert all(holder.next() for holder in holders)
+        page = browser.new_context(**DESKTOP).new_page()
+        page.goto(f"{server.address}/")
+        page.get_by_role("button", name="I agree").click()
+        page.get_by_role("heading", name="Please come back later").wait_for()
+        picture(page, "later")
+        assert page.locator("#code").count() == 0
+        item = next(iter(server.database.study.items.values()))
+        server.database.study.image(item.images["p0"]).write_bytes(b"")
+        page.goto(f"{server.address}/admin?token={TOKEN}")
+        page.get_by_text(item.images["p0"]).first.wait_for()
+        picture(page, "admin-lost")
