@@ -300,7 +300,7 @@ def test_a_multirun_fills_one_folder_of_results_and_goes_on_after_a_failure(mani
     assert "Traceback" not in done.stderr
     (place,) = find(tmp_path / "results")
     assert set(scored(place)) == {"l2", "squeezenet1_1-v0.1", "squeezenet1_1-random"}
-    assert [row["method"] for row in place.failed()] == ["nonsense"]
+    assert place.failed() == []  # that run was refused before it read the data
     assert all(len(result.arrays["d0"]) == 300 for result in place.scored())
     assert {path.name for path in tmp_path.iterdir()} <= {"grain", "results", "weights", "evaluate.log"}
 
