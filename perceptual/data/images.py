@@ -73,6 +73,11 @@ class Images(ABC):
         return isinstance(self.resolution, int)
 
     @property
+    def read_ahead(self) -> bool:
+        """Whether threads should read batches: processes would each hold whole photographs, and pass them."""
+        return self.decodes and not self.square
+
+    @property
     def shape(self) -> list[int | None]:
         """3, then height and width where all images have the same; None where they keep theirs."""
         side = self.resolution if isinstance(self.resolution, int) else None

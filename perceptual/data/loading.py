@@ -157,10 +157,8 @@ def loader(
     """
     ahead = False
     if num_workers is None:
-        images = dataset.images
-        num_workers = min(4, os.cpu_count() or 1) if images.decodes and images.square else 0
-        # processes would each hold whole photographs, and pass them as float32
-        ahead = images.decodes and not images.square
+        ahead = dataset.images.read_ahead
+        num_workers = min(4, os.cpu_count() or 1) if dataset.images.decodes and not ahead else 0
     return Batches(dataset, batch_size, num_workers, seed if shuffle else None, ahead=ahead)
 
 

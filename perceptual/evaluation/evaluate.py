@@ -189,7 +189,7 @@ def _measure(
         by_pairs = by_pairs or 3 * pairs.sizes.prod(1).max() > LARGE
     if others and by_pairs:
         begun = Begun(folder, "pairs") if folder else None
-        ahead = data.images.decodes and not data.images.square
+        ahead = data.images.read_ahead
         loaded: Batches[Any] = Batches(pairs, batches.batch_size or 1, shared=False, ahead=ahead)
         by_pair |= measure(others, loaded, begun)
     elif others:  # without any, the images need not be read
