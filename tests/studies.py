@@ -2,13 +2,14 @@
 
 import csv
 import http.client
+import io
 import json
 import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,19 +31,23 @@ VOTE = {
 }
 
 
-def write_source(folder: Path, count: int = 12, pairs: bool = False, size: int = 16, **columns: Any) -> Path:
-    """An unjudged manifest of noise images; p1 is noisier than p0 in every second item."""
+TRIPLETS = ("ref", "p0", "p1")
+
+
+def write_source(
+    folder: Path, count: int = 12, roles: Sequence[str] = TRIPLETS, size: int = 16, **columns: Any
+) -> Path:
+    """An unjudged manifest of noise images; the last is noisier than the one before in every second item."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)
-    roles = ("p0", "p1") if pairs else ("ref", "p0", "p1")
     with (folder / "manifest.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow([*roles, *columns])
         for item in range(count):
             ref = rng.integers(60, 190, (size, size, 3))
-            noise = {"ref": 0, "p0": 20 + 20 * (item % 2), "p1": 40 - 20 * (item % 2)}
+            noise = dict(zip(roles[-2:], (20 + 20 * (item % 2), 40 - 20 * (item % 2)), strict=True))
             for role in roles:
-                pixels = ref + rng.normal(0, 1, ref.shape) * noise[role]
+                pixels = ref + rng.normal(0, 1, ref.shape) * noise.get(role, 0)
                 Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"{item}-{role}.png")
             rows.writerow(
                 [f"{item}-{role}.png" for role in roles] + [each(item) for each in columns.values()]
@@ -68,7 +73,7 @@ def make_study(
     from perceptual.collect.create import create
     from perceptual.collect.study import Study
 
-    source = source or write_source(folder / "source", count, pairs, size)
+    source = source or write_source(folder / "source", count, TRIPLETS[pairs:], size)
     small = {"items_per_session": 6, "practice": 2, "sentinels": 2, "repeats": 1, "votes_per_item": 3}
     create(folder / "study", source, **(small | settings))
     return Study(folder / "study")
@@ -113,12 +118,19 @@ def start_process(folder: Path, port: int = 0, *options: str) -> tuple[subproces
 
 def vote(participant=1, item=0, purpose="item", choice="left", answer=0, right="", ms=900.0, at=0.0) -> Any:
     """A row of votes, that counts."""
-    from perceptual.collect.rows import VoteRow
+    from perceptual.collect.votes import VoteRow
 
     return VoteRow(
         participant, "", item, purpose, 0, "right", choice, answer, right, ms, "[]", 16.7, 800, 600, 1.0, 4.0,
         "0", at, 0, True,
     )  # fmt: skip
+
+
+def parsed(question: Any, **sent: Any) -> Any:
+    """A vote as a browser sends it, with `VOTE`."""
+    from perceptual.collect.votes import Vote
+
+    return Vote.of(json.dumps({"attempt": 0, **VOTE, **sent}).encode(), question)
 
 
 class Visitor:
@@ -198,11 +210,14 @@ class Visitor:
         return count
 
 
+def seen(visitor: Visitor, trial: dict[str, Any]) -> list[np.ndarray]:
+    """The pixels of the images of a trial, in the order of their places."""
+    return [np.asarray(Image.open(io.BytesIO(file))).astype(float) for file in visitor.pixels(trial)]
+
+
 def attentive(visitor: Visitor, trial: dict[str, Any]) -> str:
     """Choose what differs less from the middle, or whether the two are equal, by the pixels."""
-    import io
-
-    images = [np.asarray(Image.open(io.BytesIO(file))).astype(float) for file in visitor.pixels(trial)]
+    images = seen(visitor, trial)
     if len(images) == 2:
         return "same" if np.array_equal(*images) else "different"
     left, right = (np.square(images[side] - images[1]).mean() for side in (0, 2))

@@ -3,18 +3,17 @@
 import hmac
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any
 from urllib.parse import parse_qs
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from perceptual.collect.database import Database
-from perceptual.collect.quality import Rules, assess, summary
-from perceptual.collect.rows import as_csv, read_votes
+from perceptual.collect.quality import Rules, assess, facts, summary
 from perceptual.collect.schema import ITEMS, PARTICIPANTS
 from perceptual.collect.study import ITEM
+from perceptual.collect.votes import as_csv, read_votes
 
 COOKIE = "administrator"
 
@@ -38,12 +37,28 @@ class Admin:
             return self._enter(request, request.query_params["token"])
         if not self._has_cookie(request):
             return self._page("login", 401, wrong=False)
-        votes = read_votes(self.database)
+        config, votes = self.database.study.config, read_votes(self.database)
+        with self.database.read() as connection:
+            items = connection.execute(select(ITEMS).where(ITEMS.c.purpose == ITEM)).all()
+            people = connection.execute(select(PARTICIPANTS)).all()
+        found, wanted = summary(votes, config), sum(item.wanted for item in items)
+        finished = sum(one.finished is not None for one in people)
+        progress = {
+            "Votes": f"{found['votes']:,} of {wanted:,} wanted",
+            "Items that want votes": f"{sum(item.open for item in items):,} of {len(items):,}",
+            "Participants": f"{len(people):,}, of whom {found['participants']:,} have voted and {finished:,} "
+            "have finished",
+        }
+        names = {one.id: one.external or "" for one in people}
         return self._page(
             "admin",
-            progress=self._progress(),
-            summary=summary(votes, self.database.study.config),
-            people=assess(votes, Rules(), self._everyone()),
+            votes=found["votes"],
+            wanted=wanted,
+            facts=progress | facts(found, config),
+            people=[
+                {"participant": "", "name": one.external} | one.cells()
+                for one in assess(votes, Rules(), names)
+            ],
             damaged=self.database.study.damaged(),
         )
 
@@ -69,29 +84,3 @@ class Admin:
     def _has_cookie(self, request: Request) -> bool:
         sent = request.cookies.get(COOKIE, "")
         return hmac.compare_digest(sent.encode("utf-8", "replace"), self._cookie.encode())
-
-    def _everyone(self) -> dict[int, str]:
-        """The names of all who have agreed, by number."""
-        with self.database.read() as connection:
-            rows = connection.execute(select(PARTICIPANTS.c.id, PARTICIPANTS.c.external)).all()
-        return {row.id: row.external or "" for row in rows}
-
-    def _progress(self) -> dict[str, Any]:
-        items = ITEMS.c.purpose == ITEM
-        with self.database.read() as connection:
-            wanted, open_, count = connection.execute(
-                select(
-                    func.coalesce(func.sum(ITEMS.c.wanted), 0),
-                    func.count().filter(ITEMS.c.open),
-                    func.count(),
-                ).where(items)
-            ).one()
-            started = connection.scalar(select(func.count()).select_from(PARTICIPANTS))
-            finished = connection.scalar(select(func.count(PARTICIPANTS.c.finished)))
-        return {
-            "wanted": wanted,
-            "open": open_,
-            "of": count,
-            "started": started,
-            "finished": finished,
-        }

@@ -5,7 +5,7 @@ import random
 import secrets
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, case, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from perceptual.collect.database import Database, now
 from perceptual.collect.participants import Participant, schedule
@@ -54,17 +54,17 @@ def next_trial(database: Database, connection: Connection, participant: Particip
         .order_by(ASSIGNMENTS.c.position)
     ).all()
     if rows and not rows[-1].answered:
-        if not _lacks_images(study, rows[-1].item):
+        if study.is_intact(rows[-1].item):
             return _again(connection, study, participant, rows[-1])
         _LOG.error(LEFT_OUT, rows[-1].item)
-        _take_back(connection, rows[-1])
+        connection.execute(delete(ASSIGNMENTS).where(ASSIGNMENTS.c.id == rows[-1].id))
+        if rows[-1].counted:
+            add_load(connection, rows[-1].item, -1)
         rows = rows[:-1]
     has_answered = any(row.purpose == ITEM for row in rows)
     if not has_answered and _open_item(connection, study, participant) is None:
         return None  # no practice for nothing
-    purposes = schedule(study.config, participant.seed)
-    for position in range(len(rows), len(purposes)):
-        purpose = purposes[position]
+    for purpose in schedule(study.config, participant.seed)[len(rows) :]:
         item = _choose(connection, study, participant, purpose, rows)
         if item is None and purpose == REPEAT:  # nothing to repeat: another item instead
             purpose, item = ITEM, _choose(connection, study, participant, ITEM, rows)
@@ -74,7 +74,8 @@ def next_trial(database: Database, connection: Connection, participant: Particip
             continue
         return _hand_out(connection, participant, item, purpose, len(rows))
     if has_answered:
-        _finish(connection, participant)
+        chosen = update(PARTICIPANTS).where(PARTICIPANTS.c.id == participant.id)
+        connection.execute(chosen.where(PARTICIPANTS.c.finished.is_(None)).values(finished=now()))
     return None
 
 
@@ -116,7 +117,7 @@ def previous_trial(
     )
     found = connection.scalar(before)
     earlier = trial_of(connection, participant, found) if found else None
-    return earlier if earlier and not _lacks_images(database.study, earlier.item) else None
+    return earlier if earlier and database.study.is_intact(earlier.item) else None
 
 
 def _expire(connection: Connection, study: Study) -> None:
@@ -133,9 +134,7 @@ def _expire(connection: Connection, study: Study) -> None:
 
 def add_load(connection: Connection, item: int, change: int) -> None:
     """Change how many votes an item has or is being asked for."""
-    load = ITEMS.c.load + change
-    chosen = update(ITEMS).where(ITEMS.c.id == item)
-    connection.execute(chosen.values(load=load, open=case((load < ITEMS.c.wanted, True), else_=False)))
+    connection.execute(update(ITEMS).where(ITEMS.c.id == item).values(load=ITEMS.c.load + change))
 
 
 def _again(connection: Connection, study: Study, participant: Participant, row: Any) -> Trial:
@@ -155,13 +154,6 @@ def _again(connection: Connection, study: Study, participant: Participant, row: 
     chosen = update(ASSIGNMENTS).where(ASSIGNMENTS.c.id == trial.id)
     connection.execute(chosen.values(item=item, token=trial.token))
     return trial
-
-
-def _take_back(connection: Connection, row: Any) -> None:
-    """Undo `_hand_out`, where nobody has answered."""
-    connection.execute(delete(ASSIGNMENTS).where(ASSIGNMENTS.c.id == row.id))
-    if row.counted:
-        add_load(connection, row.item, -1)
 
 
 def _hand_out(
@@ -185,13 +177,6 @@ def _hand_out(
     return Trial(key[0], *(values[name] for name in Trial._fields[1:-1]))
 
 
-def _finish(connection: Connection, participant: Participant) -> None:
-    chosen = update(PARTICIPANTS).where(
-        PARTICIPANTS.c.id == participant.id, PARTICIPANTS.c.finished.is_(None)
-    )
-    connection.execute(chosen.values(finished=now()))
-
-
 def _choose(
     connection: Connection, study: Study, participant: Participant, purpose: str, rows: Any
 ) -> int | None:
@@ -200,13 +185,12 @@ def _choose(
     if purpose == REPEAT:
         done = [row for row in rows if row.purpose == ITEM]
         repeated = {row.item for row in rows if row.purpose == REPEAT}
-        new = [row for row in done if row.item not in repeated and not _lacks_images(study, row.item)]
+        new = [row for row in done if row.item not in repeated and study.is_intact(row.item)]
         earlier = [row.item for row in new if row.position < len(rows) - APART]
         return _RANDOM.choice(earlier or [row.item for row in new] or [None])
     seen = {row.item for row in rows}
     left = [item.id for item in study.items.values() if item.purpose == purpose and item.id not in seen]
-    left = [item for item in left if not _lacks_images(study, item)]
-    return _RANDOM.choice(left or [None])
+    return _RANDOM.choice([item for item in left if study.is_intact(item)] or [None])
 
 
 def _open_item(connection: Connection, study: Study, participant: Participant) -> int | None:
@@ -230,11 +214,7 @@ def _open_item(connection: Connection, study: Study, participant: Participant) -
             if connection.scalar(among) is None:
                 return None
             continue
-        if not _lacks_images(study, item):
+        if study.is_intact(item):
             return int(item)
         _LOG.error(LEFT_OUT, item)
-        connection.execute(update(ITEMS).where(ITEMS.c.id == item).values(open=False, wanted=0))
-
-
-def _lacks_images(study: Study, item: int) -> bool:
-    return not all(study.is_intact(name) for name in study.items[item].images.values())
+        connection.execute(update(ITEMS).where(ITEMS.c.id == item).values(wanted=0))

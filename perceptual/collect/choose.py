@@ -12,9 +12,8 @@ from perceptual.collect.source import read_source
 from perceptual.collect.study import IMAGES
 from perceptual.data import csv_cells
 from perceptual.data.batch import JudgedDataset
-from perceptual.data.kinds import TWO_AFC
+from perceptual.data.kinds import ALGORITHMS, TWO_AFC
 from perceptual.data.loading import loader
-from perceptual.data.readers.csv_files import ALGORITHMS
 from perceptual.data.table import Table
 from perceptual.data.writers.partial import new_folder
 from perceptual.data.writers.whole_files import refuse_existing
@@ -110,7 +109,7 @@ def pick(items: np.ndarray, score: np.ndarray, count: int, random_part: float, s
     return Chosen(drawn, np.sort(ranked), int(np.isin(ranked, rest[shares]).sum()))
 
 
-def _write(folder: Path, table: Table, algorithms: list[tuple[str, str]] | None, chosen: Chosen) -> None:
+def _write(folder: Path, table: Table, algorithms: list[tuple[str, ...]] | None, chosen: Chosen) -> None:
     rows = np.concatenate([chosen.random, chosen.disagreed])
     taken = table.take(rows)
     used, place = np.unique(taken.items, return_inverse=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from perceptual.collect.source import Source, read_source
+from perceptual.collect.source import read_source
 from perceptual.collect.study import (
     CONFIG,
     IMAGES,
@@ -34,26 +34,7 @@ from perceptual.data.writers.whole_files import refuse_existing
 PLAIN = ("uniform_noise", "gaussian_blur", "jpeg", "checkerboard")  # at severity 1
 PLAIN_ERROR = 15 / 255  # root mean square, from which a distortion counts as plain
 SHOWN_SIDE = 256  # CSS pixels that small images are enlarged to, as BAPPS shows its 64 pixels
-TEXT = """# Welcome
-
-You will compare images. There is no right or wrong taste: answer what you see.
-
-{how}
-
-Take part only if you can see the screen well, and set its zoom to 100 %. It takes about {minutes}.
-
-## Consent
-
-Taking part is voluntary, and you may stop at any time by closing the page. We record your answers, how long
-each took, and the size of your window. We record no name and no network address.
-"""
-HOW = {
-    "2afc": "In each trial, the image in the middle (on a narrow screen, above) is the reference. Choose "
-    "which of the other two is more similar to it: click or touch it, or press the left or right arrow key.",
-    "jnd": "In each trial, two images are shown one after the other, each for one second. Then say whether "
-    "they were the same or different: click or touch a button, or press the left arrow key for same and "
-    "the right one for different.",
-}
+TEMPLATE = Path(__file__).parent / "templates/instructions.md"
 
 
 def create(folder: Path, source: Path, seed: int = 0, **settings: object) -> Config:
@@ -70,26 +51,25 @@ def create(folder: Path, source: Path, seed: int = 0, **settings: object) -> Con
         OSError: a file cannot be written; nothing is left behind.
     """
     refuse_existing(folder)
-    read = read_source(source)
-    kind = read.table.kind.name
+    table, algorithms = read_source(source)
     enlarge: Any = settings.pop("enlarge", None)
     given = {name: value for name, value in settings.items() if value is not None}
-    config = Config(id=secrets.token_hex(8), kind=kind, **given)  # type: ignore[arg-type]
+    config = Config(id=secrets.token_hex(8), kind=table.kind.name, **given)  # type: ignore[arg-type]
     with new_folder(folder) as partial:
         (partial / IMAGES).mkdir(parents=True)
-        count = len(read.table.paths) or len(read.table.images)
-        names, sizes = write_images(read.table, partial / IMAGES, range(count))
-        items = _items(read, names, sizes)
+        count = len(table.paths) or len(table.images)
+        names, sizes = write_images(table, partial / IMAGES, range(count))
+        items = _items(table, algorithms, names, sizes)
         side = max(max(size) for size in sizes)
         config = replace(config, enlarge=max(1, SHOWN_SIDE // side) if enlarge is None else enlarge)
-        first = read.table.kind.roles[0]
-        anchors = sorted({item.images[first] for item in items})
+        anchors = sorted({item.images[table.kind.roles[0]] for item in items})
         items += _known(config, anchors, partial / IMAGES, len(items), np.random.default_rng(seed))
-        write_items(partial / ITEMS, items)
+        write_items(partial / ITEMS, items, config.asked)
         trials = config.items_per_session + config.sentinels + config.repeats + config.practice
-        minutes = max(1, round(trials * (4 if kind == "2afc" else 5) / 60))
+        minutes = max(1, round(trials * config.asked.seconds / 60))
         said = "a minute" if minutes == 1 else f"{minutes} minutes"
-        (partial / INSTRUCTIONS).write_text(TEXT.format(how=HOW[kind], minutes=said), "utf-8")
+        text = TEMPLATE.read_text("utf-8").format(how=config.asked.how, minutes=said)
+        (partial / INSTRUCTIONS).write_text(text, "utf-8")
         write_config(partial / CONFIG, config)
     return config
 
@@ -122,8 +102,12 @@ def _save(image: Image.Image, folder: Path) -> str:
     return name
 
 
-def _items(source: Source, names: list[str], sizes: list[tuple[int, int]]) -> list[Item]:
-    table = source.table
+def _items(
+    table: Table,
+    algorithms: list[tuple[str, ...]] | None,
+    names: list[str],
+    sizes: list[tuple[int, int]],
+) -> list[Item]:
     columns = table.items
     differing = [row for row in range(len(table)) if len({sizes[image] for image in columns[:, row]}) > 1]
     if differing:
@@ -141,7 +125,7 @@ def _items(source: Source, names: list[str], sizes: list[tuple[int, int]]) -> li
             },
             subset=table.subsets[table.subset[row]] if table.subset[row] >= 0 else "",
             split="" if table.split is None else str(table.split[row]),
-            algorithms=source.algorithms[row] if source.algorithms else ("", ""),
+            algorithms=algorithms[row] if algorithms else ("", ""),
         )
         for row in range(len(table))
     ]
@@ -156,13 +140,9 @@ def _known(
     for number, purpose in enumerate(wanted):
         anchor = anchors[int(rng.integers(len(anchors)))]
         plain = _plainly_distorted(folder, anchor, rng)
-        if config.kind == "2afc":
-            answer = ("p0", "p1")[int(rng.integers(2))]
-            other = "p1" if answer == "p0" else "p0"
-            images = {"ref": anchor, answer: anchor, other: plain}
-        else:  # the first is an identical pair
-            answer = ("same", "different")[number % 2]
-            images = {"p0": anchor, "p1": anchor if answer == "same" else plain}
+        # each right answer in turn; which side it is on is for each participant to toss
+        answer, distorted = list(config.asked.distorted.items())[number % len(config.asked.distorted)]
+        images = {role: plain if role in distorted else anchor for role in config.asked.kind.roles}
         found.append(Item(first + number, purpose, images, answer))
     return found
 

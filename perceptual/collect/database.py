@@ -5,23 +5,12 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Engine,
-    case,
-    create_engine,
-    event,
-    func,
-    insert,
-    inspect,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -31,19 +20,15 @@ from perceptual.collect.stopping import wanted
 from perceptual.collect.study import DATABASE, ITEM, Study
 from perceptual.data.writers.whole_files import refuse_existing, whole_file
 
-VERSION = 2
+VERSION = 3
 BUSY_SECONDS = 30
-
-
-def _record_items(connection: Connection, study: Study) -> None:
-    """From version 2 on, a database knows which items its votes are of."""
-    connection.execute(
-        insert(META), [{"key": key, "value": value} for key, value in _items_of(study).items()]
-    )
-
-
-# version: what brings a database of the version before to it
-MIGRATIONS: dict[int, Callable[[Connection, Study], None]] = {2: _record_items}
+# what is wrong where a database was made for something else
+_OTHER = {
+    "study": "the database holds the votes of study {theirs}, not of {ours}",
+    "version": "the database is of version {theirs}, written by another perceptual; this one knows {ours}",
+    "kind": "the votes in the database are of kind {theirs}, study.yaml says {ours}",
+    "items": "the votes in the database are of other items: items.csv has changed, put the former one back",
+}
 
 
 class Database:
@@ -98,11 +83,9 @@ class Database:
         """The URL without its password."""
         return self.url.render_as_string(hide_password=True)
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """A transaction that only reads."""
-        with self.engine.connect() as connection:
-            yield connection
+    def read(self) -> Connection:
+        """Begin a transaction that only reads, in a `with` block."""
+        return self.engine.connect()
 
     @contextmanager
     def write(self, participant: int | None = None) -> Iterator[Connection]:
@@ -246,62 +229,33 @@ def _engine(url: URL, path: Path | None, read_only: bool) -> Engine:
 def _prepare(connection: Connection, study: Study) -> None:
     if not inspect(connection).has_table(META.name):
         metadata.create_all(connection)
-        known = {"study": study.config.id, "version": str(VERSION)} | _items_of(study)
-        connection.execute(insert(META), [{"key": key, "value": value} for key, value in known.items()])
-        _fill(connection, study)
+        about = [{"key": key, "value": value} for key, value in _about(study).items()]
+        connection.execute(insert(META), about)
+        chance = random.Random(study.config.id)
+        items = [
+            {"id": item.id, "purpose": item.purpose, "load": 0, "wanted": 0, "place": chance.random()}
+            for item in study.items.values()
+        ]
+        connection.execute(insert(ITEMS), items)
     connection.execute(select(META.c.value).with_for_update())  # servers that start at once take turns
-    version = _refuse_other(connection, study)
-    for step in range(version + 1, VERSION + 1):
-        MIGRATIONS[step](connection, study)
-        connection.execute(update(META).where(META.c.key == "version").values(value=str(step)))
+    _refuse_other(connection, study)
     _recount(connection, study)
 
 
-def _items_of(study: Study) -> dict[str, str]:
-    return {"kind": study.config.kind, "items": study.fingerprint}
+def _about(study: Study) -> dict[str, str]:
+    """Return what a database says of the study that it belongs to."""
+    config = study.config
+    return {"study": config.id, "version": str(VERSION), "kind": config.kind, "items": study.fingerprint}
 
 
-def _refuse_other(connection: Connection, study: Study) -> int:
-    """Version of the database; raises ValueError where its votes are not of this study as it is now."""
+def _refuse_other(connection: Connection, study: Study) -> None:
+    """Raise ValueError where the votes are not of this study as it is now."""
     if not inspect(connection).has_table(META.name):
         raise ValueError(f"the database holds no votes of study {study.config.id}")
     known = {row.key: row.value for row in connection.execute(select(META.c.key, META.c.value))}
-    if known.get("study") != study.config.id:
-        raise ValueError(
-            f"the database holds the votes of study {known.get('study')}, not of {study.config.id}"
-        )
-    version = int(known.get("version", 0))
-    if version > VERSION:
-        raise ValueError(
-            f"the database is of version {version}, written by a newer perceptual; "
-            f"this one knows version {VERSION}"
-        )
-    now_is = _items_of(study)
-    if known.get("kind", now_is["kind"]) != now_is["kind"]:
-        raise ValueError(
-            f"the votes in the database are of kind {known['kind']}, study.yaml says {now_is['kind']}"
-        )
-    if known.get("items", now_is["items"]) != now_is["items"]:
-        raise ValueError(
-            "the votes in the database are of other items: items.csv has changed, put the former one back"
-        )
-    return version
-
-
-def _fill(connection: Connection, study: Study) -> None:
-    chance = random.Random(study.config.id)
-    rows = [
-        {
-            "id": item.id,
-            "purpose": item.purpose,
-            "load": 0,
-            "wanted": 0,
-            "open": False,
-            "place": chance.random(),
-        }
-        for item in study.items.values()
-    ]
-    connection.execute(insert(ITEMS), rows)
+    for key, ours in _about(study).items():
+        if known.get(key) != ours:
+            raise ValueError(_OTHER[key].format(theirs=known.get(key), ours=ours))
 
 
 def _recount(connection: Connection, study: Study) -> None:
@@ -311,27 +265,12 @@ def _recount(connection: Connection, study: Study) -> None:
         .where(ASSIGNMENTS.c.item == ITEMS.c.id, ASSIGNMENTS.c.purpose == ITEM, ASSIGNMENTS.c.counted)
         .scalar_subquery()
     )
-    connection.execute(update(ITEMS).values(load=load))
-    config = study.config
-    connection.execute(
-        update(ITEMS)
-        .where(ITEMS.c.purpose == ITEM)
-        .values(wanted=config.least_votes if config.stop_when_sure else config.votes_per_item)
-    )
-    if config.stop_when_sure:
-        for item, (first, second) in tallies(connection).items():
-            connection.execute(
-                update(ITEMS).where(ITEMS.c.id == item).values(wanted=wanted(config, first, second))
-            )
-    reopen(connection)
-
-
-def reopen(connection: Connection, item: int | None = None) -> None:
-    """Bring `open` up to date, of one item or of all."""
-    chosen = update(ITEMS).where(ITEMS.c.purpose == ITEM)
-    if item is not None:
-        chosen = chosen.where(ITEMS.c.id == item)
-    connection.execute(chosen.values(open=case((ITEMS.c.load < ITEMS.c.wanted, True), else_=False)))
+    values = {"load": load, "wanted": wanted(study.config, 0, 0)}
+    connection.execute(update(ITEMS).where(ITEMS.c.purpose == ITEM).values(values))
+    if study.config.stop_when_sure:
+        for item, votes in tallies(connection).items():
+            chosen = update(ITEMS).where(ITEMS.c.id == item)
+            connection.execute(chosen.values(wanted=wanted(study.config, *votes)))
 
 
 def last_votes() -> Any:

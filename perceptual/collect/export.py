@@ -11,11 +11,11 @@ import numpy as np
 from perceptual.collect.database import Database
 from perceptual.collect.quality import Person, Rules, assess, tally
 from perceptual.collect.report import write_report
-from perceptual.collect.rows import as_csv, read_votes
 from perceptual.collect.stopping import Count
 from perceptual.collect.study import IMAGES, Study
+from perceptual.collect.votes import as_csv, read_votes
 from perceptual.data import csv_cells
-from perceptual.data.readers.csv_files import ALGORITHMS
+from perceptual.data.kinds import ALGORITHMS
 from perceptual.data.writers.partial import new_folder
 from perceptual.data.writers.whole_files import refuse_existing
 
@@ -74,8 +74,8 @@ def _write_manifest(
     folder: Path, name: str, study: Study, counts: Mapping[int, Count], judge: Callable[[Count], float]
 ) -> None:
     chosen, config = [study.items[item] for item in counts], study.config
-    answer = "same" if config.kind == "jnd" else "judge"
-    columns = [*study.roles, answer, "subset"]
+    kind = config.asked.kind
+    columns = [*kind.roles, kind.on_disk, "subset"]
     # judgments that are unbiased in spite of early stopping are not votes over votes
     columns += [] if config.stop_when_sure else ["votes"]
     columns += ["split"] if all(item.split for item in chosen) else []
@@ -83,7 +83,7 @@ def _write_manifest(
     with (folder / name).open("w", newline="", encoding="utf-8") as file:
         rows = csv_cells.Rows(file, columns)
         for item in chosen:
-            if not all(study.is_intact(image) for image in item.images.values()):
+            if not study.is_intact(item.id):
                 continue  # the votes were of other pixels
             for image in item.images.values():
                 if not (folder / IMAGES / image).exists():
@@ -91,7 +91,7 @@ def _write_manifest(
             rows.write_named(
                 {
                     **{role: f"{IMAGES}/{image}" for role, image in item.images.items()},
-                    answer: f"{judge(counts[item.id]):.6g}",
+                    kind.on_disk: f"{judge(counts[item.id]):.6g}",
                     "votes": counts[item.id].n,
                     "subset": item.subset or study.folder.name,
                     "split": item.split,

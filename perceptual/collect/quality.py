@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from perceptual.chance import FEWEST, LEVEL
-from perceptual.collect.rows import VoteRow
+from perceptual.collect.questions import is_first
 from perceptual.collect.stopping import Count, count
 from perceptual.collect.study import ITEM, REPEAT, SENTINEL, Config
+from perceptual.collect.votes import VoteRow
 
 PAUSE_SECONDS = 120  # between two votes, from which the time does not count as work
 LEAST_SECONDS = 300  # of work, from which votes per hour can be said
@@ -66,6 +67,18 @@ class Person(NamedTuple):
     consistent: int
     excluded: str  # the rule, or nothing
 
+    def cells(self) -> dict[str, str]:
+        """The cells of a table of people, without the name."""
+        return {
+            "participant": str(self.participant),
+            "votes": f"{self.votes:,}",
+            "sentinels missed": f"{self.missed} of {self.sentinels}",
+            "median time": _seconds(self.median_ms),
+            "first choice": _percent(self.first_choice),
+            "repeats alike": f"{self.consistent} of {self.repeats}",
+            "excluded": self.excluded,
+        }
+
 
 def assess(votes: Sequence[VoteRow], rules: Rules, everyone: Mapping[int, str] | None = None) -> list[Person]:
     """Each participant with a vote, in order; with `everyone`, names by number, also those without one."""
@@ -83,7 +96,7 @@ def _person(number: int, external: str, votes: list[VoteRow], rules: Rules) -> P
     sentinels = [vote for vote in votes if vote.purpose == SENTINEL]
     missed = sum(vote.right == "no" for vote in sentinels)
     median = float(np.median([vote.response_ms for vote in asked])) if asked else None
-    one_side = sum(vote.choice in ("left", "same") for vote in asked)
+    one_side = sum(is_first(vote.choice) for vote in asked)
     first = {vote.item: vote.answer for vote in asked if vote.purpose == ITEM}
     repeats = [vote.answer == first.get(vote.item) for vote in asked if vote.purpose == REPEAT]
     most = max(one_side, len(asked) - one_side)
@@ -148,7 +161,7 @@ def summary(
     kept = [vote for vote in mine if vote.counts and vote.purpose == ITEM]
     people = assess(mine, Rules())
     repeats = sum(person.repeats for person in people)
-    first = np.array([vote.choice in ("left", "same") for vote in kept], float)
+    first = np.array([is_first(vote.choice) for vote in kept], float)
     hours, per_hour = _pace(mine)
     return {
         "votes": sum(one.n for one in counts.values()),
@@ -164,6 +177,32 @@ def summary(
         "per_hour": per_hour,
         "shrunk": sum(vote.scale < 1 for vote in kept),
     }
+
+
+def facts(found: Mapping[str, Any], config: Config) -> dict[str, str]:
+    """Return what a `summary` says, as a person reads it."""
+    between = "too few participants for an interval"
+    if found["first_choice_interval"]:
+        between = " to ".join(map(_percent, found["first_choice_interval"]))
+    per_hour = found["per_hour"]
+    return {
+        "Two people agree (unbiased, items with two votes or more)": _percent(found["agreement"]),
+        f"Same answer when asked again ({found['repeats']:,} repeats)": _percent(found["consistency"]),
+        f"{config.asked.choices[0].capitalize()} chosen (95 % interval, by participant)": (
+            f"{_percent(found['first_choice'])} ({between})"
+        ),
+        "Median response time": _seconds(found["median_ms"]),
+        "Votes per hour of work": "too little work to say" if per_hour is None else f"{per_hour:,.0f}",
+        "Votes on images shown smaller than native": f"{found['shrunk']:,}",
+    }
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _seconds(milliseconds: float | None) -> str:
+    return "–" if milliseconds is None else f"{milliseconds / 1000:.2f} s"
 
 
 def interval(first: NDArray[np.float64], participant: NDArray[np.int64]) -> tuple[float, float] | None:

@@ -1,7 +1,7 @@
 """A report on the quality of votes, in Markdown with pictures."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from perceptual.collect import bradley_terry
-from perceptual.collect.quality import Person, Rules, summary, tally
-from perceptual.collect.rows import VoteRow
+from perceptual.collect.quality import Person, Rules, facts, summary, tally
 from perceptual.collect.stopping import Count
 from perceptual.collect.study import Study
+from perceptual.collect.votes import VoteRow
 from perceptual.data.contact_sheets import contact_sheet
-from perceptual.distance.markdown import escaped
+from perceptual.distance.markdown import escaped, table_row
 
 SHEET, PICTURE = "items.png", "votes.png"
 _BAR = "#4878a8"
@@ -45,7 +45,7 @@ def write_report(
     lines = [
         f"# {escaped(study.config.title)}: quality of the votes",
         "",
-        *_facts(study, summary(votes, study.config, excluded)),
+        *_facts(study, votes, excluded),
         "",
         f"![Votes per item, response times and sentinels]({PICTURE})",
         "",
@@ -58,62 +58,49 @@ def write_report(
     (folder / "report.md").write_text("\n".join(lines), "utf-8")
 
 
-def _facts(study: Study, facts: dict[str, Any]) -> list[str]:
-    first = '"Same" chosen' if study.config.kind == "jnd" else "Left chosen"
-    interval = "too few participants for an interval"
-    if facts["first_choice_interval"]:
-        interval = " to ".join(map(_percent, facts["first_choice_interval"]))
+def _facts(study: Study, votes: Sequence[VoteRow], excluded: set[int]) -> list[str]:
+    found = summary(votes, study.config, excluded)
     rows = {
-        "Items with votes": f"{facts['items']:,}",
-        "Votes": f"{facts['votes']:,}",
-        "Participants": f"{facts['participants']:,}",
-        "Two people agree (unbiased, items with two votes or more)": _percent(facts["agreement"]),
-        f"Same answer when asked again ({facts['repeats']:,} repeats)": _percent(facts["consistency"]),
-        f"{first} (95 % interval, by participant)": f"{_percent(facts['first_choice'])} ({interval})",
-        "Median response time": f"{facts['median_ms'] / 1000:.2f} s",
-        "Votes per hour of work": _per_hour(facts["per_hour"]),
-        "Votes on images shown smaller than native": f"{facts['shrunk']:,}",
+        "Items with votes": f"{found['items']:,}",
+        "Votes": f"{found['votes']:,}",
+        "Participants": f"{found['participants']:,}",
     }
+    rows |= facts(found, study.config)
     if study.config.stop_when_sure:
         rows["Judgments"] = "unbiased under early stopping, see the documentation; not votes over votes"
-    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
+    return _table(("", ""), rows.items())
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
+    names = [*columns]
+    return [table_row(names), "|---" * len(names) + "|", *map(table_row, rows)]
 
 
 def _excluded(people: Sequence[Person], rules: Rules, votes: int, kept: int) -> list[str]:
-    lines = ["## Who is excluded", "", "A participant is left out of the manifest who", ""]
-    lines += [f"- {rule}" + (";" if rule != rules.say()[-1] else ".") for rule in rules.say()]
     out = [person for person in people if person.excluded]
-    lines += [
+    cells = [person.cells() for person in people]
+    return [
+        "## Who is excluded",
+        "",
+        "A participant is left out of the manifest who",
+        "",
+        ";\n".join(f"- {rule}" for rule in rules.say()) + ".",
         "",
         f"These are {len(out)} of {len(people)} participants, with {votes - kept:,} of {votes:,} votes; "
         "practice, sentinels and repeats included. `votes.csv` has all of them.",
+        "",
+        *(_table(cells[0], (one.values() for one in cells)) if cells else ()),
     ]
-    if people:
-        lines += [
-            "",
-            "| participant | votes | sentinels missed | median time | first choice | repeats | excluded |",
-            "|---|---|---|---|---|---|---|",
-        ]
-    for one in people:
-        median = "–" if one.median_ms is None else f"{one.median_ms / 1000:.2f} s"
-        lines.append(
-            f"| {escaped(one.participant)} | {one.votes} | {one.missed} of {one.sentinels} | {median} | "
-            f"{_percent(one.first_choice)} | {one.consistent} of {one.repeats} | {one.excluded} |"
-        )
-    return lines
-
-
-def _interval(one: bradley_terry.Ranked) -> str:
-    return "too few references" if np.isnan(one.low) else f"{one.low:+.2f} to {one.high:+.2f}"
 
 
 def _ranking(study: Study, counts: Mapping[int, Count]) -> list[str]:
+    kind = study.config.asked.kind
     named = [item for item in counts if all(study.items[item].algorithms)]
-    if not named or study.config.kind == "jnd":
+    if not named or kind.exchanged is None:
         return []
     items = [study.items[item] for item in named]
-    _, cluster = np.unique([item.images["ref"] for item in items], return_inverse=True)
-    first, second = ([item.algorithms[side] for item in items] for side in (0, 1))
+    _, cluster = np.unique([item.images[kind.roles[0]] for item in items], return_inverse=True)
+    first, second = zip(*(item.algorithms for item in items), strict=True)
     ranked = bradley_terry.rank(first, second, [counts[item] for item in named], cluster)
     lines = [
         "## Algorithms",
@@ -130,12 +117,16 @@ def _ranking(study: Study, counts: Mapping[int, Count]) -> list[str]:
             "",
         ]
     for _, group in groupby(ranked, key=lambda one: one.group):
-        lines += ["| algorithm | strength | interval | votes won |", "|---|---|---|---|"]
-        lines += [
-            f"| {escaped(one.name)} | {one.strength:+.2f} | {_interval(one)} | {one.won:,} of {one.asked:,} |"
+        rows = (
+            (
+                one.name,
+                f"{one.strength:+.2f}",
+                "too few references" if np.isnan(one.low) else f"{one.low:+.2f} to {one.high:+.2f}",
+                f"{one.won:,} of {one.asked:,}",
+            )
             for one in group
-        ]
-        lines += [""]
+        )
+        lines += [*_table(("algorithm", "strength", "interval", "votes won"), rows), ""]
     return lines
 
 
@@ -153,11 +144,3 @@ def _draw(path: Path, counts: Mapping[int, Count], kept: Sequence[VoteRow], peop
 def _bars(axes: Any, counts: Counter[int], title: str, label: str) -> None:
     axes.bar(list(counts), list(counts.values()), color=_BAR)
     axes.set(title=title, ylabel=label, xticks=sorted(counts))
-
-
-def _per_hour(value: float | None) -> str:
-    return "too little work to say" if value is None else f"{value:,.0f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"

@@ -4,6 +4,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Computed,
     Float,
     ForeignKey,
     Index,
@@ -26,7 +27,7 @@ ITEMS = Table(
     Column("purpose", String(10), nullable=False),
     Column("load", Integer, nullable=False),  # votes, and those that are being asked for
     Column("wanted", Integer, nullable=False),  # votes
-    Column("open", Boolean, nullable=False),  # load < wanted
+    Column("open", Boolean, Computed("load < wanted", persisted=True)),
     Column("place", Float, nullable=False),  # random, among items of equal load
     Index("items_open", "open", "load", "place"),
 )

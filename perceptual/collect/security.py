@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,38 +43,33 @@ class Guard:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers[name] = value
+                headers.update(HEADERS)
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        async def refuse(status: int, said: str, headers: dict[str, str] | None = None) -> None:
-            answer: Response = PlainTextResponse(said, status, headers)
+        async def refuse(status: int, said: str) -> None:
+            answer: Response = PlainTextResponse(said, status)
             if scope["path"].startswith("/api/"):
-                answer = JSONResponse({"error": said}, status, headers)
+                answer = JSONResponse({"error": said}, status)
             await answer(scope, receive, send_with_headers)
+
+        received = 0
+
+        async def receive_little() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > LARGEST_BODY:
+                raise HTTPException(413, f"the body must be at most {LARGEST_BODY:,} bytes")
+            return message
 
         headers = Headers(scope=scope)
         if not _is_ours(headers.get("host", ""), self._hosts):
             await refuse(421, "this server is not known by that name; serve --host-name NAME makes it known")
-            return
-        if scope["method"] not in ("GET", "HEAD") and not same_site(headers):
+        elif scope["method"] not in ("GET", "HEAD") and not same_site(headers):
             await refuse(403, "posts from other sites are refused")
-            return
-        body = await _read(headers, receive)
-        if body is None:
-            await refuse(413, f"the body must be at most {LARGEST_BODY:,} bytes", {"Connection": "close"})
-            return
-        sent = False
-
-        async def replay() -> Message:
-            nonlocal sent
-            if sent:
-                return await receive()
-            sent = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self.app(scope, replay, send_with_headers)
+        else:
+            await self.app(scope, receive_little, send_with_headers)
 
 
 def same_site(headers: Any) -> bool:
@@ -106,20 +102,3 @@ def _is_ours(host: str, names: Collection[str]) -> bool:
     except ValueError:
         return False
     return True
-
-
-async def _read(headers: Headers, receive: Receive) -> bytes | None:
-    """The body; None if it is too large."""
-    length = headers.get("content-length", "0")
-    if not length.isdecimal() or len(length) > 10 or int(length) > LARGEST_BODY:
-        return None
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return body
-        body += message.get("body", b"")
-        if len(body) > LARGEST_BODY:
-            return None
-        if not message.get("more_body"):
-            return body

@@ -1,9 +1,9 @@
 """The web server of a study: consent, trials, thanks, and the administrator's pages."""
 
-import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -28,10 +29,9 @@ from perceptual.collect.database import Database, is_full, reason
 from perceptual.collect.participants import EXTERNAL, Participant, enrol, find, schedule
 from perceptual.collect.security import Guard
 from perceptual.collect.study import PRACTICE
-from perceptual.collect.votes import Vote, is_right, record, token_in
+from perceptual.collect.votes import Shown, Vote, is_right, record
 
 COOKIE, YEAR = "participant", 365 * 24 * 3600
-PLACES = {"2afc": ("left", "middle", "right"), "jnd": ("first", "second")}
 WRITERS = 16  # requests that wait for the database at once, apart from those for pages and images
 NOT_KEPT = (
     "Your answer was not kept: this trial was answered before, perhaps in another window, or it is no longer "
@@ -45,14 +45,6 @@ BY_LINK = "Taking part needs the link that you were given, with your own ID in i
 CROWDED = "Many people are beginning at this moment. Please try again in a minute."
 _HERE = Path(__file__).parent
 _LOG = logging.getLogger("perceptual.collect")
-
-
-class Refused(Exception):
-    """A request that cannot be served: status and message."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -101,7 +93,12 @@ def application(database: Database, token: str, access: Access) -> ASGIApp:
         Route("/admin/votes.csv", admin.votes),
         Mount("/static", StaticFiles(directory=_HERE / "static")),
     ]
-    handlers: dict[Any, Any] = {Refused: pages.refused, SQLAlchemyError: _unavailable, OSError: _unavailable}
+    handlers: dict[Any, Any] = {
+        HTTPException: pages.refused,
+        ClientDisconnect: lambda *_: Response(status_code=400),  # which nobody gets
+        SQLAlchemyError: _unavailable,
+        OSError: _unavailable,
+    }
     # around the whole: what fails within has the headers too
     return Guard(Starlette(routes=routes, exception_handlers=handlers), access.hosts)
 
@@ -140,7 +137,7 @@ class Pages:
             self._refuse_strangers(external)
             participant = enrol(self.database, external, self._access.enrolments_per_minute)
         if participant is None:
-            raise Refused(429, CROWDED)
+            raise HTTPException(429, CROWDED)
         return _with_cookie(RedirectResponse("/trials", 303), request, participant)
 
     def trials(self, request: Request) -> Response:
@@ -148,7 +145,16 @@ class Pages:
         participant = self._participant(request)
         if participant is None:
             return RedirectResponse("/", 303)
-        return self.page("trials")
+        asked = self.study.config.asked
+        script = {
+            "places": list(asked.places),
+            "labels": asked.labels,
+            "choices": asked.choices,
+            "wrong": asked.wrong,
+            "inTurn": asked.in_turn,
+            "enlarge": self.study.config.enlarge,
+        }
+        return self.page("trials", script=script)
 
     def thanks(self, request: Request, body: bytes) -> Response:
         """Completion code and the way back to a recruiting service, or why there is neither yet."""
@@ -175,10 +181,8 @@ class Pages:
     def vote(self, request: Request, body: bytes) -> Response:
         """Write a vote and hand out the next trial; the vote is on disk before this is sent."""
         participant = self._enrolled(request)
-        try:
-            vote = Vote.parse(_json(body), self.study.config.kind)
-        except ValueError as error:
-            raise Refused(400, str(error)) from None
+        with _refusing():
+            vote = Vote.of(body, self.study.config.asked)
         with self.database.write(participant.id) as connection:
             recorded = record(self.database, connection, participant, vote)
             trial = next_trial(self.database, connection, participant)
@@ -192,48 +196,43 @@ class Pages:
     def back(self, request: Request, body: bytes) -> Response:
         """The trial before the one that is shown."""
         participant = self._enrolled(request)
-        try:
-            token = token_in(_json(body))
-        except ValueError as error:
-            raise Refused(400, str(error)) from None
+        with _refusing():
+            token = Shown.parse(body).token
         with self.database.read() as connection:
             trial = previous_trial(self.database, connection, participant, token)
         if trial is None:
-            raise Refused(409, "there is no trial to go back to")
+            raise HTTPException(409, "there is no trial to go back to")
         return JSONResponse({"trial": self._describe(participant, trial)})
 
     def image(self, request: Request) -> Response:
         """An image of a trial, by its place: the address says nothing of what it is."""
         token, place = request.path_params["token"], request.path_params["place"]
-        places, cookie = PLACES[self.study.config.kind], request.cookies.get(COOKIE, "")
+        asked, cookie = self.study.config.asked, request.cookies.get(COOKIE, "")
         trial = None
-        if place in places and token.isascii() and "\0" not in token:
+        if place in asked.places and token.isascii() and "\0" not in token:
             with self.database.read() as connection:
                 trial = shown_in(connection, cookie, token)
         if trial is None:
-            raise Refused(404, "no such image")
-        roles = ("p0", "ref", "p1") if self.study.config.kind == "2afc" else ("p0", "p1")
-        role = roles[::-1][places.index(place)] if trial.swapped else roles[places.index(place)]
-        name = self.study.items[trial.item].images[role]
-        if not self.study.is_intact(name):
-            raise Refused(404, "the image is gone")
+            raise HTTPException(404, "no such image")
+        if not self.study.is_intact(trial.item):
+            raise HTTPException(404, "an image of this trial is gone")
+        name = self.study.items[trial.item].images[asked.role(place, trial.swapped)]
         content = self.study.image(name).read_bytes()
         return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
 
-    def refused(self, request: Request, error: Refused) -> Response:
-        """What a script or a person is told."""
+    def refused(self, request: Request, error: HTTPException) -> Response:
+        """Tell a script or a person why a request is refused."""
+        status, said = error.status_code, error.detail
         if request.url.path in ("/", "/consent"):
-            return self.page(
-                "message", error.status, heading="That is not possible", text=str(error), again=False
-            )
-        return JSONResponse({"error": str(error)}, error.status)
+            return self.page("message", status, heading="That is not possible", text=said, again=False)
+        return JSONResponse({"error": said}, status, error.headers)
 
     def _refuse_strangers(self, external: str | None) -> None:
         allowed = self._access.participants
         if (self._access.require_participant and external is None) or (
             allowed is not None and external not in allowed
         ):
-            raise Refused(403, BY_LINK)
+            raise HTTPException(403, BY_LINK)
 
     def _describe(self, participant: Participant, trial: Trial | None) -> dict[str, Any] | None:
         """What the browser is told: nothing that depends on the answer."""
@@ -248,7 +247,7 @@ class Pages:
             "back": trial.attempt == 0 and trial.position > config.practice,
             "done": trial.position,
             "of": max(len(purposes), trial.position + 1),
-            "images": [f"/image/{trial.token}/{place}" for place in PLACES[config.kind]],
+            "images": [f"/image/{trial.token}/{place}" for place in config.asked.places],
         }
 
     def _participant(self, request: Request) -> Participant | None:
@@ -257,7 +256,7 @@ class Pages:
     def _enrolled(self, request: Request) -> Participant:
         participant = self._participant(request)
         if participant is None:
-            raise Refused(401, "begin on the first page")
+            raise HTTPException(401, "begin on the first page")
         return participant
 
 
@@ -274,15 +273,17 @@ def _blocking(
 
 def _external(name: str | None) -> str | None:
     if name and not EXTERNAL.fullmatch(name):
-        raise Refused(400, "participant must be 1 to 64 letters, digits, - or _")
+        raise HTTPException(400, "participant must be 1 to 64 letters, digits, - or _")
     return name or None
 
 
-def _json(body: bytes) -> Any:
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Refuse a request for which a ValueError says what is wrong with it."""
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise ValueError("the body must be JSON") from None
+        yield
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
 
 
 def _with_cookie(response: Response, request: Request, participant: Participant) -> Response:

@@ -89,21 +89,13 @@ def make_server(database: Database, token: str, access: Access) -> uvicorn.Serve
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; raises ValueError if it cannot."""
+    """Return a socket that listens there; raises ValueError if it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, OverflowError, UnicodeError) as error:
-        raise ValueError(f"host {host!r} is not an address of this machine: {error}") from None
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-        listener.listen(512)
+        return socket.create_server((host, port), family=family, backlog=512)
+    except socket.gaierror as error:
+        raise ValueError(f"host {host!r} is not an address of this machine: {error.strerror}") from None
     except OSError as error:
-        listener.close()
         raise ValueError(
             f"port {port} on {host} cannot be used ({os.strerror(error.errno or 0)}); --port names another"
         ) from None
-    return listener

@@ -1,74 +1,85 @@
-"""Votes: checked as they come from a browser, and written once each."""
+"""Votes: checked as they come from a browser, written once each, and read as rows."""
 
+import io
 import json
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Annotated, NamedTuple
 
-from sqlalchemy import Connection, insert, select, update
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection, func, insert, select, update
 
 from perceptual.collect.assignment import Trial, add_load, trial_of
-from perceptual.collect.database import Database, now, reopen, tallies
+from perceptual.collect.database import Database, last_votes, now, tallies
 from perceptual.collect.participants import Participant
+from perceptual.collect.questions import Question
 from perceptual.collect.schema import ASSIGNMENTS, ITEMS, PARTICIPANTS, VOTES
 from perceptual.collect.stopping import wanted
-from perceptual.collect.study import CHOICES, ITEM, PRACTICE, SENTINEL
+from perceptual.collect.study import ITEM, PRACTICE, SENTINEL
+from perceptual.data import csv_cells
+from perceptual.data.records import check_record
 from perceptual.version import __version__
 
-LONGEST_MS = 7 * 24 * 3600 * 1000.0
-MOST_ATTEMPTS = 20
-_NUMBERS = {  # lowest and highest
-    "response_ms": (0.0, LONGEST_MS),
-    "frame_ms": (0.0, 1e4),
-    "window_width": (0, 100_000),
-    "window_height": (0, 100_000),
-    "pixel_ratio": (0.0, 100.0),
-    "scale": (0.0, 1000.0),
-}
+Milliseconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600 * 1000)]
+Pixels = Annotated[int, Field(ge=0, le=100_000)]
 
 
-@dataclass(frozen=True)
-class Vote:
-    """An answer as the browser sends it; raises ValueError by `parse` for anything else."""
+class Shown(BaseModel):
+    """A trial that a browser names."""
 
-    token: str
-    attempt: int
-    choice: str
-    values: dict[str, Any]
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    token: Annotated[str, Field(min_length=1, max_length=64, pattern="^[!-~]*$")]
 
     @classmethod
-    def parse(cls, sent: Any, kind: str) -> "Vote":
+    def parse(cls, body: bytes) -> "Shown":
         """Check what was sent; raises ValueError that names what is wrong."""
-        if not isinstance(sent, dict):
-            raise ValueError("a vote must be an object")
-        token = token_in(sent)
-        attempt, choice, shown = (sent.get(name) for name in ("attempt", "choice", "shown_ms"))
-        if type(attempt) is not int or not 0 <= attempt <= MOST_ATTEMPTS:
-            raise ValueError(f"attempt must be a whole number in [0, {MOST_ATTEMPTS}]")
-        if choice not in CHOICES[kind]:
-            raise ValueError(f"choice must be one of {', '.join(CHOICES[kind])}")
-        if not isinstance(shown, list) or len(shown) > 4:
-            raise ValueError("shown_ms must be a list of at most 4 durations")
-        values: dict[str, Any] = {
-            "shown_ms": json.dumps([round(_number("shown_ms", each, 0, LONGEST_MS), 2) for each in shown])
-        }
-        for name, (low, high) in _NUMBERS.items():
-            value = _number(name, sent.get(name), low, high)
-            values[name] = int(value) if isinstance(low, int) else value
-        return cls(token, attempt, choice, values)
+        return check_record(body, cls, "what was sent", "load the page again")
 
 
-def token_in(sent: Any) -> str:
-    """The token of a trial in what was sent; raises ValueError if there is none."""
-    token = sent.get("token") if isinstance(sent, dict) else None
-    if not isinstance(token, str) or not token.isascii() or not 0 < len(token) <= 64 or "\0" in token:
-        raise ValueError("token must be that of a trial")
-    return token
+class Vote(Shown):
+    """An answer as a browser sends it."""
+
+    attempt: Annotated[int, Field(ge=0, le=20)]
+    choice: str
+    response_ms: Milliseconds
+    shown_ms: Annotated[list[Milliseconds], Field(max_length=4)]
+    frame_ms: Annotated[float, Field(ge=0, le=10_000)]
+    window_width: Pixels
+    window_height: Pixels
+    pixel_ratio: Annotated[float, Field(ge=0, le=100)]
+    scale: Annotated[float, Field(ge=0, le=1000)]
+
+    @classmethod
+    def of(cls, body: bytes, asked: Question) -> "Vote":
+        """Check an answer; raises ValueError that names what is wrong."""
+        vote = check_record(body, cls, "the vote", "load the page again")
+        if vote.choice not in asked.choices:
+            raise ValueError(f"choice must be one of {', '.join(asked.choices)}, got {vote.choice!r}")
+        return vote
 
 
-def _number(name: str, value: Any, low: float, high: float) -> float:
-    if type(value) not in (int, float) or not low <= value <= high:  # nor NaN, nor what no float holds
-        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}]")
-    return float(value)
+class VoteRow(NamedTuple):
+    """One vote with what it was about."""
+
+    participant: int
+    external: str
+    item: int
+    purpose: str  # item, practice, sentinel or repeat
+    position: int
+    p1_side: str  # left or right; first or second
+    choice: str
+    answer: int  # 1: p1, or same
+    right: str  # whether a practice or sentinel item was answered rightly: yes, no, or nothing
+    response_ms: float
+    shown_ms: str
+    frame_ms: float
+    window_width: int
+    window_height: int
+    pixel_ratio: float
+    scale: float
+    version: str
+    received: float
+    attempt: int
+    counts: bool  # False if the participant went back and answered again
 
 
 def record(
@@ -88,37 +99,30 @@ def record(
         return (trial, False) if connection.scalar(known) == vote.choice else None
     if trial.attempt and not _may_change(connection, participant, trial):
         return None
-    values = {"choice": vote.choice, "answer": answer_of(vote.choice, trial.swapped)} | vote.values
-    connection.execute(
-        insert(VOTES).values(
-            assignment=trial.id, attempt=vote.attempt, version=__version__, received=now(), **values
-        )
-    )
-    if trial.purpose == ITEM:
-        _count(database, connection, trial)
-    elif not trial.attempt:
-        connection.execute(update(ASSIGNMENTS).where(ASSIGNMENTS.c.id == trial.id).values(answered=True))
+    values = vote.model_dump(exclude={"token", "shown_ms"}) | {
+        "assignment": trial.id,
+        "answer": database.study.config.asked.answer(vote.choice, trial.swapped),
+        "shown_ms": json.dumps([round(each, 2) for each in vote.shown_ms]),
+        "version": __version__,
+        "received": now(),
+    }
+    connection.execute(insert(VOTES).values(values))
+    if not trial.attempt:
+        counted = {"counted": True} if trial.purpose == ITEM else {}
+        done = update(ASSIGNMENTS).where(ASSIGNMENTS.c.id == trial.id)
+        connection.execute(done.values(answered=True, **counted))
+        if counted and not trial.counted:  # it came after a while; what was given back is taken again
+            add_load(connection, trial.item, 1)
+    config = database.study.config
+    if trial.purpose == ITEM and config.stop_when_sure:
+        tally = tallies(connection, trial.item)[trial.item]
+        more = update(ITEMS).where(ITEMS.c.id == trial.item).values(wanted=wanted(config, *tally))
+        connection.execute(more)
     return trial, True
 
 
-def answer_of(choice: str, swapped: bool) -> int:
-    """1 if p1 was preferred, or "same" was said; else 0."""
-    if choice in CHOICES["jnd"]:
-        return int(choice == "same")
-    return int((choice == "right") != swapped)
-
-
-def is_right(database: Database, trial: Trial, vote: Vote) -> bool | None:
-    """Whether a practice or sentinel item was answered rightly; None for the others."""
-    if trial.purpose not in (PRACTICE, SENTINEL):
-        return None
-    return answer_of(vote.choice, trial.swapped) == int(
-        database.study.items[trial.item].answer in ("p1", "same")
-    )
-
-
 def _may_change(connection: Connection, participant: Participant, trial: Trial) -> bool:
-    """Whether the participant has neither finished nor answered another trial since."""
+    """Return whether the participant has neither finished nor answered another trial since."""
     finished = select(PARTICIPANTS.c.finished).where(PARTICIPANTS.c.id == participant.id)
     later = select(ASSIGNMENTS.c.id).where(
         ASSIGNMENTS.c.participant == participant.id,
@@ -128,15 +132,47 @@ def _may_change(connection: Connection, participant: Participant, trial: Trial) 
     return connection.scalar(finished) is None and connection.execute(later.limit(1)).first() is None
 
 
-def _count(database: Database, connection: Connection, trial: Trial) -> None:
-    if not trial.attempt:
-        done = update(ASSIGNMENTS).where(ASSIGNMENTS.c.id == trial.id)
-        connection.execute(done.values(answered=True, counted=True))
-        if not trial.counted:  # it came after a while; what was given back is taken again
-            add_load(connection, trial.item, 1)
-    config = database.study.config
-    if config.stop_when_sure:
-        tally = tallies(connection, trial.item)[trial.item]
-        more = update(ITEMS).where(ITEMS.c.id == trial.item).values(wanted=wanted(config, *tally))
-        connection.execute(more)
-        reopen(connection, trial.item)
+def is_right(database: Database, trial: Trial, vote: Vote) -> bool | None:
+    """Return whether a practice or sentinel item was answered rightly; None for the others."""
+    if trial.purpose not in (PRACTICE, SENTINEL):
+        return None
+    asked = database.study.config.asked
+    right = asked.answers.get(database.study.items[trial.item].answer)
+    return asked.answer(vote.choice, trial.swapped) == right
+
+
+def read_votes(database: Database) -> list[VoteRow]:
+    """Read every vote, in the order in which they came."""
+    about = ("participant", "item", "purpose", "position", "swapped")
+    query = (
+        select(
+            *(column for column in VOTES.c if column.name in VoteRow._fields),
+            *(ASSIGNMENTS.c[name] for name in about),
+            func.coalesce(PARTICIPANTS.c.external, "").label("external"),
+            VOTES.c.id.in_(last_votes()).label("counts"),
+        )
+        .join(ASSIGNMENTS, VOTES.c.assignment == ASSIGNMENTS.c.id)
+        .join(PARTICIPANTS, ASSIGNMENTS.c.participant == PARTICIPANTS.c.id)
+        .order_by(VOTES.c.id)
+    )
+    with database.read() as connection:
+        rows = connection.execute(query).all()
+    asked, items = database.study.config.asked, database.study.items
+    p1 = asked.kind.roles[-1]
+    found = []
+    for row in rows:
+        values, right = row._asdict(), items[row.item].answer
+        values["p1_side"] = asked.place(p1, values.pop("swapped"))
+        values["right"] = ("no", "yes")[row.answer == asked.answers.get(right)] if right else ""
+        found.append(VoteRow(**values))
+    return found
+
+
+def as_csv(votes: Iterable[VoteRow], excluded: Mapping[int, str] | None = None) -> str:
+    """Return a CSV of votes, optionally with the rule that excludes each participant."""
+    file = io.StringIO()
+    more = [] if excluded is None else ["excluded"]
+    rows = csv_cells.Rows(file, [*VoteRow._fields, *more])
+    for vote in votes:
+        rows.write([*vote, *([] if excluded is None else [excluded.get(vote.participant, "")])])
+    return file.getvalue()

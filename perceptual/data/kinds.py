@@ -55,6 +55,9 @@ TWO_AFC = Kind(
 )
 """Which of two patches is nearer to a reference? The answer is the share who said p1."""
 
+ALGORITHMS = ("algorithm0", "algorithm1")
+"""Columns of a manifest of triplets that name what made p0 and p1."""
+
 JND = Kind(
     name="jnd",
     roles=("p0", "p1"),

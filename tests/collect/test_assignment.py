@@ -4,15 +4,14 @@ from collections import Counter
 
 import pytest
 from sqlalchemy import select
-from studies import VOTE, make_study
+from studies import make_study, parsed
 
 from perceptual.collect import assignment
 from perceptual.collect.assignment import awaits_others, next_trial, previous_trial
 from perceptual.collect.database import Database
 from perceptual.collect.participants import enrol, find
-from perceptual.collect.rows import read_votes
 from perceptual.collect.schema import ITEMS
-from perceptual.collect.votes import Vote, record
+from perceptual.collect.votes import read_votes, record
 
 
 @pytest.fixture
@@ -34,9 +33,9 @@ def ask(database, participant):
 
 
 def answer(database, participant, trial, choice="left"):
-    sent = {"token": trial.token, "attempt": trial.attempt, "choice": choice, **VOTE}
+    vote = parsed(database.study.config.asked, token=trial.token, attempt=trial.attempt, choice=choice)
     with database.write(participant.id) as connection:
-        return record(database, connection, participant, Vote.parse(sent, database.study.config.kind))
+        return record(database, connection, participant, vote)
 
 
 def do_all(database, participant):

@@ -11,7 +11,7 @@ from studies import TOKEN, Visitor, make_study, served
 
 import perceptual.collect
 from perceptual.collect.quality import Rules, assess
-from perceptual.collect.rows import read_votes
+from perceptual.collect.votes import read_votes
 
 try:
     from axe_playwright_python import sync_playwright as axe

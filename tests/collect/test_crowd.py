@@ -18,8 +18,8 @@ import pytest
 from studies import Visitor, make_study, start_process
 
 from perceptual.collect.database import Database
-from perceptual.collect.rows import read_votes
 from perceptual.collect.study import Study
+from perceptual.collect.votes import read_votes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(590)]
 PEOPLE, EACH, PER_ITEM = 50, 100, 5  # 5,000 votes on 1,000 items

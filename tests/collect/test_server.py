@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 from killing import in_process
 from sqlalchemy import event, func, select
-from studies import TOKEN, VOTE, Visitor, attentive, make_study, served
+from studies import TOKEN, VOTE, Visitor, attentive, make_study, parsed, served
 
 from perceptual.collect.database import Database
 from perceptual.collect.participants import find, read_participants
-from perceptual.collect.rows import read_votes
+from perceptual.collect.questions import QUESTIONS
 from perceptual.collect.schema import ITEMS, VOTES
 from perceptual.collect.serving import listen, serve
-from perceptual.collect.votes import Vote
+from perceptual.collect.votes import read_votes
 
 
 @pytest.fixture(scope="module")
@@ -241,11 +241,11 @@ def test_a_fuzz_gives_no_500(server, visitor):
 
 
 def test_a_vote_is_checked():
-    good = {"token": "t", "attempt": 0, "choice": "same", **VOTE}
-    assert Vote.parse(good, "jnd").values["window_width"] == 1280
+    good, asked = {"token": "t", "choice": "same"}, QUESTIONS["jnd"]
+    assert parsed(asked, **good).window_width == 1280
     for name, value, says in [
         ("choice", "left", "same, different"),
-        ("attempt", True, "whole number"),
+        ("attempt", True, "attempt: .* integer, got True"),
         ("response_ms", -1, "response_ms"),
         ("response_ms", 10**400, "response_ms"),
         ("response_ms", float("nan"), "response_ms"),
@@ -255,7 +255,7 @@ def test_a_vote_is_checked():
         ("shown_ms", [1] * 9, "at most 4"),
     ]:
         with pytest.raises(ValueError, match=says):
-            Vote.parse(good | {name: value}, "jnd")
+            parsed(asked, **(good | {name: value}))
 
 
 def test_a_full_disk_loses_nothing(tmp_path, caplog):

@@ -8,7 +8,8 @@ const stage = document.getElementById("stage");
 const answers = document.getElementById("answers");
 const message = document.getElementById("message");
 const back = document.getElementById("back");
-const pairs = stage.dataset.kind === "jnd";
+const asked = JSON.parse(stage.dataset.script), inTurn = asked.inTurn;
+const isChoice = (place) => asked.choices.includes(asked.places[place]);
 let trial = null, frame = 1000 / 60, listening = false, shownAt = 0, shown = [], scale = 1, showing = 0;
 let focused = null, tooSmall = false;
 
@@ -66,7 +67,7 @@ async function post(path, body) {
 
 async function load(url, place) {
   const image = new Image();
-  image.alt = pairs ? ["First image", "Second image"][place] : place === 1 ? "Reference" : "";
+  image.alt = isChoice(place) ? "" : asked.labels[place]; // a choice is named by its button
   image.draggable = false;
   image.src = url;
   let end;
@@ -87,10 +88,9 @@ function fit(width, height, across, down) {
   const room = stage.getBoundingClientRect();
   const most = Math.min(
     (room.width - across * BORDER - (across - 1) * GAP) / (across * width),
-    (room.height - down * (BORDER + (pairs ? 0 : LABEL)) - (down - 1) * GAP) / (down * height),
+    (room.height - down * (BORDER + (inTurn ? 0 : LABEL)) - (down - 1) * GAP) / (down * height),
   );
-  const wanted = Number(stage.dataset.enlarge);
-  return most >= 1 ? Math.min(wanted, Math.floor(most)) : Math.max(most, 0);
+  return most >= 1 ? Math.min(asked.enlarge, Math.floor(most)) : Math.max(most, 0);
 }
 
 // Size the images; whether the window is large enough for them.
@@ -100,8 +100,8 @@ function layOut() {
   document.body.classList.remove("small"); // which hides what is measured
   const images = holder.querySelectorAll("img");
   const { naturalWidth: width, naturalHeight: height } = images[0];
-  scale = fit(width, height, pairs ? 1 : 3, 1);
-  const stacked = pairs ? 0 : fit(width, height, 2, 2);
+  scale = fit(width, height, inTurn ? 1 : images.length, 1);
+  const stacked = inTurn ? 0 : fit(width, height, 2, 2);
   holder.classList.toggle("stacked", stacked > scale);
   scale = Math.max(scale, stacked);
   for (const image of images) {
@@ -131,20 +131,18 @@ function build(images) {
   const holder = document.createElement("div");
   holder.className = "trial";
   images.forEach((image, place) => {
-    const outer = !pairs && place !== 1;
-    const element = document.createElement(outer ? "button" : "div");
-    if (outer) {
-      const choice = place === 0 ? "left" : "right";
+    const element = document.createElement(isChoice(place) ? "button" : "div");
+    if (isChoice(place)) {
       element.type = "button";
-      element.dataset.choice = choice;
-      element.setAttribute("aria-label", `${choice} image`);
-    } else if (!pairs) {
+      element.dataset.choice = asked.places[place];
+      element.setAttribute("aria-label", `${asked.places[place]} image`);
+    } else if (!inTurn) {
       element.className = "middle";
     }
     element.append(image);
-    if (!pairs) {
+    if (!inTurn) {
       const label = document.createElement("span");
-      label.textContent = ["Left", "Reference", "Right"][place];
+      label.textContent = asked.labels[place];
       label.setAttribute("aria-hidden", "true"); // the image's name says it
       element.append(label);
     }
@@ -160,9 +158,9 @@ async function until(start, duration) {
   return time;
 }
 
-async function showPair(holder, run) {
+async function showInTurn(holder, run) {
   const achieved = [];
-  for (const place of [0, 1]) {
+  for (const place of asked.places.keys()) {
     let start = await nextFrame();
     if (run !== showing) return null;
     const element = holder.children[place];
@@ -171,7 +169,7 @@ async function showPair(holder, run) {
     element.classList.remove("now");
     achieved.push(end - start);
     if (run !== showing) return null;
-    if (place === 0) achieved.push((await until(end, BETWEEN_MS - frame)) + frame - end);
+    if (place < asked.places.length - 1) achieved.push((await until(end, BETWEEN_MS - frame)) + frame - end);
   }
   return achieved;
 }
@@ -181,7 +179,7 @@ async function show(next, notice = "") {
   listening = tooSmall = false;
   say(notice);
   trial = next;
-  answers.hidden = !pairs;
+  answers.hidden = !inTurn;
   answers.style.visibility = "hidden";
   if (!trial) {
     location.replace("/thanks");
@@ -214,9 +212,9 @@ async function show(next, notice = "") {
   onResize();
   if (run !== showing) return;
   await nextFrame(); // laid out and decoded, still invisible
-  if (pairs) {
+  if (inTurn) {
     holder.classList.add("shown");
-    shown = await showPair(holder, run);
+    shown = await showInTurn(holder, run);
     if (!shown || run !== showing) return;
     answers.style.visibility = "visible";
     shownAt = performance.now();
@@ -243,7 +241,7 @@ async function answer(choice, time) {
     attempt: trial.attempt,
     choice,
     response_ms: response,
-    shown_ms: pairs ? shown : [response],
+    shown_ms: inTurn ? shown : [response],
     frame_ms: frame,
     window_width: Math.round(innerWidth),
     window_height: Math.round(innerHeight),
@@ -258,9 +256,7 @@ async function answer(choice, time) {
     return;
   }
   if (result.right !== undefined) {
-    say(result.right ? "Correct." : pairs
-      ? "Not quite: look again at such pairs."
-      : "Not quite: the other image was a copy of the reference.");
+    say(result.right ? "Correct." : asked.wrong);
     await new Promise((resolve) => setTimeout(resolve, FEEDBACK_MS));
   }
   show(result.trial, result.said);
@@ -276,7 +272,7 @@ async function begin() {
 async function goBack() {
   if (!listening || back.hidden) return;
   listening = false;
-  if (document.activeElement === back) focused = pairs ? "same" : "left"; // this button goes
+  if (document.activeElement === back) focused = asked.choices[0]; // this button goes
   const result = await post("/api/back", { token: trial.token });
   if (result) show(result.trial);
   else begin();
@@ -300,7 +296,7 @@ document.addEventListener("keydown", (event) => {
   const place = ["ArrowLeft", "ArrowRight"].indexOf(event.key);
   if (place < 0) return;
   event.preventDefault();
-  answer((pairs ? ["same", "different"] : ["left", "right"])[place], event.timeStamp);
+  answer(asked.choices.at(-place), event.timeStamp); // the first or the last
 });
 back.addEventListener("click", goBack);
 addEventListener("resize", onResize);

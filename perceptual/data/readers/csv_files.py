@@ -6,14 +6,13 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from perceptual.data.kinds import JND, OPINION, TWO_AFC, Kind
+from perceptual.data.kinds import ALGORITHMS, JND, OPINION, TWO_AFC, Kind
 from perceptual.data.readers.columns import read_columns, read_header
 from perceptual.data.table import SPLITS, Table, no_people, number_subsets
 
 Larger = Literal["better", "worse"]
 LARGER_IS: tuple[Larger, ...] = get_args(Larger)
 
-ALGORITHMS = ("algorithm0", "algorithm1")  # what made p0 and p1
 OPTIONAL = ("votes", "subset", "split", "made", *ALGORITHMS)
 # what larger numbers mean, by the column's name; None: not said by it
 LARGER: dict[str, Larger | None] = {"mos": "better", "dmos": "worse", "score": None}

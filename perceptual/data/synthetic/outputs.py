@@ -13,9 +13,8 @@ from PIL import Image
 
 from perceptual.data import csv_cells
 from perceptual.data.decode import checked_rgb, first_few
-from perceptual.data.kinds import TWO_AFC
+from perceptual.data.kinds import ALGORITHMS, TWO_AFC
 from perceptual.data.places import nfc
-from perceptual.data.readers.csv_files import ALGORITHMS
 from perceptual.data.synthetic.photographs import find_photos
 from perceptual.data.writers.partial import new_folder
 from perceptual.data.writers.whole_files import refuse_existing
