@@ -25,13 +25,14 @@ from perceptual.cli.errors import one_line_errors, start
 from perceptual.cli.output import say
 from perceptual.config import build, build_data, data_arguments
 from perceptual.data import TWO_AFC, JudgedDataModule, PhotosDataModule
-from perceptual.data.records import read_yaml
-from perceptual.data.writers.whole_files import write_text
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods, people, suite_tables, suites
 from perceptual.evaluation.score_table import estimate, table, tables
-from perceptual.evaluation.scoring import one_line, score
+from perceptual.evaluation.scoring import score
 from perceptual.features.custom import import_modules
+from perceptual.files.messages import first_line
+from perceptual.files.records import read_yaml
+from perceptual.files.writing import write_text
 from perceptual.metrics import SCORES
 from perceptual.names import Method
 from perceptual.training.checkpoints import read_checkpoint
@@ -161,7 +162,7 @@ def build_set(folder: Path, name: str, of: dict[str, Any]) -> JudgedDataModule:
         node.merge_with(settings)
         return build(data_arguments(node))
     except (OmegaConfBaseException, HydraException) as error:
-        raise ValueError(f"{name}: {one_line(error)}") from None
+        raise ValueError(f"{name}: {first_line(error)}") from None
 
 
 def under_conditions(chosen: list[Method], data: JudgedDataModule, results: str, **speed: Any) -> Scores:
@@ -252,7 +253,7 @@ def main(cfg: DictConfig) -> None:
         except (ValueError, OSError, OmegaConfBaseException) as error:
             if HydraConfig.get().mode is not RunMode.MULTIRUN:
                 raise
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            print(f"error: {first_line(error)}", file=sys.stderr)
             raise CompactHydraException("a run of the multirun gave no score") from None
 
 

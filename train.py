@@ -23,12 +23,13 @@ from rich.console import Console
 from perceptual.cli.errors import one_line_errors, start
 from perceptual.cli.words import by_name, resumed
 from perceptual.config import Cache, build, check, data_arguments
-from perceptual.data.progress import run_number
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import people, runs
 from perceptual.evaluation.score_table import tables
-from perceptual.evaluation.scoring import one_line, score
+from perceptual.evaluation.scoring import score
 from perceptual.features.kmeans import initialize
+from perceptual.files.messages import first_line
+from perceptual.files.progress import run_number
 from perceptual.names import KMEANS
 from perceptual.training import run
 from perceptual.training.cache import CachedDataModule
@@ -119,11 +120,11 @@ def main(cfg: DictConfig) -> float | None:
             with run.recorded(), run.alone_in(Path(cfg.run_dir)):
                 return train(cfg)["trained"]["mean"]
         except Exception as error:
-            runs.keep_failure(cfg.run_dir, one_line(error))
+            runs.keep_failure(cfg.run_dir, first_line(error))
             if HydraConfig.get().mode is not RunMode.MULTIRUN:
                 raise
             Path(cfg.run_dir, "failed/traceback.txt").write_text(traceback.format_exc(), "utf-8")
-            print(f"error: {cfg.run_dir}: {one_line(error)}", file=sys.stderr)
+            print(f"error: {cfg.run_dir}: {first_line(error)}", file=sys.stderr)
             return None
 
 

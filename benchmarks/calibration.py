@@ -33,12 +33,12 @@ from torch import Tensor
 
 from benchmarks.timing import NETS, arguments, report, same_weights
 from perceptual.data import TWO_AFC, JudgedDataset
-from perceptual.data.places import cache_folder
 from perceptual.data.readers.stores import read_store
 from perceptual.data.synthetic.making import make_triplets
 from perceptual.data.synthetic.photographs import packaged
 from perceptual.data.writers.stores import write_store
 from perceptual.distance.lpips import LPIPS
+from perceptual.files.places import cache_folder
 from perceptual.training import cache
 
 ROOT = Path(__file__).parents[1]

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from perceptual.data.synthetic.photographs import packaged
-from perceptual.data.writers.whole_files import save_picture
+from perceptual.files.writing import save_picture
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "from perceptual.cli import main; main()"

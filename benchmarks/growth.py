@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.calibration import store, train, write_weights
 from benchmarks.timing import arguments, medians, report, same_weights
-from perceptual.data.writers.whole_files import save_picture
+from perceptual.files.writing import save_picture
 
 TRIPLETS = (1000, 2000, 5000, 10_000)
 IMAGES = (200, 500, 1000, 2000)

@@ -9,8 +9,8 @@ from scipy.special import xlogy
 from torch import Tensor
 
 from callbacks.report import Judged, Report, judge, source, wandb_runs
-from perceptual.data import csv_cells
-from perceptual.data.writers.whole_files import save_picture, whole_file
+from perceptual.files import csv_cells
+from perceptual.files.writing import save_picture, whole_file
 from perceptual.training.module import PerceptualRanker
 
 ROLES = ("p0", "ref", "p1")
@@ -49,10 +49,8 @@ class Disagreements(Report):
             )
             for i in worst
         ]
-        with whole_file(self.path("disagreements.csv")) as partial, partial.open("w", newline="") as file:
-            written = csv_cells.Rows(file, COLUMNS)
-            for row in rows:
-                written.write(row)
+        with whole_file(self.path("disagreements.csv")) as partial:
+            csv_cells.write_file(partial, COLUMNS, rows)
         images = [[_image(table.images.one(int(table.role(role)[i]))) for role in ROLES] for i in worst]
         save_picture(sheet(images, [_captions(judged, i) for i in worst]), self.path("disagreements.png"))
         for run in wandb_runs(trainer):

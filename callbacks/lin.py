@@ -7,7 +7,7 @@ import numpy as np
 import pytorch_lightning as pl
 
 from callbacks.report import Report, wandb_runs
-from perceptual.data.writers.whole_files import save_picture
+from perceptual.files.writing import save_picture
 from perceptual.training.module import PerceptualRanker
 
 if TYPE_CHECKING:

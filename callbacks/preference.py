@@ -1,13 +1,13 @@
 """The calibration curve of the ranking network: do people prefer p1 as often as it predicts?"""
 
-import csv
 from typing import NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 
 from callbacks.report import Judged, Report, judge, wandb_runs
-from perceptual.data.writers.whole_files import save_picture, whole_file
+from perceptual.files import csv_cells
+from perceptual.files.writing import save_picture, whole_file
 from perceptual.training.module import PerceptualRanker
 
 BINS = 10
@@ -34,10 +34,9 @@ class PreferenceCurve(Report):
     def make(self, trainer: pl.Trainer, module: PerceptualRanker) -> None:
         """Draw and keep the curve."""
         curve = preference_curve(judge(trainer, module))
-        with whole_file(self.path("preference.csv")) as partial, partial.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(curve._fields)
-            writer.writerows(zip(*(column.round(6).tolist() for column in curve), strict=True))
+        with whole_file(self.path("preference.csv")) as partial:
+            rows = zip(*(column.round(6).tolist() for column in curve), strict=True)
+            csv_cells.write_file(partial, curve._fields, rows)
         self._draw(curve)
         for run in wandb_runs(trainer):
             import wandb

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 from tqdm import tqdm
 
-from perceptual.data.progress import lines, run_number
+from perceptual.files.progress import lines, run_number
 
 INTERVAL = 0.2  # seconds between two pictures of the bar: drawing it takes longer than a step on cached means
 

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from perceptual.data import JudgedDataModule
 from perceptual.data.loading import Batches
-from perceptual.data.progress import run_number
+from perceptual.files.messages import first_line
+from perceptual.files.progress import run_number
 from perceptual.training.module import PerceptualRanker
 
 FOLDER = "reports"  # in the run's folder
@@ -38,7 +39,7 @@ class Report(pl.Callback):
             try:
                 self.make(trainer, pl_module)  # type: ignore[arg-type]
             except Exception as error:  # no picture is worth the scores of a run
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
+                reason = first_line(error)
                 tqdm.write(f"{run_number()}Report {type(self).__name__} was not made: {reason}")
 
     def path(self, name: str) -> Path:

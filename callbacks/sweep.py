@@ -12,13 +12,13 @@ from omegaconf import DictConfig
 from perceptual.cli.output import say
 from perceptual.config import build_data
 from perceptual.data import ManifestDataModule
-from perceptual.data.writers.whole_files import write_text
 from perceptual.evaluation.board import Entry, make
 from perceptual.evaluation.methods import build
 from perceptual.evaluation.results import find
 from perceptual.evaluation.runs import without_score
 from perceptual.evaluation.scoring import score
 from perceptual.evaluation.tables import best_setting, markdown, terminal
+from perceptual.files.writing import write_text
 from perceptual.training.checkpoints import read_checkpoint
 
 

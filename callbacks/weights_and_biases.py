@@ -1,6 +1,5 @@
 """Weights & Biases, where `logger=wandb` chose it; nothing here imports wandb before."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from callbacks.report import Report, source, wandb_runs
 from perceptual.evaluation import provenance, runs
+from perceptual.files.messages import first_line
 from perceptual.training.module import PerceptualRanker
 
 
@@ -45,7 +45,7 @@ def csv_and_wandb(
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     except Exception as error:  # wandb fails in many ways; none of them is worth the run
-        _say(f"W&B       cannot log this run: {_first_line(error)}. It logs to files only.")
+        _say(f"W&B       cannot log this run: {first_line(error).rstrip('.')}. It logs to files only.")
         return loggers
     return [*loggers, _Wandb(save_dir=run_dir, project=project, experiment=run)]
 
@@ -98,18 +98,12 @@ def _unreachable(wandb: Any) -> str | None:
             return None
         return "has no key (`wandb login`, or WANDB_API_KEY)"
     except Exception as error:  # its own errors, and those of the network
-        return f"cannot be reached ({_first_line(error)})"
+        return f"cannot be reached ({first_line(error).rstrip('.')})"
 
 
 def _checkpoints(trainer: pl.Trainer) -> list[Path]:
     found = [Path(c.best_model_path) for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
     return [path for path in dict.fromkeys(found) if path.is_file()]
-
-
-def _first_line(error: Exception) -> str:
-    with suppress(StopIteration):
-        return next(iter(str(error).splitlines())).rstrip(".")
-    return type(error).__name__
 
 
 def _say(words: str) -> None:

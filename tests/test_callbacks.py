@@ -12,7 +12,7 @@ from networks import write_weights
 from torch.utils.data import DataLoader
 
 from callbacks import EMA, InverseGuard, LastCheckpoint, Progress
-from perceptual.data import progress
+from perceptual.files import progress
 from perceptual.training.module import Diverged, PerceptualRanker
 
 # checkpoints of one run after another in one folder

@@ -188,7 +188,7 @@ def export(
     from perceptual.collect.export import export as run
     from perceptual.collect.quality import Rules
     from perceptual.collect.study import Study
-    from perceptual.data.decode import first_few
+    from perceptual.files.messages import first_few
 
     opened = Database(Study(study), database, read_only=True)
     done = run(opened, output, Rules(most_missed, fastest_ms, most_one_side))

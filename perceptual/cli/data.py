@@ -143,7 +143,7 @@ def show(
     """
     from perceptual.cli.output import refuse_inputs
     from perceptual.data.contact_sheets import contact_sheet, gallery, made_lines
-    from perceptual.data.writers.whole_files import save_picture
+    from perceptual.files.writing import save_picture
 
     if made and src is None:
         raise ValueError("--made needs a folder, manifest or store")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from perceptual.cli.options import Csv, Json, Method, Resize
-from perceptual.data.places import nfc
+from perceptual.files.places import nfc
 
 if TYPE_CHECKING:
     from perceptual.cli.batches import Pair

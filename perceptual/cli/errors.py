@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
+from perceptual.files.messages import first_line
+
 FULL, OURS = "HYDRA_FULL_ERROR", "PERCEPTUAL_ONE_LINE"
 # kinds of data that have a key, of those that are mostly meant
 OF_DATA = {"path": "data=manifest, or data=opinions", "root": "data=bapps, data=jnd or the name of a set"}
@@ -126,9 +128,9 @@ def explain(error: BaseException) -> str:
     cause = error.__cause__
     if cause is not None and type(cause).__module__.startswith("omegaconf"):
         # Hydra's line has the key and advice to add it; OmegaConf's first line says what is wrong
-        return f"{str(error).splitlines()[0].rstrip('.')}: {str(cause).splitlines()[0]}"
+        return f"{first_line(error).rstrip('.')}: {first_line(cause)}"
     if type(error).__module__.startswith("omegaconf"):
         key = getattr(error, "full_key", None)
-        first = str(error).splitlines()[0]
+        first = first_line(error)
         return f"{key}: {first}" if key and key not in first else first
     return said.partition(" Config search path:")[0]

@@ -47,7 +47,7 @@ def export(
     metric = _save(method, folder, results, measure)
     typer.echo(f"Saved     {folder}")
     if onnx:
-        from perceptual.data.progress import Progress
+        from perceptual.files.progress import Progress
         from perceptual.publish.onnx import to_onnx
 
         try:

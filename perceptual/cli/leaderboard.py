@@ -27,11 +27,11 @@ def leaderboard(
 
     Example: `perceptual leaderboard results -o leaderboard.md --plots pictures`
     """
-    from perceptual.data.writers.whole_files import write_text
     from perceptual.evaluation.board import make
     from perceptual.evaluation.results import find
     from perceptual.evaluation.runs import without_score
     from perceptual.evaluation.tables import best_setting, html_page, markdown
+    from perceptual.files.writing import write_text
 
     if output.suffix not in FORMATS:
         raise ValueError(f"output must end in {' or '.join(FORMATS)}, got {str(output)!r}")

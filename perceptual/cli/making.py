@@ -157,7 +157,7 @@ def _make(
 ) -> None:
     from perceptual.data.synthetic.making import Making
     from perceptual.data.synthetic.storing import make_files, make_store
-    from perceptual.data.writers.whole_files import refuse_existing
+    from perceptual.files.writing import refuse_existing
 
     if form is not Form.store:
         refuse_existing(dst)  # before networks are trained

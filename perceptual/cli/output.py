@@ -8,10 +8,10 @@ from typing import Any, TextIO, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from perceptual.data import csv_cells
-from perceptual.data.progress import track
-from perceptual.data.records import to_json
-from perceptual.data.writers.whole_files import begin_beside
+from perceptual.files import csv_cells
+from perceptual.files.progress import track
+from perceptual.files.records import to_json
+from perceptual.files.writing import begin_beside
 
 Item = TypeVar("Item")
 Cell = str | int | float | None

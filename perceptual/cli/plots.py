@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perceptual.data.writers.whole_files import check_writable, ending_of, save_picture
+from perceptual.files.writing import check_writable, ending_of, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap

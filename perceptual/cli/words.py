@@ -15,8 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from perceptual.evaluation.scoring import one_line
 from perceptual.features.networks import check_name
+from perceptual.files.messages import first_line
 
 # the last part of keys that name a place
 PLACES = ("ckpt", "suite", "results", "runs", "run_dir", "path", "root", "jnd", "weights", "dir", "dirpath")
@@ -174,7 +174,7 @@ def words_of(ckpt: Path) -> dict[str, Override]:
             raise ValueError("command is not a list of words")
         return {_key(one): one for one in OverridesParser.create().parse_overrides(listed)}
     except (HydraException, ValueError) as error:
-        raise ValueError(f"{str(path)!r} does not describe a run: {one_line(error)}") from None
+        raise ValueError(f"{str(path)!r} does not describe a run: {first_line(error)}") from None
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _about(path: Path) -> dict[str, Any]:
             raise ValueError(f"a {type(about).__name__}, not a dict")
         return about
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} does not describe a run: {one_line(error)}") from None
+        raise ValueError(f"{str(path)!r} does not describe a run: {first_line(error)}") from None
 
 
 def _parsed(word: str) -> Override | None:

@@ -10,14 +10,13 @@ from torch import Tensor
 from perceptual.collect.create import write_images
 from perceptual.collect.source import read_source
 from perceptual.collect.study import IMAGES
-from perceptual.data import csv_cells
 from perceptual.data.batch import JudgedDataset
 from perceptual.data.kinds import ALGORITHMS, TWO_AFC
 from perceptual.data.loading import loader
 from perceptual.data.table import Table
-from perceptual.data.writers.partial import new_folder
-from perceptual.data.writers.whole_files import refuse_existing
 from perceptual.evaluation.scoring import measure
+from perceptual.files import csv_cells
+from perceptual.files.writing import refuse_existing, whole_folder
 
 RANDOM, DISAGREED = "val", "train"  # the split column: scores come from the random part
 
@@ -68,7 +67,7 @@ def choose(
     if not 0 <= random_part <= 1:
         raise ValueError(f"random_part must be in [0, 1], got {random_part}")
     chosen = pick(table.items, disagreement(table, distances, size), count, random_part, seed)
-    with new_folder(folder) as partial:
+    with whole_folder(folder) as partial:
         (partial / IMAGES).mkdir(parents=True)
         _write(partial, table, algorithms, chosen)
     return chosen
@@ -115,12 +114,12 @@ def _write(folder: Path, table: Table, algorithms: list[tuple[str, ...]] | None,
     used, place = np.unique(taken.items, return_inverse=True)
     names, _ = write_images(table, folder / IMAGES, used.tolist())
     files = [[f"{IMAGES}/{names[i]}" for i in row] for row in place.reshape(taken.items.shape).T]
-    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        written = csv_cells.Rows(
-            file,
-            [*table.kind.roles, table.kind.on_disk, "subset", "split", *(ALGORITHMS if algorithms else ())],
-        )
-        for number, row in enumerate(rows.tolist()):
-            split = RANDOM if number < len(chosen.random) else DISAGREED
-            names_of = algorithms[row] if algorithms else ()
-            written.write([*files[number], "", table.subsets[table.subset[row]], split, *names_of])
+    splits = [RANDOM] * len(chosen.random) + [DISAGREED] * len(chosen.disagreed)
+    csv_cells.write_file(
+        folder / "manifest.csv",
+        [*table.kind.roles, table.kind.on_disk, "subset", "split", *(ALGORITHMS if algorithms else ())],
+        (
+            [*images, "", table.subsets[table.subset[row]], split, *(algorithms[row] if algorithms else ())]
+            for images, row, split in zip(files, rows.tolist(), splits, strict=True)
+        ),
+    )

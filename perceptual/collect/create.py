@@ -25,11 +25,11 @@ from perceptual.collect.study import (
     write_config,
     write_items,
 )
-from perceptual.data.decode import checked_rgb, first_few
+from perceptual.data.decode import checked_rgb
 from perceptual.data.synthetic.distortions import distort
 from perceptual.data.table import Table
-from perceptual.data.writers.partial import new_folder
-from perceptual.data.writers.whole_files import refuse_existing
+from perceptual.files.messages import first_few
+from perceptual.files.writing import refuse_existing, whole_folder
 
 PLAIN = ("uniform_noise", "gaussian_blur", "jpeg", "checkerboard")  # at severity 1
 PLAIN_ERROR = 15 / 255  # root mean square, from which a distortion counts as plain
@@ -55,7 +55,7 @@ def create(folder: Path, source: Path, seed: int = 0, **settings: object) -> Con
     enlarge: Any = settings.pop("enlarge", None)
     given = {name: value for name, value in settings.items() if value is not None}
     config = Config(id=secrets.token_hex(8), kind=table.kind.name, **given)  # type: ignore[arg-type]
-    with new_folder(folder) as partial:
+    with whole_folder(folder) as partial:
         (partial / IMAGES).mkdir(parents=True)
         count = len(table.paths) or len(table.images)
         names, sizes = write_images(table, partial / IMAGES, range(count))

@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from perceptual.collect.schema import ASSIGNMENTS, ITEMS, META, PARTICIPANTS, VOTES, metadata
 from perceptual.collect.stopping import wanted
 from perceptual.collect.study import DATABASE, ITEM, Study
-from perceptual.data.writers.whole_files import refuse_existing, whole_file
+from perceptual.files.writing import refuse_existing, whole_file
 
 VERSION = 3
 BUSY_SECONDS = 30

@@ -14,10 +14,9 @@ from perceptual.collect.report import write_report
 from perceptual.collect.stopping import Count
 from perceptual.collect.study import IMAGES, Study
 from perceptual.collect.votes import as_csv, read_votes
-from perceptual.data import csv_cells
 from perceptual.data.kinds import ALGORITHMS
-from perceptual.data.writers.partial import new_folder
-from perceptual.data.writers.whole_files import refuse_existing
+from perceptual.files import csv_cells
+from perceptual.files.writing import refuse_existing, whole_folder
 
 MANIFEST, MAJORITY, VOTES, REPORT = "manifest.csv", "majority.csv", "votes.csv", "report.md"
 
@@ -56,7 +55,7 @@ def export(database: Database, folder: Path, rules: Rules) -> Exported:
             f"no item of {study.folder} has a vote that counts; participants with answers: {len(people):,}"
             + (f"; excluded: {by_rule}" if by_rule else "")
         )
-    with new_folder(folder) as partial:
+    with whole_folder(folder) as partial:
         (partial / IMAGES).mkdir(parents=True)
         _write_manifest(partial, MANIFEST, study, counts, lambda one: one.judgment)
         if study.config.stop_when_sure:

@@ -16,7 +16,7 @@ import uvicorn
 from perceptual.collect.database import Database
 from perceptual.collect.server import Access, application
 from perceptual.collect.study import Study
-from perceptual.data.decode import first_few
+from perceptual.files.messages import first_few
 
 TOKEN = "PERCEPTUAL_ADMIN_TOKEN"
 LEAST_TOKEN = 16

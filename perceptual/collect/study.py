@@ -15,11 +15,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from perceptual.collect.questions import QUESTIONS, Question
-from perceptual.data import csv_cells
 from perceptual.data.decode import checked_rgb
 from perceptual.data.kinds import ALGORITHMS
 from perceptual.data.readers.columns import read_columns
-from perceptual.data.records import read_yaml
+from perceptual.files import csv_cells
+from perceptual.files.messages import first_line
+from perceptual.files.records import read_yaml
 
 VERSION = 1  # of the folder
 ITEM, PRACTICE, SENTINEL, REPEAT = "item", "practice", "sentinel", "repeat"
@@ -177,7 +178,7 @@ def read_config(path: Path) -> Config:
         return Config(**OmegaConf.to_container(merged, throw_on_missing=True))  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
-        raise ValueError(f"{path}: {f'{key}: ' if key else ''}{str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path}: {f'{key}: ' if key else ''}{first_line(error)}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -15,8 +15,8 @@ from perceptual.collect.questions import Question
 from perceptual.collect.schema import ASSIGNMENTS, ITEMS, PARTICIPANTS, VOTES
 from perceptual.collect.stopping import wanted
 from perceptual.collect.study import ITEM, PRACTICE, SENTINEL
-from perceptual.data import csv_cells
-from perceptual.data.records import check_record
+from perceptual.files import csv_cells
+from perceptual.files.records import check_record
 from perceptual.version import __version__
 
 Milliseconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600 * 1000)]

@@ -4,7 +4,7 @@ import io
 import os
 import stat
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from perceptual.data.places import walk
 from perceptual.data.profiles import to_srgb
+from perceptual.files.places import walk
 
 RESIZE = "PIL bilinear, antialiased"
 SMALLEST = 8  # pixels of a side
@@ -258,10 +258,3 @@ def write_native(
 def pixel_digest(pixels: np.ndarray) -> bytes:
     """SHA-256 of the pixels (3, S, S) uint8, 32 bytes."""
     return sha256(np.ascontiguousarray(pixels).data).digest()
-
-
-def first_few(offenders: Iterable[str], count: int = 5) -> str:
-    """The first few offenders for an error message, joined, and the number of the others."""
-    listed = list(offenders)
-    more = f" and {len(listed) - count:,} more" if len(listed) > count else ""
-    return ", ".join(listed[:count]) + more

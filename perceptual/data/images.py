@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perceptual.data.decode import first_few, pixel_digest, read_pixels, read_unchanged, size_of
-from perceptual.data.progress import track
+from perceptual.data.decode import pixel_digest, read_pixels, read_unchanged, size_of
 from perceptual.data.workers import each_done
+from perceptual.files.messages import first_few
+from perceptual.files.progress import track
 
 MEMORY_BUDGET = 2**30  # bytes of decoded uint8 pixels; about 87,000 images of 64×64
 NO_SIDE = 64  # side of the images in a batch of none

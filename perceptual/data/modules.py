@@ -13,7 +13,6 @@ from perceptual.data.images import Pixels
 from perceptual.data.kinds import JND, OPINION, TWO_AFC
 from perceptual.data.loading import at_least
 from perceptual.data.module import JudgedDataModule, Side
-from perceptual.data.places import place
 from perceptual.data.readers.answers import ANSWERS
 from perceptual.data.readers.csv_files import LARGER_IS, Larger, read_manifest, read_opinion_manifest
 from perceptual.data.readers.detect import read_pairs
@@ -26,6 +25,7 @@ from perceptual.data.synthetic.designs import NAMES
 from perceptual.data.synthetic.making import make_triplets
 from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, VAL_PHOTOS, packaged
 from perceptual.data.table import Table
+from perceptual.files.places import place
 
 BAPPS_TRAIN = tuple(f"train/{subset}" for subset in bapps_subsets.TRAIN)
 BAPPS_VAL = tuple(f"val/{subset}" for subset in bapps_subsets.VAL)

@@ -9,9 +9,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from perceptual.data.decode import first_few
 from perceptual.data.images import Images, open_images, resolution_of
 from perceptual.data.kinds import Kind
+from perceptual.files.messages import first_few
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -8,7 +8,7 @@ from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import Any, TypeVar
 
-from perceptual.data.progress import track
+from perceptual.files.progress import track
 
 Result = TypeVar("Result")
 

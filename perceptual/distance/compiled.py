@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perceptual.files.messages import first_line
+
 
 def check_compiler() -> None:
     """Refuse to compile where there is no C++ compiler, which torch.compile needs.
@@ -35,7 +37,7 @@ def call(method: Callable[..., Tensor], *arguments: Any) -> Tensor:
         return _compiled(method)(*arguments)
     except BackendCompilerFailed as error:
         inner = error.inner_exception
-        reason = next(iter(str(inner).strip().splitlines()), type(inner).__name__)
+        reason = first_line(inner)
         raise ValueError(
             f"compile=True failed: the C++ compiler {_compiler()!r} cannot compile the comparison "
             f"({type(inner).__name__}: {reason}); mend it, name another in CXX, or leave compile=False"

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Len
 from typing_extensions import NotRequired, TypedDict
 
-from perceptual.data.records import check_record, read_record
 from perceptual.distance.level import Form
 from perceptual.features.backbone import check_input
 from perceptual.features.build import check_description
+from perceptual.files.records import check_record, read_record
 
 FORMAT = 1
 CONFIG = "config.json"

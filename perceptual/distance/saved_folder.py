@@ -27,6 +27,7 @@ from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
 from perceptual.features.build import build_backbone
 from perceptual.features.custom import BUILT, TARGET
+from perceptual.files.messages import first_line
 from perceptual.names import members
 from perceptual.version import __version__
 
@@ -203,7 +204,7 @@ def find(
             allow_patterns=[CONFIG, MODEL, RANKING, CARD],
         )
     except Exception as error:  # the hub's own, httpx's, and those of the operating system
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise FileNotFoundError(
             f"folder {str(source)!r} does not exist, and the hub did not give it ({reason})"
         ) from error

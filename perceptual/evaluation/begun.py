@@ -1,6 +1,5 @@
 """Distances that a run had computed when it was stopped: kept beside the results until a method is scored."""
 
-import os
 import shutil
 import time
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from perceptual.evaluation.results import folder_name
+from perceptual.files.writing import whole_file
 
 EVERY = 20.0  # seconds between two writings: what a killed run loses at most
 
@@ -39,10 +39,8 @@ class Begun:
             return
         for method, values in columns.items():
             path = self._path(method)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_name(f".{os.getpid()}.npz")
-            np.savez(fresh, columns=values)  # with a checksum
-            os.replace(fresh, path)
+            with whole_file(path) as fresh, fresh.open("wb") as file:
+                np.savez(file, columns=values)  # with a checksum
         self._written = time.monotonic()
 
     def forget(self, method: str) -> None:

@@ -21,7 +21,6 @@ from perceptual.data.batch import Batch, JudgedDataset
 from perceptual.data.images import as_floats
 from perceptual.data.kinds import PAIR, TWO_AFC
 from perceptual.data.loading import Batches
-from perceptual.data.progress import Progress
 from perceptual.distance.lpips import LPIPS
 from perceptual.distance.markdown import escaped, table_row
 from perceptual.evaluation import methods as grammar
@@ -30,9 +29,11 @@ from perceptual.evaluation.evaluate import place_of
 from perceptual.evaluation.identity import called
 from perceptual.evaluation.results import DataResults, Row, folder_name, publish, read_method
 from perceptual.evaluation.score_table import estimate
-from perceptual.evaluation.scoring import measure, one_line
+from perceptual.evaluation.scoring import measure
 from perceptual.evaluation.statistics import Intervals, bootstrap, clusters
 from perceptual.features.backbone import Precision
+from perceptual.files.messages import first_line
+from perceptual.files.progress import Progress
 from perceptual.metrics import two_afc_agreement
 from perceptual.names import Method
 
@@ -175,7 +176,7 @@ def report(
             row |= provenance.describe(distance) | provenance.surroundings(torch.device(device))
             publish(_folder(place, name), row, {})
         except Exception as error:  # whatever it is, the others go on
-            lost[name] = one_line(error)
+            lost[name] = first_line(error)
     found = (_row_of(place, name) for name in names)
     return [row for row in found if row is not None], lost
 

@@ -29,8 +29,9 @@ from perceptual.evaluation.begun import Begun
 from perceptual.evaluation.identity import Asked, called
 from perceptual.evaluation.opinion_protocol import opinion_protocol
 from perceptual.evaluation.results import AGAIN, Arrays, DataResults, Row, folder_name
-from perceptual.evaluation.scoring import Measured, as_numbers, in_pieces, measure, one_line
+from perceptual.evaluation.scoring import Measured, as_numbers, in_pieces, measure
 from perceptual.features.backbone import Precision, check_precision
+from perceptual.files.messages import first_line
 from perceptual.metrics import SCORES, MajorityAccuracy, OpinionCorrelations, PerSubset, opinion_correlations
 from perceptual.names import Method
 
@@ -105,7 +106,7 @@ def require_one(methods: Iterable[Method], results: str | os.PathLike[str], **sp
             grammar.build(method, **speed)
             return
         except Exception as error:  # whatever a network raises
-            reasons.append(f"{method.text}: {one_line(error)}")
+            reasons.append(f"{method.text}: {first_line(error)}")
     raise ValueError("; ".join(reasons))
 
 
@@ -153,7 +154,7 @@ def _evaluate_group(
         try:
             distances[method] = build(asked.method).to(device)
         except Exception as error:  # whatever it is, the others go on
-            place.write_failure(_row(method, data, device) | {"error": one_line(error)})
+            place.write_failure(_row(method, data, device) | {"error": first_line(error)})
     for method, measured in _measure(distances, data, batches, place.folder).items():
         row = _row(method, data, device)
         try:
@@ -164,7 +165,7 @@ def _evaluate_group(
             row |= _scores(measured.columns, data) | provenance.describe(distances[method])
             row |= _cost(distances[method], measured, batches, device)
         except Exception as error:  # such as a distance that is not a number
-            place.write_failure(row | {"error": one_line(error)})
+            place.write_failure(row | {"error": first_line(error)})
         else:
             place.write(row, dict(zip(data.table.kind.columns, measured.columns, strict=True)))
             Begun(place.folder, "items").forget(method)
@@ -211,7 +212,7 @@ def _measure_by_image(distance: LPIPS, pairs: JudgedDataset) -> Measured:
         means = (chunk.to(device) for chunk in found)
         measured.columns = [torch.cat([weigh(distance, chunk).cpu() for chunk in means]).numpy()]
     except Exception as error:  # as in `measure`: it must not stop the others
-        measured.error = one_line(error)
+        measured.error = first_line(error)
     measured.seconds = time.perf_counter() - start
     return measured
 

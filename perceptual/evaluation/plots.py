@@ -15,10 +15,10 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import EngFormatter, NullFormatter
 from matplotlib.transforms import Bbox
 
-from perceptual.data.writers.whole_files import save_picture
 from perceptual.evaluation.board import Board, Entry
 from perceptual.evaluation.score_table import short_names
 from perceptual.evaluation.tables import called
+from perceptual.files.writing import save_picture
 from perceptual.metrics import SCORES
 
 GREY = "#888888"

@@ -7,14 +7,12 @@
 `<data>` is the beginning of the data's fingerprint. Several processes may write to one folder.
 """
 
-import errno
 import hashlib
 import json
 import math
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from perceptual.data.records import to_json
+from perceptual.files.records import to_json
+from perceptual.files.writing import whole_folder
 
 AGAIN = "remove it and evaluate again"
 SEAL = "sha256"  # of the rest of a row and of the arrays beside it
@@ -125,19 +124,14 @@ def publish(folder: Path, row: Mapping[str, Any], arrays: Mapping[str, np.ndarra
     """
     sealed = {**row, SEAL: _digest(json.loads(to_json(row)), arrays)}
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder.parent) as temporary:
-            whole = Path(temporary, "whole")
-            whole.mkdir()
+        with whole_folder(folder) as whole:
             for name, array in arrays.items():
                 np.save(whole / f"{name}.npy", array)
             (whole / "row.json").write_text(to_json(sealed), "utf-8")
-            whole.rename(folder)
-    except OSError as error:
-        # a folder with something in it cannot be replaced
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY) or folder.is_dir():
+    except OSError:
+        if folder.is_dir():  # with something in it, it cannot be replaced
             return False
-        raise OSError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise
     return True
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from perceptual.data.records import read_yaml
 from perceptual.evaluation.results import Row, publish, read
+from perceptual.files.records import read_yaml
 
 RESULTS = "results"
 ELSEWHERE = ("ckpt", "runs", "run_dir", "logger")  # where a run reads and writes, not what it trains

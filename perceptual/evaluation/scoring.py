@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from perceptual.data.loading import Batches
-from perceptual.data.progress import Progress, track
 from perceptual.evaluation.begun import Begun
+from perceptual.files.messages import first_line
+from perceptual.files.progress import Progress, track
 from perceptual.metrics import SCORES, PerSubset
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -85,7 +86,7 @@ def _compare_timed(measured: Measured, distance: Distance, batch: Any) -> list[n
     try:
         return [column.numpy() for column in compare(distance, batch)]
     except Exception as error:  # a network may fail in any way; it must not stop the others
-        measured.error = one_line(error)
+        measured.error = first_line(error)
         return None
     finally:
         measured.seconds += time.perf_counter() - start
@@ -154,11 +155,6 @@ def score(distances: Mapping[str, Distance], loaders: Any | Sequence[Any]) -> di
 def as_numbers(metric: PerSubset) -> dict[str, float]:
     """Scores by subset, with `mean` and `micro`, as numbers."""
     return {subset: value.item() for subset, value in metric.compute().items()}
-
-
-def one_line(error: Exception) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _device(distance: Distance) -> torch.device:

@@ -10,11 +10,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from perceptual.data.writers.whole_files import save_picture, write_text
 from perceptual.distance.markdown import escaped
 from perceptual.evaluation.score_table import ends, number, short_names
 from perceptual.evaluation.suites import Suite
 from perceptual.evaluation.tables import STYLE, TIED, html_table, ranked, resolution
+from perceptual.files.writing import save_picture, write_text
 from perceptual.metrics import SCORES
 
 if TYPE_CHECKING:

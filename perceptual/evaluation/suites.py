@@ -16,8 +16,8 @@ from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation.board import bootstrapped
 from perceptual.evaluation.results import DataResults, Row
-from perceptual.evaluation.scoring import one_line
 from perceptual.evaluation.statistics import ends
+from perceptual.files.messages import first_line
 from perceptual.names import Method
 from perceptual.training.checkpoints import read_checkpoint
 
@@ -78,7 +78,7 @@ def evaluate(
             data = build()
             data.setup("validate")
         except (ValueError, OSError) as error:
-            absent[name] = one_line(error)
+            absent[name] = first_line(error)
         else:
             opened[name] = data
     if not opened:

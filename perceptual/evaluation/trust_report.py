@@ -12,8 +12,6 @@ from matplotlib.figure import Figure
 
 from perceptual.chance import FEWEST
 from perceptual.data.kinds import TWO_AFC
-from perceptual.data.progress import Progress
-from perceptual.data.writers.whole_files import save_picture
 from perceptual.distance.markdown import escaped, table_row
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance, trust
@@ -22,9 +20,11 @@ from perceptual.evaluation.identity import Asked, called
 from perceptual.evaluation.plots import entitle, label_width
 from perceptual.evaluation.results import AGAIN, OF_METHODS, DataResults, Row, folder_name, publish, read
 from perceptual.evaluation.score_table import estimate, number, short_names
-from perceptual.evaluation.scoring import one_line
 from perceptual.evaluation.statistics import clusters, ends, resample
 from perceptual.features.backbone import Precision
+from perceptual.files.messages import first_line
+from perceptual.files.progress import Progress
+from perceptual.files.writing import save_picture
 from perceptual.metrics.two_afc import weighted_mean
 from perceptual.names import CLASSIC, Method
 
@@ -105,7 +105,7 @@ def report(
                 row |= provenance.surroundings(torch.device(device))
                 publish(_folder(place, name, seed), row, {})
             except Exception as error:  # whatever it is, the others go on
-                lost[name] = one_line(error)
+                lost[name] = first_line(error)
     found = (_row_of(place, seed, name) for name in names)
     return [row for row in found if row is not None], lost
 

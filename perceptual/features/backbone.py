@@ -13,6 +13,7 @@ from perceptual.features import custom, networks
 from perceptual.features import weights as weight_files
 from perceptual.features.joint import Joint
 from perceptual.features.network import Network
+from perceptual.files.messages import first_line
 from perceptual.names import JOINT, members, parse
 
 LARGEST = 8192  # side in pixels that images can be resized to
@@ -125,7 +126,7 @@ class Backbone(nn.Module):
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         if network.input_size is None and network.fallback_size and (error := self._failure((PATCH, PATCH))):
             if self._failure(network.fallback_size):
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 raise ValueError(f"{self.name} fails on images of any size: {reason}") from error
             self.input_size = network.fallback_size
 
@@ -277,7 +278,7 @@ class Backbone(nn.Module):
                 f"{images} are too small for {self.name}, which takes {smallest}×{smallest} or more"
             ) from error
         raise ValueError(
-            f"{self.name} cannot take {images} ({str(error).splitlines()[0]}); "
+            f"{self.name} cannot take {images} ({first_line(error)}); "
             "input_size=… resizes them to a size that it can"
         ) from error
 

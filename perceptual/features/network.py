@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from perceptual.files.messages import first_line
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -44,7 +46,7 @@ def levels(name: str, given: Sequence[int] | None, default: Sequence[int], depth
 
 def no_weights(name: str, error: Exception, file: str) -> FileNotFoundError:
     """The error where neither this machine nor a hub has weights; `file` is what they are called here."""
-    reason = str(error).strip().splitlines()[0].split(". ")[0]
+    reason = first_line(error).split(". ")[0]
     return FileNotFoundError(
         f"no weights for {name}: the environment variable PERCEPTUAL_WEIGHTS names no directory that holds "
         f"{file}.safetensors, and the hub did not give them ({reason}); `weights` may also be "

@@ -11,6 +11,7 @@ from torch import Tensor
 from perceptual.features import custom
 from perceptual.features import weights as weight_files
 from perceptual.features.network import Network, levels, no_weights
+from perceptual.files.messages import first_line
 from perceptual.names import SCHEMES
 
 OF_WEIGHTS = ("timm", "huggingface_hub", "safetensors")  # that read them
@@ -112,7 +113,7 @@ class Builder:
                     f"{self.base} is not a model of timm: its config.json names no architecture. One of "
                     "transformers is built by your own code, see backbone._target_"
                 ) from error
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise FileNotFoundError(f"{self.base} gave no network: {reason}") from error
 
     def _create(self, **arguments: Any) -> Any:

@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.backbone import PATCH
+from perceptual.files.messages import first_line
 
 
 def program(metric: LPIPS, size: tuple[int, int] | None = None, uint8: bool = False) -> ExportedProgram:
@@ -44,7 +45,7 @@ def program(metric: LPIPS, size: tuple[int, int] | None = None, uint8: bool = Fa
         if size is None:
             raise _needs_size(metric) from error
         metric(x, y)  # the size may be what is wrong
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise ValueError(
             f"{metric.backbone.name} cannot be exported for images of {height}×{width} ({reason})"
         ) from error

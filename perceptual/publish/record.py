@@ -8,12 +8,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from perceptual.config import build_data
-from perceptual.data.records import to_json
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation.board import make
 from perceptual.evaluation.identity import identity
 from perceptual.evaluation.results import DataResults, find
+from perceptual.files.records import to_json
 from perceptual.names import Method
 from perceptual.training.checkpoints import epochs, read_checkpoint
 from perceptual.training.module import PerceptualRanker

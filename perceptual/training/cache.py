@@ -28,13 +28,13 @@ from perceptual.data.images import as_floats
 from perceptual.data.kinds import Kind
 from perceptual.data.loading import Batches, loader, val_loaders
 from perceptual.data.module import JudgedDataModule
-from perceptual.data.places import cache_folder
-from perceptual.data.progress import Progress
-from perceptual.data.writers.whole_files import allocate
 from perceptual.distance.differences import mean_differences, weigh
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.custom import BUILT
 from perceptual.features.joint import Joint
+from perceptual.files.places import cache_folder
+from perceptual.files.progress import Progress
+from perceptual.files.writing import allocate, write_text
 
 VERSION = 3  # of the numbers and of the files; caches of another version are not read
 PART = 1024  # pairs that a process computes alone, checksums together, and loses at most when it is killed
@@ -291,9 +291,7 @@ class _Cache:
             row += len(chunk)
             yield len(chunk)
         means.flush()
-        fresh = self.folder / f"{part}.new"
-        fresh.write_text(str(self._checksum(means, part)))
-        os.replace(fresh, self._record(part))
+        write_text(self._record(part), str(self._checksum(means, part)))
 
     def _fits(self) -> bool:
         """Whether the folder is of these means and the array is complete."""

@@ -25,10 +25,10 @@ from torch import Tensor, distributed
 
 from perceptual.data import JudgedDataModule
 from perceptual.data.images import as_floats, crops
-from perceptual.data.records import to_json
-from perceptual.data.writers.whole_files import write_text
 from perceptual.features import custom
 from perceptual.features.build import describe
+from perceptual.files.records import to_json
+from perceptual.files.writing import write_text
 from perceptual.training.checkpoints import differences, read_checkpoint, refuse
 
 # in which the first process may say what went wrong in all, and end the others

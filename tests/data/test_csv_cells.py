@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from perceptual.cli.output import RowFile, write_csv
-from perceptual.data import csv_cells
 from perceptual.data.readers.csv_files import read_manifest
+from perceptual.files import csv_cells
 
 NAMES = ["=1+1", "+x", "-2+3", "@SUM(A1)", "\tx", "\r=x", "'=x", "''@x", "=cmd|' /C calc'!A0"]
 PLAIN = ["x", "", "-", "a=b", "'x", "x-1", "0.5"]

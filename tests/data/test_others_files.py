@@ -21,8 +21,8 @@ from perceptual.cli.output import RowFile, refuse_inputs
 from perceptual.data.decode import checked_rgb
 from perceptual.data.download.archives import unpack
 from perceptual.data.readers.csv_files import read_manifest
-from perceptual.data.writers.partial import clear, new_folder, settle, working_on
-from perceptual.data.writers.whole_files import save_picture, whole_file, write_text
+from perceptual.data.writers.partial import clear, settle, whole_folder, working_on
+from perceptual.files.writing import save_picture, whole_file, write_text
 
 
 def test_a_folder_of_others_is_not_removed(tmp_path):
@@ -30,7 +30,7 @@ def test_a_folder_of_others_is_not_removed(tmp_path):
     (tmp_path / "set.partial/thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"set\.partial is in the way"), working_on(tmp_path / "set"):
         pass
-    with new_folder(tmp_path / "set") as folder:
+    with whole_folder(tmp_path / "set") as folder:
         (folder / "a").write_text("a")
     assert (tmp_path / "set.partial/thesis.txt").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "set.partial"]

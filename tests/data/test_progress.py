@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from perceptual.data import progress
 from perceptual.data.workers import each_done
+from perceptual.files import progress
 
 
 @pytest.fixture

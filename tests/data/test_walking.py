@@ -10,12 +10,12 @@ from trees import write_image, write_manifest, write_pair_subset, write_subset
 
 from perceptual.cli.images import list_images
 from perceptual.data import JND, TWO_AFC, read_manifest
-from perceptual.data.places import as_on_disk, walk
 from perceptual.data.readers.detect import read_origin
 from perceptual.data.readers.folders import find_subsets, read_folder, read_pair_folder
 from perceptual.data.readers.published import Names
 from perceptual.data.synthetic.outputs import _join
 from perceptual.data.synthetic.photographs import find_photos
+from perceptual.files.places import as_on_disk, walk
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Übung") for form in ("NFC", "NFD"))
 RNG = np.random.default_rng(0)

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from perceptual.data import JNDDataModule, ManifestDataModule, OpinionDataModule
-from perceptual.data.records import read_yaml
 from perceptual.evaluation import suites
 from perceptual.evaluation.runs import settings
 from perceptual.evaluation.suite_tables import html_page, markdown, write
+from perceptual.files.records import read_yaml
 from perceptual.names import Method
 
 

@@ -19,12 +19,12 @@ import torch
 from perceptual.data import ManifestDataModule
 from perceptual.data import batch as batches_of_items
 from perceptual.data.augmentation import view
-from perceptual.data.places import cache_folder
 from perceptual.distance import differences
 from perceptual.distance.differences import weigh
 from perceptual.distance.level import FORMS
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.backbone import Backbone
+from perceptual.files.places import cache_folder
 from perceptual.training import cache
 from perceptual.training.cache import CachedDataModule, DifferenceDataset, cached
 from perceptual.training.module import PerceptualRanker

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import open as open_with_progress
 
-from perceptual.data.progress import lines
+from perceptual.files.progress import lines
 
 RATIO = 50  # images do not compress: an archive that holds so many times its size is meant to fill the disk
 MARGIN = 2**20  # bytes that any archive may hold

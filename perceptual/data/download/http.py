@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from perceptual.data.progress import lines
+from perceptual.files.progress import lines
 
 PATIENCE = 5  # attempts in a row without a new byte
 WAIT = 1.0  # seconds before the second attempt, doubled for each one after

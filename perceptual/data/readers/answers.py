@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from perceptual.data.kinds import TWO_AFC
-from perceptual.data.places import as_on_disk
 from perceptual.data.readers.columns import Columns, read_columns
 from perceptual.data.readers.published import needed
 from perceptual.data.table import Table, number_images
+from perceptual.files.places import as_on_disk
 
 ENDINGS = (".png", ".jpg", ".bmp")
 

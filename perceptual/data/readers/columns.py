@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from perceptual.data import csv_cells
-from perceptual.data.decode import first_few
-from perceptual.data.places import as_on_disk
+from perceptual.files import csv_cells
+from perceptual.files.messages import first_few
+from perceptual.files.places import as_on_disk
 
 SEPARATORS = (",", ";", "\t")
 MOST_PEOPLE = 2**24  # of one item: float32, which votes are kept in, counts no further

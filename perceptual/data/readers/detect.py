@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from perceptual.data.kinds import JND, TWO_AFC, Kind
-from perceptual.data.places import place, walk
 from perceptual.data.readers.csv_files import read_judged_manifest, read_pair_manifest
 from perceptual.data.readers.folders import find_subsets, read_pair_folder, read_tree, subset_names
 from perceptual.data.readers.nights import FILE, read_nights
 from perceptual.data.readers.stores import is_store, read_store
 from perceptual.data.table import Table
+from perceptual.files.places import place, walk
 
 
 def read_origin(path: str | Path) -> dict[str, Table]:

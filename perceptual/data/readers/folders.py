@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from perceptual.data.decode import first_few
 from perceptual.data.kinds import JND, TWO_AFC, Kind
-from perceptual.data.places import listed, nfc, walk
 from perceptual.data.readers.columns import read_columns
 from perceptual.data.table import Table
+from perceptual.files.messages import first_few
+from perceptual.files.places import listed, nfc, walk
 
 MADE = "made.csv"  # in a subset: what was done to synthetic items, by stem
 

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from perceptual.data.kinds import OPINION
-from perceptual.data.places import listed, nfc
 from perceptual.data.readers.columns import number, read_columns
 from perceptual.data.readers.csv_files import Larger
 from perceptual.data.table import Table, number_images, number_subsets
+from perceptual.files.places import listed, nfc
 
 WHERE = {
     "tid2013": "https://www.ponomarenko.info/tid2013.htm",

@@ -25,9 +25,9 @@ from annotated_types import Ge
 
 from perceptual.data.images import Images, Part, Pixels, Ranges, resolution_of
 from perceptual.data.kinds import JND, TWO_AFC, Kind
-from perceptual.data.places import is_remote, place
-from perceptual.data.records import read_record
 from perceptual.data.table import SPLITS, Table, no_people
+from perceptual.files.places import is_remote, place
+from perceptual.files.records import read_record
 
 VERSION = 1
 INFO = "store.json"

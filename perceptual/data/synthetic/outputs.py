@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from perceptual.data import csv_cells
-from perceptual.data.decode import checked_rgb, first_few
+from perceptual.data.decode import checked_rgb
 from perceptual.data.kinds import ALGORITHMS, TWO_AFC
-from perceptual.data.places import nfc
 from perceptual.data.synthetic.photographs import find_photos
-from perceptual.data.writers.partial import new_folder
-from perceptual.data.writers.whole_files import refuse_existing
+from perceptual.files import csv_cells
+from perceptual.files.messages import first_few
+from perceptual.files.places import nfc
+from perceptual.files.writing import refuse_existing, whole_folder
 
 TRIES = 20  # places, until the two outputs differ and the patch is not uniform
 UNIFORM = 4.0  # standard deviation of pixels
@@ -59,20 +59,21 @@ def make_from_outputs(
     rng = np.random.default_rng(seed)
     pairs = list(combinations(range(1, len(files[0])), 2))
     alike = 0
-    with new_folder(dst) as partial:
+    with whole_folder(dst) as partial:
         for role in TWO_AFC.roles:
             (partial / role).mkdir(parents=True)
-        with (partial / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-            rows = csv_cells.Rows(file, [*TWO_AFC.roles, TWO_AFC.on_disk, *ALGORITHMS])
-            stems, chosen = _in_turn(len(files), count, rng), _in_turn(len(pairs), count, rng)
-            for number in range(count):
-                pair = rng.permutation(pairs[chosen[number]])
-                patches = _patches([files[stems[number]][i] for i in (0, *pair)], size, rng)
-                alike += bool(np.array_equal(patches[1], patches[2]))
-                for role, patch in zip(TWO_AFC.roles, patches, strict=True):
-                    Image.fromarray(patch).save(partial / role / f"{number:06}.png")
-                images = [f"{role}/{number:06}.png" for role in TWO_AFC.roles]
-                rows.write([*images, "", *(names[i - 1] for i in pair)])
+        rows = []
+        stems, chosen = _in_turn(len(files), count, rng), _in_turn(len(pairs), count, rng)
+        for number in range(count):
+            pair = rng.permutation(pairs[chosen[number]])
+            patches = _patches([files[stems[number]][i] for i in (0, *pair)], size, rng)
+            alike += bool(np.array_equal(patches[1], patches[2]))
+            images = [f"{role}/{number:06}.png" for role in TWO_AFC.roles]
+            for image, patch in zip(images, patches, strict=True):
+                Image.fromarray(patch).save(partial / image)
+            rows.append([*images, "", *(names[i - 1] for i in pair)])
+        columns = [*TWO_AFC.roles, TWO_AFC.on_disk, *ALGORITHMS]
+        csv_cells.write_file(partial / "manifest.csv", columns, rows)
     return Made(count, alike)
 
 

@@ -21,7 +21,7 @@ from perceptual.data.synthetic.steps import LONGEST
 from perceptual.data.writers.folders import FORMS, write_files
 from perceptual.data.writers.partial import begin, clear, complete, state_of, working_on
 from perceptual.data.writers.stores import already_there, finish
-from perceptual.data.writers.whole_files import refuse_existing
+from perceptual.files.writing import refuse_existing
 
 
 def make_store(making: Making, dst: str | Path, source: str, workers: int = 1) -> StoreInfo:

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from perceptual.data import csv_cells
 from perceptual.data.images import Images
 from perceptual.data.readers.folders import MADE
 from perceptual.data.table import Table
 from perceptual.data.workers import each_done
-from perceptual.data.writers.partial import new_folder
-from perceptual.data.writers.whole_files import refuse_existing
+from perceptual.files import csv_cells
+from perceptual.files.writing import refuse_existing, whole_folder
 
 FORMS = ("folder", "unjudged")
 FAST = 3  # of zlib: of patches, two thirds of the default level's time, and files no larger
@@ -46,7 +45,7 @@ def write_unjudged(table: Table, dst: str | Path) -> None:
 
 def _write_new(table: Table, dst: Path, form: str) -> None:
     refuse_existing(dst)
-    with new_folder(dst) as folder:
+    with whole_folder(dst) as folder:
         write_files(table, folder, form, workers=1)
 
 
@@ -85,20 +84,20 @@ def _write_answers(table: Table, folder: Path) -> None:
         for row, answer in zip(rows, table.answer[rows], strict=True):
             np.save(answers / f"{row:06}.npy", np.array([answer], np.float32))
         if table.made is not None:
-            with (folder / name / MADE).open("w", newline="", encoding="utf-8") as file:
-                lines = csv_cells.Rows(file, ["stem", "made"])
-                for row in rows:
-                    lines.write((f"{row:06}", table.made[row].decode()))
+            made = ((f"{row:06}", table.made[row].decode()) for row in rows)
+            csv_cells.write_file(folder / name / MADE, ["stem", "made"], made)
 
 
 def _write_manifest(table: Table, path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        made = [] if table.made is None else ["made"]
-        lines = csv_cells.Rows(file, [*table.kind.roles, table.kind.on_disk, "subset", *made])
-        for row, subset in enumerate(table.subset):
-            images = [f"{role}/{row:06}.png" for role in table.kind.roles]
-            record = [] if table.made is None else [table.made[row].decode()]
-            lines.write([*images, "", table.subsets[subset], *record])
+    columns = [*table.kind.roles, table.kind.on_disk, "subset"]
+    rows = [
+        [*(f"{role}/{row:06}.png" for role in table.kind.roles), "", table.subsets[subset]]
+        for row, subset in enumerate(table.subset)
+    ]
+    if table.made is not None:
+        columns.append("made")
+        rows = [[*row, made.decode()] for row, made in zip(rows, table.made, strict=True)]
+    csv_cells.write_file(path, columns, rows)
 
 
 def _rows_by_subset(table: Table) -> Iterator[tuple[str, np.ndarray]]:

@@ -6,7 +6,6 @@ the start; and `done.npy`, one flag per task. Tasks fill disjoint rows of the ar
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -19,7 +18,7 @@ from numpy.typing import DTypeLike
 
 from perceptual.data.images import Pixels
 from perceptual.data.workers import each_done
-from perceptual.data.writers.whole_files import allocate
+from perceptual.files.writing import allocate
 
 Result = TypeVar("Result")
 MARK = ".perceptual"  # in an incomplete folder: it is ours, and may be removed
@@ -49,22 +48,6 @@ def working_on(dst: Path) -> Iterator[Path]:
     finally:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
-
-
-@contextmanager
-def new_folder(dst: Path) -> Iterator[Path]:
-    """A folder beside `dst` that nothing else has; it takes that name once complete, or is removed."""
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{dst.name}-", dir=dst.parent) as temporary:
-        whole = Path(temporary, "whole")
-        whole.mkdir()
-        try:
-            yield whole
-        except OSError as error:
-            if error.filename is not None or error.errno is None:
-                raise
-            raise OSError(f"{dst} cannot be written: {error.strerror}") from error  # the disk is full
-        whole.rename(dst)
 
 
 def clear(partial: Path) -> None:

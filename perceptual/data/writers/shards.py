@@ -14,7 +14,6 @@ from typing import Any
 import fsspec
 import numpy as np
 
-from perceptual.data.places import place
 from perceptual.data.readers.stores import (
     COLUMNS,
     KINDS,
@@ -26,6 +25,7 @@ from perceptual.data.readers.stores import (
 )
 from perceptual.data.table import Table
 from perceptual.data.workers import each_done
+from perceptual.files.places import place
 
 BEGUN = "shards.partial.json"
 

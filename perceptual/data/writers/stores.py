@@ -15,7 +15,6 @@ import torch
 
 from perceptual.data.decode import (
     RESIZE,
-    first_few,
     size_of,
     write_native,
     write_pixels,
@@ -33,7 +32,8 @@ from perceptual.data.readers.stores import (
 )
 from perceptual.data.table import Table, check_alike
 from perceptual.data.writers.partial import begin, complete, settle, state_of, working_on
-from perceptual.data.writers.whole_files import allocate, refuse_existing
+from perceptual.files.messages import first_few
+from perceptual.files.writing import allocate, refuse_existing
 
 _CHUNK = 256  # images per task
 

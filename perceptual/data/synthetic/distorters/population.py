@@ -19,14 +19,14 @@ from annotated_types import Len, Predicate
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from perceptual.data.places import cache_folder
-from perceptual.data.records import check_record, read_record
 from perceptual.data.synthetic.cropping import patches
 from perceptual.data.synthetic.distorters.network import Distorter, Recipe, draw_recipe
 from perceptual.data.synthetic.distorters.training import train_file
 from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, packaged
 from perceptual.data.workers import each_done
 from perceptual.data.writers.partial import clear, settle, state_of, working_on
+from perceptual.files.places import cache_folder
+from perceptual.files.records import check_record, read_record
 
 VERSION, INFO = 1, "distorters.json"
 STEPS = 600  # of training, per network

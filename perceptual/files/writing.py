@@ -1,6 +1,7 @@
-"""Files that a person keeps: written beside their place, and renamed when they are whole."""
+"""Files and folders that a person keeps: written beside their place, and renamed when they are whole."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -24,6 +25,26 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise OSError(f"{path} cannot be written ({error.strerror or error})") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(dst: Path) -> Iterator[Path]:
+    """A folder beside `dst` that nothing else has; it takes that name once complete, or is removed.
+
+    Raises:
+        OSError: it cannot be written, or the disk is full.
+    """
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=dst.parent) as temporary:
+        whole = Path(temporary, "whole")
+        whole.mkdir()
+        try:
+            yield whole
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            raise OSError(f"{dst} cannot be written: {error.strerror or error}") from error  # disk is full
+        whole.rename(dst)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ https://owasp.org/www-community/attacks/CSV_Injection. What is written so is rea
 import csv
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r].", re.DOTALL)  # a sign alone is none
@@ -44,3 +45,11 @@ class Rows:
     def write_named(self, row: Mapping[str, Any]) -> None:
         """Write a row by the names of the columns: other cells are left out, missing ones are empty."""
         self.write(row.get(name, "") for name in self._columns)
+
+
+def write_file(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file of rows, each in the order of the columns."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        lines = Rows(file, columns)
+        for row in rows:
+            lines.write(row)

@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any, TypeVar
 
+from perceptual.files.messages import first_line
+
 Record = TypeVar("Record")
 # of a YAML file, with aliases written out: what people write is far below, and more could take all memory
 BYTES, DEPTH, NODES = 2**17, 20, 10_000
@@ -14,7 +16,7 @@ def read_record(path: Any, schema: type[Record], remedy: str) -> Record:
     """Read a JSON file and check its types, its ranges and that no field is missing.
 
     Args:
-        path: a `Path`, or an object that behaves as one, see `perceptual.data.places`.
+        path: a `Path`, or an object that behaves as one, see `perceptual.files.places`.
         schema: what pydantic checks it by.
         remedy: ends the message, such as "pack it again".
 
@@ -63,7 +65,7 @@ def read_yaml(path: Path) -> Any:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"{path} cannot be read as YAML{line}: {error.problem}") from None
     except Exception as error:  # of numbers, dates and keys that YAML knows and nobody uses
-        first = next(iter(str(error).splitlines()), type(error).__name__)
+        first = first_line(error)
         raise ValueError(f"{path} cannot be read as YAML: {first}") from None
 
 
