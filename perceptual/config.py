@@ -15,9 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from perceptual.data import schemas
-from perceptual.data.loading import at_least
-from perceptual.data.schemas import Cache, default_of
+from perceptual.data.schemas import SCHEMAS, Cache, default_of
+from perceptual.data.settings import at_least
 from perceptual.distance.level import FORMS
 from perceptual.features.backbone import PRECISIONS
 from perceptual.ranking import RANKINGS
@@ -34,10 +33,7 @@ Schedule = Enum("Schedule", settings.SCHEDULES)  # type: ignore[misc]
 Augmentation = Enum("Augmentation", settings.AUGMENTATIONS)  # type: ignore[misc]
 Precision = Enum("Precision", PRECISIONS)  # type: ignore[misc]
 # what a checkpoint may name as the data that it was trained on
-DATA_MODULES = tuple(
-    schema._target_
-    for schema in (schemas.PhotosConfig, schemas.BAPPSConfig, schemas.ManifestConfig, schemas.AnswersConfig)
-)
+DATA_MODULES = tuple(SCHEMAS[name]._target_ for name in ("photos", "bapps", "manifest", "answers"))
 NEED_IMAGES = {"flip", "crop", "light"}  # augmentations that cached features cannot have
 
 
@@ -150,15 +146,7 @@ def register() -> None:
     store(group="schema", name="backbone", node=BackboneConfig)
     store(group="schema", name="model", node=ModelConfig)
     store(group="schema", name="trainer", node=TrainerConfig)
-    for name, node in (
-        ("photos", schemas.PhotosConfig),
-        ("bapps", schemas.BAPPSConfig),
-        ("manifest", schemas.ManifestConfig),
-        ("jnd", schemas.JNDConfig),
-        ("opinions", schemas.OpinionConfig),
-        ("published", schemas.PublishedConfig),
-        ("answers", schemas.AnswersConfig),
-    ):
+    for name, node in SCHEMAS.items():
         store(group="schema/data", name=name, node=node)
 
 

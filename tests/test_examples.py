@@ -51,7 +51,7 @@ def test_a_distance_is_trained_in_python_and_saved(example):
     before, after = example("train_in_python", "--epochs", 2, "--count", 200)
     data = PhotosDataModule(200, count_val=50, num_workers=0)
     data.setup("validate")
-    score, distance = PerSubset(TwoAFCScore(), data.subsets), LPIPS("tf_efficientnet_lite0")
+    score, distance = PerSubset(TwoAFCScore(), data.val_set.table.subsets), LPIPS("tf_efficientnet_lite0")
     for batch in data.val_dataloader():
         score.update(*batch.distances(distance), batch.answer, subset=batch.subset)
     assert before == pytest.approx(score.compute()["mean"].item(), abs=1e-5)

@@ -112,7 +112,7 @@ def test_jnd_pairs_are_scored_in_validation(train, tmp_path, capsys, cache):
         reference.jnd_average_precision(distance[batch.subset == i], batch.answer[batch.subset == i].numpy())
         for i in range(2)
     ]
-    names = [*data.subsets, "mean"]
+    names = [*data.val_set.table.subsets, "mean"]
     for name, value in zip(names, [*expected, np.mean(expected)], strict=True):
         assert logged(run, f"val/jnd/{name}")[-1] == pytest.approx(value, abs=1e-6)
         assert scores(run)["trained"][f"jnd/{name}"] == logged(run, f"val/jnd/{name}")[-1]

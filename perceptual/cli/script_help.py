@@ -7,6 +7,7 @@ PyTorch and Lightning, so they are read without being run.
 import ast
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,9 @@ def keys(path: str) -> dict[str, tuple[Any, str]]:
     found: dict[str, tuple[Any, str]] = {}
     said = _yaml(path)
     for entry in said.pop("defaults", []):
-        if isinstance(entry, str) and entry.startswith("/schema/"):
+        if isinstance(entry, str) and entry.startswith("/schema/data/"):
+            found |= _of_data(entry.partition("@")[0].rpartition("/")[2])
+        elif isinstance(entry, str) and entry.startswith("/schema/"):
             found |= _fields(*_schemas()[entry.partition("@")[0].rpartition("/")[2]])
         elif isinstance(entry, str) and entry != "_self_":  # another choice of the group
             found |= keys(f"{Path(path).parent}/{entry}.yaml")
@@ -119,8 +122,17 @@ def _schemas() -> dict[str, tuple[str, str]]:
         name, schema = pair
         if isinstance(name, ast.Constant) and isinstance(schema, ast.Name) and schema.id.endswith("Config"):
             found[str(name.value)] = (config, schema.id)
-        elif isinstance(name, ast.Constant) and isinstance(schema, ast.Attribute):
-            found[str(name.value)] = ("perceptual.data.schemas", schema.attr)
+    return found
+
+
+def _of_data(name: str) -> dict[str, tuple[Any, str]]:
+    """Default and comment of each key of a kind of data, whose schemas import nothing heavy."""
+    from perceptual.data.schemas import SCHEMAS
+
+    found: dict[str, tuple[Any, str]] = {}
+    for one in fields(SCHEMAS[name]):
+        default = one.default_factory() if callable(one.default_factory) else one.default
+        found[one.name] = (getattr(default, "name", default), one.metadata["said"])
     return found
 
 

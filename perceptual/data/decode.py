@@ -14,10 +14,10 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from perceptual.data.profiles import to_srgb
+from perceptual.data.settings import SMALLEST
 from perceptual.files.places import walk
 
 RESIZE = "PIL bilinear, antialiased"
-SMALLEST = 8  # pixels of a side
 TURNS = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -11,7 +11,6 @@ import torch
 from torch import distributed
 from torch.utils.data import DataLoader
 
-from perceptual.data.decode import SMALLEST
 from perceptual.data.shuffle import EpochBatches
 
 AHEAD = 1 << 29  # bytes of float32 images read ahead by threads; one batch is, however large
@@ -168,26 +167,6 @@ def val_loaders(
     """The validation loaders: of one dataset its own, of several a list."""
     loaders = [loader(dataset, batch_size, num_workers, seed=0) for dataset in datasets]
     return loaders if len(loaders) > 1 else loaders[0]
-
-
-def at_least(name: str, value: int, lowest: int) -> None:
-    """Raise ValueError for an argument below its lowest value."""
-    if value < lowest:
-        raise ValueError(f"{name} must be at least {lowest}, got {value}")
-
-
-def check_resolution(size: int | None, shorter_side: int | None, crop: int | None = None) -> None:
-    """Refuse sides of images below 8 pixels, and those that contradict each other; raises ValueError."""
-    for name, side in (("size", size), ("shorter_side", shorter_side), ("crop", crop)):
-        if side is not None:
-            at_least(name, side, SMALLEST)
-    if size is not None and shorter_side is not None:
-        raise ValueError(
-            f"shorter_side={shorter_side} keeps the shape of images and size={size} makes squares; with "
-            "shorter_side, size must be null (None)"
-        )
-    if (side := size or shorter_side) is not None and crop is not None and crop > side:
-        raise ValueError(f"crop={crop} must be at most the side that images are resized to, {side}")
 
 
 def _process() -> tuple[int, int]:

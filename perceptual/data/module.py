@@ -8,14 +8,15 @@ import pytorch_lightning as pl
 
 from perceptual.data.batch import Batch, JudgedDataset
 from perceptual.data.kinds import TWO_AFC, Kind
-from perceptual.data.loading import Batches, at_least, check_resolution, loader, val_loaders
+from perceptual.data.loading import Batches, loader, val_loaders
 from perceptual.data.readers.detect import read_pairs
+from perceptual.data.settings import Training
 from perceptual.data.table import Table
 
 Side = Literal["train", "val"]
 
 
-class JudgedDataModule(pl.LightningDataModule):
+class JudgedDataModule(Training, pl.LightningDataModule):
     """Judged items to train on and to validate on, or to validate on alone; a subclass reads them.
 
     After `setup`, `val_sets` are what is validated: the items of the module's own kind, then those of other
@@ -41,26 +42,13 @@ class JudgedDataModule(pl.LightningDataModule):
 
     kind: ClassVar[Kind] = TWO_AFC
     trains: ClassVar[bool] = True
+    place: Any = None
+    """Where the items are read from."""
 
-    def __init__(
-        self,
-        size: int | None = 64,
-        batch_size: int = 50,
-        num_workers: int | None = None,
-        weight_by_votes: bool = False,
-        seed: int = 0,
-        jnd: str | None = None,
-        shorter_side: int | None = None,
-        crop: int | None = None,
-    ) -> None:
-        super().__init__()
-        check_resolution(size, shorter_side, crop)
-        at_least("batch_size", batch_size, 1)
-        at_least("num_workers", 0 if num_workers is None else num_workers, 0)
-        at_least("seed", seed, 0)
-        self.size, self.shorter_side, self.crop = size, shorter_side, crop
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.weight_by_votes, self.seed, self.jnd = weight_by_votes, seed, jnd
+    def __post_init__(self) -> None:
+        """Raise ValueError for values out of range."""
+        pl.LightningDataModule.__init__(self)
+        super().__post_init__()
         self.train_set: JudgedDataset | None = None
         self.val_sets: list[JudgedDataset] = []
 
@@ -74,11 +62,11 @@ class JudgedDataModule(pl.LightningDataModule):
 
     def source(self) -> str:
         """Where the items come from, for `describe`."""
-        raise NotImplementedError
+        return str(self.place)
 
     def how(self) -> str:
         """How the two sides are separated, or what else there is to say, for `describe`."""
-        raise NotImplementedError
+        return ""
 
     @property
     def val_set(self) -> JudgedDataset:
@@ -86,11 +74,6 @@ class JudgedDataModule(pl.LightningDataModule):
         if not self.val_sets:
             raise RuntimeError("call setup() first: no items have been read")
         return self.val_sets[0]
-
-    @property
-    def subsets(self) -> list[str]:
-        """Names of the validation subsets of this module's own kind; call `setup` first."""
-        return self.val_set.table.subsets
 
     def setup(self, stage: str | None = None) -> None:
         """Read and check the items of a stage: all for "fit" or None, else those for validation."""
@@ -100,8 +83,9 @@ class JudgedDataModule(pl.LightningDataModule):
             tables = [val, *self.beside()]
             self.val_sets = [JudgedDataset(table.open(self.size, self.shorter_side)) for table in tables]
         if self.trains and self.train_set is None and stage in (None, "fit"):
-            train = self.read("train").with_subsets(self.subsets).open(self.size, self.shorter_side)
-            self.train_set = JudgedDataset(train, self.weight_by_votes, self.crop)
+            train = self.read("train").with_subsets(self.val_set.table.subsets)
+            opened = train.open(self.size, self.shorter_side)
+            self.train_set = JudgedDataset(opened, self.weight_by_votes, self.crop)
 
     def train_dataloader(self) -> Batches[Batch]:
         """Training batches, in a new order each epoch."""

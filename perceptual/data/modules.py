@@ -1,40 +1,43 @@
 """The DataModules of judged items, one for each place that they come from."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
-from perceptual.data import bapps_subsets
 from perceptual.data.images import Pixels
 from perceptual.data.kinds import JND, OPINION, TWO_AFC
-from perceptual.data.loading import at_least
 from perceptual.data.module import JudgedDataModule, Side
 from perceptual.data.readers.answers import ANSWERS
-from perceptual.data.readers.csv_files import LARGER_IS, Larger, read_manifest, read_opinion_manifest
+from perceptual.data.readers.csv_files import read_manifest, read_opinion_manifest
 from perceptual.data.readers.detect import read_pairs
 from perceptual.data.readers.folders import read_folder, subset_names
 from perceptual.data.readers.nights import MIN_VOTES, read_nights
 from perceptual.data.readers.published import OPINIONS
 from perceptual.data.readers.stores import is_store, read_store
-from perceptual.data.splits import SPLIT_BY, SplitBy
-from perceptual.data.synthetic.designs import NAMES
+from perceptual.data.settings import (
+    BAPPS,
+    CSV,
+    Larger,
+    Manifest,
+    Opinions,
+    Pairs,
+    Photos,
+    ValSplit,
+    at_least,
+    one_of,
+)
+from perceptual.data.splits import SPLIT_BY
+from perceptual.data.synthetic.designs import DESIGNS
 from perceptual.data.synthetic.making import make_triplets
 from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, VAL_PHOTOS, packaged
 from perceptual.data.table import Table
 from perceptual.files.places import place
 
-BAPPS_TRAIN = tuple(f"train/{subset}" for subset in bapps_subsets.TRAIN)
-BAPPS_VAL = tuple(f"val/{subset}" for subset in bapps_subsets.VAL)
-CSV = "csv"
-ValSplit = Literal["val", "test"]
-VAL_SPLITS: tuple[ValSplit, ...] = get_args(ValSplit)
 
-
-class BAPPSDataModule(JudgedDataModule):
+class BAPPSDataModule(BAPPS, JudgedDataModule):
     """The Berkeley-Adobe Perceptual Patch Similarity data set, BAPPS (Zhang et al. 2018).
 
     Args:
@@ -48,46 +51,29 @@ class BAPPSDataModule(JudgedDataModule):
     for files that cannot be used.
     """
 
-    def __init__(
-        self,
-        root: str,
-        train_subsets: Sequence[str] = BAPPS_TRAIN,
-        val_subsets: Sequence[str] = BAPPS_VAL,
-        size: int | None = 64,
-        batch_size: int = 50,
-        num_workers: int | None = None,
-        weight_by_votes: bool = False,
-        seed: int = 0,
-        jnd: str | None = None,
-        shorter_side: int | None = None,
-        crop: int | None = None,
-    ) -> None:
-        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd, shorter_side, crop)
-        subset_names(train_subsets)
-        subset_names(val_subsets)
-        self.root = place(root)
-        if jnd is None and (self.root / "jnd").is_dir():
-            self.jnd = root
-        self.folders = {"train": list(train_subsets), "val": list(val_subsets)}
+    def __post_init__(self) -> None:
+        """Raise ValueError for values out of range."""
+        super().__post_init__()
+        subset_names(self.train_subsets)
+        subset_names(self.val_subsets)
+        self.place = place(self.root)
+        if self.jnd is None and (self.place / "jnd").is_dir():
+            self.jnd = self.root
 
     def read(self, side: Side) -> Table:
         """Read the triplets of the subsets of one side."""
-        subsets = self.folders[side]
-        folder = self.root / "2afc" if (self.root / "2afc").is_dir() else self.root
+        subsets = self.train_subsets if side == "train" else self.val_subsets
+        folder = self.place / "2afc" if (self.place / "2afc").is_dir() else self.place
         if is_store(folder):
             return read_store(TWO_AFC, folder).only(subsets, subset_names(subsets))
         return read_folder(folder, subsets)
 
-    def source(self) -> str:
-        """The root."""
-        return str(self.root)
-
     def how(self) -> str:
         """By folder, with the names of the folders."""
-        return f", split by folder ({'; '.join(', '.join(subsets) for subsets in self.folders.values())})"
+        return f", split by folder ({', '.join(self.train_subsets)}; {', '.join(self.val_subsets)})"
 
 
-class ManifestDataModule(JudgedDataModule):
+class ManifestDataModule(Manifest, JudgedDataModule):
     """Triplets listed in a CSV, see `read_manifest`, a store packed from one, or the folder of NIGHTS.
 
     A `split` column is followed where there is one; otherwise part of the triplets is held out for
@@ -112,35 +98,17 @@ class ManifestDataModule(JudgedDataModule):
     manifest with errors and for files that cannot be used.
     """
 
-    def __init__(
-        self,
-        path: str,
-        split_by: SplitBy = "image",
-        val_fraction: float = 0.3,
-        split_seed: int = 0,
-        size: int | None = 64,
-        batch_size: int = 50,
-        num_workers: int | None = None,
-        weight_by_votes: bool = False,
-        seed: int = 0,
-        jnd: str | None = None,
-        shorter_side: int | None = None,
-        crop: int | None = None,
-        layout: str = CSV,
-        val_split: ValSplit = "val",
-        min_votes: int | None = None,
-    ) -> None:
-        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd, shorter_side, crop)
-        if not 0 < val_fraction <= 1:
-            raise ValueError(f"val_fraction must be in (0, 1], got {val_fraction}")
-        at_least("split_seed", split_seed, 0)
-        at_least("min_votes", 1 if min_votes is None else min_votes, 1)
-        _one_of("split_by", split_by, SPLIT_BY)
-        _one_of("layout", layout, (CSV, *ANSWERS))
-        _one_of("val_split", val_split, VAL_SPLITS)
-        self.path, self.layout = place(path), layout
-        self.split_by, self.val_fraction, self.split_seed = split_by, val_fraction, split_seed
-        self.val_split, self.min_votes = val_split, min_votes
+    def __post_init__(self) -> None:
+        """Raise ValueError for values out of range."""
+        super().__post_init__()
+        if not 0 < self.val_fraction <= 1:
+            raise ValueError(f"val_fraction must be in (0, 1], got {self.val_fraction}")
+        at_least("split_seed", self.split_seed, 0)
+        at_least("min_votes", 1 if self.min_votes is None else self.min_votes, 1)
+        one_of("split_by", self.split_by, SPLIT_BY)
+        one_of("layout", self.layout, (CSV, *ANSWERS))
+        one_of("val_split", self.val_split, get_args(ValSplit))
+        self.place = place(self.path)
 
     @cached_property
     def _split(self) -> tuple[dict[str, Table], str]:
@@ -149,9 +117,11 @@ class ManifestDataModule(JudgedDataModule):
         if table.split is not None:
             train, val = table.split == "train", table.split == self.val_split
             if not (train.any() and val.any()):
-                raise ValueError(f"{self.path}: the split column needs rows of train and of {self.val_split}")
+                raise ValueError(
+                    f"{self.place}: the split column needs rows of train and of {self.val_split}"
+                )
         elif self.val_split != "val":
-            raise ValueError(f"{self.path} has no split column, so there are no rows of {self.val_split}")
+            raise ValueError(f"{self.place} has no split column, so there are no rows of {self.val_split}")
         elif self.val_fraction == 1:
             train, val = np.zeros(len(table), bool), np.ones(len(table), bool)
         else:
@@ -162,18 +132,18 @@ class ManifestDataModule(JudgedDataModule):
 
     def _table(self) -> Table:
         if self._is_nights:
-            return read_nights(self.path, self._least)
+            return read_nights(self.place, self._least)
         if self.layout != CSV:
-            table = ANSWERS[self.layout](self.path)
-        elif is_store(self.path):
-            table = read_store(TWO_AFC, self.path)
+            table = ANSWERS[self.layout](self.place)
+        elif is_store(self.place):
+            table = read_store(TWO_AFC, self.place)
         else:
-            table = read_manifest(self.path)
+            table = read_manifest(self.place)
         return table if self._least == 1 else table.of_votes(self._least)
 
     @cached_property
     def _is_nights(self) -> bool:
-        return self.layout == CSV and not is_store(self.path) and self.path.is_dir()
+        return self.layout == CSV and not is_store(self.place) and self.place.is_dir()
 
     @property
     def _least(self) -> int:
@@ -202,14 +172,14 @@ class ManifestDataModule(JudgedDataModule):
 
     def source(self) -> str:
         """The path, and the votes that a triplet needs."""
-        return str(self.path) + (f", triplets of at least {self._least} votes" if self._least > 1 else "")
+        return super().source() + (f", triplets of at least {self._least} votes" if self._least > 1 else "")
 
     def how(self) -> str:
         """By image, by triplet or by its own column, and how many rows were left out."""
         return f", {self._split[1]}"
 
 
-class PhotosDataModule(JudgedDataModule):
+class PhotosDataModule(Photos, JudgedDataModule):
     """Triplets made of scikit-image's photographs and judged by a simulated observer, see `make_triplets`.
 
     A first run needs no download, from images to score. A quarter of the triplets is of each design:
@@ -225,30 +195,17 @@ class PhotosDataModule(JudgedDataModule):
     The other arguments are those of `JudgedDataModule`.
     """
 
-    def __init__(
-        self,
-        count_train: int = 3000,
-        count_val: int = 1000,
-        size: int | None = 64,
-        batch_size: int = 50,
-        num_workers: int | None = None,
-        weight_by_votes: bool = False,
-        seed: int = 0,
-        jnd: str | None = None,
-        shorter_side: int | None = None,
-        crop: int | None = None,
-        designs: Sequence[str] = NAMES,
-    ) -> None:
-        super().__init__(size, batch_size, num_workers, weight_by_votes, seed, jnd, shorter_side, crop)
-        if size is None:
+    def __post_init__(self) -> None:
+        """Raise ValueError for values out of range."""
+        super().__post_init__()
+        if self.size is None:
             raise ValueError("data=photos makes squares: size must be their side, not null")
-        self.side = size
-        at_least("count_train", count_train, 1)
-        at_least("count_val", count_val, 1)
-        if not designs or not set(designs) <= set(NAMES) or len(set(designs)) < len(designs):
-            raise ValueError(f"designs must be a list of {', '.join(NAMES)}, got {list(designs)}")
-        self.designs = list(designs)
-        self.count_train, self.count_val = count_train, count_val
+        self.side = self.size
+        at_least("count_train", self.count_train, 1)
+        at_least("count_val", self.count_val, 1)
+        designs = list(self.designs)
+        if not designs or not set(designs) <= {*DESIGNS} or len({*designs}) < len(designs):
+            raise ValueError(f"designs must be a list of {', '.join(DESIGNS)}, got {designs}")
 
     def read(self, side: Side) -> Table:
         """Make the triplets of one side, shared out among the designs; the first ones get one more."""
@@ -272,7 +229,7 @@ class PhotosDataModule(JudgedDataModule):
         return ", split by photograph"
 
 
-class JNDDataModule(JudgedDataModule):
+class JNDDataModule(Pairs, JudgedDataModule):
     """Pairs that people called the same or not, to score distances by; nothing is trained on them.
 
     Args:
@@ -286,34 +243,23 @@ class JNDDataModule(JudgedDataModule):
 
     kind, trains = JND, False
 
-    def __init__(
-        self,
-        root: str,
-        subsets: Sequence[str] | None = None,
-        size: int | None = 64,
-        batch_size: int = 50,
-        num_workers: int | None = None,
-        shorter_side: int | None = None,
-    ) -> None:
-        super().__init__(size, batch_size, num_workers, shorter_side=shorter_side)
-        if subsets is not None:
-            subset_names(subsets)
-        self.root, self.chosen = place(root), None if subsets is None else list(subsets)
+    def __post_init__(self) -> None:
+        """Raise ValueError for values out of range."""
+        super().__post_init__()
+        if self.subsets is not None:
+            subset_names(self.subsets)
+        self.place = place(self.root)
 
     def read(self, side: Side) -> Table:
         """Read the pairs."""
-        return read_pairs(self.root, self.chosen)
-
-    def source(self) -> str:
-        """The root."""
-        return str(self.root)
+        return read_pairs(self.place, self.subsets)
 
     def how(self) -> str:
         """The subsets."""
-        return f" ({', '.join(self.subsets)})"
+        return f" ({', '.join(self.val_set.table.subsets)})"
 
 
-class OpinionDataModule(JudgedDataModule):
+class OpinionDataModule(Opinions, JudgedDataModule):
     """Images that people rated against a reference, to score distances by; nothing is trained on them.
 
     Args:
@@ -329,35 +275,18 @@ class OpinionDataModule(JudgedDataModule):
 
     kind, trains = OPINION, False
 
-    def __init__(
-        self,
-        path: str,
-        size: int | None = None,
-        batch_size: int = 20,
-        num_workers: int | None = None,
-        shorter_side: int | None = None,
-        larger: Larger | None = None,
-        layout: str = CSV,
-    ) -> None:
-        super().__init__(size, batch_size, num_workers, shorter_side=shorter_side)
-        if larger is not None and larger not in LARGER_IS:
-            raise ValueError(f"larger must be one of {', '.join(LARGER_IS)} or null, got {larger!r}")
-        _one_of("layout", layout, (CSV, *OPINIONS))
-        self.path, self.larger, self.layout = place(path), larger, layout
+    def __post_init__(self) -> None:
+        """Raise ValueError for values out of range."""
+        super().__post_init__()
+        one_of("larger", self.larger or "null", (*get_args(Larger), "null"))
+        one_of("layout", self.layout, (CSV, *OPINIONS))
+        self.place = place(self.path)
 
     def read(self, side: Side) -> Table:
         """Read the rated images."""
         if self.layout == CSV:
-            return read_opinion_manifest(self.path, self.larger)
-        return OPINIONS[self.layout](self.path)
-
-    def source(self) -> str:
-        """The path."""
-        return str(self.path)
-
-    def how(self) -> str:
-        """Nothing more."""
-        return ""
+            return read_opinion_manifest(self.place, self.larger)
+        return OPINIONS[self.layout](self.place)
 
 
 def published_choices(root: str, name: str, **others: Any) -> ManifestDataModule:
@@ -388,8 +317,3 @@ def _joined(tables: dict[str, Table]) -> Table:
         subset=np.repeat(np.arange(len(parts)), [len(table) for table in parts]),
         subsets=["traditional" if design == "paper" else design for design in tables],
     )
-
-
-def _one_of(name: str, value: str, allowed: Any) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

@@ -1,12 +1,12 @@
 """Hold out triplets for validation, so that memorised images do not raise the score."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from perceptual.data.settings import SplitBy
 from perceptual.data.table import Table
 
 
@@ -61,7 +61,6 @@ def split_by_triplet(table: Table, fraction: float, seed: int) -> tuple[np.ndarr
     return _both(~held_out, held_out, f"by triplet with fraction={fraction}")
 
 
-SplitBy = Literal["image", "triplet"]
 SPLIT_BY: dict[SplitBy, Callable[[Table, float, int], tuple[np.ndarray, np.ndarray]]] = {
     "image": split_by_image,
     "triplet": split_by_triplet,

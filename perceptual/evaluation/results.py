@@ -7,6 +7,7 @@
 `<data>` is the beginning of the data's fingerprint. Several processes may write to one folder.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -128,8 +129,9 @@ def publish(folder: Path, row: Mapping[str, Any], arrays: Mapping[str, np.ndarra
             for name, array in arrays.items():
                 np.save(whole / f"{name}.npy", array)
             (whole / "row.json").write_text(to_json(sealed), "utf-8")
-    except OSError:
-        if folder.is_dir():  # with something in it, it cannot be replaced
+    except OSError as error:
+        # a folder with something in it cannot be replaced
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY) or folder.is_dir():
             return False
         raise
     return True

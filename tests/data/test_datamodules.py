@@ -50,7 +50,7 @@ def order(loader) -> list[float]:
 def test_bapps(root):
     data = bapps(root)
     data.setup("fit")
-    assert data.subsets == ["cnn", "color"]
+    assert data.val_set.table.subsets == ["cnn", "color"]
     val = list(data.val_dataloader())
     assert torch.cat([batch.subset for batch in val]).tolist() == [0] * 7 + [1] * 4
     train = list(data.train_dataloader())
@@ -132,7 +132,7 @@ def test_manifest_split(manifest, split_by):
         == f"{manifest}: {len(train)} training and {len(val)} validation triplets, {said[split_by]}"
     )
     assert left_out == 0 or split_by == "image"
-    assert data.subsets == ["t"]
+    assert data.val_set.table.subsets == ["t"]
 
 
 def test_manifest_opens_each_image_once(manifest, monkeypatch):
@@ -170,7 +170,7 @@ def test_manifest_follows_its_own_split(tmp_path):
     path = write_manifest(tmp_path / "t.csv", 3, rows, "ref,p0,p1,judge,subset,split")
     data = ManifestDataModule(str(path), size=16)
     data.setup("fit")
-    assert (len(data.train_set), len(data.val_set), data.subsets) == (5, 3, ["a", "b"])
+    assert (len(data.train_set), len(data.val_set), data.val_set.table.subsets) == (5, 3, ["a", "b"])
     assert data.describe().endswith("split by the manifest's own column (2 test rows left out)")
 
 
@@ -231,7 +231,7 @@ def test_only_validation_subsets_are_scored(tmp_path):
     path = write_manifest(tmp_path / "t.csv", 3, rows, "ref,p0,p1,judge,subset,split")
     data = ManifestDataModule(str(path), size=16)
     data.setup("fit")
-    assert data.subsets == ["b"]
+    assert data.val_set.table.subsets == ["b"]
     assert "split by the manifest's own column" in data.describe()
     assert "left out" not in data.describe()
     assert data.train_set.table.subset.tolist() == [-1, 0]
@@ -254,7 +254,7 @@ def test_photos():
     data = PhotosDataModule(40, 30, size=16)
     data.setup("fit")
     assert (len(data.train_set), len(data.val_set)) == (40, 30)
-    assert data.subsets == ["traditional", "severity", "cnn", "mix"]
+    assert data.val_set.table.subsets == ["traditional", "severity", "cnn", "mix"]
     assert np.bincount(data.val_set.table.subset).tolist() == [8, 8, 7, 7]
     families = [row.decode() for row in data.train_set.table.made]
     assert [("cnn/" in row, "nuisance/" in row) for row in (families[0], families[10], families[20])] == [

@@ -7,7 +7,7 @@ from judged import pixels
 
 from perceptual.data import JND
 from perceptual.data.synthetic import observer
-from perceptual.data.synthetic.designs import DESIGNS, NAMES
+from perceptual.data.synthetic.designs import DESIGNS
 from perceptual.data.synthetic.distorters.population import load_population
 from perceptual.data.synthetic.distortions import FAMILIES
 from perceptual.data.synthetic.distortions.ranges import RANGES
@@ -16,7 +16,7 @@ from perceptual.data.synthetic.photographs import packaged
 from perceptual.data.synthetic.steps import apply, record, recorded
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=DESIGNS)
 def design(request):
     return request.param
 

@@ -21,8 +21,8 @@ from perceptual.cli.output import RowFile, refuse_inputs
 from perceptual.data.decode import checked_rgb
 from perceptual.data.download.archives import unpack
 from perceptual.data.readers.csv_files import read_manifest
-from perceptual.data.writers.partial import clear, settle, whole_folder, working_on
-from perceptual.files.writing import save_picture, whole_file, write_text
+from perceptual.data.writers.partial import clear, settle, working_on
+from perceptual.files.writing import save_picture, whole_file, whole_folder, write_text
 
 
 def test_a_folder_of_others_is_not_removed(tmp_path):

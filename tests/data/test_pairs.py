@@ -33,10 +33,11 @@ def test_batch_equals_plain_reading(root):
 def test_all_subsets_or_those_chosen(root):
     data = module(root)
     batches = list(data.val_dataloader())
-    assert (data.subsets, [len(batch.answer) for batch in batches]) == (["cnn", "traditional"], [4, 4, 4])
+    assert data.val_set.table.subsets == ["cnn", "traditional"]
+    assert [len(batch.answer) for batch in batches] == [4, 4, 4]
     assert torch.cat([batch.subset for batch in batches]).tolist() == [0] * 5 + [1] * 7
     assert data.describe() == f"{root}: 12 pairs (cnn, traditional)"
-    assert module(root / "jnd", subsets=["val/traditional"]).subsets == ["traditional"]
+    assert module(root / "jnd", subsets=["val/traditional"]).val_set.table.subsets == ["traditional"]
 
 
 def test_store_and_manifest_give_the_same(root):
@@ -51,7 +52,7 @@ def test_store_and_manifest_give_the_same(root):
     (root / "pairs.csv").write_text("\n".join(["p0,p1,same,subset", *rows]) + "\n")
     folder, store, manifest = (module(path) for path in (root, root / "store", root / "pairs.csv"))
     for other in (store, manifest):
-        assert other.subsets == folder.subsets
+        assert other.val_set.table.subsets == folder.val_set.table.subsets
         assert other.fingerprint() == folder.fingerprint()
         for ours, theirs in zip(folder.val_dataloader(), other.val_dataloader(), strict=True):
             assert torch.equal(ours.images, theirs.images)

@@ -67,7 +67,7 @@ def same_batches(one, other) -> bool:
         for ours, theirs in zip(batches(one, side), batches(other, side), strict=True):
             assert equal(ours, theirs)
         assert one.fingerprint(side) == other.fingerprint(side)
-    return one.subsets == other.subsets
+    return one.val_set.table.subsets == other.val_set.table.subsets
 
 
 @pytest.mark.parametrize("workers", [1, 3])

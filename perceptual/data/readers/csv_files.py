@@ -2,16 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
 from perceptual.data.kinds import ALGORITHMS, JND, OPINION, TWO_AFC, Kind
 from perceptual.data.readers.columns import read_columns, read_header
+from perceptual.data.settings import Larger
 from perceptual.data.table import SPLITS, Table, no_people, number_subsets
-
-Larger = Literal["better", "worse"]
-LARGER_IS: tuple[Larger, ...] = get_args(Larger)
 
 OPTIONAL = ("votes", "subset", "split", "made", *ALGORITHMS)
 # what larger numbers mean, by the column's name; None: not said by it

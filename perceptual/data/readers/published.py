@@ -17,7 +17,7 @@ import numpy as np
 
 from perceptual.data.kinds import OPINION
 from perceptual.data.readers.columns import number, read_columns
-from perceptual.data.readers.csv_files import Larger
+from perceptual.data.settings import Larger
 from perceptual.data.table import Table, number_images, number_subsets
 from perceptual.files.places import listed, nfc
 

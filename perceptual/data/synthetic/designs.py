@@ -8,7 +8,6 @@ distorters, `mix` either kind or a network's output distorted further; all three
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 
@@ -16,8 +15,6 @@ from perceptual.data.synthetic.distortions import FAMILIES, GROUPS
 from perceptual.data.synthetic.distortions.ranges import RANGES
 from perceptual.data.synthetic.steps import CNN, Step, drawn, nuisance
 
-Name = Literal["paper", "severity", "cnn", "mix"]
-NAMES: tuple[Name, ...] = get_args(Name)
 PREFERENCE_WIDTH = 0.1  # difference of severities at which it prefers the weaker with 1 / (1 + e^-1) = 73 %
 JUST_NOTICEABLE, NOTICING_WIDTH = 0.2, 0.05  # severity with "same" in half of the votes; width of the slope
 FAINTEST = 0.02  # share of a range that the severities of pairs begin at

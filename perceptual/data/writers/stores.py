@@ -20,7 +20,6 @@ from perceptual.data.decode import (
     write_pixels,
 )
 from perceptual.data.images import Pixels, resolution_of
-from perceptual.data.loading import check_resolution
 from perceptual.data.readers.stores import (
     VERSION,
     StoreInfo,
@@ -30,6 +29,7 @@ from perceptual.data.readers.stores import (
     write_columns,
     write_info,
 )
+from perceptual.data.settings import check_resolution
 from perceptual.data.table import Table, check_alike
 from perceptual.data.writers.partial import begin, complete, settle, state_of, working_on
 from perceptual.files.messages import first_few

@@ -1,4 +1,4 @@
-"""Words and defaults that the schemas of conf/ take from the data modules, and the old name of opinions."""
+"""Words and defaults that the schemas of conf/ take from the data modules."""
 
 from dataclasses import fields
 from inspect import signature
@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 import perceptual.data
 from perceptual import config
-from perceptual.data import OpinionDataModule, schemas
+from perceptual.data import OpinionDataModule
+from perceptual.data.schemas import SCHEMAS
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -60,5 +61,5 @@ def test_split_by_is_one_of_the_words_of_the_library(composed):
 
 
 def test_the_settings_of_opinions_are_those_of_the_data_module():
-    names = {f.name for f in fields(schemas.OpinionConfig)}
+    names = {one.name for one in fields(SCHEMAS["opinions"])}
     assert names == {"_target_", *signature(OpinionDataModule).parameters}
