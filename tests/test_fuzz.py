@@ -25,7 +25,7 @@ from perceptual.data.readers.detect import read_origin
 from perceptual.data.readers.stores import check_pixels, read_store
 from perceptual.data.synthetic.distorters.population import load_population
 from perceptual.data.writers.shards import write_shards
-from perceptual.distance import saved_config
+from perceptual.distance.saving import folders
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation.board import make
 from perceptual.evaluation.results import find, publish
@@ -233,7 +233,7 @@ def seal(path: Path) -> None:
             checkpoint[checkpoints.SHA256] = {"state_dict": fingerprint(checkpoint["state_dict"])}
             torch.save(checkpoint, path)
         elif path.name == "config.json":
-            path.write_text(json.dumps(saved_config.seal(json.loads(path.read_text()))))
+            path.write_text(json.dumps(folders.seal(json.loads(path.read_text()))))
         elif (about := path.with_name("row.json")).is_file():
             row = json.loads(about.read_text())
             row.pop("sha256", None)

@@ -38,7 +38,7 @@ def export(
 
     Example: `perceptual export runs/…/checkpoints/best.ckpt mine --onnx`
     """
-    from perceptual.distance import saved_folder
+    from perceptual.distance.saving import folders
 
     if (size is not None or uint8) and not onnx:
         raise ValueError("--size and --uint8 are for --onnx")
@@ -57,7 +57,7 @@ def export(
             raise ValueError(f"no model.onnx in {folder}: {error}") from error
         typer.echo(f"ONNX      {folder / 'model.onnx'}")
     if push_to_hub:
-        typer.echo(f"Pushed    {saved_folder.push(folder, push_to_hub)}")
+        typer.echo(f"Pushed    {folders.push(folder, push_to_hub)}")
 
 
 def _save(method: str, folder: Path, results: Path, measure: bool) -> "LPIPS":

@@ -15,7 +15,7 @@ from perceptual.collect.stopping import Count
 from perceptual.collect.study import Study
 from perceptual.collect.votes import VoteRow
 from perceptual.data.contact_sheets import contact_sheet
-from perceptual.distance.markdown import escaped, table_row
+from perceptual.distance.saving.markdown import escaped, table_row
 
 SHEET, PICTURE = "items.png", "votes.png"
 _BAR = "#4878a8"

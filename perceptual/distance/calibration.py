@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from perceptual.distance import saved_folder
+from perceptual.distance.saving import folders
 from perceptual.features import networks
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
@@ -41,7 +41,7 @@ class Calibration(NamedTuple):
     """One (C,) vector per level; None: ones."""
     mean: list[float] | None = None
     std: list[float] | None = None
-    saved: saved_folder.Saved | None = None
+    saved: folders.Saved | None = None
     """The saved folder that it is from."""
 
     def vectors(self, backbone: Backbone) -> list[Tensor]:
@@ -223,7 +223,7 @@ def check_fits(lin: Sequence[Tensor], channels: Sequence[int], backbone: str) ->
 
 
 def _read_folder(folder: Path, backbone: str) -> Calibration:
-    saved = saved_folder.read(folder)
+    saved = folders.read(folder)
     record = saved.config["backbone"]
     if record["saved"] or record["name"] != backbone:
         raise ValueError(

@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceptual.distance import calibration as calibrations
-from perceptual.distance import compiled, pairwise, saved_folder
+from perceptual.distance import compiled, pairwise
 from perceptual.distance import level as fast
-from perceptual.distance.hub import HubMixin
 from perceptual.distance.inputs import check, check_value_range, to_rgb
 from perceptual.distance.level import FORMS, Form, unit_normalize
 from perceptual.distance.reference import Reference
+from perceptual.distance.saving import folders
+from perceptual.distance.saving.hub import HubMixin
 from perceptual.features.backbone import Backbone, is_transformed
 from perceptual.names import DEFAULT, Method
 
@@ -106,7 +107,7 @@ class LPIPS(HubMixin, nn.Module):
         self.spatial = spatial
         self.value_range = value_range
         self.check_range = check_range
-        self.saved: saved_folder.Saved | None = None
+        self.saved: folders.Saved | None = None
         self.eval()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -281,8 +282,8 @@ def _check_form(form: str, spatial: bool) -> None:
         raise ValueError("form='pooled' compares no positions, so it has no map: spatial must be False")
 
 
-def _check_saved(saved: saved_folder.Saved, backbone: Backbone, form: str) -> None:
-    saved_folder.check_backbone(
+def _check_saved(saved: folders.Saved, backbone: Backbone, form: str) -> None:
+    folders.check_backbone(
         saved.config["backbone"], backbone, backbone.fingerprint(), f"lin={str(saved.folder)!r}"
     )
     if saved.config["form"] != form:

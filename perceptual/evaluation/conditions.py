@@ -22,7 +22,7 @@ from perceptual.data.images import as_floats
 from perceptual.data.kinds import PAIR, TWO_AFC
 from perceptual.data.loading import Batches
 from perceptual.distance.lpips import LPIPS
-from perceptual.distance.markdown import escaped, table_row
+from perceptual.distance.saving.markdown import escaped, table_row
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance
 from perceptual.evaluation.evaluate import place_of

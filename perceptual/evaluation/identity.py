@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perceptual.distance.lpips import LPIPS
-from perceptual.distance.saved_folder import CONFIG
+from perceptual.distance.saving.folders import CONFIG
 from perceptual.evaluation.methods import build, kmeans_images
 from perceptual.features import networks
 from perceptual.features import weights as weight_files

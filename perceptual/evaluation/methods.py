@@ -12,9 +12,9 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from perceptual.distance import calibration as calibrations
-from perceptual.distance import saved_folder
 from perceptual.distance.compiled import check_compiler
 from perceptual.distance.lpips import LPIPS
+from perceptual.distance.saving import folders
 from perceptual.features import networks
 from perceptual.features.backbone import Precision, check_precision
 from perceptual.names import ALIASES, KMEANS, UNCALIBRATED, Method, versions
@@ -70,7 +70,7 @@ def load(said: str | Method) -> Loaded:
     name = method.text
     if name in BASELINES:
         return Loaded(BASELINES[name]())
-    if os.path.isfile(Path(name, saved_folder.CONFIG)):
+    if os.path.isfile(Path(name, folders.CONFIG)):
         raise ValueError(f"unknown method {name!r}; a path has a slash: ./{name} is the folder of that name")
     near = _nearest(method)
     raise ValueError(

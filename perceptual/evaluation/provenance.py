@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from perceptual.distance.saved_folder import versions
+from perceptual.distance.saving.folders import versions
 from perceptual.evaluation.results import Row
 
 LIBRARIES = ("torch", "torchvision", "timm", "torchmetrics", "piq")

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from perceptual.distance.markdown import escaped
+from perceptual.distance.saving.markdown import escaped
 from perceptual.evaluation.score_table import ends, number, short_names
 from perceptual.evaluation.suites import Suite
 from perceptual.evaluation.tables import STYLE, TIED, html_table, ranked, resolution

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from perceptual.distance.markdown import escaped, table_row
+from perceptual.distance.saving.markdown import escaped, table_row
 from perceptual.evaluation import published
 from perceptual.evaluation.board import Board, Entry
 from perceptual.evaluation.opinion_protocol import STATISTICS

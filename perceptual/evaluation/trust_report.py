@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from perceptual.chance import FEWEST
 from perceptual.data.kinds import TWO_AFC
-from perceptual.distance.markdown import escaped, table_row
+from perceptual.distance.saving.markdown import escaped, table_row
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation import provenance, trust
 from perceptual.evaluation.evaluate import place_of

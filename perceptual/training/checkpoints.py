@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perceptual.distance.saved_folder import check_backbone, check_state, describe_backbone
+from perceptual.distance.saving.folders import check_backbone, check_state, describe_backbone
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
 from perceptual.features.build import check_description, describe

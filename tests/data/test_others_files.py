@@ -113,7 +113,7 @@ def test_a_full_disk_leaves_the_distance_that_was_saved(tmp_path, monkeypatch):
     def error(*_):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("perceptual.distance.saved_folder.save_file", error)
+    monkeypatch.setattr("perceptual.distance.saving.folders.save_file", error)
     with pytest.raises(OSError, match=r"model\.safetensors cannot be written: .*No space left on device"):
         LPIPS(network, lin=None).save_pretrained(tmp_path / "saved")
     assert tree_bytes(tmp_path / "saved") == before

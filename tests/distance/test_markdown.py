@@ -3,7 +3,7 @@
 import pytest
 from markdown_it import MarkdownIt
 
-from perceptual.distance.markdown import code, escaped, table_row
+from perceptual.distance.saving.markdown import code, escaped, table_row
 
 NAMES = [
     "a | b",

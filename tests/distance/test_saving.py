@@ -10,7 +10,7 @@ from networks import torchvision_state, trunk, write_weights
 from safetensors.torch import load_file, save_file
 
 from perceptual import LPIPS, Backbone
-from perceptual.distance import saved_config, saved_folder
+from perceptual.distance.saving import folders
 from perceptual.evaluation import methods
 from perceptual.names import Method
 from perceptual.ranking import RANKINGS, PaperRanking, restore
@@ -61,7 +61,7 @@ def a_metric(seed=0, **arguments):
 
 def change_json(path, **changes):
     config = json.loads(path.read_text())
-    path.write_text(json.dumps(saved_config.seal({**config, **changes})))
+    path.write_text(json.dumps(folders.seal({**config, **changes})))
 
 
 # --- there and back ---
@@ -191,11 +191,11 @@ def test_the_ranking_network_is_saved_with_it(tmp_path, kind):
     for parameter in ranking.parameters():
         parameter.data.add_(0.1)
     a_metric().save_pretrained(tmp_path, ranking=ranking)
-    loaded = ranking_of(saved_folder.read(tmp_path))
+    loaded = ranking_of(folders.read(tmp_path))
     d0, d1 = torch.rand(2, 5)
     assert torch.equal(loaded(d0, d1), ranking(d0, d1))
     a_metric().save_pretrained(tmp_path)
-    assert ranking_of(saved_folder.read(tmp_path)) is None
+    assert ranking_of(folders.read(tmp_path)) is None
 
 
 # --- the card ---
@@ -258,12 +258,12 @@ def test_what_is_known_is_kept_while_the_weights_are_the_same(tmp_path):
     loaded = LPIPS.from_pretrained(tmp_path / "first")
     assert loaded.saved.config["record"] == RECORD
     loaded.save_pretrained(tmp_path / "second")
-    again = saved_folder.read(tmp_path / "second")
+    again = folders.read(tmp_path / "second")
     assert again.config["record"] == RECORD
     assert torch.equal(ranking_of(again).layers[0].weight, ranking.layers[0].weight)
     loaded.lin[0].data.mul_(2)
     loaded.save_pretrained(tmp_path / "third")
-    third = saved_folder.read(tmp_path / "third")
+    third = folders.read(tmp_path / "third")
     assert third.config["record"] == {}
     assert ranking_of(third) is None
 
@@ -394,7 +394,7 @@ def edited(path, dotted, value):
 
 
 def sealed(path):
-    path.write_text(json.dumps(saved_config.seal(json.loads(path.read_text()))))
+    path.write_text(json.dumps(folders.seal(json.loads(path.read_text()))))
 
 
 DELETED = object()
@@ -477,7 +477,7 @@ def test_weights_out_of_range_are_refused(tmp_path, how):
     state["lin.1"] = changes[how](state["lin.1"]).contiguous()
     save_file(state, tmp_path / "model.safetensors")
     path = tmp_path / "config.json"
-    edited(path, "sha256", saved_folder.weight_files.fingerprint(state))
+    edited(path, "sha256", folders.weight_files.fingerprint(state))
     sealed(path)
     with pytest.raises(ValueError, match=r"lin\.1 must be a float32 vector"):
         LPIPS.from_pretrained(tmp_path)
@@ -490,7 +490,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, name):
     key = next(key for key, value in state.items() if not key.startswith("lin.") and value.ndim)
     state[key] = state[key] * torch.nan
     save_file(state, tmp_path / name)
-    sha256 = saved_folder.weight_files.fingerprint(state)
+    sha256 = folders.weight_files.fingerprint(state)
     there = "sha256" if name == "model.safetensors" else "ranking.sha256"
     edited(tmp_path / "config.json", there, sha256)
     sealed(tmp_path / "config.json")

@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from perceptual.distance.markdown import code, escaped
+from perceptual.distance.saving.markdown import code, escaped
 from perceptual.names import UNCALIBRATED
 
 TEXT = """---
@@ -55,7 +55,7 @@ The channel weights are the calibration {version} of Zhang et al., as the
 {licence}
 ```
 """
-LICENCE = Path(__file__).parent / "calibrations" / "LICENSE"
+LICENCE = Path(__file__).parents[1] / "calibrations" / "LICENSE"
 OURS = {UNCALIBRATED: "none: all weights 1", None: "made by whoever saved this"}
 
 KINDS = {
@@ -66,7 +66,7 @@ KINDS = {
 
 
 def card(config: Mapping[str, Any]) -> str:
-    """The card, in Markdown, of the config.json that `saved_folder.save` writes."""
+    """The card, in Markdown, of the config.json that `folders.save` writes."""
     name = config["backbone"]["name"]
     tags = ["lpips", "perceptual-metric", "image-quality-assessment", "pytorch"]
     known = config["calibration"]

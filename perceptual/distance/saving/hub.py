@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from perceptual.distance import calibration as calibrations
-from perceptual.distance import saved_folder
+from perceptual.distance.saving import folders
 from perceptual.features.backbone import Backbone
 from perceptual.names import DEFAULT, UNCALIBRATED, Method
 
@@ -24,7 +24,7 @@ class HubMixin:
     lin: nn.ParameterList
     form: str
     calibration: str | None
-    saved: saved_folder.Saved | None
+    saved: folders.Saved | None
 
     @classmethod
     @torch.inference_mode(False)
@@ -59,10 +59,10 @@ class HubMixin:
         if not is_folder and (method := Method.parse(str(source))).calibration != DEFAULT:
             named: T = build(method, **how)
             return named
-        folder = saved_folder.find(
+        folder = folders.find(
             source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        saved = saved_folder.read(folder)
+        saved = folders.read(folder)
         metric = build(saved.backbone(backbone), None, form=saved.config["form"], **how)
         calibrations.check_fits(saved.lin, metric.backbone.channels, metric.backbone.name)
         for vector, value in zip(metric.lin, saved.lin, strict=True):
@@ -82,7 +82,7 @@ class HubMixin:
         ranking: nn.Module | None = None,
         record: Mapping[str, Any] | None = None,
     ) -> None:
-        """Save the distance as a folder: safetensors, config.json and a model card; see `saved_folder.save`.
+        """Save the distance as a folder: safetensors, config.json and a model card; see `folders.save`.
 
         A backbone that its name alone gives again is not stored, but recorded with its weights' SHA-256.
 
@@ -92,7 +92,7 @@ class HubMixin:
             record: what the card says of the training and the scores, see `perceptual.publish.record`.
         """
         known = calibrations.identify(self.backbone.name, list(self.lin))
-        saved_folder.save(folder, self.backbone, self.lin, self.form, known, ranking, record, self.saved)
+        folders.save(folder, self.backbone, self.lin, self.form, known, ranking, record, self.saved)
 
     def push_to_hub(
         self,
@@ -106,4 +106,4 @@ class HubMixin:
         """Save to `owner/name` on the Hugging Face hub, as `save_pretrained` does to a folder; its URL."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, ranking=ranking, record=record)
-            return saved_folder.push(Path(folder), repo_id, private, token)
+            return folders.push(Path(folder), repo_id, private, token)
