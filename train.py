@@ -73,7 +73,7 @@ def train(cfg: DictConfig) -> Scores:
         run.prepare_folder(Path(cfg.run_dir), {"description": data.describe(), **sides})
 
     backbone = model.distance.backbone
-    if backbone.spec["weights"] == KMEANS and not resume:
+    if backbone.info.spec["weights"] == KMEANS and not resume:
         initialize(backbone, run.training_images(data), cfg.seed)
     console.print(f"{number}Backbone  {backbone.name}, weights {backbone.source}", soft_wrap=True)
     if resume:

@@ -32,8 +32,8 @@ def measure(name: str, device: str) -> Iterator[dict[str, Any]]:
     theirs, ours = same_weights(name, device)
     third = of_torchmetrics(name, theirs)
     compiled, half = copy.deepcopy(ours), copy.deepcopy(ours)
-    compiled.compiled = half.compiled = True
-    half.backbone.precision = "bf16-mixed"
+    compiled.accelerate(compile=True)
+    half.accelerate(precision="bf16-mixed", compile=True)
     exact = TOLERANCE[device]
     for count, side in SIZES[device]:
         images = torch.rand(3, count, 3, side, side, generator=torch.Generator().manual_seed(0))

@@ -24,7 +24,7 @@ builds it again. timm and torchvision take seconds to import: they are imported 
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -60,24 +60,21 @@ class Name(NamedTuple):
         return f"{self.base}[{options}]" if options else self.base
 
 
-def parse(name: str, options: Mapping[str, Any] | None = None) -> Name:
-    """The parts of a name; `options` are added to those that it says itself. None is no option.
+def parse(name: str | Name, options: Mapping[str, Any] | None = None) -> Name:
+    """Read the parts of a name; `options` are added to those that it says itself. None is no option.
 
     Raises:
         ValueError: brackets that hold no `option=value`, an option that is said twice, or one that names a
             file or a configuration.
     """
-    match = re.fullmatch(r"([^\[\]]+)\[(.+)\]", name)
-    base, said = (match[1], _read(match[2], name)) if match else (name, {})
-    if not match and ("[" in name or "]" in name):
-        raise ValueError(f"{name!r} is no name of a network: options are written NAME[option=value,…]")
+    base, said = name if isinstance(name, Name) else _parts(name)
     added = dict(options or {})
     if twice := said.keys() & added.keys():
-        raise ValueError(f"{name!r} says {', '.join(sorted(twice))} already: leave out the option")
+        raise ValueError(f"{str(name)!r} says {', '.join(sorted(twice))} already: leave out the option")
     every = {key: value for key, value in {**said, **added}.items() if value is not None}
     if files := [key for key in every if FILES.search(key)]:
         raise ValueError(
-            f"{name!r}: {files[0]} names a file or a configuration, which no name of a network may; "
+            f"{str(name)!r}: {files[0]} names a file or a configuration, which no name of a network may; "
             "weights=… takes the path of a file"
         )
     return Name(ALIASES.get(base, base), every)
@@ -86,6 +83,11 @@ def parse(name: str, options: Mapping[str, Any] | None = None) -> Name:
 def members(name: str) -> list[str]:
     """The names in `A+B`; one, if it is the name of a single network."""
     return re.split(r"\+(?![^\[]*\])", name)
+
+
+def read_names(said: str | Iterable[Name], options: Mapping[str, Any] | None = None) -> tuple[Name, ...]:
+    """Read the networks of a name, one or those of `A+B`; those that were read before come back."""
+    return tuple(parse(one, options) for one in (members(said) if isinstance(said, str) else said))
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Method:
         words = rf"(.+)-(v\d+\.\d+|{UNCALIBRATED}|{RANDOM}|{KMEANS})"
         match = None if of_photographs else re.fullmatch(words, said)
         try:
-            networks = tuple(map(parse, members(match[1] if match else head)))
+            networks = read_names(match[1] if match else head)
         except ValueError as error:
             return cls(said, (Name(said, {}),), fault=str(error))
         if of_photographs:
@@ -187,6 +189,13 @@ def _family(base: str) -> str:
     if not timm.is_model(architecture):
         return scheme or CLASSIC
     return timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
+
+
+def _parts(name: str) -> tuple[str, dict[str, Any]]:
+    match = re.fullmatch(r"([^\[\]]+)\[(.+)\]", name)
+    if not match and ("[" in name or "]" in name):
+        raise ValueError(f"{name!r} is no name of a network: options are written NAME[option=value,…]")
+    return (match[1], _read(match[2], name)) if match else (name, {})
 
 
 def _read(written: str, name: str) -> dict[str, Any]:

@@ -144,6 +144,7 @@ def test_onnx_gives_the_same_distances(described, folder):
         np.testing.assert_allclose(found, metric(x, y).numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_variants_of_a_sweep_stand_in_one_leaderboard(folder, monkeypatch, capsys):
     names = "test_resnet,'test_resnet[aa_layer=blurpc]'"
     words = ("--multirun", "runs=sweep", f"backbone.name={names}", "backbone.weights=null", "model=lin")
@@ -214,21 +215,27 @@ def test_networks_that_differ_in_one_option_share_nothing(folder, monkeypatch):
 
 
 def test_several_networks_as_one_share_their_caches_with_each_alone(folder, monkeypatch):
-    monkeypatch.setenv("PERCEPTUAL_CACHE", str(folder / "features"))
-
-    def train(*words):
-        weights = ("trainer.max_steps=1", "model=lin")
-        app.run("train.py", *SMALL, *RUN, *words, *weights, monkeypatch=monkeypatch)
-        return {path.name for path in (folder / "features").iterdir() if path.is_dir()}
-
-    save_file(timm.create_model("test_resnet").state_dict(), "test_resnet.safetensors")
-    save_file(timm.create_model("test_efficientnet").state_dict(), "test_efficientnet.safetensors")
+    for name in ("test_resnet", "test_efficientnet"):
+        save_file(timm.create_model(name).state_dict(), f"{name}.safetensors")
     monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(folder))
-    alone = train("backbone.name=test_resnet")
-    joint = train("backbone.name=test_resnet+test_efficientnet")
+
+    def caches(name):
+        cached = CachedDataModule(data, PerceptualRanker(name).distance, folder / "features")
+        cached.setup()
+        return {path.name for path in (folder / "features").iterdir() if path.is_dir()}, cached
+
+    data = ManifestDataModule("set/triplets.csv", size=32, batch_size=10)
+    data.setup("fit")
+    alone, _ = caches("test_resnet")
+    joint, batches = caches("test_resnet+test_efficientnet")
     assert alone < joint
     assert len(joint) == 2 * len(alone)
-    assert train("backbone.name=test_efficientnet") == joint
+    assert caches("test_efficientnet")[0] == joint
+    distance = PerceptualRanker("test_resnet+test_efficientnet").distance
+    for cached, images in zip(batches.val_dataloader(), data.val_dataloader(), strict=True):
+        with torch.no_grad():
+            ours, expected = cached.distances(distance), images.distances(distance)
+        np.testing.assert_allclose(torch.stack(ours), torch.stack(expected), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -255,38 +262,21 @@ def test_each_mistake_is_one_line(words, says, folder, monkeypatch, capsys):
     assert "\n" not in message.strip()
 
 
-def test_a_checkpoint_of_the_users_network_asks_for_its_module(folder, monkeypatch, capsys):
-    words = ("backbone._target_=my_nets.MyNet", "trainer.max_steps=1")
-    app.run("train.py", *SMALL, *RUN, *words, monkeypatch=monkeypatch)
-    (ckpt,) = Path("runs").glob("*/*/checkpoints/last.ckpt")
+def test_a_checkpoint_of_a_users_network_asks_for_its_module(folder, monkeypatch, capsys):
+    custom.import_modules(["my_nets"])
+    data = ManifestDataModule("set/triplets.csv", size=32, batch_size=10)
+    data.setup("fit")
+    trained({"_target_": "my_nets.MyNet"}, data, "lin", steps=1)
+    trained({"name": "my_registered_net", "weights": None}, data, "tune", steps=1)
     custom._imported.clear()
-    message = app.refusal("evaluate.py", f"ckpt={ckpt}", monkeypatch=monkeypatch, capsys=capsys)
+    message = app.refusal("evaluate.py", "ckpt=lin1.ckpt", *SMALL, monkeypatch=monkeypatch, capsys=capsys)
     assert "add imports=[my_nets], or pass the built network" in message
-
-
-def test_a_checkpoint_of_a_registered_network_asks_for_its_module(folder, monkeypatch, capsys):
-    words = ("imports=[my_nets]", "backbone.name=my_registered_net", "backbone.weights=null")
-    app.run("train.py", *SMALL, *RUN, *words, "trainer.max_steps=1", monkeypatch=monkeypatch)
-    (ckpt,) = Path("runs").glob("*/*/checkpoints/last.ckpt")
     monkeypatch.delitem(timm.models._registry._model_entrypoints, "my_registered_net")
-    message = app.refusal("evaluate.py", f"ckpt={ckpt}", monkeypatch=monkeypatch, capsys=capsys)
+    message = app.refusal("evaluate.py", "ckpt=tune1.ckpt", *SMALL, monkeypatch=monkeypatch, capsys=capsys)
     assert "say the module: imports=[MODULE]" in message
-    monkeypatch.setattr(sys, "argv", ["perceptual", "info", str(ckpt)])
+    monkeypatch.setattr(sys, "argv", ["perceptual", "info", "tune1.ckpt"])
     with pytest.raises(SystemExit) as stopped:
         command()
     said = str(stopped.value.code)
     assert "say the module: --import MODULE" in said
     assert "imports=" not in said
-
-
-def test_mean_differences_of_a_joint_network_are_those_of_its_parts(folder):
-    data = ManifestDataModule("set/triplets.csv", size=32, batch_size=10)
-    data.setup("fit")
-    torch.manual_seed(0)
-    model = PerceptualRanker({"name": "test_resnet+test_efficientnet", "weights": None})
-    batches = CachedDataModule(data, model.distance, folder / "features")
-    batches.setup()
-    for cached, images in zip(batches.val_dataloader(), data.val_dataloader(), strict=True):
-        with torch.no_grad():
-            ours, expected = cached.distances(model.distance), images.distances(model.distance)
-        np.testing.assert_allclose(torch.stack(ours), torch.stack(expected), rtol=1e-4, atol=1e-6)

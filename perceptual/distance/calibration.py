@@ -19,7 +19,7 @@ from perceptual.distance.saving import folders
 from perceptual.features import networks
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
-from perceptual.names import DEFAULT, KMEANS, RANDOM, UNCALIBRATED, Method, default, versions
+from perceptual.names import DEFAULT, KMEANS, RANDOM, UNCALIBRATED, Method, Name, default, versions
 
 FOLDER = Path(__file__).parent / "calibrations"
 SEED = 0  # of the weights of `NAME-random`
@@ -76,33 +76,36 @@ class Calibration(NamedTuple):
 
 
 def build(
-    backbone: str | Method | nn.Module, lin: str | os.PathLike[str] | None
+    backbone: str | Method | nn.Module, lin: str | os.PathLike[str] | Calibration | None
 ) -> tuple[Backbone, Calibration]:
-    """The backbone and the calibration that the arguments of `LPIPS` name; raises what that does."""
+    """Build the backbone and the calibration that the arguments of `LPIPS` name; raise what that does."""
     if isinstance(backbone, nn.Module):
-        backbone = Backbone.of(backbone)
-        calibration = _default(backbone) if lin == DEFAULT else load(backbone.name, lin)
-        check_weights(backbone, calibration.name)
-        return backbone, calibration
-    method = Method.parse(backbone)
-    if method.fault:
-        raise ValueError(method.fault)
-    name, said = method.network, method.calibration
-    networks.check_name(name)
-    if said != DEFAULT and lin != DEFAULT:
-        raise ValueError(f"{method.text!r} says its calibration: leave out lin, got lin={str(lin)!r}")
-    if said == KMEANS:
-        raise ValueError(f"create_metric({method.text!r}) makes it: LPIPS has no images to make weights of")
-    if said == RANDOM:
-        return random_backbone(name), Calibration()
-    if said == UNCALIBRATED:
-        lin = None
-    elif said != DEFAULT:
-        lin = said
-    elif lin == DEFAULT:
-        lin = default(name)
-    calibration = load(name, lin)
-    built = Backbone(name, mean=calibration.mean, std=calibration.std)
+        built = Backbone.of(backbone)
+        calibration = _default(built) if lin == DEFAULT else load(built.name, lin)
+    else:
+        method = Method.parse(backbone)
+        if method.fault:
+            raise ValueError(method.fault)
+        name, said = method.network, method.calibration
+        networks.check_name(method.networks)
+        if said == DEFAULT:
+            lin = default(name) if lin == DEFAULT else lin
+        elif lin != DEFAULT:
+            raise ValueError(f"{method.text!r} says its calibration: leave out lin, got lin={str(lin)!r}")
+        elif said == KMEANS:
+            raise ValueError(
+                f"create_metric({method.text!r}) makes it: LPIPS has no images to make weights of"
+            )
+        else:
+            lin = None if said in (UNCALIBRATED, RANDOM) else said
+        calibration = load(name, lin)
+        if said == RANDOM:
+            built = random_backbone(method.networks)
+        else:
+            built = Backbone(method.networks, mean=calibration.mean, std=calibration.std)
+    if calibration.saved is not None and not isinstance(lin, Calibration):
+        record, found = calibration.saved.config["backbone"], built.fingerprint()
+        folders.check_backbone(record, built, found, f"lin={str(calibration.saved.folder)!r}")
     check_weights(built, calibration.name)
     return built, calibration
 
@@ -124,20 +127,20 @@ def check_weights(backbone: Backbone, calibration: str | None) -> None:
         f"{source}: distances differ from those of the lpips package",
         stacklevel=4,
     )
-    backbone.source = source + OTHER
+    backbone.note(source + OTHER)
 
 
-def random_backbone(name: str) -> Backbone:
+def random_backbone(names: Sequence[Name]) -> Backbone:
     """A backbone with random weights, the same each time, whatever was drawn before and is the default."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)  # another draws other numbers, and so does another device
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(SEED)
-            backbone = Backbone(name, weights=None)
+            backbone = Backbone(names, weights=None)
     finally:
         torch.set_default_dtype(before)
-    backbone.source = f"random (seed {SEED})"
+    backbone.note(f"random (seed {SEED})")
     return backbone
 
 
@@ -164,7 +167,7 @@ def identify(backbone: str, lin: Sequence[Tensor]) -> str | None:
     return None
 
 
-def load(backbone: str, lin: str | os.PathLike[str] | None) -> Calibration:
+def load(backbone: str, lin: str | os.PathLike[str] | Calibration | None) -> Calibration:
     """The calibration `lin` of a backbone: a published version (`v0.1`, `v0.0`), a file, or None for ones.
 
     A file is a safetensors file of vectors `lin.0`, `lin.1`, …, or a `.pth` file of the `lpips` package; a
@@ -175,8 +178,8 @@ def load(backbone: str, lin: str | os.PathLike[str] | None) -> Calibration:
             or a folder that brings another backbone.
         FileNotFoundError: no such file.
     """
-    if lin is None:
-        return Calibration()
+    if lin is None or isinstance(lin, Calibration):
+        return lin or Calibration()
     if re.fullmatch(r"v\d+\.\d+", str(lin)):
         if lin not in versions(backbone):
             there = ", ".join(sorted(path.stem for path in FOLDER.glob("*.safetensors")))

@@ -1,31 +1,20 @@
 """Images as users pass them → RGB in [0, 1], or one line that says what is wrong with them."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from perceptual.features.backbone import Backbone, is_transformed
+from perceptual.features.backbone import is_transformed
+
+if TYPE_CHECKING:
+    from perceptual.distance.lpips import LPIPS
 
 SLACK = 0.01  # of the range: resampling overshoots a little
 
 
-class Metric(Protocol):
-    """What of a metric decides how its images are checked."""
-
-    value_range: tuple[float, float]
-    check_range: bool
-    backbone: Backbone
-
-
-def check_value_range(value_range: tuple[float, float]) -> None:
-    """Refuse a range whose black is not below its white."""
-    if not value_range[0] < value_range[1]:
-        raise ValueError(f"value_range must be (black, white) with black < white, got {value_range}")
-
-
-def to_rgb(metric: Metric, **images: Tensor) -> list[Tensor]:
+def to_rgb(metric: "LPIPS", **images: Tensor) -> list[Tensor]:
     """Check images that are compared with each other, and bring them to RGB in [0, 1].
 
     Args:
@@ -61,7 +50,7 @@ def to_rgb(metric: Metric, **images: Tensor) -> list[Tensor]:
     return rgb
 
 
-def check(metric: Metric, images: Mapping[str, Tensor]) -> None:
+def check(metric: "LPIPS", images: Mapping[str, Tensor]) -> None:
     """Refuse what is not a batch of images; by values too, except while images are optimised, and may leave
     the range, and where a transform of functions hides them.
 

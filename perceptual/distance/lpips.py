@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from perceptual.distance import calibration as calibrations
 from perceptual.distance import compiled, pairwise
 from perceptual.distance import level as fast
-from perceptual.distance.inputs import check, check_value_range, to_rgb
+from perceptual.distance.inputs import check, to_rgb
 from perceptual.distance.level import FORMS, Form, unit_normalize
-from perceptual.distance.reference import Reference
-from perceptual.distance.saving import folders
 from perceptual.distance.saving.hub import HubMixin
-from perceptual.features.backbone import Backbone, is_transformed
+from perceptual.features.backbone import Precision, is_transformed
 from perceptual.names import DEFAULT, Method
 
 PAIRS = 64  # whose maps are held at once, where features are shared
@@ -52,7 +50,7 @@ class LPIPS(HubMixin, nn.Module):
             `NAME-v0.0` and `NAME-random` name the calibration too.
         lin: `"default"`, the published calibration v0.1 where there is one for that network, else
             uncalibrated; `"v0.1"` or `"v0.0"` (v0.0 with its unscaled input); None for the uncalibrated
-            distance, lin = 1; or the path of a calibration.
+            distance, lin = 1; the path of a calibration; or one that was read.
         spatial: return a map (N, 1, H, W) of where images differ: the levels' maps, upsampled and summed.
         value_range: values of black and white in float images; uint8 images are always 0 … 255.
         check_range: refuse float images more than 1 % outside `value_range`. Skipped for images that require
@@ -66,7 +64,7 @@ class LPIPS(HubMixin, nn.Module):
 
     Attributes:
         calibration: `"v0.1"`, `"v0.0"` or the path that lin is from; None: uncalibrated.
-        saved: the folder that `from_pretrained` read it from, with what it says of the training; or None.
+        saved: the folder that it, or its lin, was read from, with what that says of the training; or None.
 
     Warns:
         UserWarning: a published calibration on other weights than it was made on, naming where they are from.
@@ -81,7 +79,7 @@ class LPIPS(HubMixin, nn.Module):
     def __init__(
         self,
         backbone: str | Method | nn.Module = "alexnet",
-        lin: str | os.PathLike[str] | None = DEFAULT,
+        lin: str | os.PathLike[str] | calibrations.Calibration | None = DEFAULT,
         *,
         spatial: bool = False,
         value_range: tuple[float, float] = (0, 1),
@@ -93,12 +91,16 @@ class LPIPS(HubMixin, nn.Module):
         super().__init__()
         if compile:
             compiled.check_compiler()
-        _check_form(form, spatial)
-        check_value_range(value_range)
+        if form not in FORMS:
+            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+        if spatial and form == "pooled":
+            raise ValueError("form='pooled' compares no positions, so it has no map: spatial must be False")
+        if not value_range[0] < value_range[1]:
+            raise ValueError(f"value_range must be (black, white) with black < white, got {value_range}")
         self.backbone, calibration = calibrations.build(backbone, lin)
         vectors = calibration.vectors(self.backbone)
-        if calibration.saved is not None:
-            _check_saved(calibration.saved, self.backbone, form)
+        if calibration.saved is not None and (made := calibration.saved.config["form"]) != form:
+            raise ValueError(f"lin={str(calibration.saved.folder)!r} was made in the form {made}, not {form}")
         self.lin = nn.ParameterList(nn.Parameter(vector, requires_grad=False) for vector in vectors)
         self.calibration = calibration.name
         self.dropout = nn.Dropout(dropout)
@@ -107,7 +109,7 @@ class LPIPS(HubMixin, nn.Module):
         self.spatial = spatial
         self.value_range = value_range
         self.check_range = check_range
-        self.saved: folders.Saved | None = None
+        self.saved = calibration.saved
         self.eval()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -256,12 +258,23 @@ class LPIPS(HubMixin, nn.Module):
             ValueError: what `embed` raises; sizes that differ; `memory` not positive.
         """
         check(self, {"images": images} | ({} if other is None else {"other": other}))
+        return pairwise.distances(self.embed, images, other, memory)
 
-        def embed(batch: Tensor) -> Tensor:
-            (rgb,) = to_rgb(self, images=batch)
-            return pairwise.vectors(self.maps(rgb), self.lin)
+    def accelerate(self, *, precision: Precision = "32-true", compile: bool = False) -> "LPIPS":
+        """Compute features in another precision and compare them by compiled code, from now on; itself.
 
-        return pairwise.distances(embed, images, other, memory)
+        Args:
+            precision: of the features, as `Backbone` takes it.
+            compile: as `LPIPS` takes it.
+
+        Raises:
+            ValueError: no such precision, or `compile` without a compiler.
+        """
+        if compile:
+            compiled.check_compiler()
+        self.backbone.set_precision(precision)
+        self.compiled = compile
+        return self
 
     @torch.no_grad()
     def project(self) -> None:
@@ -275,16 +288,35 @@ class LPIPS(HubMixin, nn.Module):
         return f"{self.backbone.name}, weights {self.backbone.source}, calibration {lin}, {self.form}"
 
 
-def _check_form(form: str, spatial: bool) -> None:
-    if form not in FORMS:
-        raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
-    if spatial and form == "pooled":
-        raise ValueError("form='pooled' compares no positions, so it has no map: spatial must be False")
+class Reference:
+    """Distance of images from one target whose features are held: what `LPIPS.reference` returns."""
 
+    def __init__(self, lpips: LPIPS, y: Tensor) -> None:
+        # features made in inference mode could not take part in a gradient later
+        with torch.inference_mode(False), torch.no_grad():
+            (rgb,) = to_rgb(lpips, y=y.clone() if y.is_inference() else y)
+            self._maps = lpips.maps(rgb)
+        self._lpips = lpips
+        self._shape = rgb.shape
 
-def _check_saved(saved: folders.Saved, backbone: Backbone, form: str) -> None:
-    folders.check_backbone(
-        saved.config["backbone"], backbone, backbone.fingerprint(), f"lin={str(saved.folder)!r}"
-    )
-    if saved.config["form"] != form:
-        raise ValueError(f"lin={str(saved.folder)!r} was made in the form {saved.config['form']}, not {form}")
+    def __call__(self, x: Tensor) -> Tensor:
+        """What `LPIPS(x, y)` gives, with a gradient to x only.
+
+        Args:
+            x: images (N, 3, H, W) of the size of y. y has N images too, or one, for all of x.
+
+        Raises:
+            ValueError: what `LPIPS.forward` raises.
+        """
+        lpips, count = self._lpips, len(self._maps[0])
+        (rgb,) = to_rgb(lpips, x=x)
+        if rgb.shape[1:] != self._shape[1:] or count not in (1, len(rgb)):
+            raise ValueError(
+                f"x must have the shape of the reference, {tuple(self._shape)}"
+                f"{', with any number of images' if count == 1 else ''}, got {tuple(x.shape)}"
+            )
+        levels = [
+            (f, held.expand(len(rgb), -1, -1, -1))
+            for f, held in zip(lpips.maps(rgb), self._maps, strict=True)
+        ]
+        return lpips.compare(levels, rgb.shape[2:], lpips.spatial).sum(1, keepdim=lpips.spatial)

@@ -71,7 +71,7 @@ def weights_of(method: Method) -> str | None:
     """
     if method.path or method.baseline or method.calibration in (RANDOM, KMEANS):
         return None
-    found = [weight_files.digest(path) for path in networks.local_files(method.network)]
+    found = [weight_files.digest(path) for path in networks.local_files(method.networks)]
     return hashlib.sha256("".join(found).encode()).hexdigest() if found else None
 
 

@@ -49,7 +49,7 @@ def build(method: str | Method, precision: Precision = "32-true", compile: bool 
         check_compiler()
     distance = load(method).distance
     if isinstance(distance, LPIPS):
-        distance.backbone.precision, distance.compiled = precision, compile
+        distance.accelerate(precision=precision, compile=compile)
     return distance
 
 
@@ -144,9 +144,9 @@ def kmeans_images(folder: str | None) -> Tensor:
 def _kmeans(method: Method) -> LPIPS:
     from perceptual.features.kmeans import initialize
 
-    networks.check_name(method.network)
+    networks.check_name(method.networks)
     images = kmeans_images(method.photographs)
-    backbone = calibrations.random_backbone(method.network)
+    backbone = calibrations.random_backbone(method.networks)
     initialize(backbone, images)
     return LPIPS(backbone, lin=None)
 

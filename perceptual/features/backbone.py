@@ -1,7 +1,8 @@
 """Backbone: images in [0, 1] → feature maps, shallow to deep."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
@@ -11,10 +12,9 @@ from torch import Tensor, nn
 
 from perceptual.features import custom, networks
 from perceptual.features import weights as weight_files
-from perceptual.features.joint import Joint
-from perceptual.features.network import Network
+from perceptual.features.info import BackboneInfo, Network
 from perceptual.files.messages import first_line
-from perceptual.names import JOINT, members, parse
+from perceptual.names import JOINT, KMEANS, Name, read_names
 
 LARGEST = 8192  # side in pixels that images can be resized to
 PATCH = 64  # side of the patches that LPIPS was made with
@@ -39,13 +39,15 @@ class Backbone(nn.Module):
     The maps have the precision of an ambient `torch.autocast`, as those of any module.
 
     Args:
-        name: `alexnet` or `squeezenet1_1` (torchvision, LPIPS's taps), or any timm name, with or without a
+        name: a name, the networks that were read of one, or a built network with what is known of it.
+            `alexnet` or `squeezenet1_1` (torchvision, LPIPS's taps), or any timm name, with or without a
             tag. `alex`, `vgg` and `squeeze` stand for `alexnet`, `vgg16` and `squeezenet1_1`.
             `hf-hub:owner/name` and `local-dir:path` as timm takes them; `torchvision:NAME` with the option
             `nodes`; `NAME[option=value,…]` for a variant; `A+B` for several networks as one, whose levels
             follow one another, each with its own size rule.
         weights: `"default"` (the directory `PERCEPTUAL_WEIGHTS`, an installed package, then the hub), the
-            path of a `.safetensors`, `.pth` or `.ckpt` file, or None for random weights.
+            path of a `.safetensors`, `.pth` or `.ckpt` file, or None for random weights. `"kmeans"`: random
+            until `features.kmeans.initialize` makes them of images.
         options: arguments of timm's constructor, such as `{"aa_layer": "blurpc"}`, or of `torchvision:NAME`
             `{"nodes": ["layer1", "layer2"]}`. They become part of the name.
         prefix: of the names that the weights have in their file, such as `model.encoder.`.
@@ -60,20 +62,15 @@ class Backbone(nn.Module):
             several times as fast on processors that support it. Distances of such maps are still float32.
 
     Attributes:
-        name: the whole name, with its options: the identity of the network without its weights.
-        channels: channels of each level.
-        source: where the weights are from: `random`, `file:…`, `package:…`, `hub:…`, or `given` (built).
-        spec: the arguments that it was built with, except how it is trained and what it normalises with.
+        info: what is known of it: name, levels, weights, normalisation, sizes, and what builds it again.
 
     Raises:
         ValueError: unknown name, option, level or precision; weights that lack what the taps need.
         FileNotFoundError: weights that are neither on this machine nor on the hub.
     """
 
-    name: str
-    spec: dict[str, Any]
+    info: BackboneInfo
     precision: Precision
-    input_size: tuple[int, int] | None
     mean: Tensor
     std: Tensor
     net: Any
@@ -81,7 +78,7 @@ class Backbone(nn.Module):
     @torch.inference_mode(False)  # whose tensors can take part in no gradient later
     def __init__(
         self,
-        name: str = "alexnet",
+        name: str | Sequence[Name] | Network = "alexnet",
         weights: str | None = "default",
         *,
         options: Mapping[str, Any] | None = None,
@@ -96,93 +93,106 @@ class Backbone(nn.Module):
         super().__init__()
         check_precision(precision)
         check_input(input_size, mean, std)
-        parts = members(name)
-        if len(parts) > 1:
-            said = {
-                "options": options,
-                "prefix": prefix,
-                "out_indices": out_indices,
-                "input_size": input_size,
-            }
-            _check_joint(name, weights, {**said, "mean": mean, "std": std})
-            networks.check_name(name)
-            joined = [Backbone(part, weights, trainable=trainable) for part in parts]
-            self.name, network = JOINT.join(part.name for part in joined), _joint(joined)
+        if isinstance(name, Network):
+            self.net, info = name
         else:
-            self.name = str(parse(name, options))
-            size = (input_size, input_size) if input_size else None
-            network = networks.build(self.name, weights, out_indices, size, prefix)
-        self.spec = {
-            "name": self.name,
-            "weights": weights,
-            "out_indices": out_indices,
-            "input_size": input_size,
-        } | ({"prefix": prefix} if prefix else {})
-        self.precision = precision
-        self._hold(network._replace(mean=mean or network.mean, std=std or network.std), trainable)
+            names = read_names(name, options)
+            networks.check_name(names)
+            asked: dict[str, Any] = {"out_indices": out_indices, "input_size": input_size}
+            asked |= {"prefix": prefix} if prefix else {}
+            if len(names) > 1:
+                _check_joint(names, weights, {"options": options, **asked, "mean": mean, "std": std})
+                parts = [Backbone([one], weights, trainable=trainable, precision=precision) for one in names]
+                self.net, info = _joint(parts)
+            else:
+                size = (input_size, input_size) if input_size else None
+                held = None if weights == KMEANS else weights
+                self.net, info = networks.find(names[0], held, out_indices, size, prefix)
+            spec = {"name": info.name, "weights": weights, **asked}
+            info = replace(info, mean=mean or info.mean, std=std or info.std, spec=spec)
+        self.info, self.precision, self.trainable = info, precision, trainable
+        custom.leave_inference_mode(self.net)
+        like = custom.first_weight(self.net)
+        for key, values in (("mean", info.mean), ("std", info.std)):
+            buffer = like.new_tensor([float(value) for value in values]).view(1, 3, 1, 1)
+            self.register_buffer(key, buffer, persistent=False)
+        self.requires_grad_(trainable).train(trainable)
+        if info.prepares:
+            return
         # convolutions on CPU, and under autocast on GPU, are up to ten times faster with channels last
         for parameter in self.net.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        if network.input_size is None and network.fallback_size and (error := self._failure((PATCH, PATCH))):
-            if self._failure(network.fallback_size):
+        if info.input_size is None and info.fallback_size and (error := self._failure((PATCH, PATCH))):
+            if self._failure(info.fallback_size):
                 reason = first_line(error)
                 raise ValueError(f"{self.name} fails on images of any size: {reason}") from error
-            self.input_size = network.fallback_size
+            self.info = replace(info, input_size=info.fallback_size)
 
     @classmethod
-    @torch.inference_mode(False)
-    def of(
-        cls,
-        network: nn.Module,
-        *,
-        name: str | None = None,
-        trainable: bool = False,
-        learned: bool = True,
-    ) -> "Backbone":
-        """The backbone that a built network is, see `FeatureNetwork`; it is held, not copied.
+    def of(cls, network: nn.Module, *, trainable: bool = False, learned: bool = True) -> "Backbone":
+        """Make a backbone of a built network, see `FeatureNetwork`; it is held, not copied.
 
         Args:
             network: the network; a `Backbone` is returned itself, trainable if that is asked.
-            name: what to call it; by default its `name`, else that of its class.
             trainable: as `Backbone` takes it; its weights are frozen or not in place.
             learned: whether its weights are of earlier training, whose batch statistics are kept.
 
         Raises:
             ValueError: it does not fulfil the contract.
         """
-        if isinstance(network, Backbone):
-            if trainable and not network.trainable:
-                network.trainable = True
-                network.requires_grad_(True).train()
-            return network
-        backbone = cls.__new__(cls)
-        nn.Module.__init__(backbone)
-        backbone.name = str(name or getattr(network, "name", None) or type(network).__name__)
-        backbone.spec = {custom.BUILT: backbone.name, "weights": "given" if learned else None}
-        backbone.precision = "32-true"
-        mean, std = (
-            torch.as_tensor(getattr(network, key, default), dtype=torch.float64).flatten().tolist()
-            for key, default in (("mean", (0.0, 0.0, 0.0)), ("std", (1.0, 1.0, 1.0)))
-        )
-        channels = custom.channels_of(network, backbone.name)
-        levels = tuple(range(len(channels)))
-        backbone._hold(Network(network, levels, channels, "given", mean, std, prepares=True), trainable)
-        return backbone
+        if not isinstance(network, Backbone):
+            return cls(custom.described(network, learned), trainable=trainable)
+        if trainable and not network.trainable:
+            network.trainable = True
+            network.requires_grad_(True).train()
+        return network
 
-    def _hold(self, network: Network, trainable: bool) -> None:
-        self.net, self.source = network.net, network.source
-        self.out_indices, self.channels = network.out_indices, network.channels
-        self.input_size, self._channels_last = network.input_size, network.channels_last
-        self._prepares = network.prepares
-        custom.leave_inference_mode(self.net)
-        like = custom.first_weight(self.net)
-        for key, values in (("mean", network.mean), ("std", network.std)):
-            buffer = like.new_tensor([float(value) for value in values]).view(1, 3, 1, 1)
-            self.register_buffer(key, buffer, persistent=False)
-        self.trainable = trainable
-        self.requires_grad_(trainable)
-        self.train(trainable)
+    @property
+    def name(self) -> str:
+        """The whole name, with its options: the identity of the network without its weights."""
+        return self.info.name
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels of each level."""
+        return self.info.channels
+
+    @property
+    def source(self) -> str:
+        """Where the weights are from, see `BackboneInfo`."""
+        return self.info.source
+
+    @property
+    def out_indices(self) -> tuple[int, ...]:
+        """The levels that are tapped."""
+        return self.info.out_indices
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """The size (H, W) that all images are resized to; None: any."""
+        return self.info.input_size
+
+    @property
+    def members(self) -> "list[Backbone]":
+        """The backbones of several networks as one, whose levels follow one another; else itself alone."""
+        return [part for part in self.net.children() if isinstance(part, Backbone)] or [self]
+
+    def note(self, source: str, **spec: str) -> None:
+        """Record that the weights were replaced: where they are from, and what else `spec` says of them."""
+        self.info = replace(self.info, source=source, spec={**self.info.spec, **spec})
+
+    def set_precision(self, precision: Precision) -> "Backbone":
+        """Compute features in another precision from now on, in place, as `Module.half` changes weights.
+
+        Raises:
+            ValueError: no such precision.
+        """
+        check_precision(precision)
+        for module in self.modules():
+            if isinstance(module, Backbone):
+                module.precision = precision
+        return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Maps of the tapped levels, shallow to deep, each (N, C, h, w); `images` (N, 3, H, W) in [0, 1].
@@ -192,10 +202,10 @@ class Backbone(nn.Module):
         """
         if images.shape[0] == 0:  # many transformers cannot reshape an empty batch
             return [m[:0] for m in self(images.new_zeros(1, *images.shape[1:]))]
-        if self.input_size and images.shape[-2:] != self.input_size:
-            images = _resized(images, self.input_size)
-        normalized = images
-        if not self._prepares:
+        info, normalized = self.info, images
+        if info.input_size and images.shape[-2:] != info.input_size:
+            normalized = images = _resized(images, info.input_size)
+        if not info.prepares:
             normalized = (images - self.mean) / self.std
             if not is_transformed():  # vmap knows one layout
                 normalized = normalized.contiguous(memory_format=torch.channels_last)
@@ -209,7 +219,7 @@ class Backbone(nn.Module):
                 except SIZE_ERRORS as error:
                     self._explain(images.shape[-2:], error)
                     raise
-        return [m.permute(0, 3, 1, 2) for m in maps] if self._channels_last else maps
+        return [m.permute(0, 3, 1, 2) for m in maps] if info.channels_last else maps
 
     def train(self, mode: bool = True) -> "Backbone":
         """Set training mode, except of a frozen backbone, and of batch normalisation with learned statistics.
@@ -218,7 +228,7 @@ class Backbone(nn.Module):
         0.8 points more on people's choices of materials, and every process of a distributed run agrees.
         """
         super().train(mode and self.trainable)
-        if self.spec["weights"] is not None:
+        if self.info.spec["weights"] is not None:
             for module in self.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
@@ -235,11 +245,11 @@ class Backbone(nn.Module):
         Raises:
             ValueError: the network, or one of several, offers no such thing.
         """
-        if isinstance(self.net, Joint):
-            for member in self.net:
-                member.checkpoint_gradients()  # type: ignore[operator]
+        if self.members != [self]:
+            for member in self.members:
+                member.checkpoint_gradients()
             return
-        net: Any = self.net
+        net = self.net
         if not hasattr(net, "set_grad_checkpointing"):
             # timm wraps networks that give their levels themselves, such as ViTs
             net = getattr(net, "model", None)
@@ -310,22 +320,32 @@ def is_transformed() -> bool:
     )
 
 
-def _joint(joined: Sequence[Backbone]) -> Network:
-    channels = [count for part in joined for count in part.channels]
-    sources = list(dict.fromkeys(part.source for part in joined))
+class _Joint(nn.ModuleList):
+    """Backbones that see the same images, each resized and normalised as it needs."""
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [m for member in self for m in member(images)]
+
+
+def _joint(members: Iterable[Backbone]) -> Network:
+    infos = [member.info for member in members]
+    channels = [count for info in infos for count in info.channels]
+    sources = list(dict.fromkeys(info.source for info in infos))
     source = "random" if "random" in sources else "; ".join(sources)
-    levels = tuple(range(len(channels)))
+    name, levels = JOINT.join(info.name for info in infos), tuple(range(len(channels)))
     # each part normalises and resizes by its own rule
-    return Network(Joint(joined), levels, channels, source, (0, 0, 0), (1, 1, 1), prepares=True)
+    info = BackboneInfo(name, levels, channels, source, (0, 0, 0), (1, 1, 1), prepares=True)
+    return Network(_Joint(members), info)
 
 
-def _check_joint(name: str, weights: str | None, others: Mapping[str, Any]) -> None:
+def _check_joint(names: Sequence[Name], weights: str | None, others: Mapping[str, Any]) -> None:
+    name = JOINT.join(map(str, names))
     if said := [key for key, value in others.items() if value]:
         raise ValueError(
             f"{name} are several networks as one: {', '.join(said)} cannot be said of all; "
             "options are written in the name, A[option=value]+B"
         )
-    if weights not in ("default", None):
+    if weights not in ("default", KMEANS, None):
         raise ValueError(f"{name} are several networks as one: weights must be 'default' or None")
 
 

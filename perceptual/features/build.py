@@ -24,7 +24,7 @@ BY_NAME = ("name", "options", "nodes", "members", "out_indices")
 def describe(network: str | Mapping[str, Any] | nn.Module) -> dict[str, Any]:
     """A description in plain values, for a checkpoint: of an object only its name, of a `Backbone` all."""
     if isinstance(network, Backbone):
-        return dict(network.spec)
+        return dict(network.info.spec)
     if isinstance(network, nn.Module):
         return {custom.BUILT: str(getattr(network, "name", None) or type(network).__name__)}
     if isinstance(network, str):
@@ -92,10 +92,6 @@ def build_backbone(
         spec["options"] = {**spec.get("options", {}), "nodes": list(nodes)}
     if not spec.get("name"):
         raise ValueError("a backbone needs a name, or members of several networks as one")
-    if spec.get("weights") == KMEANS:
-        backbone = Backbone(**_known({**spec, "weights": None}), trainable=trainable)
-        backbone.spec["weights"] = KMEANS
-        return backbone
     return Backbone(**_known(spec), trainable=trainable)
 
 
@@ -117,17 +113,14 @@ def _custom(spec: dict[str, Any], trainable: bool, trusted: bool) -> Backbone:
     network = custom.build(arguments, trusted=trusted)
     target = arguments.pop(custom.TARGET)
     name = str(getattr(network, "name", None) or Name(target, arguments))
-    source = None
+    source = "given"
     if about["weights"] not in (None, ABOUT["weights"], KMEANS):
         state, source = weight_files.find_local(name, about["weights"], about["prefix"]) or ({}, "")
         what = f"{name} from {source}"
         weight_files.check_names(network, state, what)
         weight_files.check_shapes(network, state, what)
         network.load_state_dict(state, strict=False)
-    learned = about["weights"] not in (None, KMEANS)
-    backbone = Backbone.of(network, name=name, trainable=trainable, learned=learned)
-    backbone.spec = {custom.TARGET: target, **arguments, **about}
-    backbone.source = source or backbone.source
-    if size := about["input_size"]:
-        backbone.input_size = (size, size)
-    return backbone
+    size = (about["input_size"],) * 2 if about["input_size"] else None
+    spec = {custom.TARGET: target, **arguments, **about}
+    found = custom.described(network, name=name, source=source, input_size=size, spec=spec)
+    return Backbone(found, trainable=trainable)

@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from perceptual.features.info import BackboneInfo, Network
+
 TARGET = "_target_"
 BUILT = "built"  # in a description: the name of a network that was passed as an object
 SIZES = ((64, 64), (96, 80))  # that a network is tried with: channels are what does not change with the size
@@ -33,6 +35,30 @@ class FeatureNetwork(Protocol):
     def __call__(self, images: Tensor) -> Sequence[Tensor]:
         """Maps of each level."""
         ...
+
+
+def described(network: nn.Module, learned: bool = True, name: str | None = None, **known: Any) -> Network:
+    """Try a built network, and say what is known of it.
+
+    Args:
+        network: the network, with what it says of itself.
+        learned: whether its weights are of earlier training.
+        name: what to call it; by default its `name`, else that of its class.
+        known: what else is known of it, as `BackboneInfo` takes it.
+
+    Raises:
+        ValueError: it does not fulfil the contract.
+    """
+    name = str(name or getattr(network, "name", None) or type(network).__name__)
+    channels = channels_of(network, name)
+    mean, std = (
+        torch.as_tensor(getattr(network, key, default), dtype=torch.float64).flatten().tolist()
+        for key, default in (("mean", (0.0, 0.0, 0.0)), ("std", (1.0, 1.0, 1.0)))
+    )
+    spec = {BUILT: name, "weights": "given" if learned else None}
+    known = {"source": "given", "spec": spec, **known}
+    levels = tuple(range(len(channels)))
+    return Network(network, BackboneInfo(name, levels, channels, mean=mean, std=std, prepares=True, **known))
 
 
 def channels_of(network: nn.Module, name: str, sizes: Sequence[tuple[int, int]] = SIZES) -> list[int]:

@@ -18,6 +18,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from perceptual.features.backbone import Backbone
+from perceptual.names import KMEANS
 
 PATCHES = 20_000  # that are clustered for a layer
 COMPONENTS = 256  # of a patch, that are kept: the later ones are noise
@@ -51,8 +52,7 @@ def initialize(backbone: Backbone, images: Tensor, seed: int = 0) -> None:
                 _standardize(backbone, layer, images)
         else:
             _standardize_batch_norm(backbone, layer, images)
-    backbone.source = f"kmeans ({len(images)} images, seed {seed})"
-    backbone.spec["weights"] = "kmeans"
+    backbone.note(f"kmeans ({len(images)} images, seed {seed})", weights=KMEANS)
 
 
 def _layers(backbone: Backbone, image: Tensor) -> list[nn.Module]:

@@ -4,43 +4,39 @@ timm is imported where it is used: importing it takes longer than measuring two 
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from perceptual.features import timm_networks, torchvision_networks
 from perceptual.features import weights as weight_files
-from perceptual.features.network import Network
+from perceptual.features.info import Network
 from perceptual.features.torchvision_networks import TORCHVISION
-from perceptual.names import ALIASES, LOCAL, OF_TORCHVISION, SCHEMES, members, parse
+from perceptual.names import ALIASES, LOCAL, OF_TORCHVISION, SCHEMES, Name, read_names
 
 
-def build(
-    name: str,
+def find(
+    name: Name,
     weights: str | None,
     out_indices: Sequence[int] | None,
     input_size: tuple[int, int] | None,
     prefix: str = "",
 ) -> Network:
-    """The network of that name with its weights; arguments and errors as in `Backbone`."""
-    check_name(name)
-    base, options = parse(name)
-    if base in TORCHVISION:
-        network = torchvision_networks.build_taps(base, weights, out_indices, prefix)
-        return network._replace(input_size=input_size)
-    if base.startswith(OF_TORCHVISION):
-        return torchvision_networks.build_nodes(name, weights, out_indices, input_size, prefix)
-    return timm_networks.Builder(name, base, options, input_size).build(weights, out_indices, prefix)
+    """Build the network of a name with its weights; arguments and errors as in `Backbone`."""
+    if name.base in TORCHVISION:
+        return torchvision_networks.find_taps(name.base, weights, out_indices, input_size, prefix)
+    if name.base.startswith(OF_TORCHVISION):
+        return torchvision_networks.find_nodes(name, weights, out_indices, input_size, prefix)
+    return timm_networks.Builder(name, input_size).build(weights, out_indices, prefix)
 
 
-def local_files(name: str) -> list[Path]:
-    """The files on this machine that the default weights of a network, or of several as one, are read from.
+def local_files(names: Iterable[Name]) -> list[Path]:
+    """Return the files on this machine that the default weights of networks are read from.
 
     Raises:
         FileNotFoundError: the directory of `PERCEPTUAL_WEIGHTS` does not exist.
     """
     files: list[Path] = []
-    for member in members(name):
-        base = parse(member).base
+    for base, _ in names:
         if base.startswith(LOCAL):
             files += sorted(path for path in Path(base.partition(":")[2]).glob("*") if path.is_file())
         elif not base.startswith(SCHEMES):
@@ -50,18 +46,21 @@ def local_files(name: str) -> list[Path]:
     return files
 
 
-def check_name(name: str) -> None:
+def check_name(names: str | Iterable[Name]) -> None:
     """Refuse a name that no network has, or a variant of one that has no options.
+
+    Args:
+        names: as text, or the networks that were read of it.
 
     Raises:
         ValueError: offering the nearest names, or the tags that timm has.
     """
-    for member in members(name):
-        _check_name(member)
+    for name in read_names(names):
+        _check_name(name)
 
 
-def _check_name(name: str) -> None:
-    base, options = parse(name)
+def _check_name(name: Name) -> None:
+    base, options = name
     if base in TORCHVISION:
         if options:
             raise ValueError(f"{base} has no options, got {', '.join(options)}")
@@ -79,7 +78,7 @@ def _check_name(name: str) -> None:
         heads = (architecture, architecture.partition("-")[0])
         near = next(filter(None, (difflib.get_close_matches(h, [*known, *ALIASES], n=3) for h in heads)), [])
         raise ValueError(
-            f"unknown backbone {name!r}; "
+            f"unknown backbone {str(name)!r}; "
             + (
                 f"did you mean {', '.join(near)}?"
                 if near

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from perceptual.features import custom
 from perceptual.features import weights as weight_files
-from perceptual.features.network import Network, levels, no_weights
+from perceptual.features.info import BackboneInfo, Network, levels, no_weights
 from perceptual.files.messages import first_line
-from perceptual.names import SCHEMES
+from perceptual.names import SCHEMES, Name
 
 OF_WEIGHTS = ("timm", "huggingface_hub", "safetensors")  # that read them
 # of timm's own constructors, what a feature network sets itself or has no use for
@@ -52,23 +52,20 @@ class Builder:
     """Builds a network by the rule on input sizes that `Backbone` states.
 
     Args:
-        name: the whole name, for messages.
-        base: what timm calls the network.
-        options: further arguments of timm's constructor.
+        name: what timm calls the network, and further arguments of timm's constructor.
         input_size: (H, W) of all images.
     """
 
-    def __init__(
-        self, name: str, base: str, options: Mapping[str, Any], input_size: tuple[int, int] | None
-    ) -> None:
+    def __init__(self, name: Name, input_size: tuple[int, int] | None) -> None:
         import timm
 
-        self.name, self.base, self.options, self.input_size = name, base, dict(options), input_size
-        if base.startswith(SCHEMES):
+        self.name, self.input_size = str(name), input_size
+        self.base, self.options = name
+        if self.base.startswith(SCHEMES):
             self.cfg = timm.models.PretrainedCfg(**self._whole().pretrained_cfg)
         else:
             # without a configuration of its own, as networks that users register, timm's default
-            self.cfg = timm.get_pretrained_cfg(base) or timm.models.PretrainedCfg()
+            self.cfg = timm.get_pretrained_cfg(self.base) or timm.models.PretrainedCfg()
 
     def build(self, weights: str | None, out_indices: Sequence[int] | None, prefix: str) -> Network:
         """The network with its weights."""
@@ -77,19 +74,19 @@ class Builder:
         here = weights if weights != "default" or not self.base.startswith(SCHEMES) else None
         local = weight_files.find_local(self.base, here, prefix) if here is not None else None
         with torch.device("meta"):
-            info = getattr(self._create(), "feature_info", None)
-        if info is None:
+            offered = getattr(self._create(), "feature_info", None)
+        if offered is None:
             raise ValueError(
                 f"{self.name} does not say its levels in feature_info, as networks of timm do; "
                 f"backbone._target_ takes any network"
             )
         # a stem that is no module of its own, as TResNet's, cannot be tapped
-        named = [level for level in range(len(info)) if info.module_name(level)]
-        default = [named[i] for i in default_levels(info.reduction(named))]
-        taps = levels(self.name, out_indices, default, len(info))
+        named = [level for level in range(len(offered)) if offered.module_name(level)]
+        default = [named[i] for i in default_levels(offered.reduction(named))]
+        taps = levels(self.name, out_indices, default, len(offered))
         net, source = self._load(*local, taps) if local else self._download(weights, taps)
-        return Network(
-            net,
+        info = BackboneInfo(
+            self.name,
             taps,
             list(net.feature_info.channels()),
             source,
@@ -97,8 +94,9 @@ class Builder:
             net.pretrained_cfg["std"],
             self.input_size,
             (self.cfg.min_input_size or self.cfg.input_size)[-2:],
-            getattr(net, "output_fmt", Format.NCHW) == Format.NHWC,
+            channels_last=getattr(net, "output_fmt", Format.NCHW) == Format.NHWC,
         )
+        return Network(net, info)
 
     def _whole(self) -> Any:
         """The network with its classifier, on no device."""
@@ -142,18 +140,16 @@ class Builder:
             return build()
         except Exception as error:  # whatever timm makes of a wrong option, or the user's code raises
             weights = isinstance(error, (OSError, RuntimeError))  # are not there, or do not fit
-            if custom.place_of(error, OF_WEIGHTS if weights else ()):
-                raise ValueError(f"{self.name} cannot be built: {custom.say(error)}") from error
-            if weights:
+            theirs = custom.place_of(error, OF_WEIGHTS if weights else ())
+            if weights and not theirs:
                 raise
-            if not self.options:
-                raise ValueError(f"{self.name} cannot be built: {custom.say(error)}") from error
-            known = [*inspect.signature(type(self._whole()).__init__).parameters]
-            takes = [option for option in known if option not in NOT_OPTIONS]
-            if unknown := [option for option in self.options if option not in known]:
-                raise ValueError(
-                    f"{self.base} has no option {', '.join(unknown)}; it takes {', '.join(takes)}"
-                ) from error
+            if self.options and not theirs:
+                known = [*inspect.signature(type(self._whole()).__init__).parameters]
+                takes = [option for option in known if option not in NOT_OPTIONS]
+                if unknown := [option for option in self.options if option not in known]:
+                    raise ValueError(
+                        f"{self.base} has no option {', '.join(unknown)}; it takes {', '.join(takes)}"
+                    ) from error
             raise ValueError(f"{self.name} cannot be built: {custom.say(error)}") from error
 
     def _load(self, state: Mapping[str, Tensor], source: str, taps: Sequence[int]) -> tuple[Any, str]:

@@ -11,8 +11,15 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from perceptual.features import weights as weight_files
 from perceptual.features.custom import SIZES, channels_of
-from perceptual.features.network import IMAGENET_MEAN, IMAGENET_STD, Network, levels, no_weights
-from perceptual.names import OF_TORCHVISION, parse
+from perceptual.features.info import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    BackboneInfo,
+    Network,
+    levels,
+    no_weights,
+)
+from perceptual.names import OF_TORCHVISION, Name
 
 
 class Taps(NamedTuple):
@@ -28,8 +35,14 @@ TORCHVISION = {
 }
 
 
-def build_taps(name: str, weights: str | None, out_indices: Sequence[int] | None, prefix: str) -> Network:
-    """AlexNet or SqueezeNet at the layers of LPIPS, which timm does not have."""
+def find_taps(
+    name: str,
+    weights: str | None,
+    out_indices: Sequence[int] | None,
+    input_size: tuple[int, int] | None,
+    prefix: str,
+) -> Network:
+    """Build AlexNet or SqueezeNet at the layers of LPIPS, which timm does not have."""
     taps = TORCHVISION[name]
     chosen = levels(name, out_indices, range(len(taps.layers)), len(taps.layers))
     # On the meta device the classifier, most of the network and never used, costs nothing.
@@ -43,7 +56,7 @@ def build_taps(name: str, weights: str | None, out_indices: Sequence[int] | None
         given = {key.removeprefix("features."): value for key, value in state.items()}
         weight_files.assign(net, given, f"{name} from {source}")
     channels = [taps.channels[i] for i in chosen]
-    return Network(net, chosen, channels, source, IMAGENET_MEAN, IMAGENET_STD)
+    return Network(net, BackboneInfo(name, chosen, channels, source, input_size=input_size))
 
 
 class _TappedSequential(nn.Sequential):
@@ -78,23 +91,22 @@ def check_name(base: str, options: Mapping[str, Any]) -> None:
         raise ValueError(f"{base} has the option nodes, got {', '.join(sorted(others))}")
 
 
-def build_nodes(
-    name: str,
+def find_nodes(
+    named: Name,
     weights: str | None,
     out_indices: Sequence[int] | None,
     input_size: tuple[int, int] | None,
     prefix: str,
 ) -> Network:
-    """The network `torchvision:NAME[nodes=[…]]`: the outputs of these nodes of its graph.
+    """Build `torchvision:NAME[nodes=[…]]`: the outputs of these nodes of its graph.
 
     Args:
-        name: the whole name.
+        named: the name.
         weights: a name of torchvision's (`IMAGENET1K_V2`) besides what `Backbone` takes.
         out_indices: of the nodes, those to tap.
         input_size, prefix: as in `Backbone`.
     """
-    base, options = parse(name)
-    model_name = base.removeprefix(OF_TORCHVISION)
+    name, model_name = str(named), named.base.removeprefix(OF_TORCHVISION)
     enum: Any = torchvision.models.get_model_weights(model_name)
     with torch.device("cpu" if weights is None else "meta"):
         model = torchvision.models.get_model(model_name, weights=None)
@@ -104,13 +116,13 @@ def build_nodes(
         local = None if chosen else weight_files.find_local(f"torchvision-{model_name}", weights, prefix)
         state, source = local or _from_hub(name, model_name, chosen or enum.DEFAULT.name)
         weight_files.assign(model, state, f"{name} from {source}")
-    net = _Nodes(model.eval(), _nodes(name, options.get("nodes"), model))
+    net = _Nodes(model.eval(), _nodes(name, named.options.get("nodes"), model))
     channels = channels_of(net, name, [input_size] if input_size else SIZES)
     taps = levels(name, out_indices, range(len(channels)), len(channels))
     net.taps = [net.taps[i] for i in taps]
     transforms = enum.DEFAULT.transforms()
     mean, std = getattr(transforms, "mean", IMAGENET_MEAN), getattr(transforms, "std", IMAGENET_STD)
-    return Network(net, taps, [channels[i] for i in taps], source, mean, std, input_size)
+    return Network(net, BackboneInfo(name, taps, [channels[i] for i in taps], source, mean, std, input_size))
 
 
 class _Nodes(nn.Module):

@@ -31,7 +31,6 @@ from perceptual.data.module import JudgedDataModule
 from perceptual.distance.differences import mean_differences, weigh
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.custom import BUILT
-from perceptual.features.joint import Joint
 from perceptual.files.places import cache_folder
 from perceptual.files.progress import Progress
 from perceptual.files.writing import allocate, write_text
@@ -190,20 +189,18 @@ def cached(lpips: LPIPS, judged: JudgedDataset, folder: Path, views: int = 0) ->
 
 def _parts(lpips: LPIPS) -> list[LPIPS]:
     """The distances whose means follow one another: of each network of several as one, to be shared."""
-    joined = lpips.backbone.net
-    if not isinstance(joined, Joint):
+    members = lpips.backbone.members
+    if len(members) == 1:
         return [lpips]
-    parts = [LPIPS(member, lin=None, form=lpips.form).to(lpips.backbone.mean.device) for member in joined]
-    for part in parts:
-        part.backbone.precision = lpips.backbone.precision
-    return parts
+    device = lpips.backbone.mean.device
+    return [LPIPS(member, lin=None, form=lpips.form).to(device) for member in members]
 
 
 def describe(lpips: LPIPS, judged: JudgedDataset) -> dict[str, Any]:
     """Everything the means depend on, for JSON; pixels enter as they are after resizing."""
     backbone = lpips.backbone
     # two networks of the user's with one name and the same weights may still compute differently
-    tried = {"tried": backbone.try_out()} if BUILT in backbone.spec else {}
+    tried = {"tried": backbone.try_out()} if BUILT in backbone.info.spec else {}
     return tried | {
         "version": VERSION,
         "backbone": backbone.name,

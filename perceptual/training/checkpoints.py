@@ -256,7 +256,7 @@ def put_back_backbone(checkpoint: dict[str, Any], backbone: Backbone) -> None:
     if saved["name"] != backbone.name:
         raise ValueError(f"the checkpoint is of backbone {saved['name']}, the model has {backbone.name}")
     if saved["saved"]:
-        backbone.source = saved["source"]
+        backbone.note(saved["source"])
         return
     check_backbone(saved, backbone, _base_fingerprint(backbone), "the checkpoint")
     own = {f"{PREFIX}{name}": value for name, value in backbone.state_dict().items()}

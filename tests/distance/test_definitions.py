@@ -17,8 +17,8 @@ WINDOW = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False
 
 @pytest.fixture(scope="module")
 def photographs():
-    """A photograph of 300×451 and its JPEG, (H, W, 3) in [0, 1]."""
-    photo, file = skimage.data.chelsea(), io.BytesIO()
+    """A part of a photograph, 200×208, and its JPEG, (H, W, 3) in [0, 1]."""
+    photo, file = skimage.data.chelsea()[50:250, 100:308], io.BytesIO()
     Image.fromarray(photo).save(file, "JPEG", quality=30)
     return photo / 255, np.asarray(Image.open(file)) / 255
 

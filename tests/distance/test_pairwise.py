@@ -1,9 +1,7 @@
 import os
 import tempfile
 
-import numpy as np
 import pytest
-import reference
 import torch
 
 from perceptual.distance import pairwise
@@ -51,18 +49,6 @@ def test_pairs_are_what_the_distance_says_of_each(lpips):
     torch.testing.assert_close(lpips.pairwise(x), loop(lpips, x, x), atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(lpips.pairwise(x, y), loop(lpips, x, y), atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(lpips.pairwise(y, x), lpips.pairwise(x, y).T, atol=1e-6, rtol=1e-4)
-
-
-@torch.no_grad()
-def test_pairs_are_the_papers_formula_in_numpy(lpips):
-    x, y = images(2, size=(48, 40)), images(2, seed=1, size=(48, 40))
-    maps0, maps1 = ([m.numpy() for m in lpips.backbone(batch)] for batch in (x, y))
-    lin = [vector.numpy() for vector in lpips.lin]
-    expected = [
-        [sum(reference.lpips_levels([m[i] for m in maps0], [m[j] for m in maps1], lin)) for j in range(2)]
-        for i in range(2)
-    ]
-    np.testing.assert_allclose(lpips.pairwise(x, y), expected, rtol=1e-5)
 
 
 def test_all_pairs_are_symmetric_with_nothing_on_the_diagonal(lpips):
@@ -184,15 +170,6 @@ def test_what_pairwise_refuses(lpips):
 # --- vectors ---
 
 
-@torch.no_grad()
-def test_vectors_are_as_far_from_each_other_as_images(lpips):
-    x, y = images(4, size=(48, 40)), images(4, seed=1, size=(48, 40))
-    a, b = lpips.embed(x), lpips.embed(y)
-    assert a.shape == (4, sum(m[0].numel() for m in lpips.backbone(x)))
-    torch.testing.assert_close((a - b).square().sum(1), lpips(x, y), atol=1e-6, rtol=1e-5)
-    assert lpips.embed(x[:0]).shape == (0, a.shape[1])
-
-
 def test_vectors_pass_gradients_to_images(lpips):
     x, y = images(1, size=(48, 40)).requires_grad_(), images(1, seed=1, size=(48, 40))
     (expected,) = torch.autograd.grad(lpips(x, y).sum(), x)
@@ -233,16 +210,6 @@ def test_a_reference_gives_the_gradient_to_x_only(lpips):
     lpips.reference(y)(x).sum().backward()
     torch.testing.assert_close(x.grad, expected, atol=1e-7, rtol=1e-4)
     assert y.grad is None
-
-
-def test_a_reference_goes_through_the_backbone_once(lpips):
-    calls = []
-    handle = lpips.backbone.register_forward_hook(lambda module, args, _: calls.append(len(args[0])))
-    one = lpips.reference(images(1, size=(48, 40)))
-    for _ in range(3):
-        one(images(2, size=(48, 40)))
-    handle.remove()
-    assert calls == [1, 2, 2, 2]
 
 
 def test_what_a_reference_refuses(lpips):

@@ -18,7 +18,7 @@ def test_a_target_has_its_arguments_in_its_name(nets):  # noqa: F811
     backbone = build_backbone({"_target_": "my_nets.MyNet", "width": 6, "input_size": 32})
     assert (backbone.name, backbone.channels) == ("my_nets.MyNet[width=6]", [6])
     assert backbone(torch.rand(1, 3, 64, 64))[0].shape == (1, 6, 32, 32)
-    again = build_backbone(backbone.spec, trusted=False)
+    again = build_backbone(backbone.info.spec, trusted=False)
     assert again.name == backbone.name
 
 
@@ -38,5 +38,5 @@ def test_a_target_takes_weights_of_a_file_below_a_prefix(nets, tmp_path):  # noq
 
 def test_scratch_takes_no_learned_weights():
     built = build_backbone(Pyramid(), trainable=True, scratch=True)
-    assert built.spec["weights"] is None
+    assert built.info.spec["weights"] is None
     assert build_backbone("test_resnet", scratch=True).source == "random"

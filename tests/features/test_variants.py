@@ -162,6 +162,7 @@ def test_nodes_of_a_torchvision_network_are_its_levels(tmp_path, monkeypatch):
     assert last.channels == [256]
 
 
+@pytest.mark.slow  # to fill so many weights
 def test_a_transformer_of_torchvision_takes_its_own_size():
     with pytest.raises(ValueError, match="Wrong image height"):
         Backbone("torchvision:vit_b_32[nodes=[conv_proj]]", None)

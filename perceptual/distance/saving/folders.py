@@ -24,7 +24,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from typing_extensions import NotRequired, TypedDict
 
-from perceptual.files.records import check_record, read_record
 from perceptual.distance.level import Form
 from perceptual.distance.saving.card import card
 from perceptual.features import weights as weight_files
@@ -32,6 +31,7 @@ from perceptual.features.backbone import Backbone, check_input
 from perceptual.features.build import build_backbone, check_description
 from perceptual.features.custom import BUILT, TARGET
 from perceptual.files.messages import first_line
+from perceptual.files.records import check_record, read_record
 from perceptual.names import members
 from perceptual.version import __version__
 
@@ -157,7 +157,7 @@ class Saved(NamedTuple):
         if more := sorted(state.keys() - backbone.net.state_dict().keys()):
             raise ValueError(f"{self.folder / MODEL} holds {more[0]}, which {record['name']} does not have")
         backbone.net.load_state_dict(state)
-        backbone.source = record["source"]
+        backbone.note(record["source"])
         return backbone
 
     def _build(self, record: Mapping[str, Any], network: nn.Module | None) -> Backbone:
@@ -218,17 +218,17 @@ def save(
         origin: the folder that the distance was read from. Its ranking network and its record are kept, if
             the weights still are those.
     """
-    stored = not _obtainable(backbone)
+    stored, spec = not _obtainable(backbone), dict(backbone.info.spec)
     described = describe_backbone(backbone, None if stored else backbone.fingerprint())
     described["source"] = re.sub(r"^file:.*/", "file:", described["source"])  # folders here say nothing
     described |= {
         "out_indices": list(backbone.out_indices),
-        "input_size": backbone.spec.get("input_size"),
+        "input_size": spec.get("input_size"),
         "mean": backbone.mean.flatten().tolist(),
         "std": backbone.std.flatten().tolist(),
     }
-    if TARGET in backbone.spec or BUILT in backbone.spec:
-        described["spec"] = backbone.spec
+    if TARGET in spec or BUILT in spec:
+        described["spec"] = spec
     network = {f"{OURS}{key}": value for key, value in backbone.net.state_dict().items()} if stored else {}
     state = _portable({f"lin.{level}": vector for level, vector in enumerate(lin)} | network)
     check_state(state, "the distance cannot be saved")
@@ -397,9 +397,9 @@ def _digest(config: Mapping[str, Any]) -> str:
 
 def _obtainable(backbone: Backbone) -> bool:
     """Whether the name of a backbone alone gives the same weights again, on any machine."""
-    if backbone.trainable or backbone.spec.get("weights") != "default":
+    if backbone.trainable or backbone.info.spec["weights"] != "default":
         return False
-    return Backbone(**backbone.spec).fingerprint() == backbone.fingerprint()
+    return Backbone(**backbone.info.spec).fingerprint() == backbone.fingerprint()
 
 
 def _portable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -63,16 +63,12 @@ class HubMixin:
             source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
         saved = folders.read(folder)
-        metric = build(saved.backbone(backbone), None, form=saved.config["form"], **how)
-        calibrations.check_fits(saved.lin, metric.backbone.channels, metric.backbone.name)
-        for vector, value in zip(metric.lin, saved.lin, strict=True):
-            vector.data = value
-        known = calibrations.identify(metric.backbone.name, saved.lin)
-        metric.calibration, metric.saved = known or str(source), saved
-        if known == UNCALIBRATED:
-            metric.calibration = None
-        calibrations.check_weights(metric.backbone, metric.calibration)
-        restored: T = metric
+        built = saved.backbone(backbone)
+        known = calibrations.identify(built.name, saved.lin) or str(source)
+        name = None if known == UNCALIBRATED else known
+        restored: T = build(
+            built, calibrations.Calibration(name, saved.lin, saved=saved), form=saved.config["form"], **how
+        )
         return restored
 
     def save_pretrained(

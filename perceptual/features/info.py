@@ -1,6 +1,7 @@
-"""A network that gives feature maps, with what is known of it, whatever library it is from."""
+"""What is known of a backbone, whatever library its network is from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from perceptual.files.messages import first_line
@@ -8,28 +9,41 @@ from perceptual.files.messages import first_line
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class Network(NamedTuple):
-    """A network that gives a list of feature maps, shallow to deep, and what is known of it."""
+@dataclass(frozen=True)
+class BackboneInfo:
+    """A network, its levels, its weights and the images that it sees."""
 
-    net: Any
+    name: str
+    """The whole name, with its options: the identity of the network without its weights."""
     out_indices: tuple[int, ...]
+    """The levels that are tapped."""
     channels: list[int]
+    """Channels of each level."""
     source: str
-    """Where its weights are from: `random`, `file:…`, `package:…`, `hub:…` or `given`, with the network."""
-    mean: Sequence[float]
-    std: Sequence[float]
+    """Where the weights are from: `random`, `file:…`, `package:…`, `hub:…` or `given`, with the network."""
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
     input_size: tuple[int, int] | None = None
-    """The size (H, W) that all images must have; None: any."""
+    """The size (H, W) that all images are resized to; None: any."""
     fallback_size: tuple[int, int] | None = None
     """The size to resize images to if the network cannot take small ones."""
     channels_last: bool = False
     """Whether the maps are (N, H, W, C)."""
     prepares: bool = False
-    """Whether it normalises the images itself, so that mean and std are only what it says of that."""
+    """Whether the network normalises images itself, so that mean and std only record how."""
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    """Plain values from which `build_backbone` builds it again, as checkpoints keep them."""
+
+
+class Network(NamedTuple):
+    """A module that gives a list of feature maps, shallow to deep, and what is known of it."""
+
+    net: Any
+    info: BackboneInfo
 
 
 def levels(name: str, given: Sequence[int] | None, default: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Levels counted from the first; negative ones are counted from the last, as timm does.
+    """Count levels from the first; negative ones count from the last, as in timm.
 
     Raises:
         ValueError: they do not rise, or there are fewer levels.
