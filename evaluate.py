@@ -3,6 +3,7 @@
 import sys
 
 from perceptual.cli import script_help
+from perceptual.files.messages import first_line
 
 if __name__ == "__main__":
     script_help.answer(__file__, sys.argv[1:])  # before the imports below, which take many seconds
@@ -20,28 +21,29 @@ from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
 from perceptual.cli.errors import one_line_errors, start
 from perceptual.cli.output import say
 from perceptual.config import build, build_data, data_arguments
-from perceptual.data import TWO_AFC, JudgedDataModule, PhotosDataModule
+from perceptual.data import JudgedDataModule, PhotosDataModule
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods, people, suite_tables, suites
-from perceptual.evaluation.score_table import estimate, table, tables
+from perceptual.evaluation.evaluate import Scores, Study
+from perceptual.evaluation.robustness.conditions import UnderConditions
+from perceptual.evaluation.robustness.report import Robustness
 from perceptual.evaluation.scoring import score
+from perceptual.evaluation.tables import score_tables
 from perceptual.features.custom import import_modules
-from perceptual.files.messages import first_line
 from perceptual.files.records import read_yaml
-from perceptual.files.writing import write_text
-from perceptual.metrics import SCORES
-from perceptual.names import Method
+from perceptual.files.writing import save_picture, write_text
 from perceptual.training.checkpoints import read_checkpoint
 
 PUBLISHED = ("alexnet-v0.1", "squeezenet1_1-v0.1", "vgg16-v0.1")
-Scores = dict[str, dict[str, float]]
+Numbers = dict[str, dict[str, float]]
 
 
-def evaluate(cfg: DictConfig) -> Scores:
+def evaluate(cfg: DictConfig) -> Numbers:
     """Score as `cfg` (conf/evaluate.yaml) says: a checkpoint as training did, or methods into `cfg.results`.
 
     Returns:
@@ -60,42 +62,46 @@ def evaluate(cfg: DictConfig) -> Scores:
         evaluation.require_one(chosen, cfg.results, **speed)
     data = data_of(cfg)
     data.setup("validate")
+    if distance is not None and not (cfg.conditions or cfg.robustness):
+        return repeat(cfg.ckpt, distance, data)
     if cfg.conditions:
-        return under_conditions(chosen, data, cfg.results, **speed)
-    if cfg.robustness:
-        return examine(chosen, data, cfg, **speed)
-    if distance is None:
-        return evaluate_methods(chosen, data, cfg.results, **speed)
-    if data.kind != TWO_AFC:
-        raise ValueError(f"ckpt= repeats the scores of training; on other data, methods=[{cfg.ckpt}]")
-    scores = score({cfg.ckpt: distance}, data.val_dataloader())
-    say(tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
-    if near := people.sentence(scores[cfg.ckpt]["mean"], data):
+        study: Study = UnderConditions(data)
+    else:
+        study = Robustness(data, cfg.seed) if cfg.robustness else Scores(data)
+    evaluated = evaluation.evaluate(chosen, data, cfg.results, device(), study=study, **speed)
+    if not evaluated.found:
+        raise ValueError("; ".join(f"{name}: {reason}" for name, reason in evaluated.lost.items()))
+    shown, files = study.show(evaluated.found)
+    for part in shown:
+        say(part)
+    for name, reason in evaluated.lost.items():
+        say(f"Failed    {name}: {reason}")
+    folder = evaluated.place.folder
+    for name, content in files.items():
+        if isinstance(content, str):
+            write_text(folder / name, content)
+        else:
+            save_picture(content, folder / name)
+    say(f"Results   {folder / ', '.join(files)}")
+    return {result.method: study.numbers(result) for result in evaluated.found}
+
+
+def repeat(ckpt: str, distance: nn.Module, data: JudgedDataModule) -> Numbers:
+    """Repeat the scores of training of a checkpoint, and show them.
+
+    Raises:
+        ValueError: no checkpoint is trained on data of this kind.
+    """
+    if not data.trains:
+        raise ValueError(f"ckpt= repeats the scores of training; on other data, methods=[{ckpt}]")
+    scores = score({ckpt: distance}, data.val_dataloader())
+    say(score_tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
+    if near := people.sentence(scores[ckpt]["mean"], data):
         say(f"Score     {near}")
     return scores
 
 
-def evaluate_methods(chosen: list[Method], data: JudgedDataModule, results: str, **speed: Any) -> Scores:
-    """Score methods that `results` does not have yet, and show all that were asked for.
-
-    `speed` is `precision` and `compile`, see `perceptual.evaluation.methods.build`.
-    """
-    place, names = evaluation.evaluate(chosen, data, results, device(), **speed)
-    rows = {result.row["method"]: result.row for result in place.scored()}
-    scores = {name: rows[name]["scores"] for name in names if name in rows}
-    failed = [f"{row['method']}: {row['error']}" for row in place.failed() if row["method"] in names]
-    if not scores:
-        raise ValueError("; ".join(failed))
-    header = SCORES[place.items().row["kind"]].heading
-    shown = people.with_ceiling(scores, data)
-    say(table(shown, title=f"Validation, {data.describe()}", header=header))
-    for reason in failed:
-        say(f"Failed    {reason}")
-    say(f"Results   {place.folder}")
-    return scores
-
-
-def evaluate_suite(cfg: DictConfig) -> Scores:
+def evaluate_suite(cfg: DictConfig) -> Numbers:
     """Score methods on every set of `cfg.suite`, a YAML file, and write and show one table.
 
     Raises:
@@ -113,7 +119,7 @@ def evaluate_suite(cfg: DictConfig) -> Scores:
     chosen = methods.expand(listed(cfg.methods) or PUBLISHED)
     evaluation.require_one(chosen, cfg.results, **speed)
     suite = suites.evaluate(sets, chosen, cfg.results, device(), build_data, **speed)
-    say(suite_tables.terminal(suite))
+    say(suite_tables.table(suite))
     for line in suite_tables.notes(suite):
         say(line)
     for path in suite_tables.write(suite, Path(cfg.results), Path(cfg.suite).stem):
@@ -163,53 +169,6 @@ def build_set(folder: Path, name: str, of: dict[str, Any]) -> JudgedDataModule:
         return build(data_arguments(node))
     except (OmegaConfBaseException, HydraException) as error:
         raise ValueError(f"{name}: {first_line(error)}") from None
-
-
-def under_conditions(chosen: list[Method], data: JudgedDataModule, results: str, **speed: Any) -> Scores:
-    """Score methods under simulated conditions that `results` does not have yet, and show all.
-
-    Returns:
-        by method, the 2AFC score by condition, then their `mean`.
-    """
-    from perceptual.evaluation import conditions
-
-    rows, lost = conditions.report(chosen, data, results, device(), **speed)
-    if not rows:
-        raise ValueError("; ".join(f"{name}: {reason}" for name, reason in lost.items()))
-    scores = {row["method"]: {key: value[0] for key, value in row["conditions"].items()} for row in rows}
-    by_condition = {key: {name: scores[name][key] for name in scores} for key in rows[0]["conditions"]}
-    title = f"Under conditions, {data.describe()}"
-    say(table(by_condition, title=title))
-    for row in rows:
-        value, low, high = (100 * part for part in row["conditions"]["mean"])
-        say(f"Mean      {row['method']}: {estimate(value, low, high, 1)}")
-    for name, reason in lost.items():
-        say(f"Failed    {name}: {reason}")
-    path = evaluation.place_of(data, results).folder / "conditions.md"
-    write_text(path, conditions.markdown(rows, title))
-    say(f"Results   {path}")
-    return scores
-
-
-def examine(chosen: list[Method], data: JudgedDataModule, cfg: DictConfig, **speed: Any) -> Scores:
-    """Make trust reports that `cfg.results` does not have yet, and show all that were asked for.
-
-    Returns:
-        by method, the share of decisions that flip, or another mean, by column.
-    """
-    from perceptual.evaluation import trust_report
-
-    rows, lost = trust_report.report(chosen, data, cfg.results, device(), seed=cfg.seed, **speed)
-    if not rows:
-        raise ValueError("; ".join(f"{name}: {reason}" for name, reason in lost.items()))
-    for line in trust_report.shown(rows, lost):
-        say(line)
-    folder = evaluation.place_of(data, cfg.results).folder
-    title = f"Trust, {data.describe()}"
-    write_text(folder / "trust.md", trust_report.markdown(rows, title))
-    trust_report.picture(rows, title, folder / "trust.png")
-    say(f"Results   {folder}/trust.md, trust.png")
-    return {row["method"]: {key: value[0] for key, value in row["trust"].items()} for row in rows}
 
 
 def device() -> str:

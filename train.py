@@ -3,6 +3,7 @@
 import sys
 
 from perceptual.cli import script_help
+from perceptual.files.messages import first_line
 
 if __name__ == "__main__":
     script_help.answer(__file__, sys.argv[1:])  # before the imports below, which take many seconds
@@ -20,15 +21,15 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
+from callbacks.report import Trained, judge, make_reports
 from perceptual.cli.errors import one_line_errors, start
 from perceptual.cli.words import by_name, resumed
 from perceptual.config import Cache, build, check, data_arguments
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import people, runs
-from perceptual.evaluation.score_table import tables
-from perceptual.evaluation.scoring import score
+from perceptual.evaluation.scoring import columns_of, joined, score
+from perceptual.evaluation.tables import score_tables
 from perceptual.features.kmeans import initialize
-from perceptual.files.messages import first_line
 from perceptual.files.progress import run_number
 from perceptual.names import KMEANS
 from perceptual.training import run
@@ -93,14 +94,20 @@ def train(cfg: DictConfig) -> Scores:
     trainer = build(cfg.trainer, logger=logger, callbacks=callbacks, plugins=plugins)
     run.fit(trainer, model, batches, resume, cfg.run_dir)
 
-    distances["trained"] = model.distance.eval()
-    scores |= score(distances, batches.val_dataloader())
+    device = trainer.strategy.root_device
+    model.to(device).eval()
+    distances = {name: distance.to(device) for name, distance in distances.items()}
+    # the one pass of the final weights over the validation items
+    columns = columns_of({**distances, "trained": model.distance}, batches.val_dataloader())
+    tables = [judged.table for judged in data.val_sets]
+    scores |= {name: joined(found, tables) for name, found in columns.items()}
     run.write_json(Path(cfg.run_dir, "scores.json"), scores)
+    make_reports(callbacks, Trained(trainer, model, data, judge(model, columns["trained"][0], data)))
     if number:  # of a sweep, whose leaderboard comes at its end
         before, after = (100 * scores[name]["mean"] for name in ("uncalibrated", "trained"))
         console.print(f"{number}Score     {after:.1f} %, uncalibrated {before:.1f} %", soft_wrap=True)
         return scores
-    console.print(tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
+    console.print(score_tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
     if near := people.sentence(scores["trained"]["mean"], data):
         console.print(f"Score     {near}", soft_wrap=True)
     console.print(f"Run       {cfg.run_dir}", soft_wrap=True)

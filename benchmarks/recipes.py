@@ -2,8 +2,8 @@
 
 For each of several splits by image, the channel weights are trained as train.py does with each recipe, on the
 means of cached features, and scored on the held-out images as people judged them and under simulated
-conditions (`perceptual.evaluation.conditions`). Differences are paired by split, with the 95 % interval of
-Student's t over splits.
+conditions (`perceptual.evaluation.robustness.conditions`). Differences are paired by split, with the 95 %
+interval of Student's t over splits.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from perceptual.data.images import as_floats
 from perceptual.data.splits import split_by_image
 from perceptual.distance.level import unit_normalize
 from perceptual.distance.lpips import LPIPS
-from perceptual.evaluation.conditions import CONDITIONS
+from perceptual.evaluation.robustness.conditions import CONDITIONS
 from perceptual.features.backbone import Backbone
 from perceptual.metrics import two_afc_score
 from perceptual.ranking import RANKINGS, ranking_loss

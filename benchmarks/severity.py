@@ -24,7 +24,7 @@ from perceptual.data.synthetic.distortions import FAMILIES, distort
 from perceptual.data.synthetic.distortions.ranges import RANGES
 from perceptual.data.synthetic.making import make_triplets
 from perceptual.data.synthetic.photographs import packaged
-from perceptual.evaluation.create import create_metric
+from perceptual.evaluation.methods import create_metric
 from perceptual.files.writing import save_picture
 from perceptual.metrics.two_afc import two_afc_agreement
 

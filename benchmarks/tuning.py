@@ -2,8 +2,8 @@
 
 For each of several splits by image, train.py tunes a backbone with each recipe, and the last checkpoint is
 scored on the held-out images as people judged them and under simulated conditions
-(`perceptual.evaluation.conditions`). Runs that are in `--runs` already are not repeated. Differences are
-paired by split, with the 95 % interval of Student's t over splits.
+(`perceptual.evaluation.robustness.conditions`). Runs that are in `--runs` already are not repeated.
+Differences are paired by split, with the 95 % interval of Student's t over splits.
 """
 
 import argparse
@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.recipes import show
 from perceptual.data import ManifestDataModule
-from perceptual.evaluation.conditions import CONDITIONS, score_under
 from perceptual.evaluation.methods import build
+from perceptual.evaluation.robustness.conditions import CONDITIONS, score_under
 
 PAPER = "model=tune"
 TRAIN = Path(__file__).parents[1] / "train.py"

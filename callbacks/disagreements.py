@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pytorch_lightning as pl
 from PIL import Image, ImageDraw, ImageFont
 from scipy.special import xlogy
 from torch import Tensor
 
-from callbacks.report import Judged, Report, judge, source, wandb_runs
+from callbacks.report import Judged, Report, Trained, wandb_runs
 from perceptual.files import csv_cells
 from perceptual.files.writing import save_picture, whole_file
-from perceptual.training.module import PerceptualRanker
 
 ROLES = ("p0", "ref", "p1")
 COLUMNS = ("triplet", "subset", "judgment", "votes", "preference", "d0", "d1", "deviance")
@@ -33,12 +31,11 @@ class Disagreements(Report):
         super().__init__(run_dir)
         self.count = count
 
-    def make(self, trainer: pl.Trainer, module: PerceptualRanker) -> None:
+    def make(self, trained: Trained) -> None:
         """Find the triplets and keep them with their images."""
-        judged, data = judge(trainer, module), source(trainer)
+        judged, table = trained.judged, trained.data.val_set.table
         deviance = vote_deviance(judged)
         worst = most_contrary(judged, self.count)
-        table = data.val_set.table
         rows = [
             (
                 int(i),
@@ -53,7 +50,7 @@ class Disagreements(Report):
             csv_cells.write_file(partial, COLUMNS, rows)
         images = [[_image(table.images.one(int(table.role(role)[i]))) for role in ROLES] for i in worst]
         save_picture(sheet(images, [_captions(judged, i) for i in worst]), self.path("disagreements.png"))
-        for run in wandb_runs(trainer):
+        for run in wandb_runs(trained.trainer):
             import wandb
 
             pictured = [

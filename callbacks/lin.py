@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytorch_lightning as pl
 
-from callbacks.report import Report, wandb_runs
+from callbacks.report import Report, Trained, wandb_runs
 from perceptual.files.writing import save_picture
-from perceptual.training.module import PerceptualRanker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,11 +18,11 @@ DECADES = 1e-8  # of the largest weight: anything smaller is drawn as high as th
 class LinFigure(Report):
     """Draws `lin.png`: the weights of each level from the largest to the smallest, and how many are zero."""
 
-    def make(self, trainer: pl.Trainer, module: PerceptualRanker) -> None:
+    def make(self, trained: Trained) -> None:
         """Draw and keep the figure."""
-        figure = draw([vector.detach().float().cpu().numpy() for vector in module.distance.lin])
+        figure = draw([vector.detach().float().cpu().numpy() for vector in trained.module.distance.lin])
         save_picture(figure, self.path("lin.png"))
-        for run in wandb_runs(trainer):
+        for run in wandb_runs(trained.trainer):
             import wandb
 
             run.log({"lin": wandb.Image(str(self.path("lin.png")))})

@@ -3,12 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-import pytorch_lightning as pl
 
-from callbacks.report import Judged, Report, judge, wandb_runs
+from callbacks.report import Judged, Report, Trained, wandb_runs
 from perceptual.files import csv_cells
 from perceptual.files.writing import save_picture, whole_file
-from perceptual.training.module import PerceptualRanker
 
 BINS = 10
 
@@ -31,14 +29,14 @@ class Curve(NamedTuple):
 class PreferenceCurve(Report):
     """Draws `preference.png` and writes its numbers to `preference.csv`."""
 
-    def make(self, trainer: pl.Trainer, module: PerceptualRanker) -> None:
+    def make(self, trained: Trained) -> None:
         """Draw and keep the curve."""
-        curve = preference_curve(judge(trainer, module))
+        curve = preference_curve(trained.judged)
         with whole_file(self.path("preference.csv")) as partial:
             rows = zip(*(column.round(6).tolist() for column in curve), strict=True)
             csv_cells.write_file(partial, curve._fields, rows)
         self._draw(curve)
-        for run in wandb_runs(trainer):
+        for run in wandb_runs(trained.trainer):
             import wandb
 
             run.log({"preference": wandb.Image(str(self.path("preference.png")))})

@@ -1,8 +1,8 @@
-"""What the reports share: made once, after training, on the first process, from one look at the data."""
+"""What the reports share: made after training, on the first process, from the pass that gives the score."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytorch_lightning as pl
@@ -11,42 +11,12 @@ from pytorch_lightning.loggers import WandbLogger
 from tqdm import tqdm
 
 from perceptual.data import JudgedDataModule
-from perceptual.data.loading import Batches
+from perceptual.evaluation.scoring import Columns, device_of
 from perceptual.files.messages import first_line
 from perceptual.files.progress import run_number
 from perceptual.training.module import PerceptualRanker
 
 FOLDER = "reports"  # in the run's folder
-
-
-class Report(pl.Callback):
-    """Makes something when training has ended; what goes wrong there is one line, and the run goes on.
-
-    Args:
-        run_dir: folder of the run.
-    """
-
-    def __init__(self, run_dir: str) -> None:
-        self.run_dir = Path(run_dir)
-
-    def make(self, trainer: pl.Trainer, module: PerceptualRanker) -> None:
-        """Make the report; on the first process only."""
-        raise NotImplementedError
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Make the report, or say in one line why it cannot be made."""
-        if trainer.is_global_zero:
-            try:
-                self.make(trainer, pl_module)  # type: ignore[arg-type]
-            except Exception as error:  # no picture is worth the scores of a run
-                reason = first_line(error)
-                tqdm.write(f"{run_number()}Report {type(self).__name__} was not made: {reason}")
-
-    def path(self, name: str) -> Path:
-        """Where a file of the reports goes."""
-        folder = self.run_dir / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / name
 
 
 class Judged(NamedTuple):
@@ -64,49 +34,60 @@ class Judged(NamedTuple):
     """(N,) how many people were asked; 1 where the data do not say."""
 
 
-_judged: "WeakKeyDictionary[pl.Trainer, Judged]" = WeakKeyDictionary()
+class Trained(NamedTuple):
+    """A run whose training has ended."""
 
-
-def judge(trainer: pl.Trainer, module: PerceptualRanker) -> Judged:
-    """What the trained metric says of every validation triplet; computed once per run, for all reports."""
-    if trainer not in _judged:
-        table = source(trainer).val_set.table
-        votes = np.ones(len(table)) if table.votes is None else table.votes
-        d0, d1, preference = _predict(trainer, module)
-        _judged[trainer] = Judged(d0, d1, preference, table.answer, votes)
-    return _judged[trainer]
-
-
-def source(trainer: pl.Trainer) -> JudgedDataModule:
+    trainer: pl.Trainer
+    module: PerceptualRanker
+    data: JudgedDataModule
     """The data module that has the images, behind cached differences too."""
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    return getattr(data, "data", data)
+    judged: Judged
+
+
+class Report(pl.Callback):
+    """Makes something when training has ended; what goes wrong there is one line, and the run goes on.
+
+    Args:
+        run_dir: folder of the run.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self.run_dir = Path(run_dir)
+
+    def make(self, trained: Trained) -> None:
+        """Make the report."""
+        raise NotImplementedError
+
+    def path(self, name: str) -> Path:
+        """Where a file of the reports goes."""
+        folder = self.run_dir / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+
+def make_reports(callbacks: Sequence[pl.Callback], trained: Trained) -> None:
+    """Make the reports among the callbacks, or say in one line why one cannot be made."""
+    for callback in callbacks:
+        if isinstance(callback, Report):
+            try:
+                callback.make(trained)
+            except Exception as error:  # no picture is worth the scores of a run
+                tqdm.write(
+                    f"{run_number()}Report {type(callback).__name__} was not made: {first_line(error)}"
+                )
+
+
+@torch.no_grad()
+def judge(module: PerceptualRanker, columns: Columns, data: JudgedDataModule) -> Judged:
+    """What the trained metric says of every validation triplet, from its distances d0 and d1."""
+    table = data.val_set.table
+    distances = (torch.from_numpy(column).to(device_of(module)) for column in columns)
+    preference = module.ranking(*distances).sigmoid().float().cpu().numpy()
+    votes = np.ones(len(table)) if table.votes is None else table.votes
+    d0, d1 = columns
+    return Judged(d0, d1, preference, table.answer, votes)
 
 
 def wandb_runs(trainer: pl.Trainer) -> list[Any]:
     """The runs at Weights & Biases that the trainer logs to, none or one."""
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, WandbLogger)]
-
-
-@torch.no_grad()
-def _predict(trainer: pl.Trainer, module: PerceptualRanker) -> list[np.ndarray]:
-    """d0, d1 and preference, where training computed."""
-    home, device = module.device, trainer.strategy.root_device
-    training = module.training
-    module.to(device).eval()
-    # a loader of its own: in a run of several processes, those of the data module give each its share
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    workers = source(trainer).num_workers or 0
-    size = source(trainer).batch_size
-    loaders = data.val_dataloader()
-    triplets = (loaders[0] if isinstance(loaders, list) else loaders).dataset
-    batches: Batches[Any] = Batches(triplets, size, workers, shared=False)
-    parts = []
-    for batch in batches:
-        d0, d1 = module.transfer_batch_to_device(batch, device, 0).distances(module.distance)
-        parts.append(torch.stack([d0, d1, module.ranking(d0, d1).sigmoid()]).float().cpu())
-    module.to(home).train(training)
-    columns = torch.cat(parts, dim=1).numpy()
-    in_order = np.empty_like(columns)
-    in_order[:, batches.sampler.order()] = columns  # images in their own sizes come by size
-    return list(in_order)

@@ -13,11 +13,12 @@ from perceptual.cli.output import say
 from perceptual.config import build_data
 from perceptual.data import ManifestDataModule
 from perceptual.evaluation.board import Entry, make
+from perceptual.evaluation.leaderboard import best_setting, leaderboard, of_sweep
 from perceptual.evaluation.methods import build
 from perceptual.evaluation.results import find
 from perceptual.evaluation.runs import without_score
 from perceptual.evaluation.scoring import score
-from perceptual.evaluation.tables import best_setting, markdown, terminal
+from perceptual.evaluation.tables import markdown
 from perceptual.files.writing import write_text
 from perceptual.training.checkpoints import read_checkpoint
 
@@ -44,15 +45,18 @@ class SweepReport(Callback):
         if len(lost) < len(list(folder.rglob(".hydra/config.yaml"))):
             boards = [make(found, lost) for found in find(folder)]
             for board in boards:
-                say(terminal(board))
+                say(of_sweep(board))
                 if best := best_setting(board):
                     say(best)
                 if held_out := on_test_rows(board.entries[0]):
                     say(held_out)
-            write_text(folder / "leaderboard.md", "\n".join(map(markdown, boards)))
+            write_text(
+                folder / "leaderboard.md",
+                markdown(*(table for board in boards for table in leaderboard(board))),
+            )
             say(f"Sweep     {folder}/leaderboard.md")
-        for row in lost:
-            say(f"Failed    {row['method']}: {row['error']}")
+        for failure in lost:
+            say(f"Failed    {failure.method}: {failure.error}")
         if lost:
             sys.exit(f"error: {len(lost)} of the runs gave no score")
 
@@ -62,7 +66,7 @@ def on_test_rows(best: Entry) -> str | None:
 
     Of several seeds of one setting, it is the run of the first.
     """
-    checkpoint = str(Path(best.row["method"], "checkpoints/last.ckpt"))
+    checkpoint = str(Path(best.result.method, "checkpoints/last.ckpt"))
     try:
         described = read_checkpoint(checkpoint)["datamodule_hyper_parameters"]
         data = build_data({**described, "val_split": "test", "jnd": None}, checkpoint)

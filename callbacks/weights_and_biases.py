@@ -9,10 +9,9 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
-from callbacks.report import Report, source, wandb_runs
+from callbacks.report import Report, Trained, wandb_runs
 from perceptual.evaluation import provenance, runs
 from perceptual.files.messages import first_line
-from perceptual.training.module import PerceptualRanker
 
 
 def csv_and_wandb(
@@ -31,13 +30,15 @@ def csv_and_wandb(
     try:
         import wandb
     except ModuleNotFoundError:
-        _say("W&B       is not installed (pip install wandb); this run logs to files only.")
+        tqdm.write("W&B       is not installed (pip install wandb); this run logs to files only.")
         return loggers
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         return loggers
     mode: Any = "offline" if offline else wandb.Settings().mode
     if mode in ("online", "shared") and (problem := _unreachable(wandb)):
-        _say(f"W&B       {problem}. This run logs offline; later: wandb sync {run_dir}/wandb/offline-run-*")
+        tqdm.write(
+            f"W&B       {problem}. This run logs offline; later: wandb sync {run_dir}/wandb/offline-run-*"
+        )
         mode = "offline"
     try:
         # begun here, where it can still be left out; Lightning would pass arguments that wandb warns of
@@ -45,7 +46,7 @@ def csv_and_wandb(
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     except Exception as error:  # wandb fails in many ways; none of them is worth the run
-        _say(f"W&B       cannot log this run: {first_line(error).rstrip('.')}. It logs to files only.")
+        tqdm.write(f"W&B       cannot log this run: {first_line(error).rstrip('.')}. It logs to files only.")
         return loggers
     return [*loggers, _Wandb(save_dir=run_dir, project=project, experiment=run)]
 
@@ -65,25 +66,23 @@ class WandbArtifact(Report):
         for run in wandb_runs(trainer) if trainer.is_global_zero else ():
             run.config.update(runs.choices(self.run_dir) | runs.settings(self.run_dir), allow_val_change=True)
 
-    def make(self, trainer: pl.Trainer, module: PerceptualRanker) -> None:
+    def make(self, trained: Trained) -> None:
         """Log the checkpoints."""
-        for run in wandb_runs(trainer):
+        for run in wandb_runs(trained.trainer):
             import wandb
 
-            artifact = wandb.Artifact(
-                f"perceptual-{run.id}", "model", metadata=self._provenance(trainer, module)
-            )
-            for path in _checkpoints(trainer):
+            artifact = wandb.Artifact(f"perceptual-{run.id}", "model", metadata=self._provenance(trained))
+            for path in _checkpoints(trained.trainer):
                 artifact.add_file(str(path))
             run.log_artifact(artifact)
 
-    def _provenance(self, trainer: pl.Trainer, module: PerceptualRanker) -> dict[str, Any]:
-        data = source(trainer)
+    def _provenance(self, trained: Trained) -> dict[str, Any]:
+        data, trainer = trained.data, trained.trainer
         return {
             "command": runs.command(self.run_dir),
             "data": data.describe(),
             "data_sha256": {side: data.fingerprint(side) for side in ("train", "val")},
-            **provenance.describe(module.distance),
+            **provenance.describe(trained.module.distance),
             **provenance.surroundings(trainer.strategy.root_device),
             "scores": {
                 key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")
@@ -104,7 +103,3 @@ def _unreachable(wandb: Any) -> str | None:
 def _checkpoints(trainer: pl.Trainer) -> list[Path]:
     found = [Path(c.best_model_path) for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
     return [path for path in dict.fromkeys(found) if path.is_file()]
-
-
-def _say(words: str) -> None:
-    tqdm.write(words)

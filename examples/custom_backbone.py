@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from perceptual import LPIPS, PerceptualRanker, create_metric
 from perceptual.data import PhotosDataModule
-from perceptual.evaluation.score_table import table
 from perceptual.evaluation.scoring import score
+from perceptual.evaluation.tables import score_table
 
 
 class GaborBackbone(nn.Module):
@@ -78,7 +78,7 @@ def main() -> dict[str, dict[str, float]]:
         "tf_efficientnet_lite0-random": create_metric("tf_efficientnet_lite0-random").distance,
     }
     scores = score(distances, data.val_dataloader())
-    Console().print(table(scores, title=data.describe()))
+    Console().print(score_table(scores, title=data.describe()))
     return scores
 
 

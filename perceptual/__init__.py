@@ -10,7 +10,7 @@ from perceptual.version import __version__
 
 if TYPE_CHECKING:
     from perceptual.distance.lpips import LPIPS
-    from perceptual.evaluation.create import create_metric, list_metrics
+    from perceptual.evaluation.methods import create_metric, list_metrics
     from perceptual.features.backbone import Backbone
     from perceptual.metrics import PerceptualDistance
     from perceptual.training.module import PerceptualRanker
@@ -30,8 +30,8 @@ _HOMES = {
     "LPIPS": "distance.lpips",
     "PerceptualDistance": "metrics",
     "PerceptualRanker": "training.module",
-    "create_metric": "evaluation.create",
-    "list_metrics": "evaluation.create",
+    "create_metric": "evaluation.methods",
+    "list_metrics": "evaluation.methods",
 }
 
 

@@ -119,8 +119,8 @@ def test_evaluation_gives_the_scores_of_the_cpu(tmp_path):
     names = ["test_resnet-random", "l2", "ssim"]
     found = []
     for device in ("cpu", "cuda"):
-        place, _ = evaluation.evaluate(names, data, tmp_path / device, device)
-        found.append({result.row["method"]: result.row["scores"]["mean"] for result in place.scored()})
+        place, *_ = evaluation.evaluate(names, data, tmp_path / device, device)
+        found.append({result.method: result.scores["mean"] for result in place.all()})
     assert set(found[0]) == set(names)
     assert found[1] == pytest.approx(found[0], abs=0.051)  # a triplet may be close to a tie
 

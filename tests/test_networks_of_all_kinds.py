@@ -19,7 +19,7 @@ from torch import nn
 from perceptual import LPIPS, PerceptualRanker
 from perceptual.cli import app as command
 from perceptual.data import ManifestDataModule
-from perceptual.evaluation.identity import identity
+from perceptual.evaluation.methods import identity
 from perceptual.features import custom
 from perceptual.features.build import build_backbone
 from perceptual.names import Method
@@ -254,7 +254,7 @@ def test_several_networks_as_one_share_their_caches_with_each_alone(folder, monk
         (("backbone=joint",), "members of several networks as one"),
     ],
 )
-def test_each_mistake_is_one_line(words, says, folder, monkeypatch, capsys):
+def test_each_mistake_is_first_line(words, says, folder, monkeypatch, capsys):
     Path("broken.py").write_text("def f(:\n")
     torch.save({"a.weight": torch.ones(1)}, "w.pth")
     message = app.refusal("train.py", *SMALL, *words, monkeypatch=monkeypatch, capsys=capsys)

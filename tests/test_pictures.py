@@ -11,9 +11,11 @@ from benchmarks import growth
 from callbacks.lin import draw as draw_lin
 from perceptual.cli import plots as of_commands
 from perceptual.data.contact_sheets import contact_sheet
-from perceptual.evaluation import plots, suite_tables, trust_report
+from perceptual.evaluation import plots, suite_tables
 from perceptual.evaluation.board import Board, Entry
-from perceptual.evaluation.score_table import short_names
+from perceptual.evaluation.results import Items, Result
+from perceptual.evaluation.robustness import report
+from perceptual.evaluation.tables import short_names
 
 LONG = [f"/home/somebody/work/{'deep/' * 20}2026-01-0{i}/checkpoints/best.ckpt" for i in (1, 2)]
 METHODS = [*LONG, "l2", "price-$5-and-$6"]
@@ -26,32 +28,28 @@ def board(kind="2afc", subsets=("one", "two"), methods=METHODS):
     score = [0.7] * (len(subsets) + 2)
     entries = [
         Entry(
-            {
-                "method": name,
-                "family": "trained" if "/" in name else "classic",
-                "level_shares": [0.2, 0.8],
-                "parameters": 1000 * (i + 1),
-                "images_per_second": 100 * (i + 1),
-                "device": "cpu",
-            },
+            Result(
+                name,
+                family="trained" if "/" in name else "classic",
+                level_shares=[0.2, 0.8],
+                parameters=1000 * (i + 1),
+                images_per_second=100 * (i + 1),
+                device="cpu",
+            ),
             *(score, [0.6] * len(score), [0.8] * len(score)),
             1,
             (0, 0),
         )
         for i, name in enumerate(methods)
     ]
-    data = {
-        "kind": kind,
-        "name": f"{kind}-1",
-        "description": f"/home/somebody/{SET}",
-        "subsets": list(subsets),
-    }
+    counts = [1] * len(subsets)
+    data = Items(kind, f"{kind}-1", "", f"/home/somebody/{SET}", 64, list(subsets), counts)
     people = {"two people (unbiased)": score, "a person, own vote included": score}
     return Board(data, [*subsets, "mean", "micro"], entries, people, [], True, [], None)
 
 
 def trust_rows(methods=METHODS, columns=("shift 1", "JPEG 95")):
-    return [{"method": name, "order": {}, "trust": {c: [0.1, 0.0, 0.2] for c in columns}} for name in methods]
+    return [Result(name, trust={c: [0.1, 0.0, 0.2] for c in columns}) for name in methods]
 
 
 def suite(methods=METHODS):
@@ -59,7 +57,7 @@ def suite(methods=METHODS):
     return SimpleNamespace(
         columns=["a", "all"],
         methods=methods,
-        sets={"a": {"kind": "2afc"}},
+        sets={"a": SimpleNamespace(kind="2afc")},
         score=numbers,
         low=numbers - 0.1,
         high=numbers + 0.1,
@@ -115,7 +113,7 @@ def test_two_kinds_in_one_picture_name_both_sets():
 
 @pytest.mark.parametrize(
     "figure",
-    [trust_report.draw(trust_rows(), SET), suite_tables.draw(suite())],
+    [report.draw(trust_rows(), SET), suite_tables.draw(suite())],
     ids=["trust", "suite"],
 )
 def test_other_pictures_of_methods_have_room(figure):
@@ -126,11 +124,11 @@ def test_other_pictures_of_methods_have_room(figure):
     assert all(text.get_window_extent().x0 >= 0 for text in figure.axes[0].get_yticklabels())
 
 
-@pytest.mark.parametrize("columns", [["shift 1"], ["shift 1", "attack 2/255"], list(trust_report.SHOWN)])
+@pytest.mark.parametrize("columns", [["shift 1"], ["shift 1", "attack 2/255"], list(report.SHOWN)])
 def test_every_panel_of_a_trust_report_shows_something(columns):
-    figure = trust_report.draw(trust_rows(["l2"], columns), SET)
+    figure = report.draw(trust_rows(["l2"], columns), SET)
     assert [axes.get_title() for axes in figure.axes] == columns
-    assert all(len(axes.lines) == 2 for axes in figure.axes)
+    assert all(len(axes.collections) == 2 for axes in figure.axes)
     assert SET in words(figure)
 
 

@@ -15,7 +15,7 @@ from scipy.stats import binom
 
 from callbacks.disagreements import GAP, MARGIN, ROLES, TILE, most_contrary, vote_deviance
 from callbacks.preference import calibration_error, preference_curve
-from callbacks.report import Judged, Report
+from callbacks.report import Judged, Report, make_reports
 from perceptual.data import ManifestDataModule
 from perceptual.evaluation import methods
 
@@ -157,18 +157,10 @@ def test_standard_error_covers_what_it_should():
 
 
 class Broken(Report):
-    def make(self, trainer, module):
+    def make(self, trained):
         raise OSError("No space left on device\nand more")
 
 
-def test_a_report_that_fails_is_one_line(tmp_path, capsys):
-    trainer = pl.Trainer(logger=False, accelerator="cpu", barebones=True)
-    Broken(str(tmp_path)).on_fit_end(trainer, None)
+def test_a_report_that_fails_is_first_line(tmp_path, capsys):
+    make_reports([pl.Callback(), Broken(str(tmp_path))], None)
     assert capsys.readouterr().out == "Report Broken was not made: No space left on device\n"
-
-
-def test_other_processes_make_no_reports(tmp_path):
-    class Second:
-        is_global_zero = False
-
-    Broken(str(tmp_path)).on_fit_end(Second(), None)

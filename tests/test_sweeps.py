@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from perceptual.cli import app as cli
 from perceptual.config import register
 from perceptual.evaluation.board import make
+from perceptual.evaluation.leaderboard import best_setting
 from perceptual.evaluation.results import find
 from perceptual.evaluation.runs import UNFINISHED, without_score
-from perceptual.evaluation.tables import best_setting
 
 CONF = app.ROOT / "conf"
 SMALL = (
@@ -70,7 +70,7 @@ def test_the_best_is_scored_on_rows_that_chose_no_run(sweep, manifest, capsys, m
     assert re.search(r"validation.*\(15 test rows left out\)", " ".join(said.split()))
     (held_out,) = re.findall(r"Held out  ([\d.]+) % on 15 test triplets", said)
     (board,) = [make(found) for found in find(folder)]
-    checkpoint = Path(board.entries[0].row["method"], "checkpoints/last.ckpt")
+    checkpoint = Path(board.entries[0].result.method, "checkpoints/last.ckpt")
     app.run(
         "evaluate.py",
         f"methods=[{checkpoint}]",
@@ -92,10 +92,10 @@ def test_a_sweep_says_which_setting_was_best_and_goes_on_after_a_failure(sweep, 
     assert said.count("dropout must be at least 0") == 4  # as it happens, and at the end
     (board,) = [make(found, without_score(folder)) for found in find(folder)]
     assert board.settings == ["model.lr"]
-    assert {entry.row["settings"]["model.lr"] for entry in board.entries} == {0.001, 0.3}
-    assert [Path(row["method"]).name for row in board.failed] == ["1", "3"]
+    assert {entry.result.settings["model.lr"] for entry in board.entries} == {0.001, 0.3}
+    assert [Path(row.method).name for row in board.failed] == ["1", "3"]
     for entry in board.entries:
-        kept = json.loads(Path(entry.row["method"], "scores.json").read_text())
+        kept = json.loads(Path(entry.result.method, "scores.json").read_text())
         assert entry.score[-2] == pytest.approx(kept["trained"]["mean"], abs=1e-12)
     best = best_setting(board)
     assert best in said
@@ -106,7 +106,7 @@ def test_a_sweep_says_which_setting_was_best_and_goes_on_after_a_failure(sweep, 
         assert [line.split()[1] for line in lines if "Report" not in line] == kinds
     assert not any(re.match(r"Data|Backbone|epoch|Score|Run ", line) for line in said.splitlines())
     assert said.count("2AFC in %") == 1  # the leaderboard
-    assert f"model.lr={board.entries[0].row['settings']['model.lr']:g}" in best
+    assert f"model.lr={board.entries[0].result.settings['model.lr']:g}" in best
     assert "Traceback" in (folder / "1/failed/traceback.txt").read_text()
     assert "model.lr" in (folder / "leaderboard.md").read_text()
 
@@ -125,7 +125,7 @@ def test_the_paired_interval_is_that_of_the_items(sweep):
     (board,) = [make(found) for found in find(folder)]
     agreement = []
     for entry in board.entries:
-        (place,) = Path(entry.row["method"]).glob("results/*/scored/*")
+        (place,) = Path(entry.result.method).glob("results/*/scored/*")
         d0, d1 = np.load(place / "d0.npy"), np.load(place / "d1.npy")
         j = np.load(place.parents[1] / "items/judgment.npy")
         agreement.append(np.where(d0 < d1, 1 - j, np.where(d1 < d0, j, 0.5)))
@@ -141,9 +141,9 @@ def test_a_killed_run_is_visible(sweep):
     results = next((folder / "1/results").glob("*"))
     results.rename(folder / "elsewhere")
     (lost,) = without_score(folder)
-    assert Path(lost["method"]).name == "1"
-    assert lost["error"] == UNFINISHED
-    assert lost["settings"]["model.lr"] == 0.3
+    assert Path(lost.method).name == "1"
+    assert lost.error == UNFINISHED
+    assert lost.settings["model.lr"] == 0.3
 
 
 def test_a_sweep_that_failed_as_a_whole_says_so(sweep):

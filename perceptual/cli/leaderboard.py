@@ -28,9 +28,11 @@ def leaderboard(
     Example: `perceptual leaderboard results -o leaderboard.md --plots pictures`
     """
     from perceptual.evaluation.board import make
+    from perceptual.evaluation.leaderboard import best_setting
+    from perceptual.evaluation.leaderboard import leaderboard as tables_of
     from perceptual.evaluation.results import find
     from perceptual.evaluation.runs import without_score
-    from perceptual.evaluation.tables import best_setting, html_page, markdown
+    from perceptual.evaluation.tables import html_page, markdown
     from perceptual.files.writing import write_text
 
     if output.suffix not in FORMATS:
@@ -42,11 +44,11 @@ def leaderboard(
         if not lost:
             raise
         raise ValueError(
-            f"none of {len(lost)} runs in {str(results)!r} gave a score; the first: {lost[0]['error']}"
+            f"none of {len(lost)} runs in {str(results)!r} gave a score; the first: {lost[0].error}"
         ) from error
     output.parent.mkdir(parents=True, exist_ok=True)
-    text = html_page(boards) if output.suffix == ".html" else "\n".join(map(markdown, boards))
-    write_text(output, text)
+    write = html_page if output.suffix == ".html" else markdown
+    write_text(output, write(*(table for board in boards for table in tables_of(board))))
     if trust:
         add_trust(results, output, plots)
     for board in boards:
@@ -68,18 +70,20 @@ def add_trust(results: Path, output: Path, plots: Path | None) -> None:
     Raises:
         ValueError: there are none, or the table is no Markdown.
     """
-    from perceptual.evaluation import trust_report
     from perceptual.evaluation.results import find
+    from perceptual.evaluation.robustness import report
+    from perceptual.evaluation.tables import markdown
+    from perceptual.files.writing import save_picture
 
     if output.suffix != ".md":
         raise ValueError(f"--trust writes Markdown: output must end in .md, got {str(output)!r}")
-    reports = [(place.items().row, rows) for place in find(results) if (rows := trust_report.kept(place))]
+    reports = [(place.items(), kept) for place in find(results) if (kept := report.kept(place))]
     if not reports:
         raise ValueError(f"no trust reports in {str(results)!r}; evaluate.py robustness=true makes them")
     with output.open("a", encoding="utf-8") as file:
-        for data, rows in reports:
-            file.write("\n" + trust_report.markdown(rows, f"Trust, {data['name']}"))
+        for items, kept in reports:
+            file.write("\n" + markdown(*report.tables(kept, f"Trust, {items.name}")))
             if plots:
-                title = f"Trust, {data['description']}"
-                path = trust_report.picture(rows, title, plots / f"trust-{data['name']}.png")
+                path = plots / f"trust-{items.name}.png"
+                save_picture(report.draw(kept, f"Trust, {items.description}"), path)
                 typer.echo(f"Picture   {path}")

@@ -135,7 +135,7 @@ def _draw_levels(figure: Any, maps: np.ndarray, levels: Sequence[float]) -> None
 
 def shortened(names: Sequence[str]) -> list[str]:
     """Names that fit above a panel, as `short_names`; bytes that are not UTF-8 are escaped."""
-    from perceptual.evaluation.score_table import short_names
+    from perceptual.evaluation.tables import short_names
 
     return short_names([name.encode(errors="backslashreplace").decode() for name in names])
 

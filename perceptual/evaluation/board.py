@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perceptual.data.kinds import KINDS
 from perceptual.evaluation.people import Limit, limit
 from perceptual.evaluation.people import rows as rows_of_people
-from perceptual.evaluation.results import Arrays, DataResults, Result, Row
+from perceptual.evaluation.results import FAILED, Arrays, DataResults, Items, Result
 from perceptual.evaluation.runs import common_folder, varied
 from perceptual.evaluation.selection import Picked, average_seeds, corrected
 from perceptual.evaluation.statistics import Intervals, bootstrap, clusters, ends, rank_groups
@@ -21,7 +20,7 @@ MEANS = ["mean", "micro"]
 class Entry(NamedTuple):
     """A method's place on a leaderboard; scores in [0, 1], a number a column."""
 
-    row: Row
+    result: Result
     score: list[float]
     low: list[float]
     """Lower ends of the 95 % intervals."""
@@ -40,14 +39,14 @@ class Entry(NamedTuple):
 class Board(NamedTuple):
     """What `tables` and `plots` show."""
 
-    data: Row
+    data: Items
     columns: list[str]
     """Subsets, then `mean` (macro) and `micro`."""
     entries: list[Entry]
     """Methods that were scored, best macro mean first."""
     references: dict[str, list[float]]
     """Rows about the people: how well a person, two people and the best possible distance agree with them."""
-    failed: list[Row]
+    failed: list[Result]
     recurring: bool
     """Whether references recur, so that the bootstrap draws references rather than items."""
     settings: list[str]
@@ -60,7 +59,7 @@ class Board(NamedTuple):
     """The macro mean of the best, corrected for having been picked among all."""
 
 
-def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
+def make(results: DataResults, lost: Sequence[Result] = ()) -> Board:
     """The leaderboard of the results on one set of items.
 
     Args:
@@ -70,9 +69,9 @@ def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
     Raises:
         ValueError: no method has been scored on it, or its results do not fit each other.
     """
-    items, scored = results.items(), results.scored()
+    items, scored = results.items(), results.all()
     if not scored:
-        raise ValueError(f"{results.folder} holds no scored method, only {len(results.failed())} failures")
+        raise ValueError(f"{results.folder} holds no scored method, only {len(results.all(FAILED))} failures")
     try:
         return _made(results, items, scored, lost)
     except (KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
@@ -82,16 +81,15 @@ def make(results: DataResults, lost: Sequence[Row] = ()) -> Board:
         ) from error
 
 
-def _made(results: DataResults, judged: Result, scored: list[Result], lost: Sequence[Row]) -> Board:
-    data, items = judged
-    intervals, recurring = bootstrapped(data["kind"], [result.arrays for result in scored], items)
-    rows, intervals = average_seeds([result.row for result in scored], intervals)
-    macro = len(data["subsets"])
+def _made(results: DataResults, data: Items, scored: list[Result], lost: Sequence[Result]) -> Board:
+    intervals, recurring = bootstrapped(data, [result.arrays for result in scored])
+    averaged, intervals = average_seeds(scored, intervals)
+    macro = len(data.subsets)
     group = rank_groups(intervals.score[:, macro], intervals.draws[:, :, macro])
     best = int(np.nan_to_num(intervals.score[:, macro], nan=-np.inf).argmax())
     gaps = ends(intervals.draws[:, [best], macro] - intervals.draws[:, :, macro])
     parts = zip(
-        rows,
+        averaged,
         *(numbers.tolist() for numbers in (intervals.score, intervals.low, intervals.high)),
         group,
         [(low, high) for low, high in gaps.T.tolist()],
@@ -102,34 +100,36 @@ def _made(results: DataResults, judged: Result, scored: list[Result], lost: Sequ
         (Entry(*part) for part in parts),
         key=lambda e: (np.isnan(e.score[macro]), e.group, -np.nan_to_num(e.score[macro])),
     )
-    people = rows_of_people(data["kind"], items, data["subsets"])
-    ceiling = limit(data["kind"], items, data["subsets"], clusters(items["cluster"])[0])
-    failed = [*results.failed(), *lost]
-    rows = [entry.row for entry in entries]
-    settings, folder = varied(rows), common_folder([*rows, *lost])
-    columns = data["subsets"] + MEANS
+    ranked = [entry.result for entry in entries]
     known = ~np.isnan(intervals.draws[:, :, macro]).any(0)
-    picked = (
-        corrected(intervals.score[known, macro], intervals.draws[:, known, macro]) if known.any() else None
+    draws = intervals.draws[:, known, macro]
+    return Board(
+        data,
+        columns=data.subsets + MEANS,
+        entries=entries,
+        references=rows_of_people(data.kind, data.arrays, data.subsets),
+        failed=[*results.all(FAILED), *lost],
+        recurring=recurring,
+        settings=varied(ranked),
+        folder=common_folder([*ranked, *lost]),
+        ceiling=limit(data.kind, data.arrays, data.subsets, clusters(data.arrays["cluster"])[0]),
+        picked=corrected(intervals.score[known, macro], draws) if known.any() else None,
     )
-    return Board(data, columns, entries, people, failed, recurring, settings, folder, ceiling, picked)
 
 
-def bootstrapped(kind: str, scored: list[Arrays], items: Arrays) -> tuple[Intervals, bool]:
+def bootstrapped(items: Items, scored: Sequence[Arrays]) -> tuple[Intervals, bool]:
     """Scores of methods with their draws, and whether references recur, so that those are drawn.
 
     Args:
-        kind: of the items, `2afc`, `jnd` or `opinion`.
-        scored: of each method, its distances.
         items: what was judged.
+        scored: of each method, its distances.
     """
-    cluster, recurring = clusters(items["cluster"])
-    names, score = KINDS[kind], SCORES[kind]
-    answer = items[names.answer]
-    distances = np.stack([[arrays[column] for column in names.columns] for arrays in scored])
+    cluster, recurring = clusters(items.arrays["cluster"])
+    kind, score = items.judged, SCORES[items.kind]
+    answer = items.arrays[kind.answer]
     found = bootstrap(
-        distances,
-        items["subset"],
+        np.stack([[arrays[column] for column in kind.columns] for arrays in scored]),
+        items.arrays["subset"],
         cluster,
         answer=answer,
         weighted=score.weighted,

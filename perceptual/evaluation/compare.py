@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from perceptual.chance import FEWEST, LEVEL
 from perceptual.evaluation.board import bootstrapped
-from perceptual.evaluation.results import DataResults, Result, Row
+from perceptual.evaluation.results import DataResults, Items, Result
 from perceptual.evaluation.statistics import Floats, ends
 from perceptual.names import Method
 
@@ -18,7 +18,7 @@ NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)  # standard errors of an interval
 class Comparison(NamedTuple):
     """Two methods on the same items; scores and differences of the macro mean, in [0, 1] or correlations."""
 
-    data: Row
+    data: Items
     names: tuple[str, str]
     scores: tuple[float, float]
     difference: float
@@ -48,17 +48,17 @@ def compare(place: DataResults, first: str, second: str) -> Comparison:
     Raises:
         ValueError: one of them has no result there, or both are the same.
     """
-    data, items = place.items()
-    results = [found(place.scored(), name) for name in (first, second)]
-    if results[0].row["method"] == results[1].row["method"]:
-        raise ValueError(f"two different methods are needed, got {results[0].row['method']!r} twice")
-    intervals, _ = bootstrapped(data["kind"], [result.arrays for result in results], items)
-    macro = len(data["subsets"])
+    data, scored = place.items(), place.all()
+    one, other = (found(scored, name) for name in (first, second))
+    if one.method == other.method:
+        raise ValueError(f"two different methods are needed, got {one.method!r} twice")
+    intervals, _ = bootstrapped(data, [one.arrays, other.arrays])
+    macro = len(data.subsets)
     return Comparison(
         data,
-        (results[0].row["method"], results[1].row["method"]),
+        (one.method, other.method),
         (float(intervals.score[0, macro]), float(intervals.score[1, macro])),
-        *difference(intervals.score[:, macro], intervals.draws[:, :, macro], len(items["subset"])),
+        *difference(intervals.score[:, macro], intervals.draws[:, :, macro], sum(data.counts)),
     )
 
 
@@ -89,28 +89,26 @@ def found(scored: Sequence[Result], name: str) -> Result:
     if method.path or Path(name).exists():
         wanted.add(str(Path(name).absolute()))
     matching = [
-        result
-        for result in scored
-        if result.row["method"] in wanted or result.row["method"].rpartition("@")[0] in wanted
+        result for result in scored if result.method in wanted or result.method.rpartition("@")[0] in wanted
     ]
     if not matching:
-        there = ", ".join(result.row["method"] for result in scored) or "none"
+        there = ", ".join(result.method for result in scored) or "none"
         raise ValueError(f"no result of {name!r}; there are {there}")
     if len(matching) > 1:
-        several = ", ".join(result.row["method"] for result in matching)
+        several = ", ".join(result.method for result in matching)
         raise ValueError(f"several results of {name!r}: {several}; give one whole")
     return matching[0]
 
 
 def sentences(compared: Comparison) -> list[str]:
     """The comparison in words, a line each."""
-    unit = "" if compared.data["kind"] == "opinion" else " %"
+    unit = " %" if compared.data.judged.is_share else ""
     a, b = (
         f"{name} {100 * score:.1f}{unit}" for name, score in zip(compared.names, compared.scores, strict=True)
     )
     low, high, gap = (100 * value for value in (compared.low, compared.high, compared.difference))
     lines = [
-        f"{a}, {b} ({compared.items:,} items, {compared.data['description']})",
+        f"{a}, {b} ({compared.items:,} items, {compared.data.description})",
         f"Difference {gap:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}; "
         f"probability that {compared.names[0]} is the better one {100 * compared.superiority:.1f} %",
     ]

@@ -1,44 +1,153 @@
-"""Score many methods on the same judged items, each into a result folder of its own."""
+"""Evaluate many methods on the same judged items, each into a result folder of its own."""
 
 import glob
-import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torchmetrics import Metric
+from torch import nn
 
-from perceptual.chance import FEWEST
 from perceptual.data.batch import JudgedDataset, chunks_of_pairs
 from perceptual.data.images import as_floats
-from perceptual.data.kinds import OPINION, TWO_AFC
 from perceptual.data.loading import Batches, loader
 from perceptual.data.module import JudgedDataModule
 from perceptual.distance.compiled import check_compiler
 from perceptual.distance.differences import mean_differences, weigh
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import methods as grammar
-from perceptual.evaluation import provenance
+from perceptual.evaluation import people, provenance
 from perceptual.evaluation.begun import Begun
-from perceptual.evaluation.identity import Asked, called
+from perceptual.evaluation.methods import Asked
 from perceptual.evaluation.opinion_protocol import opinion_protocol
-from perceptual.evaluation.results import AGAIN, Arrays, DataResults, Row, folder_name
-from perceptual.evaluation.scoring import Measured, as_numbers, in_pieces, measure
+from perceptual.evaluation.results import AGAIN, FAILED, SCORED, DataResults, Items, Result, folder_name
+from perceptual.evaluation.scoring import (
+    Columns,
+    Measured,
+    device_of,
+    in_pieces,
+    measure,
+    scores_of,
+)
+from perceptual.evaluation.tables import score_table
 from perceptual.features.backbone import Precision, check_precision
 from perceptual.files.messages import first_line
-from perceptual.metrics import SCORES, MajorityAccuracy, OpinionCorrelations, PerSubset, opinion_correlations
+from perceptual.metrics import SCORES
 from perceptual.names import Method
 
 GROUP = 8  # networks held at once where images have to be decoded for every reading
 RECURRING = 2  # how often pairs, or images, must recur on average to be computed by themselves
 LARGE = 2**24  # pixels of three images that are compared in twos, to take less memory
 SHOWN = 64  # pairs that the shares of the levels are averaged over
+
+Build = Callable[[str], nn.Module]
+"""The distance of a method by its name among results, on the device."""
+Findings = Iterator[tuple[str, dict[str, Any] | Exception]]
+"""By name, fields of `Result`, or why there are none."""
+
+
+class Study:
+    """What is found out of methods on judged items: a subclass says what.
+
+    Args:
+        data: judged items, set up.
+    """
+
+    part: ClassVar[str] = SCORED
+    """The folder of its results."""
+    group: int = 1
+    """Methods that are held at once."""
+    seed: int = 0
+
+    def __init__(self, data: JudgedDataModule) -> None:
+        self.data, self.judged = data, data.val_set
+
+    def begin(self, place: DataResults) -> None:
+        """Prepare the folder of the results on these items."""
+
+    def find(self, distances: dict[str, nn.Module], asked: Mapping[str, Asked], build: Build) -> Findings:
+        """Study some distances, each to the end before the next where that is possible.
+
+        Args:
+            distances: by name among results, on the device.
+            asked: all methods that were asked for.
+            build: builds one of these.
+        """
+        raise NotImplementedError
+
+    def show(self, results: Sequence[Result]) -> tuple[list[Any], dict[str, Any]]:
+        """What the terminal shows; and files beside the results, text or pictures, by name."""
+        raise NotImplementedError
+
+    def numbers(self, result: Result) -> dict[str, float]:
+        """The numbers of a result, by column."""
+        return {column: estimate[0] for column, estimate in getattr(result, self.part).items()}
+
+
+class Scores(Study):
+    """How far distances agree with people; those that fail leave their reason among the results.
+
+    Images are read once for all methods where they fit in memory, else once for `GROUP` of them. Where the
+    same pairs of images occur in many items, each distance is computed once; where images occur in many
+    pairs, each goes through the backbone of an LPIPS once.
+    """
+
+    def __init__(self, data: JudgedDataModule) -> None:
+        super().__init__(data)
+        self.batches = loader(self.judged, data.batch_size, data.num_workers, seed=0)
+        self.group = GROUP if self.judged.images.decodes else 1
+
+    def begin(self, place: DataResults) -> None:
+        """Keep what was judged.
+
+        Raises:
+            ValueError: the folder is of other items.
+        """
+        place.write_items(items_of(self.data))
+        if place.items().fingerprint != self.data.fingerprint():
+            raise ValueError(f"{place.folder} holds results on other items; {AGAIN}")
+        self.folder = place.folder
+
+    def find(self, distances: dict[str, nn.Module], asked: Mapping[str, Asked], build: Build) -> Findings:
+        """Score the distances."""
+        names = self.judged.table.kind.columns
+        for name, measured in _measure(distances, self.judged, self.batches, self.folder).items():
+            try:
+                if measured.error:
+                    raise RuntimeError(measured.error)
+                found = _scores(measured.columns, self.judged)
+                found |= _cost(distances[name], measured, self.batches)
+            except Exception as error:  # such as a distance that is not a number
+                yield name, error
+            else:
+                arrays = dict(zip(names, measured.columns, strict=True))
+                yield name, found | {"family": asked[name].method.family, "arrays": arrays}
+                Begun(self.folder, "items").forget(name)
+
+    def show(self, results: Sequence[Result]) -> tuple[list[Any], dict[str, Any]]:
+        """A table of scores."""
+        scores = people.with_ceiling({result.method: result.scores for result in results}, self.data)
+        header, title = SCORES[self.data.kind.name].heading, f"Validation, {self.data.describe()}"
+        return [score_table(scores, title, header)], {}
+
+    def numbers(self, result: Result) -> dict[str, float]:
+        """Scores by subset, then `mean` (macro) and `micro`."""
+        return result.scores
+
+
+class Evaluated(NamedTuple):
+    """Methods that were asked for, on one set of judged items."""
+
+    place: DataResults
+    names: list[str]
+    """What results call them: a path with a hash, a precision other than the default after `+`."""
+    found: list[Result]
+    lost: dict[str, str]
+    """Why others have no result, by name."""
 
 
 def evaluate(
@@ -49,47 +158,61 @@ def evaluate(
     precision: Precision = "32-true",
     compile: bool = False,
     build: Callable[[Method], nn.Module] | None = None,
-) -> tuple[DataResults, list[str]]:
-    """Score methods on validation items; what `results` has already is not computed again.
+    study: Study | None = None,
+) -> Evaluated:
+    """Study methods on validation items; what `results` has already is not computed again.
 
-    A method that fails leaves its reason there and does not stop the others. Images are read once for all
-    methods where they fit in memory, else once for `GROUP` of them. Where the same pairs of images occur in
-    many triplets, each distance is computed once; where images occur in many pairs, each goes through the
-    backbone of an LPIPS once.
+    A method that fails does not stop the others.
 
     Args:
         methods: names, see `perceptual.names`.
-        data: triplets, JND pairs or images with opinion scores, set up.
+        data: judged items, set up.
         results: folder of all results.
         device: where distances are computed.
         precision, compile: of deep features, see `methods.build`. Results of another precision are kept
             apart; compiled code changes no digit that counts.
         build: the distance of a method, in place of `methods.build` with these.
-
-    Returns:
-        the results on these items, and what the methods are called there (a path with a hash, a precision
-        other than the default after `+`).
+        study: of `data`, what is found out of them; None: their scores.
 
     Raises:
-        ValueError: no such precision, or `compile` without a compiler.
+        ValueError: no such precision, `compile` without a compiler, or items that the study is not for.
     """
     check_precision(precision)
     if compile:
         check_compiler()
-    judged = data.val_set
-    batches = loader(judged, data.batch_size, data.num_workers, seed=0)
-    place = place_of(data, results)
-    place.write_items(*_items(judged, data.fingerprint(), data.describe()))
-    if place.items().row["fingerprint"] != data.fingerprint():
-        raise ValueError(f"{place.folder} holds results on other items; {AGAIN}")
-    names = called(grammar.expand(methods), precision, place.row_of)
-    missing = [name for name in names if not place.has(name)]
+    study, place = study or Scores(data), place_of(data, results)
+    study.begin(place)
+    known = partial(place.find, part=study.part, seed=study.seed)
+    asked = grammar.called(grammar.expand(methods), precision, known)
+    missing, lost = [name for name in asked if known(name) is None], dict[str, str]()
     build = build or partial(grammar.build, precision=precision, compile=compile)
-    group = GROUP if judged.images.decodes else 1
-    for start in range(0, len(missing), group):
-        chosen = {name: names[name] for name in missing[start : start + group]}
-        _evaluate_group(chosen, build, judged, batches, place, torch.device(device))
-    return place, list(names)
+    about: dict[str, Any] = {"size": data.val_set.images.resolution, "seed": study.seed}
+
+    def build_named(name: str) -> nn.Module:
+        return build(asked[name].method).to(device)
+
+    def fail(name: str, error: Exception) -> None:
+        lost[name] = first_line(error)
+        if study.part == SCORED:
+            made_on = provenance.surroundings(torch.device(device))
+            place.write(Result(name, error=lost[name], **about, **made_on), FAILED)
+
+    for start in range(0, len(missing), study.group):
+        distances: dict[str, nn.Module] = {}
+        for name in missing[start : start + study.group]:
+            try:
+                distances[name] = build_named(name)
+            except Exception as error:  # whatever it is, the others go on
+                fail(name, error)
+        for name, found in study.find(distances, asked, build_named):
+            if isinstance(found, Exception):
+                fail(name, found)
+                continue
+            made_by = provenance.describe(distances[name]) | {"weights_file": asked[name].weights}
+            made_on = provenance.surroundings(torch.device(device))
+            place.write(Result(name, **about, **found, **made_by, **made_on), study.part)
+    results_of = {name: result for name in asked if (result := known(name)) is not None}
+    return Evaluated(place, list(asked), list(results_of.values()), lost)
 
 
 def require_one(methods: Iterable[Method], results: str | os.PathLike[str], **speed: Any) -> None:
@@ -120,8 +243,8 @@ def keep(
     method: str,
     distance: nn.Module,
     data: JudgedDataModule,
-    columns: tuple[np.ndarray, np.ndarray],
-    known: Row,
+    columns: Columns,
+    **known: Any,
 ) -> None:
     """Keep the result of a method whose distances are known, such as those at the end of a training run.
 
@@ -131,44 +254,14 @@ def keep(
         distance: what was trained.
         data: triplets, set up.
         columns: d0 and d1, (N,) each, of the validation triplets in their order.
-        known: what else the row shall say.
+        known: other fields of `Result`.
     """
-    judged, fingerprint = data.val_set, data.fingerprint()
-    place = place_of(data, results)
-    place.write_items(*_items(judged, fingerprint, data.describe()))
-    device = next(distance.parameters()).device
-    row = _row(method, judged, device) | _scores(columns, judged) | provenance.describe(distance) | known
-    place.write(row, dict(zip(("d0", "d1"), columns, strict=True)))
-
-
-def _evaluate_group(
-    methods: Mapping[str, Asked],
-    build: Callable[[Method], nn.Module],
-    data: JudgedDataset,
-    batches: Batches[Any],
-    place: DataResults,
-    device: torch.device,
-) -> None:
-    distances: dict[str, nn.Module] = {}
-    for method, asked in methods.items():
-        try:
-            distances[method] = build(asked.method).to(device)
-        except Exception as error:  # whatever it is, the others go on
-            place.write_failure(_row(method, data, device) | {"error": first_line(error)})
-    for method, measured in _measure(distances, data, batches, place.folder).items():
-        row = _row(method, data, device)
-        try:
-            if measured.error:
-                raise RuntimeError(measured.error)
-            asked = methods[method]
-            row |= {"family": asked.method.family, "weights_file": asked.weights}
-            row |= _scores(measured.columns, data) | provenance.describe(distances[method])
-            row |= _cost(distances[method], measured, batches, device)
-        except Exception as error:  # such as a distance that is not a number
-            place.write_failure(row | {"error": first_line(error)})
-        else:
-            place.write(row, dict(zip(data.table.kind.columns, measured.columns, strict=True)))
-            Begun(place.folder, "items").forget(method)
+    judged, place = data.val_set, place_of(data, results)
+    place.write_items(items_of(data))
+    made = provenance.describe(distance) | provenance.surroundings(device_of(distance))
+    found = _scores(columns, judged) | {"size": judged.images.resolution}
+    arrays = dict(zip(judged.table.kind.columns, columns, strict=True))
+    place.write(Result(method, **found, **made, **known, arrays=arrays))
 
 
 def _measure(
@@ -217,55 +310,17 @@ def _measure_by_image(distance: LPIPS, pairs: JudgedDataset) -> Measured:
     return measured
 
 
-def _scores(columns: Sequence[np.ndarray], data: JudgedDataset) -> Row:
-    """Scores by subset with their means, by the metrics that training uses: in [0, 1], or correlations."""
-    tensors = [torch.from_numpy(column) for column in columns]
+def _scores(columns: Columns, data: JudgedDataset) -> dict[str, Any]:
+    """Scores by subset, and of answers that are no shares what studies report of them."""
     table = data.table
-    answer = torch.from_numpy(table.answer)
-    if table.kind == OPINION:
-        reference = table.same_content().items[0]
-        protocol = opinion_protocol(columns[0], answer.numpy(), reference)
-        return {
-            **_correlations(tensors[0], answer, torch.from_numpy(table.subset), table.subsets),
-            "protocol": {name: {by: list(e) for by, e in of.items()} for name, of in protocol.items()},
-        }
-    metrics: dict[str, Metric] = {"scores": SCORES[table.kind.name].metric()}
-    if table.kind == TWO_AFC:
-        metrics["majority"] = MajorityAccuracy()
-    row = {}
-    for name, metric in metrics.items():
-        by_subset = PerSubset(metric, table.subsets)
-        for part in by_subset.modules():
-            if isinstance(part, Metric):  # this process has all items, and others may be gone
-                part.distributed_available_fn = lambda: False
-        by_subset.update(*tensors, answer, subset=torch.from_numpy(table.subset))
-        row[name] = as_numbers(by_subset)
-    return row
+    found: dict[str, Any] = dict(scores_of(columns, table))
+    if not table.kind.is_share:
+        found["protocol"] = opinion_protocol(columns[0], table.answer, table.same_content().items[0])
+    return found
 
 
-def _correlations(distance: Tensor, score: Tensor, subset: Tensor, subsets: Sequence[str]) -> Row:
-    """SRCC as `scores`, then `krcc` and `plcc`: each by subset, with `mean` (macro) and `micro`."""
-    parts = [_correlated(distance[subset == i], score[subset == i]) for i in range(len(subsets))]
-    whole = _correlated(distance, score)
-    return {
-        "scores" if name == "srcc" else name: {
-            **dict(zip(subsets, column, strict=True)),
-            "mean": float(np.mean(column)),
-            "micro": getattr(whole, name),
-        }
-        for name, column in zip(whole._fields, zip(*parts, strict=True), strict=True)
-    }
-
-
-def _correlated(distance: Tensor, score: Tensor) -> OpinionCorrelations:
-    """`opinion_correlations`, NaN of too few images."""
-    if len(score) < FEWEST:
-        return OpinionCorrelations(math.nan, math.nan, math.nan)
-    return opinion_correlations(distance, score)
-
-
-def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device: torch.device) -> Row:
-    sampler = batches.sampler
+def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any]) -> dict[str, Any]:
+    sampler, device = batches.sampler, device_of(distance)
     if getattr(batches.dataset, "sizes", None) is not None:  # images of the middle size, not the largest
         sampler.wanted = np.isin(np.arange(sampler.items), sampler.order()[sampler.items // 2])
     batch = next(iter(batches))
@@ -281,30 +336,21 @@ def _cost(distance: nn.Module, measured: Measured, batches: Batches[Any], device
     }
 
 
-def _row(method: str, data: JudgedDataset, device: torch.device) -> Row:
-    return {
-        "method": method,
-        "size": data.images.resolution,
-        **provenance.surroundings(device),
-    }
-
-
-def _items(data: JudgedDataset, fingerprint: str, description: str) -> tuple[Row, Arrays]:
-    table = data.table
-    row = {
-        "kind": table.kind.name,
-        "name": f"{table.kind.name}-{fingerprint[:8]}",
-        "fingerprint": fingerprint,
-        "description": description,
-        "size": data.images.resolution,
-        "subsets": list(table.subsets),
-        "counts": np.bincount(table.subset, minlength=len(table.subsets)).tolist(),
-    }
+def items_of(data: JudgedDataModule) -> Items:
+    """What is judged in the validation items of `data`."""
+    table, fingerprint = data.val_set.table, data.fingerprint()
     arrays = {
         table.kind.answer: table.answer,
         "subset": table.subset,
         "cluster": table.same_content().items[0],
     }
-    if table.votes is not None:
-        arrays["votes"] = table.votes
-    return row, arrays
+    return Items(
+        kind=table.kind.name,
+        name=f"{table.kind.name}-{fingerprint[:8]}",
+        fingerprint=fingerprint,
+        description=data.describe(),
+        size=data.val_set.images.resolution,
+        subsets=list(table.subsets),
+        counts=np.bincount(table.subset, minlength=len(table.subsets)).tolist(),
+        arrays=arrays if table.votes is None else arrays | {"votes": table.votes},
+    )

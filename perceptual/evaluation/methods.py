@@ -1,23 +1,31 @@
-"""What the names of `perceptual.names` stand for: the distances, and lists of names.
+"""What the names of `perceptual.names` stand for, lists of them, and what the results of a method are called.
 
 Classic distances, checkpoints and timm take seconds to import: they are imported when a name needs them.
 """
 
 import difflib
+import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from perceptual.distance import calibration as calibrations
 from perceptual.distance.compiled import check_compiler
 from perceptual.distance.lpips import LPIPS
 from perceptual.distance.saving import folders
+from perceptual.evaluation.results import Result
 from perceptual.features import networks
+from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Precision, check_precision
-from perceptual.names import ALIASES, KMEANS, UNCALIBRATED, Method, versions
+from perceptual.metrics import PerceptualDistance
+from perceptual.names import ALIASES, KMEANS, RANDOM, UNCALIBRATED, Method, versions
 from perceptual.ranking import restore
 
 WILDCARD = "timm:"
@@ -114,6 +122,126 @@ def expand(methods: Iterable[str | Method]) -> list[Method]:
             if not fitting:
                 raise ValueError(f"no timm model with weights fits {method!r}")
     return list(dict.fromkeys(map(Method.parse, found)))
+
+
+@torch.inference_mode(False)  # whose tensors can take part in no gradient later
+def create_metric(
+    name: str,
+    reduction: Literal["mean", "sum", "none"] = "mean",
+    *,
+    precision: Precision = "32-true",
+    compile: bool = False,
+) -> PerceptualDistance:
+    """Create a torchmetrics metric of the distance with that name; `.distance` is the distance itself.
+
+    Examples:
+        >>> import torch
+        >>> metric = create_metric("ssim")
+        >>> x = torch.rand(2, 3, 32, 32)
+        >>> metric(x, x)
+        tensor(0.)
+
+    Args:
+        name: `alexnet`, `resnet50.a1_in1k-uncalibrated`, `ssim`, a path, …, see
+            `perceptual.names`; `list_metrics` lists them.
+        reduction: `mean` or `sum` over pairs, or `none`: the distances (N,).
+        precision: of deep features, as `Backbone` takes it; classic distances are in float32.
+        compile: compare deep features by compiled code, as `LPIPS` takes it.
+
+    Raises:
+        ValueError: unknown name, reduction or precision, or `compile` without a compiler.
+        FileNotFoundError: a checkpoint, folder or weights file does not exist.
+    """
+    return PerceptualDistance(build(name, precision, compile), reduction)
+
+
+def list_metrics(pattern: str = "*") -> list[str]:
+    """List the names that `create_metric` takes, but for paths, that match a pattern of shell wildcards.
+
+    Classic distances come first, then networks of torchvision and timm that have weights, each followed by
+    its published calibrations and `-uncalibrated`. `-random` may be added to the name of any network.
+
+    Examples:
+        >>> list_metrics("alexnet*")
+        ['alexnet', 'alexnet-v0.0', 'alexnet-v0.1', 'alexnet-uncalibrated']
+    """
+    return [name for name in names() if fnmatchcase(name, pattern)]
+
+
+def identity(method: Method, precision: Precision = "32-true") -> str:
+    """Name the results of a method: its `str`, with `@` and a SHA-256 where a path says what it is made of.
+
+    That is a checkpoint, a saved folder, or the photographs of `NAME-kmeans:FOLDER`. Deep features of another
+    precision than float32 are another method, with `+` and the precision.
+    """
+    made_of = None
+    if method.photographs is not None:
+        with suppress(OSError, ValueError):  # building it says why
+            made_of = kmeans_images(method.photographs).numpy().tobytes()
+    elif method.path:
+        # of os.path: a name that no file can have is no file, where Path raises an error
+        path = Path(method.path, folders.CONFIG) if os.path.isdir(method.path) else Path(method.path)
+        made_of = path.read_bytes() if os.path.isfile(path) else None
+    digest = f"@{hashlib.sha256(made_of).hexdigest()[:8]}" if made_of is not None else ""
+    return f"{method}{digest}" + ("" if precision == "32-true" or method.baseline else f"+{precision}")
+
+
+class Asked(NamedTuple):
+    """A method that was asked for, and what it would be read from."""
+
+    method: Method
+    weights: str | None
+    """See `weights_of`."""
+
+
+def called(
+    methods: Iterable[Method], precision: Precision, find: Callable[[str], Result | None]
+) -> dict[str, Asked]:
+    """Name the results of methods, and say what each name stands for.
+
+    That is the identity; where there is a result of that name on other weights, `@` and a SHA-256 follow.
+
+    Args:
+        methods: what was asked for.
+        precision: see `identity`.
+        find: the result of a name, None if there is none.
+    """
+    found = {}
+    for method in methods:
+        try:
+            name, weights = identity(method, precision), weights_of(method)
+            same = {weights, weights_of(method, weight_files.digest)}  # of files, as older results have it
+        except Exception:  # building it says what is wrong, and the others go on
+            name, weights, same = method.text, None, {None}
+        result = find(name)
+        if result is not None and result.weights_file not in same:
+            name += f"@{(weights or 'hub')[:8]}"
+        found[name] = Asked(method, weights)
+    return found
+
+
+def content(path: Path) -> str:
+    """SHA-256 of the weights in a file, whatever else it holds; one that has not changed is read once."""
+    return _content(path, path.stat().st_mtime_ns)
+
+
+def weights_of(method: Method, digest: Callable[[Path], str] = content) -> str | None:
+    """SHA-256 of the weights on this machine that a method's network has by default.
+
+    None: they are from no such file, but the hub, or a checkpoint or saved folder, whose identity says which.
+    """
+    if method.path or method.baseline or method.calibration in (RANDOM, KMEANS):
+        return None
+    found = [digest(path) for path in networks.local_files(method.networks)]
+    return hashlib.sha256("".join(found).encode()).hexdigest() if found else None
+
+
+@cache
+def _content(path: Path, modified: int) -> str:
+    try:
+        return weight_files.fingerprint(weight_files.read(path))
+    except ValueError:  # a configuration beside the weights
+        return weight_files.digest(path)
 
 
 def _nearest(method: Method) -> list[str]:

@@ -5,8 +5,7 @@ SRCC and KRCC; PLCC and RMSE after the logistic of four parameters (VQEG 2000, s
 algorithms", https://doi.org/10.1109/TIP.2006.881959).
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from scipy.special import expit
 
 from perceptual.chance import FEWEST
 from perceptual.evaluation.statistics import ends, resample
-from perceptual.metrics.opinion import logistic_fit
+from perceptual.metrics.opinion import correlation, logistic_fit
 
 Floats = NDArray[np.float64]
 STATISTICS = ("srcc", "krcc", "plcc4", "plcc5", "rmse4", "rmse5")
@@ -96,22 +95,28 @@ def opinion_protocol(
             if len(rows) >= FEWEST_OF_A_REFERENCE and np.ptp(d[rows]) > 0 and np.ptp(s[rows]) > 0
         ]
     ).reshape(-1, len(STATISTICS))
-    every, nowhere = np.arange(len(d)), np.full((3, len(STATISTICS)), np.nan)
-    rng = np.random.default_rng(seed)
+    known = np.isfinite(parts)  # a fit may be flat over one reference
+    every, rng = np.arange(len(d)), np.random.default_rng(seed)
 
     def repeated(times: Floats) -> Floats:
         return np.array([_statistics(d, s, fits, every.repeat(row.astype(int))) for row in times])
 
-    found = {"all": np.vstack([_statistics(d, s, fits, every), nowhere[1:]]), "within": nowhere}
-    if group.max() >= FEWEST - 1:
-        found["all"][1:] = ends(resample(repeated, group, draws=draws, seed=rng))
-    if len(parts):
-        found["within"] = np.vstack([parts.mean(0), nowhere[1:]])
-    if len(parts) >= FEWEST:
-        mean = resample(
-            lambda times: times @ parts / len(parts), np.arange(len(parts)), draws=draws, seed=rng
+    def averaged(times: Floats) -> Floats:
+        return np.divide(
+            times @ np.where(known, parts, 0),
+            items := times @ known,
+            out=np.full(items.shape, np.nan),
+            where=items > 0,
         )
-        found["within"][1:] = ends(mean)
+
+    found = {}
+    for where, statistic, cluster in (("all", repeated, group), ("within", averaged, np.arange(len(parts)))):
+        value = statistic(np.ones((1, len(cluster))))[0]
+        low = high = np.full(len(STATISTICS), np.nan)
+        if len(np.unique(cluster)) >= FEWEST:
+            needed = np.isfinite(value)
+            low, high = ends(resample(statistic, cluster, draws=draws, seed=rng, needed=needed))
+        found[where] = np.stack([value, low, high])
     return {
         name: {where: Estimate(*map(float, numbers[:, i])) for where, numbers in found.items()}
         for i, name in enumerate(STATISTICS)
@@ -121,14 +126,8 @@ def opinion_protocol(
 def _statistics(d: Floats, s: Floats, fits: tuple[Floats, Floats], rows: NDArray[np.int64]) -> list[float]:
     """`STATISTICS` of some images."""
     return [
-        _correlation(stats.spearmanr, d[rows], s[rows]),
-        _correlation(stats.kendalltau, d[rows], s[rows]),
-        *(_correlation(stats.pearsonr, fit[rows], s[rows]) for fit in fits),
+        correlation(stats.spearmanr, d[rows], s[rows]),
+        correlation(stats.kendalltau, d[rows], s[rows]),
+        *(correlation(stats.pearsonr, fit[rows], s[rows]) for fit in fits),
         *(float(np.sqrt(np.mean((fit[rows] - s[rows]) ** 2))) for fit in fits),
     ]
-
-
-def _correlation(kind: Callable[[Floats, Floats], Any], x: Floats, y: Floats) -> float:
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return 0.0  # of a draw, or of a fit that is flat over one reference
-    return float(kind(x, y).statistic)

@@ -3,8 +3,9 @@
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -15,9 +16,10 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import EngFormatter, NullFormatter
 from matplotlib.transforms import Bbox
 
+from perceptual.data.kinds import JND, TWO_AFC
 from perceptual.evaluation.board import Board, Entry
-from perceptual.evaluation.score_table import short_names
-from perceptual.evaluation.tables import called
+from perceptual.evaluation.leaderboard import called
+from perceptual.evaluation.tables import short_names
 from perceptual.files.writing import save_picture
 from perceptual.metrics import SCORES
 
@@ -47,34 +49,82 @@ def save(boards: Sequence[Board], folder: Path) -> list[Path]:
         }
         for name, draw in pictures.items():
             if figure := draw(board):
-                written.append(_write(figure, folder / f"{name}-{board.data['name']}.png"))
-    triplets = [board for board in boards if board.data["kind"] == "2afc"]
-    pairs = [board for board in boards if board.data["kind"] == "jnd"]
+                written.append(folder / f"{name}-{board.data.name}.png")
+                save_picture(figure, written[-1])
+    triplets = [board for board in boards if board.data.kind == TWO_AFC.name]
+    pairs = [board for board in boards if board.data.kind == JND.name]
     if triplets and pairs and (figure := two_afc_against_jnd(triplets[-1], pairs[-1])):
-        written.append(_write(figure, folder / "2afc-jnd.png"))
+        written.append(folder / "2afc-jnd.png")
+        save_picture(figure, written[-1])
     return written
+
+
+class Panel(NamedTuple):
+    """A column of numbers with their intervals, one for each method; NaN where there is none."""
+
+    title: str
+    value: Sequence[float] | np.ndarray
+    low: Sequence[float] | np.ndarray
+    high: Sequence[float] | np.ndarray
+
+
+def intervals(
+    panels: Sequence[Panel], methods: Sequence[str], colors: Sequence[Any] | None = None, free: float = 0.4
+) -> Figure:
+    """Numbers of methods with their intervals, a panel a column, a line a method.
+
+    Args:
+        panels: the columns.
+        methods: their names.
+        colors: of the methods; one for all if None.
+        free: inches beside the panels and the names.
+    """
+    labels = short_names(methods)
+    width = max(5, free + label_width(labels) + 2.0 * len(panels))
+    figure = Figure((width, height(len(methods))), dpi=150, layout="constrained")
+    rows = np.arange(len(methods))
+    for axes, panel in zip(
+        figure.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels, strict=True
+    ):
+        of_all = colors or ["C0"] * len(methods)
+        axes.hlines(rows, panel.low, panel.high, color=of_all, lw=2, alpha=0.5)
+        # a point at the end of an axis is not cut off
+        axes.scatter(panel.value, rows, c=of_all, s=25, clip_on=False, zorder=3)
+        for row in np.flatnonzero(np.isnan(panel.value)):
+            axes.text(0.5, row, "–", transform=axes.get_yaxis_transform(), va="center", color=GREY)
+        axes.set_title(panel.title, fontsize=10, parse_math=False)
+        axes.set(yticks=rows, ylim=(len(rows) - 0.5, -0.5))
+        axes.set_yticklabels(labels, parse_math=False)
+        axes.grid(axis="x", color="#eeeeee")
+        plain(axes)
+    return figure
+
+
+def plain(axes: Axes) -> None:
+    """Leave out the frame above and at the right, and write small numbers."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(which="both", labelsize=8)
 
 
 def scores(board: Board) -> Figure:
     """Score of each method with its interval: a panel a column, methods by their macro mean."""
-    columns = board.columns[:1] if len(board.data["subsets"]) == 1 else board.columns[:-1]
-    labels = _labels(board, board.entries)
-    width = LEGEND + label_width(labels) + 2.0 * len(columns)
-    figure, panels = _figure(len(columns), max(7, width), _height(len(board.entries)), [board])
-    colors = _colors(board.entries)
-    rows = np.arange(len(board.entries))
-    for i, (panel, column) in enumerate(zip(panels, columns, strict=True)):
-        for row, entry in zip(rows, board.entries, strict=True):
-            color = colors[entry.row["family"]]
-            panel.plot([100 * entry.low[i], 100 * entry.high[i]], [row, row], color=color, lw=2, alpha=0.5)
-            panel.plot(100 * entry.score[i], row, "o", color=color, ms=5)
+    columns = board.columns[:1] if len(board.data.subsets) == 1 else board.columns[:-1]
+    colors, of = _colors(board.entries), (attrgetter("score"), attrgetter("low"), attrgetter("high"))
+    panels = [
+        Panel(column, *(100 * np.array([numbers(entry)[i] for entry in board.entries]) for numbers in of))
+        for i, column in enumerate(columns)
+    ]
+    figure = intervals(
+        panels,
+        [called(board, entry.result) for entry in board.entries],
+        [colors[entry.result.family] for entry in board.entries],
+        LEGEND + 0.4,
+    )
+    entitle(figure, [board.data.description], free=LEGEND)
+    for i, axes in enumerate(figure.axes):
         for reference, style in zip(board.references.values(), STYLES, strict=False):
-            panel.axvline(100 * reference[i], color=GREY, lw=0.9, ls=style)
-        panel.set_title(column, fontsize=10, parse_math=False)
-        panel.set(yticks=rows, ylim=(len(rows) - 0.5, -0.5))
-        panel.set_yticklabels(labels, parse_math=False)
-        panel.grid(axis="x", color="#eeeeee")
-    figure.supxlabel(SCORES[board.data["kind"]].heading, fontsize=10)
+            axes.axvline(100 * reference[i], color=GREY, lw=0.9, ls=style)
+    figure.supxlabel(SCORES[board.data.kind].heading, fontsize=10)
     lines = [
         mpl.lines.Line2D([], [], color=GREY, lw=0.9, ls=style, label=name)
         for name, style in zip(board.references, STYLES, strict=False)
@@ -85,15 +135,15 @@ def scores(board: Board) -> Figure:
 
 def cost(board: Board) -> Figure | None:
     """Score against throughput and against parameters; None for training runs, whose speed is not known."""
-    if not all("images_per_second" in entry.row for entry in board.entries):
+    if not all(entry.result.images_per_second for entry in board.entries):
         return None
-    entries = [entry for entry in board.entries if entry.row["parameters"]]
+    entries = [entry for entry in board.entries if entry.result.parameters]
     figure, panels = _figure(2, 12, 5.5, [board])
     points = [
-        _scatter(panels[0], board, board.entries, lambda entry: entry.row["images_per_second"]),
-        _scatter(panels[1], board, entries, lambda entry: entry.row["parameters"]),
+        _scatter(panels[0], board, board.entries, lambda entry: entry.result.images_per_second or 0),
+        _scatter(panels[1], board, entries, lambda entry: entry.result.parameters),
     ]
-    device = board.entries[0].row["device"].split(" ")[0]
+    device = str(board.entries[0].result.device).partition(" ")[0]
     panels[0].set(xlabel=f"images per second ({device})", ylabel=_axis(board))
     panels[1].set(xlabel="parameters")
     _legend(figure, _colors(board.entries))
@@ -103,15 +153,15 @@ def cost(board: Board) -> Figure | None:
 
 def levels(board: Board) -> Figure | None:
     """Mean share of each level in the distance, shallow to deep; None without such methods."""
-    entries = [entry for entry in board.entries if entry.row.get("level_shares")]
+    entries = [entry for entry in board.entries if entry.result.level_shares]
     if not entries:
         return None
     labels = _labels(board, entries)
-    figure, (panel,) = _figure(1, 6 + label_width(labels), _height(len(entries)), [board])
-    depth = max(len(entry.row["level_shares"]) for entry in entries)
+    figure, (panel,) = _figure(1, 6 + label_width(labels), height(len(entries)), [board])
+    depth = max(len(entry.result.level_shares or ()) for entry in entries)
     shades = mpl.colormaps["viridis"](np.linspace(0.95, 0.1, depth))
     for row, entry in enumerate(entries):
-        shares = 100 * np.array(entry.row["level_shares"])
+        shares = 100 * np.array(entry.result.level_shares)
         lefts = np.cumsum(shares) - shares
         panel.barh(row, shares, left=lefts, color=shades[: len(shares)], edgecolor="white", height=0.75)
         for level, (left, share) in enumerate(zip(lefts, shares, strict=True)):
@@ -134,12 +184,12 @@ def levels(board: Board) -> Figure | None:
 
 def two_afc_against_jnd(triplets: Board, pairs: Board) -> Figure | None:
     """2AFC against JND of the methods that both boards have; None if there are none."""
-    precision = {entry.row["method"]: entry.score[-2] for entry in pairs.entries}
-    entries = [entry for entry in triplets.entries if entry.row["method"] in precision]
+    precision = {entry.result.method: entry.score[-2] for entry in pairs.entries}
+    entries = [entry for entry in triplets.entries if entry.result.method in precision]
     if not entries:
         return None
     figure, (panel,) = _figure(1, 7.5, 5.5, [triplets, pairs])
-    points = _scatter(panel, triplets, entries, lambda entry: 100 * precision[entry.row["method"]], log=False)
+    points = _scatter(panel, triplets, entries, lambda entry: 100 * precision[entry.result.method], log=False)
     panel.set(xlabel="JND mAP in %, mean", ylabel=_axis(triplets))
     _legend(figure, _colors(entries))
     _label(figure, [panel], [points])
@@ -155,7 +205,7 @@ def _scatter(
         for entry, name in zip(entries, _labels(board, entries), strict=True)
     ]
     for entry, (x, y, _) in zip(entries, points, strict=True):
-        color = colors[entry.row["family"]]
+        color = colors[entry.result.family]
         panel.plot([x, x], [100 * entry.low[macro], 100 * entry.high[macro]], color=color, lw=1, alpha=0.4)
         panel.plot(x, y, "o", color=color, ms=6)
     if log:
@@ -200,7 +250,7 @@ def _name(panel: Axes, x: float, y: float, name: str, dx: float, dy: float) -> A
 
 
 def _labels(board: Board, entries: Sequence[Entry]) -> list[str]:
-    return short_names([called(board, entry.row) for entry in entries])
+    return short_names([called(board, entry.result) for entry in entries])
 
 
 def label_width(labels: Sequence[str]) -> float:
@@ -224,28 +274,26 @@ def entitle(figure: Figure, lines: Sequence[str], free: float = 0) -> None:
 
 def _figure(columns: int, width: float, height: float, boards: Sequence[Board]) -> tuple[Figure, list[Axes]]:
     figure = Figure((width, height), dpi=150, layout="constrained")
-    kinds = [f"{SCORES[board.data['kind']].heading}: " if len(boards) > 1 else "" for board in boards]
-    lines = [kind + board.data["description"] for kind, board in zip(kinds, boards, strict=True)]
+    kinds = [f"{SCORES[board.data.kind].heading}: " if len(boards) > 1 else "" for board in boards]
+    lines = [kind + board.data.description for kind, board in zip(kinds, boards, strict=True)]
     entitle(figure, lines, free=LEGEND)
     panels = figure.subplots(1, columns, squeeze=False, sharey=True)[0]
     for panel in panels:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(which="both", labelsize=8)
+        plain(panel)
     return figure, list(panels)
 
 
-def _height(rows: int) -> float:
+def height(rows: int) -> float:
+    """Inches of a figure with so many lines."""
     return max(2.6, 1.5 + 0.24 * rows)
 
 
 def _axis(board: Board) -> str:
-    return SCORES[board.data["kind"]].heading + (
-        ", mean over subsets" if len(board.data["subsets"]) > 1 else ""
-    )
+    return SCORES[board.data.kind].heading + (", mean over subsets" if len(board.data.subsets) > 1 else "")
 
 
 def _colors(entries: Sequence[Entry]) -> dict[str, Any]:
-    families = sorted({entry.row["family"] for entry in entries})
+    families = sorted({entry.result.family for entry in entries})
     if len(families) <= 20:
         palette = mpl.colormaps["tab10" if len(families) <= 10 else "tab20"]
         return {family: palette(i) for i, family in enumerate(families)}
@@ -262,8 +310,3 @@ def _legend(figure: Figure, colors: Mapping[str, Any], lines: Sequence[Artist] =
         for family, color in colors.items()
     ]
     figure.legend(handles=[*handles, *lines], loc="outside right upper", fontsize=8, frameon=False)
-
-
-def _write(figure: Figure, path: Path) -> Path:
-    save_picture(figure, path)
-    return path

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceptual.distance.saving.folders import versions
-from perceptual.evaluation.results import Row
 
+Row = dict[str, Any]
 LIBRARIES = ("torch", "torchvision", "timm", "torchmetrics", "piq")
 
 

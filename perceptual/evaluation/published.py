@@ -3,7 +3,8 @@
 import numpy as np
 
 from perceptual.data.bapps_subsets import VAL as BAPPS_VAL  # a set with just these numbers is BAPPS val
-from perceptual.evaluation.results import Row
+from perceptual.data.kinds import TWO_AFC
+from perceptual.evaluation.results import Items
 
 # percent; subsets in the order of BAPPS_VAL
 TABLE_5 = {
@@ -27,11 +28,11 @@ TABLE_5 = {
 }
 
 
-def rows(data: Row) -> dict[str, list[float]]:
+def rows(data: Items) -> dict[str, list[float]]:
     """Published scores by method, a fraction for each subset of the data and their mean; empty elsewhere."""
-    if data["kind"] != "2afc" or dict(zip(data["subsets"], data["counts"], strict=True)) != BAPPS_VAL:
+    if data.kind != TWO_AFC.name or dict(zip(data.subsets, data.counts, strict=True)) != BAPPS_VAL:
         return {}
-    places = [list(BAPPS_VAL).index(subset) for subset in data["subsets"]]
+    places = [list(BAPPS_VAL).index(subset) for subset in data.subsets]
     return {
         name: [*(scores[i] / 100 for i in places), float(np.mean(scores)) / 100]
         for name, scores in TABLE_5.items()

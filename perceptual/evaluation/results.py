@@ -1,8 +1,10 @@
 """Results on disk: a folder each, written under a temporary name and renamed, so that none is half written.
 
-    results/<data>/items/              row.json (what was judged), judgment.npy, subset.npy, ref.npy …
-    results/<data>/scored/<method>/    row.json (score and provenance), d0.npy and d1.npy, or distance.npy
-    results/<data>/failed/<method>/    row.json with the reason, until the method is scored
+    results/<data>/items/                row.json (what was judged), judgment.npy, subset.npy, ref.npy …
+    results/<data>/scored/<method>/      row.json (score and provenance), d0.npy and d1.npy, or distance.npy
+    results/<data>/failed/<method>/      row.json with the reason, until the method is scored
+    results/<data>/conditions/<method>/  row.json with the scores under conditions
+    results/<data>/trust/<method>/       row.json with the trust report
 
 `<data>` is the beginning of the data's fingerprint. Several processes may write to one folder.
 """
@@ -16,30 +18,142 @@ import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
+from pydantic import BeforeValidator, ConfigDict
 
-from perceptual.files.records import to_json
+from perceptual.data.kinds import KINDS, Kind
+from perceptual.files.records import check_record, to_json
 from perceptual.files.writing import whole_folder
 
 AGAIN = "remove it and evaluate again"
 SEAL = "sha256"  # of the rest of a row and of the arrays beside it
-PRECISION = "+bf16-mixed"  # ends the name of a method of that precision
-OF_ITEMS = {"kind": str, "name": str, "fingerprint": str}
-OF_METHODS = {"method": str}
-OF_NUMBERS = ("scores", "majority", "krcc", "plcc", "protocol", "trust", "order", "conditions")
-Row = dict[str, Any]
+SCORED, FAILED, CONDITIONS, TRUST = "scored", "failed", "conditions", "trust"  # folders of results
+
 Arrays = dict[str, np.ndarray]
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""JSON has no NaN, but null."""
+Estimate = list[Number]
+"""A number and the ends of its 95 % interval."""
 
 
-class Result(NamedTuple):
-    """A row and the arrays beside it."""
+@dataclass
+class Kept:
+    """A row of JSON and the arrays beside it."""
 
-    row: Row
-    arrays: Arrays
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
+
+    arrays: Arrays = field(default_factory=dict, compare=False, kw_only=True)
+
+    def row(self) -> dict[str, Any]:
+        """What is written as JSON: the fields that are known."""
+        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "arrays"}
+        return {f.name: known[f.name] for f in fields(self) if f.name in known and known[f.name] != _empty(f)}
+
+
+def _empty(of: Field[Any]) -> Any:
+    return of.default if of.default_factory is MISSING else of.default_factory()
+
+
+@dataclass
+class Items(Kept):
+    """What was judged, and by whom."""
+
+    kind: str
+    name: str
+    fingerprint: str
+    description: str
+    size: int | str
+    """Side of squares in pixels, or how images keep their shapes."""
+    subsets: list[str]
+    counts: list[int]
+    """Items of each subset."""
+
+    @property
+    def judged(self) -> Kind:
+        """The kind of judgment."""
+        return KINDS[self.kind]
+
+
+@dataclass
+class Result(Kept):
+    """What is known of a method on some judged items; fields that do not apply are empty."""
+
+    method: str
+    """Its name among results."""
+    error: str | None = None
+    """Why there is no score."""
+    size: int | str | None = None
+    """Of the images, as `Items` has it."""
+    family: str = ""
+    """The architecture's family, `classic` or `trained`; of a training run, the backbone."""
+
+    # scores in [0, 1] or correlations by subset, then `mean` (macro) and `micro`
+    scores: dict[str, Number] = field(default_factory=dict)
+    majority: dict[str, Number] = field(default_factory=dict)
+    krcc: dict[str, Number] = field(default_factory=dict)
+    plcc: dict[str, Number] = field(default_factory=dict)
+    protocol: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    """What `opinion_protocol` gives."""
+    conditions: dict[str, Estimate] = field(default_factory=dict)
+    """2AFC scores by condition, then `mean`."""
+    trust: dict[str, Estimate] = field(default_factory=dict)
+    """By column of the trust report."""
+    order: dict[str, Number] = field(default_factory=dict)
+    """Rank correlation of distance and severity by family of distortion."""
+
+    # what the trust report was made on
+    seed: int = 0
+    items: int | None = None
+    attacked: int | None = None
+    rival: str | None = None
+    note: str | None = None
+
+    # the distance, see `provenance`
+    parameters: int = 0
+    value_range: list[float] | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    weights_sha256: str | None = None
+    weights_file: str | None = None
+    """SHA-256 of the weights on this machine, see `methods.weights_of`."""
+    levels: list[int] | None = None
+    channels: list[int] | None = None
+    input_size: list[int] | None = None
+    precision: str | None = None
+    compiled: bool | None = None
+
+    # its cost
+    seconds: float | None = None
+    flops: int | None = None
+    level_shares: list[Number] | None = None
+    images_per_second: float | None = None
+
+    # the training run, see `runs`
+    settings: dict[str, Any] | None = None
+    seeds: int = 1
+    """Runs that differ in their seed alone, whose mean this is."""
+    command: str | None = None
+    trained_on: str | None = None
+    epochs: int | None = None
+    steps: int | None = None
+
+    # the machine
+    versions: dict[str, str] = field(default_factory=dict)
+    device: str | None = None
+    threads: int | None = None
+    date: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder."""
+        return folder_name(self.method) + (f"-seed{self.seed}" if self.seed else "")
+
+
+Record = TypeVar("Record", bound=Kept)
 
 
 class DataResults:
@@ -54,52 +168,38 @@ class DataResults:
         self.folder = Path(folder)
         self._folders = [self.folder, *map(Path, others)]
 
-    def write_items(self, row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    def write_items(self, items: Items) -> None:
         """Keep what was judged; the first writer's stays."""
-        publish(self.folder / "items", row, arrays)
+        publish(self.folder / "items", items.row(), items.arrays)
 
-    def write(self, row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Keep the result of a method, `row["method"]`; if there is one already, that one stays."""
-        publish(self._scored(row["method"]), row, arrays)
-        self._forget_failure(row["method"])
-
-    def write_failure(self, row: Mapping[str, Any]) -> None:
-        """Keep why a method gave no score, in place of an earlier reason."""
-        self._forget_failure(row["method"])
-        publish(self._failed(row["method"]), row, {})
-
-    def has(self, method: str) -> bool:
-        """Whether the method is scored."""
-        return self._scored(method).is_dir()
-
-    def row_of(self, method: str) -> Row | None:
-        """The row of a method's result; None if it is not scored."""
-        return read_method(self._scored(method)).row if self.has(method) else None
-
-    def items(self) -> Result:
+    def items(self) -> Items:
         """What was judged."""
-        return read(self.folder / "items", OF_ITEMS)
+        return read(self.folder / "items", Items)
 
-    def scored(self) -> list[Result]:
-        """Results of the methods that were scored, by name."""
-        return [read_method(path) for folder in self._folders for path in _rows(folder / "scored")]
+    def write(self, result: Result, part: str = SCORED) -> None:
+        """Keep a result; if there is one already, that one stays, but for a failure."""
+        failure = self.folder / FAILED / result.folder
+        if part == FAILED:
+            shutil.rmtree(failure, ignore_errors=True)
+        publish(self.folder / part / result.folder, result.row(), result.arrays)
+        if part == SCORED:
+            shutil.rmtree(failure, ignore_errors=True)
 
-    def failed(self) -> list[Row]:
-        """Rows of the methods that failed and have not been scored since, by name."""
-        rows = []
-        for path in [path for folder in self._folders for path in _rows(folder / "failed")]:
+    def find(self, method: str, part: str = SCORED, seed: int = 0) -> Result | None:
+        """The result of a method; None if there is none."""
+        folder = self.folder / part / Result(method, seed=seed).folder
+        return _read_result(folder) if folder.is_dir() else None
+
+    def all(self, part: str = SCORED) -> list[Result]:
+        """The results of all methods, by name; of failures those that have not been scored since."""
+        found = []
+        for path in [
+            path for folder in self._folders for path in sorted((folder / part).glob("[!.]*/row.json"))
+        ]:
             with suppress(FileNotFoundError):  # another process has replaced or scored it since
-                rows.append(read_method(path).row)
-        return [row for row in rows if not self.has(row["method"])]
-
-    def _forget_failure(self, method: str) -> None:
-        shutil.rmtree(self._failed(method), ignore_errors=True)
-
-    def _scored(self, method: str) -> Path:
-        return self.folder / "scored" / folder_name(method)
-
-    def _failed(self, method: str) -> Path:
-        return self.folder / "failed" / folder_name(method)
+                found.append(_read_result(path.parent))
+        scored = self.folder / SCORED
+        return [one for one in found if part != FAILED or not (scored / one.folder).is_dir()]
 
 
 def find(results: str | os.PathLike[str]) -> list[DataResults]:
@@ -113,7 +213,7 @@ def find(results: str | os.PathLike[str]) -> list[DataResults]:
         raise FileNotFoundError(f"no results in {os.fspath(results)!r}; evaluate.py and train.py write them")
     by_items: dict[str, list[Path]] = {}
     for folder in sorted(found, key=lambda folder: (folder / "items").stat().st_mtime):
-        by_items.setdefault(read(folder / "items").row["fingerprint"], []).append(folder)
+        by_items.setdefault(read(folder / "items", Items).fingerprint, []).append(folder)
     return [DataResults(*folders) for folders in by_items.values()]
 
 
@@ -137,53 +237,36 @@ def publish(folder: Path, row: Mapping[str, Any], arrays: Mapping[str, np.ndarra
     return True
 
 
-def read(folder: Path, fields: Mapping[str, type] = MappingProxyType({})) -> Result:
+def read(folder: Path, schema: type[Record]) -> Record:
     """Read a published folder.
 
     Raises:
-        ValueError: it is damaged or was changed, or lacks one of `fields`; names it.
+        ValueError: it is damaged or was changed, or a field is missing or of another type.
         FileNotFoundError: there is none.
     """
     try:
-        row = json.loads((folder / "row.json").read_text("utf-8"))
+        text = (folder / "row.json").read_text("utf-8")
+        row = json.loads(text)
         seal = row.pop(SEAL, None)
         arrays = {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))}
         if seal != _digest(row, arrays):
             raise ValueError("it has not the SHA-256 that it records")
-        for key, kind in fields.items():
-            if not isinstance(row.get(key), kind):
-                raise ValueError(f"{key} in row.json must be {kind.__name__}, got {row.get(key)!r}")
-        if fields and len({(array.ndim == 1, array.size) for array in arrays.values()}) > 1:
+        if len({(array.ndim == 1, array.size) for array in arrays.values()}) > 1:
             raise ValueError("its arrays are not of one length")
-        row |= {key: _numbers(row[key]) for key in OF_NUMBERS if key in row}
-        return Result(row, arrays)
+        found = check_record(text, schema, "row.json", AGAIN)
     except FileNotFoundError:
         raise
     except Exception as error:  # damaged files raise all kinds of errors
         raise ValueError(f"{folder} was damaged or changed, {AGAIN}: {error}") from None
+    found.arrays = arrays
+    return found
 
 
-def read_method(folder: Path) -> Result:
-    """Read the published folder of a method.
-
-    Raises:
-        ValueError: it is damaged, or holds what belongs in the folder of another method.
-        FileNotFoundError: there is none.
-    """
-    result = read(folder, OF_METHODS)
-    method = result.row["method"]
-    if folder.name != folder_name(method):
-        raise ValueError(f"{folder} holds the result of another method, {method!r}; {AGAIN}")
+def _read_result(folder: Path) -> Result:
+    result = read(folder, Result)
+    if folder.name != result.folder:
+        raise ValueError(f"{folder} holds the result of another method, {result.method!r}; {AGAIN}")
     return result
-
-
-def _numbers(value: Any) -> Any:
-    """Numbers as they were before they were written: JSON has no NaN, but null."""
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return math.nan if value is None else value
 
 
 def _digest(row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
@@ -200,7 +283,3 @@ def folder_name(method: str) -> str:
         return method
     readable = re.sub(r"[^\w.-]+", "-", method).strip("-.")[-80:]
     return f"{readable}-{hashlib.sha256(method.encode()).hexdigest()[:8]}"
-
-
-def _rows(parent: Path) -> list[Path]:
-    return sorted(path.parent for path in parent.glob("[!.]*/row.json"))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from perceptual.evaluation.results import Row, publish, read
+from perceptual.evaluation.results import FAILED, SCORED, Result, publish, read
 from perceptual.files.records import read_yaml
 
 RESULTS = "results"
@@ -20,7 +20,7 @@ ELSEWHERE = ("ckpt", "runs", "run_dir", "logger")  # where a run reads and write
 UNFINISHED = "not finished: still running, stopped or killed"
 
 
-def settings(run: str | os.PathLike[str]) -> Row:
+def settings(run: str | os.PathLike[str]) -> dict[str, Any]:
     """What a run was asked to do, as plain values by their dotted keys; empty if the folder does not say."""
     path = Path(run, ".hydra/config.yaml")
     if not path.is_file():
@@ -32,7 +32,7 @@ def settings(run: str | os.PathLike[str]) -> Row:
     return dict(_flat({key: value for key, value in chosen.items() if key not in ELSEWHERE}))
 
 
-def choices(run: str | os.PathLike[str]) -> Row:
+def choices(run: str | os.PathLike[str]) -> dict[str, Any]:
     """The choice of each group of `conf/` that a run made; empty if the folder does not say."""
     path = Path(run, ".hydra/hydra.yaml")
     if not path.is_file():
@@ -51,33 +51,33 @@ def command(run: str | os.PathLike[str]) -> str | None:
 
 def keep_failure(run: str | os.PathLike[str], reason: str) -> None:
     """Keep why a run gave no score."""
-    folder = Path(run, "failed")
+    folder = Path(run, FAILED)
     shutil.rmtree(folder, ignore_errors=True)
-    publish(folder, {"method": str(run), "settings": settings(run), "error": reason}, {})
+    publish(folder, Result(str(run), reason, settings=settings(run)).row(), {})
 
 
-def without_score(folder: str | os.PathLike[str]) -> list[Row]:
-    """Rows of the runs in a folder and below that gave no score, each with its `error`."""
-    rows = []
+def without_score(folder: str | os.PathLike[str]) -> list[Result]:
+    """The runs in a folder and below that gave no score, each with its `error`."""
+    found = []
     for path in sorted(Path(folder).rglob(".hydra/config.yaml")):
         run = path.parents[1]
-        if (run / "failed/row.json").is_file():
-            rows.append(read(run / "failed").row)
-        elif not any(run.glob(f"{RESULTS}/*/scored/*/row.json")):
-            rows.append({"method": str(run), "settings": settings(run), "error": UNFINISHED})
-    return rows
+        if (run / FAILED / "row.json").is_file():
+            found.append(read(run / FAILED, Result))
+        elif not any(run.glob(f"{RESULTS}/*/{SCORED}/*/row.json")):
+            found.append(Result(str(run), UNFINISHED, settings=settings(run)))
+    return found
 
 
-def varied(rows: Iterable[Row]) -> list[str]:
-    """Keys of the settings that differ between rows, in the order of the configuration."""
-    chosen = [row["settings"] for row in rows if row.get("settings")]
+def varied(results: Iterable[Result]) -> list[str]:
+    """Keys of the settings that differ between runs, in the order of the configuration."""
+    chosen = [result.settings for result in results if result.settings]
     keys = dict.fromkeys(key for one in chosen for key in one)
     return [key for key in keys if len({repr(one.get(key)) for one in chosen}) > 1]
 
 
-def common_folder(rows: Iterable[Row]) -> Path | None:
-    """The folder that holds all runs among the rows; None if there are none."""
-    runs = [row["method"] for row in rows if "settings" in row]
+def common_folder(results: Iterable[Result]) -> Path | None:
+    """The folder that holds all runs among the results; None if there are none."""
+    runs = [result.method for result in results if result.settings is not None]
     if not runs:
         return None
     return Path(os.path.commonpath(runs) if len(runs) > 1 else os.path.dirname(runs[0]))

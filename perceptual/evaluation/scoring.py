@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from perceptual.data.loading import Batches
+from perceptual.data.table import Table
 from perceptual.evaluation.begun import Begun
 from perceptual.files.messages import first_line
-from perceptual.files.progress import Progress, track
+from perceptual.files.progress import Progress
 from perceptual.metrics import SCORES, PerSubset
 
 Distance = Callable[[Tensor, Tensor], Tensor]
+Columns = list[np.ndarray]
+"""(N,) arrays in the order of the items: d0 and d1 of triplets, the distance of pairs."""
 JND = "jnd/"  # what the names of JND scores begin with, beside those of 2AFC
 PIECE = 3 * 50 * 64**2  # pixels that a CPU compares at once: those of the paper's batch
 
@@ -25,8 +29,7 @@ PIECE = 3 * 50 * 64**2  # pixels that a CPU compares at once: those of the paper
 class Measured:
     """Distances by one method, and what they cost."""
 
-    columns: list[np.ndarray] = field(default_factory=list)
-    """(N,) arrays in the order of the items: d0 and d1 of triplets, the distance of pairs."""
+    columns: Columns = field(default_factory=list)
     seconds: float = 0.0
     """Time spent in the distance alone."""
     error: str | None = None
@@ -95,7 +98,7 @@ def _compare_timed(measured: Measured, distance: Distance, batch: Any) -> list[n
 @torch.no_grad()
 def compare(distance: Distance, batch: Any) -> tuple[Tensor, ...]:
     """(d0, d1) of a batch of triplets, or (distance,) of pairs, computed on the device of the distance."""
-    device = _device(distance)
+    device = device_of(distance)
     pieces = (piece.to(device) for piece in in_pieces(batch, device))
     columns = zip(*(piece.distances(distance) for piece in pieces), strict=True)
     return tuple(torch.cat(column).cpu() for column in columns)
@@ -119,45 +122,69 @@ def _shown_by_size(batches: Batches[Any], rows: Sequence[np.ndarray], what: str)
             progress.advance(done)
 
 
-def score(distances: Mapping[str, Distance], loaders: Any | Sequence[Any]) -> dict[str, dict[str, float]]:
-    """Scores in [0, 1] of each distance on what a data module validates on, as training computes them.
+def columns_of(distances: Mapping[str, Distance], loaders: Any) -> dict[str, list[Columns]]:
+    """Distances of everything that a data module validates on, read once for all distances.
 
     Args:
-        distances: as `measure` takes them.
+        distances: (x, y) → (N,) by name.
         loaders: as `val_dataloader()` gives them: of `Batch`es, or of `DifferenceBatch`es if all distances
             are LPIPS on their backbone; where there are items of several kinds, a list.
 
     Returns:
-        for each method its score by subset, then `mean` (macro) and `micro`; then those of other kinds, whose
-        names begin with the kind, as `jnd/mean`.
+        by name, for each loader, arrays (N,) in the order of its items.
+
+    Raises:
+        ValueError: a distance cannot be computed on some images.
     """
-    loaders = loaders if isinstance(loaders, list) else [loaders]
-    tables = [loader.dataset.table for loader in loaders]
-    metrics = {
-        name: {t.kind.name: PerSubset(SCORES[t.kind.name].metric(), t.subsets) for t in tables}
-        for name in distances
-    }
-    for batch in track(chain(*loaders), "Scoring", sum(map(len, loaders))):
-        for name, distance in distances.items():
-            columns = compare(distance, batch)
-            metrics[name][batch.kind.name].update(*columns, batch.answer, subset=batch.subset)
-    prefixes = {t.kind.name: f"{t.kind.name}/" if i else "" for i, t in enumerate(tables)}
+    found: dict[str, list[Columns]] = {name: [] for name in distances}
+    for batches in _listed(loaders):
+        for name, measured in measure(distances, batches).items():
+            if measured.error:
+                raise ValueError(f"{name}: {measured.error}")
+            found[name].append(measured.columns)
+    return found
+
+
+def scores_of(columns: Columns, table: Table) -> dict[str, dict[str, float]]:
+    """Score distances of judged items, as training does: in [0, 1], or correlations.
+
+    Returns:
+        by the names that `Result` has (`scores`, then others of that kind of judgment): the score of each
+        subset, then `mean` (macro) and `micro`.
+    """
+    tensors = [torch.from_numpy(column) for column in (*columns, table.answer, table.subset)]
+    score, found = SCORES[table.kind.name], {}
+    for name, metric in {"scores": score.metric, **score.others}.items():
+        by_subset = PerSubset(metric(), table.subsets)
+        for part in by_subset.modules():
+            if isinstance(part, Metric):  # this process has all items, and others may be gone
+                part.distributed_available_fn = lambda: False
+        by_subset.update(*tensors[:-1], subset=tensors[-1])
+        found[name] = {subset: value.item() for subset, value in by_subset.compute().items()}
+    return found
+
+
+def joined(columns: Sequence[Columns], tables: Sequence[Table]) -> dict[str, float]:
+    """Score all that a data module validates on; names of further kinds begin with it, as `jnd/mean`."""
     return {
-        name: {
-            prefixes[kind] + subset: value
-            for kind, metric in kinds.items()
-            for subset, value in as_numbers(metric).items()
-        }
-        for name, kinds in metrics.items()
+        (f"{table.kind.name}/" if number else "") + subset: value
+        for number, (part, table) in enumerate(zip(columns, tables, strict=True))
+        for subset, value in scores_of(part, table)["scores"].items()
     }
 
 
-def as_numbers(metric: PerSubset) -> dict[str, float]:
-    """Scores by subset, with `mean` and `micro`, as numbers."""
-    return {subset: value.item() for subset, value in metric.compute().items()}
+def score(distances: Mapping[str, Distance], loaders: Any) -> dict[str, dict[str, float]]:
+    """Score each distance on what a data module validates on, see `columns_of` and `joined`."""
+    tables = [batches.dataset.table for batches in _listed(loaders)]
+    return {name: joined(columns, tables) for name, columns in columns_of(distances, loaders).items()}
 
 
-def _device(distance: Distance) -> torch.device:
+def _listed(loaders: Any) -> list[Any]:
+    return loaders if isinstance(loaders, list) else [loaders]
+
+
+def device_of(distance: Distance) -> torch.device:
+    """Where a distance computes."""
     if not isinstance(distance, nn.Module):
         return torch.device("cpu")
     return next(chain(distance.parameters(), distance.buffers()), torch.empty(0)).device

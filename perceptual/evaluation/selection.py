@@ -7,11 +7,12 @@ their mean (James, Stein 1961): of equal settings, all the lead of the best is l
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from perceptual.evaluation.results import Row
+from perceptual.evaluation.results import Result
 from perceptual.evaluation.statistics import Floats, Intervals, ends
 
 SEED = "seed"
@@ -44,26 +45,28 @@ def corrected(score: Floats, draws: Floats) -> Picked:
     return Picked(float(score[best] - luck.mean()), float(score[best] - high), float(score[best] - low))
 
 
-def average_seeds(rows: Sequence[Row], intervals: Intervals) -> tuple[list[Row], Intervals]:
-    """Runs of the same settings, but for the seed, as one row each with the mean of their scores.
+def average_seeds(results: Sequence[Result], intervals: Intervals) -> tuple[list[Result], Intervals]:
+    """Take runs of the same settings, but for the seed, as one with the mean of their scores.
 
-    Such a row is that of the first run, has `seeds`, the number of runs, and no setting `seed`. Other rows
-    stay as they are.
+    That is the result of the first run, with `seeds`, the number of runs, and no setting `seed`. Other
+    results stay as they are.
     """
     groups: dict[str, list[int]] = {}
-    for number, row in enumerate(rows):
-        same = {key: value for key, value in row.get("settings", {}).items() if key != SEED}
-        groups.setdefault(repr(same) if row.get("settings") else f"row {number}", []).append(number)
-    if len(groups) == len(rows):
-        return list(rows), intervals
-    averaged = []
-    for members in groups.values():
-        row = dict(rows[members[0]])
-        if "settings" in row:
-            row["settings"] = {key: value for key, value in row["settings"].items() if key != SEED}
-            row["seeds"] = len(members)
-        averaged.append(row)
+    for number, result in enumerate(results):
+        same = _without_seed(result)
+        groups.setdefault(repr(same) if result.settings else f"result {number}", []).append(number)
+    if len(groups) == len(results):
+        return list(results), intervals
+    averaged = [results[members[0]] for members in groups.values()]
+    averaged = [
+        replace(one, settings=_without_seed(one), seeds=len(members)) if one.settings is not None else one
+        for one, members in zip(averaged, groups.values(), strict=True)
+    ]
     means = np.stack(
-        [np.bincount(members, minlength=len(rows)) / len(members) for members in groups.values()]
+        [np.bincount(members, minlength=len(results)) / len(members) for members in groups.values()]
     )
     return averaged, Intervals(means @ intervals.score, np.einsum("gm,bmc->bgc", means, intervals.draws))
+
+
+def _without_seed(result: Result) -> dict[str, Any]:
+    return {key: value for key, value in (result.settings or {}).items() if key != SEED}

@@ -15,7 +15,7 @@ from perceptual.data.module import JudgedDataModule
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation.board import bootstrapped
-from perceptual.evaluation.results import DataResults, Row
+from perceptual.evaluation.results import FAILED, DataResults, Items
 from perceptual.evaluation.statistics import ends
 from perceptual.files.messages import first_line
 from perceptual.names import Method
@@ -25,7 +25,7 @@ from perceptual.training.checkpoints import read_checkpoint
 class Suite(NamedTuple):
     """Scores of methods on many sets, each the mean over its subsets, in [0, 1] or a correlation."""
 
-    sets: dict[str, Row]
+    sets: dict[str, Items]
     """What was judged, by the name of the set."""
     absent: dict[str, str]
     """Why there is nothing of a set."""
@@ -92,7 +92,9 @@ def evaluate(
         loaded = cache(partial(grammar.build, **speed))  # each method once for all sets
         group = expanded[start : start + evaluation.GROUP]
         for name, data in opened.items():
-            places[name], called = evaluation.evaluate(group, data, results, device, build=loaded, **speed)
+            places[name], called, *_ = evaluation.evaluate(
+                group, data, results, device, build=loaded, **speed
+            )
         names |= dict(zip(called, group, strict=False))
     shared = _shared(opened, names, training) if training else {}
     return tabulate(places, absent, list(names), shared)
@@ -112,23 +114,20 @@ def tabulate(
         names: methods as they are called in the results.
         shared: see `Suite`.
     """
-    rows: dict[str, Row] = {}
+    rows: dict[str, Items] = {}
     scores: list[np.ndarray] = []
     draws: list[np.ndarray | None] = []
     failed: dict[str, str] = {}
     for name, place in places.items():
-        rows[name], items = place.items()
-        found = {result.row["method"]: result for result in place.scored() if result.row["method"] in names}
-        failed |= {
-            f"{row['method']} on {name}": row["error"] for row in place.failed() if row["method"] in names
-        }
+        rows[name] = place.items()
+        found = {result.method: result.arrays for result in place.all() if result.method in names}
+        failures = [one for one in place.all(FAILED) if one.method in names]
+        failed |= {f"{one.method} on {name}": str(one.error) for one in failures}
         score = np.full(len(names), np.nan)
         drawn = None
         if found:
-            intervals, _ = bootstrapped(
-                rows[name]["kind"], [result.arrays for result in found.values()], items
-            )
-            macro = len(rows[name]["subsets"])
+            intervals, _ = bootstrapped(rows[name], list(found.values()))
+            macro = len(rows[name].subsets)
             at = [names.index(method) for method in found]
             score[at] = intervals.score[:, macro]
             drawn = np.full((len(intervals.draws), len(names)), np.nan)
@@ -139,7 +138,7 @@ def tabulate(
     nothing = np.full((length, len(names)), np.nan)
     by_set = [nothing if drawn is None else drawn for drawn in draws]
     columns, summaries = list(rows), list[str]()
-    kinds = [row["kind"] for row in rows.values()]
+    kinds = [items.kind for items in rows.values()]
     for kind in dict.fromkeys(kinds):
         of_kind = [i for i, k in enumerate(kinds) if k == kind]
         summaries.append(columns[of_kind[0]] if len(of_kind) == 1 else f"mean {kind}")

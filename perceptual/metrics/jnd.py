@@ -30,22 +30,18 @@ def jnd_average_precision(distance: Tensor, same: Tensor) -> Tensor:
         ValueError: shapes differ or are not (N,), a distance is NaN, or `same` is outside [0, 1].
     """
     _check(distance, same)
-    same, order = same.double().sort()  # so that ties add up in one order, to the last bit
-    values, group = distance[order].double().unique(sorted=True, return_inverse=True)
-    called_same = same.new_zeros(len(values)).index_add(0, group, same)
-    tp = called_same.cumsum(0)  # tp + fp, below, is the number of pairs so far: a pair adds same + (1 − same)
-    recall = tp / tp[-1:]
-    precision = tp / group.bincount(minlength=len(values)).cumsum(0)
-    envelope = precision.flip(0).cummax(0).values.flip(0)
-    area = (recall.diff(prepend=recall.new_zeros(1)) * envelope).sum()
-    return area if len(values) else area.new_tensor(torch.nan)
+    columns = [column.detach().cpu().double().numpy() for column in (distance, same)]
+    area = weighted_average_precision(columns[0][None], columns[1], np.ones((1, len(same))))
+    return torch.as_tensor(area[0], device=distance.device)
 
 
 def weighted_average_precision(
     distances: NDArray[np.floating], same: NDArray[np.floating], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """`jnd_average_precision` (B,) of distances (1, N) with pairs counted by their weights (B, N)."""
-    order = np.argsort(distances[0])
+    if not len(same):
+        return np.full(len(weights), np.nan)
+    order = np.lexsort((same, distances[0]))  # so that ties add up in one order, to the last bit
     ranked = distances[0][order]  # infinite where PSNR is of equal images, so no difference is taken
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal distances enter together
     items = weights[:, order].cumsum(1)[:, ends]

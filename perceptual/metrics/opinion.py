@@ -4,6 +4,7 @@ SRCC, KRCC and PLCC after a logistic fit, as in the Video Quality Experts Group'
 validation of objective models of video quality assessment" (2000) and most studies of image quality since.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -49,13 +50,17 @@ def opinion_correlations(distance: Tensor, score: Tensor) -> OpinionCorrelations
     return OpinionCorrelations(*(_correlate(kind, d, s) for kind in CORRELATIONS))
 
 
-def _correlate(kind: Correlation, d: NDArray[np.float64], s: NDArray[np.float64]) -> float:
-    if np.ptp(d) == 0 or np.ptp(s) == 0:
+def correlation(statistic: Callable[..., Any], x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
+    """Correlate two columns (N,) by a function of `scipy.stats`; NaN where either is constant."""
+    if not len(x) or np.ptp(x) == 0 or np.ptp(y) == 0:
         return np.nan
-    if kind == "plcc":
-        return float(stats.pearsonr(logistic_fit(d, s), s).statistic)
-    ranked = {"srcc": stats.spearmanr, "krcc": stats.kendalltau}[kind]
-    return float(ranked(d, s).statistic)
+    return float(statistic(x, y).statistic)
+
+
+def _correlate(kind: Correlation, d: NDArray[np.float64], s: NDArray[np.float64]) -> float:
+    if kind != "plcc":
+        return correlation({"srcc": stats.spearmanr, "krcc": stats.kendalltau}[kind], d, s)
+    return correlation(stats.pearsonr, logistic_fit(d, s), s) if np.ptp(d) and np.ptp(s) else np.nan
 
 
 def weighted_srcc(
@@ -63,15 +68,16 @@ def weighted_srcc(
 ) -> NDArray[np.float64]:
     """SRCC (B,) of distances (1, N) with images counted by their whole weights (B, N).
 
-    NaN for a constant distance, and where the weights leave fewer than five images or equal scores; 0 where
-    they leave equal distances.
+    NaN where the weights leave fewer than five images, equal distances or equal scores.
     """
     items = weights.sum(1)
     x, y = (_ranks(values, weights) - (items[:, None] + 1) / 2 for values in (distances[0], score))
-    norm = np.sqrt((weights * x**2).sum(1) * (spread := (weights * y**2).sum(1)))
-    srcc = np.divide((weights * x * y).sum(1), norm, out=np.zeros_like(norm), where=norm > 0)
-    unsaid = (items < FEWEST) | (spread == 0) | (distances.min() == distances.max())
-    return np.where(unsaid, np.nan, srcc)
+    norm = np.sqrt((weights * x**2).sum(1) * (weights * y**2).sum(1))
+    known = (items >= FEWEST) & (norm > 0)
+    srcc: NDArray[np.float64] = np.divide(
+        (weights * x * y).sum(1), norm, out=np.full_like(norm, np.nan), where=known
+    )
+    return srcc
 
 
 def _ranks(values: NDArray[np.floating], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from perceptual.config import build_data
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation.board import make
-from perceptual.evaluation.identity import identity
+from perceptual.evaluation.methods import identity
 from perceptual.evaluation.results import DataResults, find
 from perceptual.files.records import to_json
 from perceptual.names import Method
@@ -86,22 +86,22 @@ def shorten(text: str) -> str:
 def _methods(place: DataResults, ckpt: Path) -> list[str]:
     """Names of the checkpoint in results: whatever its path was, its SHA-256 is behind the `@`."""
     ending = "@" + identity(Method.parse(str(ckpt))).rpartition("@")[2]
-    names = [result.row["method"] for result in place.scored()]
+    names = [result.method for result in place.all()]
     return [name for name in names if name.endswith(ending)]
 
 
 def _score(place: DataResults, method: str) -> dict[str, Any]:
     board = make(place)
-    (entry,) = (entry for entry in board.entries if entry.row["method"] == method)
-    items = [*board.data["counts"], sum(board.data["counts"]), sum(board.data["counts"])]
+    (entry,) = (entry for entry in board.entries if entry.result.method == method)
+    items = [*board.data.counts, *[sum(board.data.counts)] * 2]
     columns = zip(board.columns, items, entry.score, entry.low, entry.high, strict=True)
     rows = [dict(zip(("subset", "items", "score", "low", "high"), column, strict=True)) for column in columns]
     rows = json.loads(to_json(rows))  # as config.json will have it
-    kept = {key: board.data[key] for key in ("kind", "fingerprint")}
     return {
-        "data": board.data["name"],
-        "description": shorten(board.data["description"]),
-        **kept,
+        "data": board.data.name,
+        "description": shorten(board.data.description),
+        "kind": board.data.kind,
+        "fingerprint": board.data.fingerprint,
         "rows": rows,
     }
 

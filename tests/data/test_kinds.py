@@ -10,6 +10,8 @@ from perceptual.data import JudgedDataModule, Kind
 from perceptual.data.kinds import KINDS
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation.board import make
+from perceptual.evaluation.leaderboard import leaderboard
+from perceptual.evaluation.results import FAILED
 from perceptual.evaluation.scoring import score
 from perceptual.evaluation.tables import markdown
 from perceptual.metrics.kinds import SCORES, Score
@@ -91,14 +93,14 @@ def test_another_kind_is_batched_compared_and_scored(threes):
 
 def test_another_kind_is_evaluated_and_kept(threes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    place, names = evaluation.evaluate(["l2", "alexnet-random"], threes, "results")
-    assert place.failed() == []
-    kept = {result.row["method"]: result for result in place.scored()}
+    place, names, *_ = evaluation.evaluate(["l2", "alexnet-random"], threes, "results")
+    assert place.all(FAILED) == []
+    kept = {result.method: result for result in place.all()}
     assert list(kept) == sorted(names)
-    assert kept["l2"].row["scores"] == pytest.approx(expected(threes.val_set.table))
+    assert kept["l2"].scores == pytest.approx(expected(threes.val_set.table))
     assert set(kept["l2"].arrays) == {"ab", "ac", "bc"}
-    assert place.items().row["kind"] == "odd"
+    assert place.items().kind == "odd"
     board = make(place)
-    best = max(result.row["scores"]["mean"] for result in kept.values())
+    best = max(result.scores["mean"] for result in kept.values())
     assert board.entries[0].score[board.columns.index("mean")] == pytest.approx(best)
-    assert "odd one out in %" in markdown(board)
+    assert "odd one out in %" in markdown(*leaderboard(board))

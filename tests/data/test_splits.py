@@ -125,7 +125,7 @@ def test_references_of_the_same_pixels_are_one_cluster(size, tmp_path):
     (tmp_path / "t.csv").write_text("\n".join(["ref,p0,p1,judge", *rows]))
     data = ManifestDataModule(str(tmp_path / "t.csv"), size=size, val_fraction=1)
     data.setup("validate")
-    place, _ = evaluate(["l2"], data, str(tmp_path / "results"))
+    place, *_ = evaluate(["l2"], data, str(tmp_path / "results"))
     cluster = place.items().arrays["cluster"]
     assert cluster[0] == cluster[1] != cluster[2]
     assert len(np.unique(data.val_set.table.role("ref"))) == 3  # the table itself stays as it was

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from perceptual.cli import app as cli
 from perceptual.evaluation.compare import compare, difference, sentences
-from perceptual.evaluation.results import DataResults
+from perceptual.evaluation.results import DataResults, Items, Result
 from perceptual.evaluation.statistics import bootstrap
 
 GOOD, BAD = 0.8, 0.7  # share of the items on which a method is right
@@ -20,19 +20,12 @@ def write(folder, items=400, seed=0, methods=None, references=None):
     place = DataResults(folder)
     cluster = np.arange(items) if references is None else np.arange(items) % references
     judgment = np.zeros(items)
-    row = {
-        "kind": "2afc",
-        "name": "2afc-x",
-        "fingerprint": str(folder),
-        "description": "simulated",
-        "size": 8,
-    }
-    row |= {"subsets": ["all"], "counts": [items]}
-    place.write_items(row, {"judgment": judgment, "subset": np.zeros(items, int), "cluster": cluster})
+    arrays = {"judgment": judgment, "subset": np.zeros(items, int), "cluster": cluster}
+    place.write_items(Items("2afc", "2afc-x", str(folder), "simulated", 8, ["all"], [items], arrays=arrays))
     draw = rng.random(items)
     for name, share in (methods or {"ssim": GOOD, "l2": BAD}).items():
         right = draw < share
-        place.write({"method": name}, {"d0": (~right).astype(float), "d1": right.astype(float)})
+        place.write(Result(name, arrays={"d0": (~right).astype(float), "d1": right.astype(float)}))
     return place
 
 
@@ -116,7 +109,7 @@ def test_a_method_of_several_names(tmp_path):
         (("ssim", "ssim"), "two different methods are needed"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(tmp_path, words, said):
+def test_what_cannot_be_compared_is_first_line(tmp_path, words, said):
     write(tmp_path / "results/x")
     done = run(*words, tmp_path / "results")
     assert done.exit_code != 0

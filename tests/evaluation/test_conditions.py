@@ -13,9 +13,9 @@ from torch import nn
 
 from perceptual import LPIPS, Backbone
 from perceptual.data import ManifestDataModule
-from perceptual.evaluation import conditions
 from perceptual.evaluation import methods as methods_of
-from perceptual.evaluation.conditions import CONDITIONS, score_under
+from perceptual.evaluation.robustness import conditions
+from perceptual.evaluation.robustness.conditions import CONDITIONS, score_under
 
 
 @pytest.mark.parametrize("name", CONDITIONS)

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,17 @@ from scipy.stats import kendalltau, spearmanr
 from typer.testing import CliRunner
 
 from perceptual.cli import app
-from perceptual.cli.leaderboard import leaderboard
+from perceptual.cli.leaderboard import leaderboard as command
 from perceptual.data import JNDDataModule, ManifestDataModule, OpinionDataModule, PhotosDataModule
 from perceptual.distance.baselines import BASELINES
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import suite_tables, suites
 from perceptual.evaluation.board import make
-from perceptual.evaluation.results import find
+from perceptual.evaluation.leaderboard import leaderboard, protocol_rows
+from perceptual.evaluation.results import FAILED, find
 from perceptual.evaluation.scoring import score
-from perceptual.evaluation.tables import markdown, protocol_rows
+from perceptual.evaluation.tables import markdown
 from perceptual.features.backbone import Backbone
 from perceptual.names import Method
 
@@ -62,13 +64,13 @@ def photos():
 
 
 def scored(place):
-    return {result.row["method"]: result for result in place.scored()}
+    return {result.method: result for result in place.all()}
 
 
 @pytest.mark.parametrize("name", ["manifest", "photos"])
 def test_scores_are_those_of_one_triplet_at_a_time(name, request):
     data = request.getfixturevalue(name)
-    place, _ = evaluation.evaluate(METHODS, data, "results")
+    place, *_ = evaluation.evaluate(METHODS, data, "results")
     assert (len(data.val_set.pairs()) * 2 <= 2 * len(data.val_set)) == (name == "manifest")
     results, items = scored(place), place.items()
     distances = {
@@ -86,9 +88,9 @@ def test_scores_are_those_of_one_triplet_at_a_time(name, request):
                 assert kept.arrays[column][row] == pytest.approx(expected, rel=1e-4, abs=1e-6)
         judgment = items.arrays["judgment"].astype(float)
         whole = reference.two_afc_score(kept.arrays["d0"], kept.arrays["d1"], judgment)
-        assert kept.row["scores"]["micro"] == pytest.approx(whole, abs=1e-9)
+        assert kept.scores["micro"] == pytest.approx(whole, abs=1e-9)
         assert score({"it": distance}, data.val_dataloader())["it"]["mean"] == pytest.approx(
-            kept.row["scores"]["mean"], abs=0.01
+            kept.scores["mean"], abs=0.01
         )
 
 
@@ -113,30 +115,30 @@ def test_where_images_recur_each_goes_through_the_backbone_once(manifest, tmp_pa
     for method, result in once.items():
         for name, column in result.arrays.items():
             np.testing.assert_allclose(column, again[method].arrays[name], rtol=1e-5, atol=1e-6)
-        assert result.row["scores"] == pytest.approx(again[method].row["scores"], abs=1e-6)
-        assert result.row["images_per_second"] > 0
+        assert result.scores == pytest.approx(again[method].scores, abs=1e-6)
+        assert result.images_per_second > 0
 
 
 def test_a_row_says_what_made_it(photos):
-    place, _ = evaluation.evaluate(["squeezenet1_1-v0.1", "l2"], photos, "results")
-    row = scored(place)["squeezenet1_1-v0.1"].row
-    assert row["weights"].startswith("file:")
-    assert len(row["weights_sha256"]) == 64
-    assert (row["levels"], row["size"], row["value_range"]) == (list(range(7)), 32, [0, 1])
-    assert row["family"] == "squeezenet"
-    assert row["parameters"] == 722_496 + 2_240
-    assert row["flops"] > 1e6
-    assert sum(row["level_shares"]) == pytest.approx(1)
-    assert torch.__version__.startswith(row["versions"]["torch"])
-    assert row["images_per_second"] > 0
-    assert scored(place)["l2"].row["family"] == "classic"
-    assert place.items().row["fingerprint"] == photos.fingerprint()
+    place, *_ = evaluation.evaluate(["squeezenet1_1-v0.1", "l2"], photos, "results")
+    result = scored(place)["squeezenet1_1-v0.1"]
+    assert result.weights.startswith("file:")
+    assert len(result.weights_sha256) == 64
+    assert (result.levels, result.size, result.value_range) == (list(range(7)), 32, [0, 1])
+    assert result.family == "squeezenet"
+    assert result.parameters == 722_496 + 2_240
+    assert result.flops > 1e6
+    assert sum(result.level_shares) == pytest.approx(1)
+    assert torch.__version__.startswith(result.versions["torch"])
+    assert result.images_per_second > 0
+    assert scored(place)["l2"].family == "classic"
+    assert place.items().fingerprint == photos.fingerprint()
 
 
 def test_what_is_scored_is_skipped_and_failures_are_tried_again(photos, tmp_path, monkeypatch):
-    place, _ = evaluation.evaluate(["l2", "vgg16", "ms_ssim", "nonsense"], photos, "results")
+    place, *_ = evaluation.evaluate(["l2", "vgg16", "ms_ssim", "nonsense"], photos, "results")
     assert set(scored(place)) == {"l2"}
-    reasons = {row["method"]: row["error"] for row in place.failed()}
+    reasons = {row.method: row.error for row in place.all(FAILED)}
     assert set(reasons) == {"vgg16-v0.1", "ms_ssim", "nonsense"}
     assert "no weights for vgg16" in reasons["vgg16-v0.1"]
     assert "at least 161×161" in reasons["ms_ssim"]
@@ -144,11 +146,11 @@ def test_what_is_scored_is_skipped_and_failures_are_tried_again(photos, tmp_path
     row = place.folder / "scored/l2/row.json"
     before = row.stat().st_mtime_ns
     write_weights(tmp_path / "weights", "vgg16")
-    again, names = evaluation.evaluate(["l2", "vgg16"], photos, "results")
+    again, names, *_ = evaluation.evaluate(["l2", "vgg16"], photos, "results")
     assert row.stat().st_mtime_ns == before
     assert names == ["l2", "vgg16-v0.1"]
     assert set(scored(again)) == {"l2", "vgg16-v0.1"}
-    assert {row["method"] for row in again.failed()} == {"ms_ssim", "nonsense"}
+    assert {row.method for row in again.all(FAILED)} == {"ms_ssim", "nonsense"}
     monkeypatch.setattr(photos, "fingerprint", lambda: "f" * 64)  # other items
     place.folder.rename(place.folder.with_name("f" * 12))
     with pytest.raises(ValueError, match=r"f{12} holds results on other items; remove it"):
@@ -158,28 +160,28 @@ def test_what_is_scored_is_skipped_and_failures_are_tried_again(photos, tmp_path
 def test_a_method_that_gives_no_number_is_a_failure(photos, monkeypatch):
     monkeypatch.setitem(BASELINES, "nan", lambda: torch.nn.Module())
     monkeypatch.setattr(torch.nn.Module, "forward", lambda self, x, y: x.mean((1, 2, 3)) / 0 * 0)
-    place, _ = evaluation.evaluate(["nan", "l2"], photos, "results")
+    place, *_ = evaluation.evaluate(["nan", "l2"], photos, "results")
     assert set(scored(place)) == {"l2"}
-    assert "must not be NaN" in place.failed()[0]["error"]
+    assert "must not be NaN" in place.all(FAILED)[0].error
 
 
 def test_another_checkpoint_of_one_path_is_another_method(photos, tmp_path):
     for text in ("first", "second"):
         (tmp_path / "last.ckpt").write_text(text)
-        place, names = evaluation.evaluate(["last.ckpt"], photos, "results")
+        place, names, *_ = evaluation.evaluate(["last.ckpt"], photos, "results")
         assert names[0].startswith("last.ckpt@")
-    assert len(place.failed()) == 2
+    assert len(place.all(FAILED)) == 2
 
 
 def test_deep_features_of_another_precision_are_another_method(photos):
-    place, _ = evaluation.evaluate(["squeezenet1_1", "l2"], photos, "results")
-    place, names = evaluation.evaluate(["squeezenet1_1", "l2"], photos, "results", precision="bf16-mixed")
+    place, *_ = evaluation.evaluate(["squeezenet1_1", "l2"], photos, "results")
+    place, names, *_ = evaluation.evaluate(["squeezenet1_1", "l2"], photos, "results", precision="bf16-mixed")
     assert names == ["squeezenet1_1-v0.1+bf16-mixed", "l2"]
     kept = scored(place)
     full, half = (kept[f"squeezenet1_1-v0.1{precision}"] for precision in ("", "+bf16-mixed"))
     assert len(kept) == 3
-    assert (full.row["precision"], half.row["precision"]) == ("32-true", "bf16-mixed")
-    assert full.row["family"] == half.row["family"] == "squeezenet"
+    assert (full.precision, half.precision) == ("32-true", "bf16-mixed")
+    assert full.family == half.family == "squeezenet"
     expected = LPIPS(Backbone("squeezenet1_1", precision="bf16-mixed"), "v0.1")
     d0, _ = photos.val_set[3].distances(expected)
     assert half.arrays["d0"][3] == pytest.approx(d0.item(), rel=0.02)
@@ -208,15 +210,15 @@ def pairs(tmp_path):
 
 
 def test_jnd_pairs_are_scored_alike(pairs):
-    place, _ = evaluation.evaluate(["l2", "squeezenet1_1"], pairs, "results")
+    place, *_ = evaluation.evaluate(["l2", "squeezenet1_1"], pairs, "results")
     same, subset = (place.items().arrays[name] for name in ("same", "subset"))
-    for result in place.scored():
+    for result in place.all():
         distance = result.arrays["distance"]
         for number, name in enumerate(pairs.subsets):
             expected = reference.jnd_average_precision(distance[subset == number], same[subset == number])
-            assert result.row["scores"][name] == pytest.approx(expected, abs=1e-9)
+            assert result.scores[name] == pytest.approx(expected, abs=1e-9)
     board = make(place)
-    assert board.entries[0].score[-1] == pytest.approx(board.entries[0].row["scores"]["micro"], abs=1e-9)
+    assert board.entries[0].score[-1] == pytest.approx(board.entries[0].result.scores["micro"], abs=1e-9)
 
 
 def test_the_command_writes_tables_and_pictures(photos, pairs, tmp_path):
@@ -235,21 +237,21 @@ def test_the_command_writes_tables_and_pictures(photos, pairs, tmp_path):
     )
     assert pictures == ["2afc-jnd.png", "cost", "cost", "levels", "levels", "scores", "scores"]
     with pytest.raises(ValueError, match="output must end in"):
-        leaderboard(tmp_path / "results", tmp_path / "x.txt")
+        command(tmp_path / "results", tmp_path / "x.txt")
 
 
 def test_published_rows_are_shown_for_bapps_only(photos):
-    place, _ = evaluation.evaluate(["l2"], photos, "results")
+    place, *_ = evaluation.evaluate(["l2"], photos, "results")
     board = make(place)
-    assert "published" not in markdown(board)
+    assert "published" not in markdown(*leaderboard(board))
     from perceptual.evaluation.published import BAPPS_VAL
 
-    bapps = dict(board.data, subsets=list(BAPPS_VAL), counts=list(BAPPS_VAL.values()))
+    bapps = replace(board.data, subsets=list(BAPPS_VAL), counts=list(BAPPS_VAL.values()))
     values = [0.5] * 8
     entries = [entry._replace(score=values, low=values, high=values) for entry in board.entries]
-    text = markdown(
-        board._replace(data=bapps, columns=[*BAPPS_VAL, "mean", "micro"], entries=entries, references={})
-    )
+    columns = [*BAPPS_VAL, "mean", "micro"]
+    shown = leaderboard(board._replace(data=bapps, columns=columns, entries=entries, references={}))
+    text = markdown(*shown)
     row = "| published | AlexNet, lin | 73.9 | 83.4 | 71.5 | 61.2 | 65.3 | 63.2 | 69.8 |"
     assert row in text
 
@@ -300,8 +302,8 @@ def test_a_multirun_fills_one_folder_of_results_and_goes_on_after_a_failure(mani
     assert "Traceback" not in done.stderr
     (place,) = find(tmp_path / "results")
     assert set(scored(place)) == {"l2", "squeezenet1_1-v0.1", "squeezenet1_1-random"}
-    assert place.failed() == []  # that run was refused before it read the data
-    assert all(len(result.arrays["d0"]) == 300 for result in place.scored())
+    assert place.all(FAILED) == []  # that run was refused before it read the data
+    assert all(len(result.arrays["d0"]) == 300 for result in place.all())
     assert {path.name for path in tmp_path.iterdir()} <= {"grain", "results", "weights", "evaluate.log"}
 
 
@@ -313,12 +315,12 @@ def test_all_of_a_manifest_can_be_scored_but_not_trained_on(manifest):
 
 
 def test_people_are_shown_beside_methods(manifest):
-    place, _ = evaluation.evaluate(["l2"], manifest, "results")
+    place, *_ = evaluation.evaluate(["l2"], manifest, "results")
     board = make(place)
     assert board.recurring
     judgment = place.items().arrays["judgment"]
     assert board.references["ceiling, raw"][-1] == pytest.approx(np.maximum(judgment, 1 - judgment).mean())
-    assert "references recur" in markdown(board)
+    assert "references recur" in markdown(*leaderboard(board))
 
 
 @pytest.mark.parametrize("subsets", [1, 2])
@@ -333,16 +335,18 @@ def test_a_statistic_is_the_same_in_both_tables_of_opinions(tmp_path, monkeypatc
     data.setup("validate")
     monkeypatch.setitem(BASELINES, "constant", lambda: torch.nn.Module())
     monkeypatch.setattr(torch.nn.Module, "forward", lambda self, x, y: torch.ones(len(x)), raising=False)
-    place, _ = evaluation.evaluate(["l2", "constant"], data, "results")
+    place, *_ = evaluation.evaluate(["l2", "constant"], data, "results")
     board = make(place)
-    assert [entry.row["method"] for entry in board.entries] == ["l2", "constant"]
+    assert [entry.result.method for entry in board.entries] == ["l2", "constant"]
     assert [entry.group for entry in board.entries] == [1, 0]
     l2 = board.entries[0]
     below = {row[0]: row[1:] for row in protocol_rows(board)}
     assert below["method"][0] == "srcc, all"
     assert below["l2"][0] == f"{l2.score[-1]:.3f} ({l2.low[-1]:.3f} – {l2.high[-1]:.3f})"
     assert set(below["constant"]) == {"–"}
-    (row,) = [line for line in markdown(board).splitlines() if line.startswith("| – | constant |")]
+    (row,) = [
+        line for line in markdown(*leaderboard(board)).splitlines() if line.startswith("| – | constant |")
+    ]
     cells = [cell.strip() for cell in row.split("|")[3:-3]]
     assert set(cells) == {"–"}
 
@@ -375,17 +379,17 @@ def test_opinion_scores_are_correlated_by_the_same_command(opinions, monkeypatch
     assert "SRCC × 100" in capsys.readouterr().out
     (place,) = find("results")
     items = place.items()
-    assert items.row["kind"] == "opinion"
-    for result in place.scored():
+    assert items.kind == "opinion"
+    for result in place.all():
         distance, score = result.arrays["distance"], items.arrays["score"]
-        assert result.row["scores"]["micro"] == pytest.approx(spearmanr(distance, score).statistic, abs=1e-9)
-        assert result.row["krcc"]["micro"] == pytest.approx(kendalltau(distance, score).statistic, abs=1e-9)
-        assert 0 < result.row["plcc"]["mean"] <= 1
-        assert set(result.row["scores"]) == {"a", "b", "mean", "micro"}
+        assert result.scores["micro"] == pytest.approx(spearmanr(distance, score).statistic, abs=1e-9)
+        assert result.krcc["micro"] == pytest.approx(kendalltau(distance, score).statistic, abs=1e-9)
+        assert 0 < result.plcc["mean"] <= 1
+        assert set(result.scores) == {"a", "b", "mean", "micro"}
     board = make(place)
     assert board.recurring
-    assert board.entries[0].score[2] == pytest.approx(board.entries[0].row["scores"]["mean"], abs=1e-9)
-    assert "SRCC" in markdown(board)
+    assert board.entries[0].score[2] == pytest.approx(board.entries[0].result.scores["mean"], abs=1e-9)
+    assert "SRCC" in markdown(*leaderboard(board))
 
 
 def test_a_manifest_of_opinions_needs_finite_scores(opinions):
@@ -397,9 +401,9 @@ def test_a_manifest_of_opinions_needs_finite_scores(opinions):
 
 def test_results_of_other_weights_of_the_same_name_are_apart(manifest, tmp_path, monkeypatch):
     method = ["squeezenet1_1-uncalibrated"]
-    place, (name,) = evaluation.evaluate(method, manifest, "results")
+    place, (name,), *_ = evaluation.evaluate(method, manifest, "results")
     first = scored(place)[name]
-    assert len(first.row["weights_file"]) == 64
+    assert len(first.weights_file) == 64
     # the same weights in another place and file
     (tmp_path / "more").mkdir()
     state = load_file(tmp_path / "weights/squeezenet1_1.safetensors")
@@ -409,18 +413,18 @@ def test_results_of_other_weights_of_the_same_name_are_apart(manifest, tmp_path,
     # others of that name
     state["features.0.weight"] += 0.1
     save_file(state, tmp_path / "more/squeezenet1_1.safetensors")
-    place, (other,) = evaluation.evaluate(method, manifest, "results")
+    place, (other,), *_ = evaluation.evaluate(method, manifest, "results")
     assert re.fullmatch(rf"{name}@[0-9a-f]{{8}}", other)
     second = scored(place)[other]
-    assert second.row["weights_sha256"] != first.row["weights_sha256"]
+    assert second.weights_sha256 != first.weights_sha256
     assert not np.array_equal(second.arrays["d0"], first.arrays["d0"])
     # each again, without computing it
     for folder, expected in (("weights", name), ("more", other)):
         monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path / folder))
-        place, names = evaluation.evaluate(method, manifest, "results", build=None)
+        place, names, *_ = evaluation.evaluate(method, manifest, "results", build=None)
         assert names == [expected]
     assert len(scored(place)) == 2
-    board = markdown(make(place))
+    board = markdown(*leaderboard(make(place)))
     assert f"| {other} |" in board
     assert f"| {name} |" in board
 
@@ -431,8 +435,8 @@ def test_a_method_without_an_identity_does_not_stop_the_others(manifest, monkeyp
             raise RuntimeError("no identity")
         return str(method)
 
-    monkeypatch.setattr("perceptual.evaluation.identity.identity", failing)
-    place, names = evaluation.evaluate(["gmsd", "l2"], manifest, "results")
+    monkeypatch.setattr("perceptual.evaluation.methods.identity", failing)
+    place, names, *_ = evaluation.evaluate(["gmsd", "l2"], manifest, "results")
     assert names == ["gmsd", "l2"]
     assert "l2" in scored(place)
 
@@ -465,7 +469,7 @@ def test_a_name_is_read_once_and_no_network_is_built_to_name_a_result(manifest, 
     (place,) = find("results")
     names = ["l2", "squeezenet1_1-uncalibrated", "squeezenet1_1-v0.1", "test_resnet-random"]
     assert sorted(scored(place)) == names
-    assert sorted(row["method"] for row in place.failed()) == ["no.ckpt", "squeezenet1_1[]"]
+    assert sorted(row.method for row in place.all(FAILED)) == ["no.ckpt", "squeezenet1_1[]"]
     read.clear(), built.clear()
     run("evaluate.py", *words, monkeypatch=monkeypatch)  # what the results have is found by its name
     assert sorted(read) == sorted(said)
@@ -547,15 +551,15 @@ def test_of_odd_judgments_what_can_be_said_is_said(odd, tmp_path, capsys):
     data, silent = ODD[odd]
     data = data(tmp_path / "set")
     data.setup("validate")
-    place, names = evaluation.evaluate(["l2", "ssim", "gmsd"], data, "results")
-    assert place.failed() == []
+    place, names, *_ = evaluation.evaluate(["l2", "ssim", "gmsd"], data, "results")
+    assert place.all(FAILED) == []
     for path in place.folder.rglob("row.json"):
         json.loads(path.read_text(), parse_constant=pytest.fail)
     board = make(place)
     unsaid = {name for name, low in zip(board.columns, board.entries[0].low, strict=True) if np.isnan(low)}
     assert unsaid == set(silent)
     assert {entry.group for entry in board.entries} == {0}
-    page = markdown(board)
+    page = markdown(*leaderboard(board))
     assert "too few" in page
     assert "Too few references to say" in page
     assert "nan" not in page
@@ -568,4 +572,4 @@ def test_of_odd_judgments_what_can_be_said_is_said(odd, tmp_path, capsys):
     result = CliRunner().invoke(app, ["compare", names[0], names[1], "results"])
     assert "Nothing can be said" in result.output
     suite = suites.tabulate({"x": place}, {}, names)
-    assert "nan" not in suite_tables.markdown(suite)
+    assert "nan" not in markdown(suite_tables.table(suite))

@@ -15,7 +15,7 @@ from perceptual import PerceptualDistance, create_metric, list_metrics
 from perceptual.distance.baselines import BASELINES, Baseline
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import methods
-from perceptual.evaluation.identity import identity
+from perceptual.evaluation.methods import identity
 from perceptual.names import Method
 
 

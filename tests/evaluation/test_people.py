@@ -42,7 +42,7 @@ def test_without_votes_only_what_needs_none():
         "ceiling, raw",
     ]
     assert people.limit("2afc", arrays, ["hard", "easy"], np.arange(3000)) is None
-    assert people.rows("opinion", {}, ["a"]) == {}
+    assert people.rows("opinion", {"subset": np.zeros(1)}, ["a"]) == {}
 
 
 def test_the_interval_of_the_ceiling_is_wider_over_references():

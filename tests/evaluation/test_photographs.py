@@ -52,7 +52,7 @@ def two_afc(d0, d1, judgment):
 
 
 def test_l2_is_that_of_scikit_image_in_one_process_and_two(data, tmp_path):
-    place, _ = evaluate(["l2"], data, tmp_path)
+    place, *_ = evaluate(["l2"], data, tmp_path)
     images = {name: pixels(name) for row in rows() for name in (row["ref"], row["p0"], row["p1"])}
     d0, d1 = (
         np.array([mean_squared_error(images[row["ref"]], images[row[p]]) for row in rows()])
@@ -60,7 +60,7 @@ def test_l2_is_that_of_scikit_image_in_one_process_and_two(data, tmp_path):
     )
     judgment = np.array([float(row["judge"]) for row in rows()])
     expected = two_afc(d0, d1, judgment)
-    assert place.scored()[0].row["scores"]["micro"] == pytest.approx(expected, abs=1e-6)
+    assert place.all()[0].scores["micro"] == pytest.approx(expected, abs=1e-6)
     shares, l2 = [], BASELINES["l2"]()
     for rank in range(2):  # as two processes share the batches
         batches = Batches(data.val_set, data.batch_size)

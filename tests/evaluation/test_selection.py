@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from perceptual.evaluation.results import Result
 from perceptual.evaluation.selection import average_seeds, corrected
 from perceptual.evaluation.statistics import Intervals, bootstrap
 
@@ -57,20 +58,20 @@ def test_a_clear_winner_is_hardly_corrected():
 
 def test_seeds_of_one_setting_are_averaged():
     rows = [
-        {"method": f"/runs/{n}", "settings": {"seed": seed, "model.lr": lr}}
+        Result(f"/runs/{n}", settings={"seed": seed, "model.lr": lr})
         for n, (seed, lr) in enumerate([(0, 0.1), (1, 0.1), (0, 0.2), (1, 0.2)])
-    ] + [{"method": "l2"}]
+    ] + [Result("l2")]
     rng = np.random.default_rng(0)
     score, draws = rng.random((5, 3)), rng.random((7, 5, 3))
     averaged, intervals = average_seeds(rows, Intervals(score, draws))
-    assert [row["method"] for row in averaged] == ["/runs/0", "/runs/2", "l2"]
-    assert averaged[0]["settings"] == {"model.lr": 0.1}
-    assert averaged[0]["seeds"] == 2
+    assert [row.method for row in averaged] == ["/runs/0", "/runs/2", "l2"]
+    assert averaged[0].settings == {"model.lr": 0.1}
+    assert averaged[0].seeds == 2
     np.testing.assert_allclose(intervals.score, [score[:2].mean(0), score[2:4].mean(0), score[4]])
     np.testing.assert_allclose(intervals.draws[:, 1], draws[:, 2:4].mean(1))
 
 
 def test_different_settings_stay_apart():
-    rows = [{"method": str(n), "settings": {"seed": n, "model.lr": n}} for n in range(2)]
+    rows = [Result(str(n), settings={"seed": n, "model.lr": n}) for n in range(2)]
     both = Intervals(np.zeros((2, 3)), np.zeros((4, 2, 3)))
     assert average_seeds(rows, both) == (rows, both)

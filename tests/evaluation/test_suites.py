@@ -10,7 +10,8 @@ from PIL import Image
 from perceptual.data import JNDDataModule, ManifestDataModule, OpinionDataModule
 from perceptual.evaluation import suites
 from perceptual.evaluation.runs import settings
-from perceptual.evaluation.suite_tables import html_page, markdown, write
+from perceptual.evaluation.suite_tables import table, write
+from perceptual.evaluation.tables import html_page, markdown
 from perceptual.files.records import read_yaml
 from perceptual.names import Method
 
@@ -78,7 +79,7 @@ def test_columns_are_the_scores_of_each_set_and_their_means(sets, tmp_path, monk
     assert built == []  # all was there
     np.testing.assert_array_equal(again.score, suite.score[:2])
 
-    text, page = markdown(suite), html_page(suite)
+    text, page = markdown(table(suite)), html_page(table(suite))
     for shown in (text, page):
         assert "absent" in shown
         assert "nowhere.csv" in shown

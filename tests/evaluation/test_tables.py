@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from perceptual.evaluation.score_table import table
+from perceptual.evaluation.tables import score_table
 
 SUBSETS = ["traditional", "cnn", "superres", "deblur", "color", "frameinterp", "mean", "micro"]
 NAMES = [
@@ -19,7 +19,7 @@ NAMES = [
 def shown(width, subsets):
     scores = {name: dict.fromkeys(subsets, 0.7 + i / 1000) for i, name in enumerate(NAMES)}
     file = io.StringIO()
-    Console(file=file, width=width).print(table(scores, title="on [bold]x"))
+    Console(file=file, width=width).print(score_table(scores, title="on [bold]x"))
     return file.getvalue().splitlines()
 
 
@@ -48,6 +48,6 @@ def test_a_wide_terminal_shows_all_of_it():
 
 def test_columns_of_the_environment_are_honoured(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "60")
-    Console().print(table({NAMES[2]: dict.fromkeys(SUBSETS[:4], 0.5)}))
+    Console().print(score_table({NAMES[2]: dict.fromkeys(SUBSETS[:4], 0.5)}))
     lines = capsys.readouterr().out.splitlines()
     assert 50 < max(map(len, lines)) <= 60

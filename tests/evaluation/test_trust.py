@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 
 from perceptual.cli import app as cli
 from perceptual.data import ManifestDataModule
-from perceptual.evaluation import trust
-from perceptual.evaluation.attack import farthest
+from perceptual.evaluation.evaluate import evaluate
 from perceptual.evaluation.results import DataResults
-from perceptual.evaluation.trust_report import _row, kept, report
+from perceptual.evaluation.robustness import trust
+from perceptual.evaluation.robustness.report import Robustness, kept, summary
+from perceptual.evaluation.robustness.trust import farthest
 
 
 class Distance(nn.Module):
@@ -137,22 +138,28 @@ def few(monkeypatch):
 def test_reports_are_kept_and_repeat(tmp_path, few, monkeypatch):
     data = ManifestDataModule(write_manifest(tmp_path / "data"), num_workers=0, size=32)
     data.setup("validate")
-    rows, lost = report(["l2", "ssim", "nothing"], data, str(tmp_path / "one"))
-    assert [row["method"] for row in rows] == ["l2", "ssim"]
+
+    def report(methods, folder):
+        return evaluate(methods, data, tmp_path / folder, study=Robustness(data))
+
+    _, _, found, lost = report(["l2", "ssim", "nothing"], "one")
+    assert [one.method for one in found] == ["l2", "ssim"]
     assert "unknown method" in lost["nothing"]
-    again, _ = report(["ssim", "l2"], data, str(tmp_path / "two"))
-    assert {row["method"]: row["trust"] for row in rows} == {row["method"]: row["trust"] for row in again}
-    for row in rows:
-        assert {"shift 1", "JPEG 95", "attack 2/255", "order", "triangle"} <= set(row["trust"])
-        for column, (value, low, high) in row["trust"].items():
+    again = report(["ssim", "l2"], "two").found
+    np.testing.assert_equal(
+        {one.method: one.trust for one in found}, {one.method: one.trust for one in again}
+    )
+    for one in found:
+        assert {"shift 1", "JPEG 95", "attack 2/255", "order", "triangle"} <= set(one.trust)
+        for column, (value, low, high) in one.trust.items():
             assert low <= value <= high or column == "order"
-        assert np.isnan(row["trust"]["order"][1:]).all()  # two references say nothing about others
+        assert np.isnan(one.trust["order"][1:]).all()  # two references say nothing about others
     monkeypatch.setattr(trust, "examine", None)  # what is there is not made again
-    assert report(["l2"], data, str(tmp_path / "one"))[0] == rows[:1]
+    assert repr(report(["l2"], "one").found) == repr(found[:1])
     (place,) = (tmp_path / "one").iterdir()
     (place / "trust/l2").rename(place / "trust/psnr")
-    for ask in (lambda: report(["psnr"], data, tmp_path / "one"), lambda: kept(DataResults(place))):
-        with pytest.raises(ValueError, match="trust/psnr holds the report of another method, 'l2'"):
+    for ask in (lambda: report(["psnr"], "one"), lambda: kept(DataResults(place))):
+        with pytest.raises(ValueError, match="trust/psnr holds the result of another method, 'l2'"):
             ask()
 
 
@@ -185,12 +192,12 @@ def test_what_is_refused(tmp_path, few, monkeypatch, capsys):
     write_manifest(tmp_path / "data")
     words = ["data=manifest", "data.path=data/triplets.csv", "data.size=8", "robustness=true", "methods=[l2]"]
     assert "too small to be shifted" in refusal("evaluate.py", *words, monkeypatch=monkeypatch, capsys=capsys)
-    assert kept(SimpleNamespace(folder=tmp_path)) == []
+    assert kept(DataResults(tmp_path)) == []
 
 
 def test_references_of_which_a_distance_is_constant_have_no_part_in_its_order():
     judged = SimpleNamespace(clusters=np.arange(3), confident_clusters=np.arange(3))
     values = {"order darker": np.array([1, np.nan, 0.5]), "order blur": np.array([0.5, np.nan, np.nan])}
-    row = _row("x", {**values, "order none": np.full(3, np.nan)}, judged, None, 0)
+    row = summary({**values, "order none": np.full(3, np.nan)}, judged)
     assert row["trust"]["order"][0] == pytest.approx((0.75 + 0.5) / 2)
     np.testing.assert_equal(row["order"], {"darker": 0.75, "blur": 0.5, "none": np.nan})

@@ -1,11 +1,15 @@
-"""Whether a distance can be trusted: what shifts, slight changes and attacks do to its decisions.
+"""Trust in a distance: what shifts, slight changes and attacks do to its decisions.
 
 Ghildyal and Liu 2022, "Shift-tolerant perceptual similarity metric", https://arxiv.org/abs/2207.13686;
 Ghildyal and Liu 2023, "Attacking perceptual similarity metrics", https://arxiv.org/abs/2305.08840.
+
+Attacks are white box, by projected gradient ascent (PGD; Madry et al. 2018, https://arxiv.org/abs/1706.06083),
+as Ghildyal and Liu 2023 (https://arxiv.org/abs/2307.05437) and Kettunen et al. 2019
+(https://arxiv.org/abs/1906.03973) use it on perceptual distances.
 """
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import NamedTuple
 
@@ -19,7 +23,7 @@ from torch import Generator, Tensor, nn
 from perceptual.data.batch import Batch, JudgedDataset
 from perceptual.data.kinds import TWO_AFC
 from perceptual.data.synthetic.distortions import FAMILIES, distort
-from perceptual.evaluation.attack import farthest
+from perceptual.metrics.opinion import correlation
 
 ITEMS = 200  # triplets, drawn by the seed, that are shifted and slightly changed
 ATTACKED = 100  # triplets on which all votes agree
@@ -28,6 +32,8 @@ SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
 SHIFTS, RADII = (1, 2, 3), (2, 4)  # pixels; of 255
 MARGIN, BATCH = max(SHIFTS), 25
 ROLES = TWO_AFC.roles
+STEPS = 20  # of an attack
+REACH = 2.5  # all steps together, in radii: from anywhere in the ball to any side of it
 DIRECTIONS = torch.tensor([(0, 1), (0, -1), (1, 0), (-1, 0)])
 
 Values = dict[str, np.ndarray]
@@ -198,12 +204,52 @@ def attacked(distance: nn.Module, triplets: Triplets, seed: int) -> dict[int, Te
         TypeError, RuntimeError: the distance has no gradient.
     """
     nearer, _ = _sides(distance, triplets)
-    found = {}
-    for radius in RADII:
-        generator = Generator().manual_seed(seed)
-        parts = zip(triplets.ref.split(BATCH), nearer.split(BATCH), strict=True)
-        found[radius] = torch.cat([farthest(distance, ref, x, radius / 255, generator) for ref, x in parts])
-    return found
+    return {
+        radius: _moved(distance, triplets.ref, nearer, radius, Generator().manual_seed(seed))
+        for radius in RADII
+    }
+
+
+def farthest(
+    distance: Callable[[Tensor, Tensor], Tensor],
+    ref: Tensor,
+    x: Tensor,
+    radius: float,
+    generator: Generator,
+    steps: int = STEPS,
+) -> Tensor:
+    """Images within ±radius of x (and in [0, 1]) that a distance puts as far from ref as it can find.
+
+    Args:
+        distance: differentiable (x, y) → (N,).
+        ref, x: images (N, 3, H, W) in [0, 1].
+        radius: largest change of a value.
+        generator: on the CPU; draws where each image starts in the ball.
+        steps: of gradient ascent, by the sign of the gradient.
+
+    Raises:
+        TypeError: the distance has no gradient.
+    """
+    low, high = (x - radius).clamp(min=0), (x + radius).clamp(max=1)
+    start = (2 * torch.rand(x.shape, generator=generator) - 1) * radius
+    y = torch.minimum(torch.maximum(x + start.to(x), low), high)
+    for _ in range(steps):
+        y = torch.minimum(
+            torch.maximum(y + REACH * radius / steps * _slope(distance, ref, y).sign(), low), high
+        )
+    return y
+
+
+def _slope(distance: Callable[[Tensor, Tensor], Tensor], ref: Tensor, y: Tensor) -> Tensor:
+    with torch.enable_grad():
+        y = y.detach().requires_grad_()
+        value = distance(ref, y).sum()
+        if not value.requires_grad:
+            raise TypeError("it has no gradient")
+        (slope,) = torch.autograd.grad(value, y, allow_unused=True)
+    if slope is None:
+        raise TypeError("it has no gradient")
+    return slope.nan_to_num(0)
 
 
 def attack(distance: nn.Module, triplets: Triplets, images: Mapping[int, Tensor]) -> Values:
@@ -239,13 +285,16 @@ def perturbations(distance: nn.Module, triplets: Triplets, seed: int) -> dict[in
     found = {}
     for radius in RADII:
         generator = Generator().manual_seed(seed)
-        sides = []
-        for side in (triplets.p0, triplets.p1):
-            parts = zip(triplets.ref.split(BATCH), side.split(BATCH), strict=True)
-            made = torch.cat([farthest(distance, ref, x, radius / 255, generator) for ref, x in parts])
-            sides.append(made - side)
-        found[radius] = torch.stack(sides, dim=1)
+        sides = (triplets.p0, triplets.p1)
+        added = [_moved(distance, triplets.ref, side, radius, generator) - side for side in sides]
+        found[radius] = torch.stack(added, dim=1)
     return found
+
+
+def _moved(distance: nn.Module, ref: Tensor, x: Tensor, radius: int, generator: Generator) -> Tensor:
+    """What `farthest` makes of x within ±radius/255, in batches."""
+    parts = zip(ref.split(BATCH), x.split(BATCH), strict=True)
+    return torch.cat([farthest(distance, *part, radius / 255, generator) for part in parts])
 
 
 def order(distance: nn.Module, judged: Judged) -> Values:
@@ -253,7 +302,9 @@ def order(distance: nn.Module, judged: Judged) -> Values:
     values = {}
     for family, steps in judged.worse.items():
         rows = torch.stack([apart(distance, judged.references, worse) for worse in steps], dim=1).numpy()
-        values[f"order {family}"] = np.array([_rank_correlation(row) for row in rows])
+        values[f"order {family}"] = np.array(
+            [correlation(spearmanr, row, np.array(SEVERITIES)) for row in rows]
+        )
     return values
 
 
@@ -278,10 +329,6 @@ def _sides(distance: nn.Module, triplets: Triplets) -> tuple[Tensor, Tensor]:
 
 def _median(d0: Tensor, d1: Tensor) -> Tensor:
     return torch.cat([d0, d1]).median().abs()
-
-
-def _rank_correlation(row: np.ndarray) -> float:
-    return float(spearmanr(row, SEVERITIES).statistic) if len(np.unique(row)) > 1 else np.nan
 
 
 def _window(images: Tensor, offset: Tensor) -> Tensor:

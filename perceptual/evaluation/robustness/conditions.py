@@ -5,9 +5,7 @@ triplet are changed alike. A recipe chosen under one condition often loses in th
 never seen *and* under conditions never seen.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,25 +19,19 @@ from perceptual.data.batch import Batch, JudgedDataset
 from perceptual.data.images import as_floats
 from perceptual.data.kinds import PAIR, TWO_AFC
 from perceptual.data.loading import Batches
+from perceptual.data.module import JudgedDataModule
 from perceptual.distance.lpips import LPIPS
-from perceptual.distance.saving.markdown import escaped, table_row
-from perceptual.evaluation import methods as grammar
-from perceptual.evaluation import provenance
-from perceptual.evaluation.evaluate import place_of
-from perceptual.evaluation.identity import called
-from perceptual.evaluation.results import DataResults, Row, folder_name, publish, read_method
-from perceptual.evaluation.score_table import estimate
+from perceptual.evaluation.evaluate import Findings, Study
+from perceptual.evaluation.results import CONDITIONS as PART
+from perceptual.evaluation.results import Estimate, Result
 from perceptual.evaluation.scoring import measure
-from perceptual.evaluation.statistics import Intervals, bootstrap, clusters
-from perceptual.features.backbone import Precision
-from perceptual.files.messages import first_line
+from perceptual.evaluation.statistics import bootstrap, clusters
+from perceptual.evaluation.tables import Table, estimate, markdown, score_table
 from perceptual.files.progress import Progress
 from perceptual.metrics import two_afc_agreement
-from perceptual.names import Method
 
 FEW = 256  # images whose features are held at once
 BATCH = 100  # pairs
-VERSION = 1  # of the conditions; results of another version are computed again
 
 Condition = Callable[[Tensor], Tensor]
 
@@ -138,85 +130,60 @@ def agreement_under(
     return np.stack(rows)
 
 
-def report(
-    methods: Iterable[str | Method],
-    data: Any,
-    results: str,
-    device: torch.device | str = "cpu",
-    precision: Precision = "32-true",
-    compile: bool = False,
-) -> tuple[list[Row], dict[str, str]]:
-    """Score methods under every condition; what `results` has already is not computed again.
-
-    Args:
-        methods: names, see `perceptual.names`.
-        data: triplets, set up.
-        results: folder of all results; a row for each method in `<data>/conditions/<method>/`.
-        device: where distances are computed.
-        precision, compile: of deep features, see `methods.build`.
-
-    Returns:
-        a row for each method, whose `conditions` are a score and the ends of its 95 % interval by condition,
-        then `mean`, that over conditions; and why others have none.
+class UnderConditions(Study):
+    """2AFC scores under every condition, then `mean`, that over conditions, with 95 % intervals.
 
     Raises:
-        ValueError: `data` has no triplets, or the folder holds other results.
+        ValueError: `data` has no triplets.
     """
-    judged = data.val_set
-    if data.kind != TWO_AFC:
-        raise ValueError("conditions=true needs judged triplets; these items are none")
-    place = place_of(data, results)
-    names = called(grammar.expand(methods), precision, partial(_row_of, place))
-    lost: dict[str, str] = {}
-    for name in [name for name in names if _row_of(place, name) is None]:
-        try:
-            distance = grammar.build(names[name].method, precision, compile).to(device)
-            row = {"method": name, "version": VERSION, "weights_file": names[name].weights}
-            row |= {"conditions": _estimates(agreement_under(name, distance, judged), judged)}
-            row |= provenance.describe(distance) | provenance.surroundings(torch.device(device))
-            publish(_folder(place, name), row, {})
-        except Exception as error:  # whatever it is, the others go on
-            lost[name] = first_line(error)
-    found = (_row_of(place, name) for name in names)
-    return [row for row in found if row is not None], lost
+
+    part = PART
+
+    def __init__(self, data: JudgedDataModule) -> None:
+        super().__init__(data)
+        if data.kind != TWO_AFC:
+            raise ValueError("conditions=true needs judged triplets; these items are none")
+
+    def find(self, distances: dict[str, nn.Module], *_: Any) -> Findings:
+        """Score the distances."""
+        for name, distance in distances.items():
+            try:
+                yield name, {"conditions": self._estimates(agreement_under(name, distance, self.judged))}
+            except Exception as error:  # whatever it is, the others go on
+                yield name, error
+
+    def show(self, results: Sequence[Result]) -> tuple[list[Any], dict[str, Any]]:
+        """A table with a column for each method, and means; the same with all intervals."""
+        title = f"Under conditions, {self.data.describe()}"
+        by_condition = {
+            key: {result.method: result.conditions[key][0] for result in results}
+            for key in results[0].conditions
+        }
+        means = [f"Mean      {result.method}: {estimate(result.conditions['mean'])}" for result in results]
+        files = {"conditions.md": markdown(table(results, title))}
+        return [score_table(by_condition, title), *means], files
+
+    def _estimates(self, agreement: np.ndarray) -> dict[str, Estimate]:
+        """Score and ends of its interval by condition, then `mean`: all from the same draws of references."""
+        cluster, _ = clusters(self.judged.table.same_content().items[0])
+        every = np.vstack([agreement, agreement.mean(0)])
+        found = bootstrap(every, np.zeros(len(cluster), int), cluster)
+        values = np.stack([found.score[:, -1], found.low[:, -1], found.high[:, -1]], axis=1).tolist()
+        return dict(zip([*CONDITIONS, "mean"], values, strict=True))
 
 
-def markdown(rows: Sequence[Row], title: str) -> str:
-    """The scores of methods under conditions as a table in Markdown."""
-    header = ["2AFC in %", *(row["method"] for row in rows)]
-    lines = [header, ["--:"] * len(header)]
-    for condition in rows[0]["conditions"]:
-        cells = []
-        for row in rows:
-            value, low, high = (100 * part for part in row["conditions"][condition])
-            cells.append(estimate(value, low, high, 1))
-        lines.append([condition, *cells])
-    table = [table_row(line) for line in lines]
-    note = "In brackets: 95 % intervals by bootstrap over references. Mean: over the conditions."
-    return "\n".join([f"### {escaped(title)}", "", *table, "", note]) + "\n"
-
-
-def _estimates(agreement: np.ndarray, judged: JudgedDataset) -> dict[str, list[float]]:
-    """Score and ends of its interval by condition, then `mean`: all from the same draws of references."""
-    table = judged.table.same_content()
-    cluster, _ = clusters(table.items[0])
-    micro = bootstrap(agreement, np.zeros(len(cluster), int), cluster)
-    score, draws = micro.score[:, -1:], micro.draws[:, :, -1:]
-    both = Intervals(np.vstack([score, score.mean(0)]), np.concatenate([draws, draws.mean(1)[:, None]], 1))
-    columns = (both.score, both.low, both.high)
-    values = np.concatenate(columns, axis=1).tolist()
-    return dict(zip([*CONDITIONS, "mean"], values, strict=True))
-
-
-def _folder(place: DataResults, name: str) -> Path:
-    return place.folder / "conditions" / folder_name(name)
-
-
-def _row_of(place: DataResults, name: str) -> Row | None:
-    """The row of a method; None if there is none of this version."""
-    folder = _folder(place, name)
-    row = read_method(folder).row if folder.is_dir() else None
-    return row if row is not None and row["version"] == VERSION else None
+def table(results: Sequence[Result], title: str) -> Table:
+    """Scores with intervals: a row for each condition, a column for each method."""
+    rows = [
+        [condition, *(estimate(one.conditions[condition]) for one in results)]
+        for condition in results[0].conditions
+    ]
+    return Table(
+        title,
+        ["2AFC in %", *(one.method for one in results)],
+        rows,
+        ["In brackets: 95 % intervals by bootstrap over references. Mean: over the conditions."],
+    )
 
 
 def _apart(name: str, distance: nn.Module, changed: "_Changed", condition: str) -> np.ndarray:

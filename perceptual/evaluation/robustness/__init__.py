@@ -1,0 +1,1 @@
+"""Robustness of distances: other conditions, slight changes and attacks."""
