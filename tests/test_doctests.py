@@ -13,7 +13,7 @@ MODULES = (
     "metrics.jnd",
     "metrics.opinion",
     "metrics.two_afc",
-    "evaluation.create",
+    "evaluation.methods",
 )
 
 
