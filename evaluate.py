@@ -3,7 +3,6 @@
 import sys
 
 from perceptual.cli import script_help
-from perceptual.files.messages import first_line
 
 if __name__ == "__main__":
     script_help.answer(__file__, sys.argv[1:])  # before the imports below, which take many seconds
@@ -35,6 +34,7 @@ from perceptual.evaluation.robustness.report import Robustness
 from perceptual.evaluation.scoring import score
 from perceptual.evaluation.tables import score_tables
 from perceptual.features.custom import import_modules
+from perceptual.files.messages import first_line
 from perceptual.files.records import read_yaml
 from perceptual.files.writing import save_picture, write_text
 from perceptual.training.checkpoints import read_checkpoint

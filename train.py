@@ -3,7 +3,6 @@
 import sys
 
 from perceptual.cli import script_help
-from perceptual.files.messages import first_line
 
 if __name__ == "__main__":
     script_help.answer(__file__, sys.argv[1:])  # before the imports below, which take many seconds
@@ -30,6 +29,7 @@ from perceptual.evaluation import people, runs
 from perceptual.evaluation.scoring import columns_of, joined, score
 from perceptual.evaluation.tables import score_tables
 from perceptual.features.kmeans import initialize
+from perceptual.files.messages import first_line
 from perceptual.files.progress import run_number
 from perceptual.names import KMEANS
 from perceptual.training import run
