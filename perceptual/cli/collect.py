@@ -19,19 +19,6 @@ Url = Annotated[
 ]
 
 
-def _needed() -> None:
-    """Say what to install where the extra is not."""
-    from importlib.util import find_spec
-
-    absent = [
-        name
-        for name in ("sqlalchemy", "starlette", "uvicorn", "jinja2", "markdown_it")
-        if not find_spec(name)
-    ]
-    if absent:
-        raise ValueError(f"{', '.join(absent)} not installed: pip install -e '.[collect]'")
-
-
 @app.command()
 def new(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder to make; must not exist.")],
@@ -70,7 +57,6 @@ def new(
 
     Example: `perceptual collect new mystudy --from ask/manifest.csv --votes 5`
     """
-    _needed()
     from perceptual.collect.create import create
     from perceptual.collect.study import CONFIG, INSTRUCTIONS, ITEM, Study
 
@@ -126,7 +112,6 @@ def serve(
 
     Example: `perceptual collect serve mystudy`
     """
-    _needed()
     from perceptual.collect.participants import read_participants
     from perceptual.collect.server import Access
     from perceptual.collect.serving import serve as run
@@ -151,7 +136,6 @@ def backup(
 
     Example: `perceptual collect backup mystudy -o votes-monday.db`
     """
-    _needed()
     from contextlib import closing
 
     from perceptual.collect.database import Database
@@ -182,7 +166,6 @@ def export(
 
     Example: `perceptual collect export mystudy -o judged`
     """
-    _needed()
     from perceptual.collect.database import Database
     from perceptual.collect.export import MANIFEST, REPORT
     from perceptual.collect.export import export as run
@@ -220,7 +203,6 @@ def choose(
 
     Example: `perceptual collect choose many --methods alexnet,ssim --count 500 -o chosen`
     """
-    _needed()
     from perceptual.collect.choose import choose as run
     from perceptual.evaluation.methods import build, expand
 

@@ -1,7 +1,7 @@
 """`perceptual dirs DIR0 DIR1 -o out.csv`: a distance for each two images of one name."""
 
 import statistics
-import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
@@ -14,8 +14,8 @@ from perceptual.cli.options import Csv, Json, Method, Resize
 from perceptual.files.places import nfc
 
 if TYPE_CHECKING:
-    from perceptual.cli.batches import Pair
     from perceptual.cli.method import Chosen
+    from perceptual.cli.output import Problems
 
 SHOWN = 10  # unmatched names that are listed of each folder
 COLUMNS = ("name", "distance")
@@ -53,7 +53,7 @@ def dirs(
     """
     from perceptual.cli.images import list_images
     from perceptual.cli.method import choose
-    from perceptual.cli.output import RowFile, note, print_json, print_table, refuse_inputs, write_csv
+    from perceptual.cli.output import Problems, RowFile, note, print_for_scripts, print_table, refuse_inputs
 
     found = match(list_images(dir0), list_images(dir1))
     for folder, names in ((dir0, found.only0), (dir1, found.only1)):
@@ -65,40 +65,29 @@ def dirs(
         raise ValueError(f"{dir0} and {dir1} have no name in common")
     refuse_inputs(output, *(path for _, *paths in found.pairs for path in paths))
     rows: list[tuple[str, float]] = []
-    problems: list[str] = []
+    problems = Problems("pairs")
     with RowFile(output, COLUMNS) if output else nullcontext() as file:
         chosen = choose(method)
         for row in _measure(chosen, found.pairs, resize, problems):
             rows.append(row)
             if file:
                 file.write([row])
-    if json:
-        print_json(
-            {
-                "method": chosen.name,
-                **_summary(rows),
-                "pairs": [dict(zip(COLUMNS, row, strict=True)) for row in rows],
-                "problems": problems,
-                "only_in_0": found.only0,
-                "only_in_1": found.only1,
-            }
-        )
-    elif csv:
-        write_csv(sys.stdout, COLUMNS, rows)
-    else:
+    summary = _summary([value for _, value in rows])
+    only = {"only_in_0": found.only0, "only_in_1": found.only1}
+    about = {"method": chosen.name, "count": len(rows), **summary, "problems": problems, **only}
+    if not print_for_scripts(COLUMNS, rows, json, csv, "pairs", **about):
         if not output:
             print_table(COLUMNS, rows)
-        _print_summary(rows, chosen.name, output)
-    if problems:
-        raise ValueError(f"{len(problems):,} of {len(found.pairs):,} pairs could not be measured")
+        _print_summary(len(rows), summary, chosen.name, output)
+    problems.finish(len(found.pairs))
 
 
 def match(files0: Mapping[str, str], files1: Mapping[str, str]) -> Matched:
     """Pair files by name; those left over by names in one Unicode form, then without suffix, where unique."""
     pairs = dict[str, tuple[str, str]]()
     left0, left1 = list(files0), list(files1)
-    for key in (str, nfc, _stem):
-        named0, named1 = _by_key(left0, key), _by_key(left1, key)
+    for key in (str, nfc, lambda name: nfc(str(PurePosixPath(name).with_suffix("")))):
+        named0, named1 = (_by_key(left, key) for left in (left0, left1))
         for name in named0.keys() & named1.keys():
             if len(named0[name]) == len(named1[name]) == 1:
                 (name0,), (name1,) = named0.pop(name), named1.pop(name)
@@ -107,51 +96,39 @@ def match(files0: Mapping[str, str], files1: Mapping[str, str]) -> Matched:
     return Matched([(name, *pairs[name]) for name in sorted(pairs)], left0, left1)
 
 
-def _stem(name: str) -> str:
-    return nfc(str(PurePosixPath(name).with_suffix("")))
-
-
 def _by_key(names: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    found = defaultdict(list)
     for name in names:
-        found.setdefault(key(name), []).append(name)
+        found[key(name)].append(name)
     return found
 
 
 def _measure(
-    chosen: "Chosen", pairs: Sequence[tuple[str, str, str]], resize: bool, problems: list[str]
+    chosen: "Chosen", pairs: Sequence[tuple[str, str, str]], resize: bool, problems: "Problems"
 ) -> Iterator[tuple[str, float]]:
-    """Name and distance of each pair, in order; what cannot be measured goes to `problems` and stderr."""
+    """Yield the name and distance of each pair, in order."""
     from perceptual.cli.batches import measure_all
     from perceptual.cli.images import read_pair
-    from perceptual.cli.output import note, progress
+    from perceptual.files.progress import track
 
-    def read(pair: tuple[str, str, str]) -> "Pair":
-        return read_pair(pair[1], pair[2], resize)
-
-    for (name, _, _), value in progress(measure_all(chosen.measure, pairs, read), "Pairs", len(pairs)):
+    found = measure_all(chosen.measure, pairs, lambda pair: read_pair(pair[1], pair[2], resize))
+    for (name, _, _), value in track(found, "Pairs", len(pairs)):
         if isinstance(value, ValueError):
-            problems.append(f"{name}: {value}")
-            note(f"not measured: {problems[-1]}")
+            problems.add(f"{name}: {value}")
         else:
             yield name, value
 
 
-def _summary(rows: Sequence[tuple[str, float]]) -> dict[str, int | float]:
-    values = [value for _, value in rows]
+def _summary(values: Sequence[float]) -> dict[str, float]:
     if not values:
-        return {"count": 0}
-    return {
-        "count": len(values),
-        "mean": statistics.fmean(values),
-        "median": statistics.median(values),
-        "least": min(values),
-        "greatest": max(values),
-    }
+        return {}
+    mean, median = statistics.fmean(values), statistics.median(values)
+    return {"mean": mean, "median": median, "least": min(values), "greatest": max(values)}
 
 
-def _print_summary(rows: Sequence[tuple[str, float]], method: str, output: Path | None) -> None:
+def _print_summary(count: int, summary: Mapping[str, float], method: str, output: Path | None) -> None:
     from perceptual.cli.output import short
 
-    numbers = "".join(f" · {name} {short(value)}" for name, value in list(_summary(rows).items())[1:])
-    typer.echo(f"{len(rows):,} pairs{numbers} · {method}" + (f" · {output}" if output else ""))
+    numbers = [f"{name} {short(value)}" for name, value in summary.items()]
+    written = [str(output)] if output else []
+    typer.echo(" · ".join([f"{count:,} pairs", *numbers, method, *written]))

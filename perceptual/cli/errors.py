@@ -11,6 +11,11 @@ from typing import Any
 
 from perceptual.files.messages import first_line
 
+# packages that only some commands need, and the extra that installs each
+EXTRAS = {
+    "av": "video",
+    **dict.fromkeys(("sqlalchemy", "starlette", "uvicorn", "jinja2", "markdown_it"), "collect"),
+}
 FULL, OURS = "HYDRA_FULL_ERROR", "PERCEPTUAL_ONE_LINE"
 # kinds of data that have a key, of those that are mostly meant
 OF_DATA = {"path": "data=manifest, or data=opinions", "root": "data=bapps, data=jnd or the name of a set"}
@@ -20,8 +25,9 @@ OF_DATA = {"path": "data=manifest, or data=opinions", "root": "data=bapps, data=
 def one_line_errors(*also: type[Exception]) -> Iterator[None]:
     """Turn the errors that a user can cause, ValueError, OSError and `also`, into one line and exit status 1.
 
-    An error that has `problems`, a complete list, prints them before the line that counts them.
-    `HYDRA_FULL_ERROR=1`, Hydra's own switch, shows the traceback instead.
+    So is a missing package, if an extra installs it. An error that has `problems`, a complete list, prints
+    them before the line that counts them. `HYDRA_FULL_ERROR=1`, Hydra's own switch, shows the traceback
+    instead.
     """
     caught: tuple[type[Exception], ...] = (ValueError, OSError, *also)
     try:
@@ -29,6 +35,10 @@ def one_line_errors(*also: type[Exception]) -> Iterator[None]:
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains as it flushes
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        sys.exit(f"error: {error.name} is not installed: pip install -e '.[{EXTRAS[error.name]}]'")
     except caught as error:
         if os.environ.get(FULL) == "1" and OURS not in os.environ:
             raise

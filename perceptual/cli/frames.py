@@ -112,15 +112,11 @@ class Together:
 
 @contextmanager
 def together(path_a: str, path_b: str, resize: bool) -> Iterator[Together]:
-    """Two open videos.
+    """Open two videos.
 
     Raises:
-        ValueError: PyAV is not installed, either file is no video, or their sizes differ and must not.
+        ValueError: either file is no video, or their sizes differ and must not.
     """
-    try:
-        import av  # noqa: F401
-    except ModuleNotFoundError:
-        raise ValueError("videos need PyAV: pip install -e '.[video]'") from None
     a = Video(path_a)
     with a.container:
         b = Video(path_b)

@@ -1,32 +1,31 @@
 """What the commands print and write: numbers, tables, JSON, CSV."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
 
 from perceptual.files import csv_cells
-from perceptual.files.progress import track
 from perceptual.files.records import to_json
 from perceptual.files.writing import begin_beside
 
-Item = TypeVar("Item")
 Cell = str | int | float | None
 STDERR = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def short(value: Cell) -> str:
-    """A number as a person reads it: four decimals, or as many digits where it is small."""
+    """Return a number as a person reads it: four decimals, or as many digits where it is small."""
     if not isinstance(value, float):
         return "" if value is None else str(value)
     return f"{value:.4g}" if 0 < abs(value) < 0.01 else f"{value:.4f}"
 
 
 def exact(value: Cell) -> str:
-    """A number with all digits of float32."""
+    """Return a number with all digits of float32."""
     if not isinstance(value, float):
         return "" if value is None else str(value)
     return f"{value:.9g}"
@@ -38,18 +37,46 @@ def say(what: Any) -> None:
 
 
 def note(text: str) -> None:
-    """A line to the person at the terminal, on stderr."""
+    """Print a line for the person at the terminal, on stderr."""
     STDERR.print(text)
 
 
-def progress(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
-    """Yield the items, showing on stderr how many have come."""
-    return track(items, title, total)
+class Problems(list[str]):
+    """What could not be measured: each is noted at once, and `finish` counts them.
+
+    Args:
+        things: what is measured, in the plural.
+    """
+
+    def __init__(self, things: str) -> None:
+        super().__init__()
+        self.things = things
+
+    def add(self, problem: object) -> None:
+        """Note a problem."""
+        self.append(str(problem))
+        note(f"not measured: {problem}")
+
+    def finish(self, total: int) -> None:
+        """Raise ValueError if there were any, of a total of things."""
+        if self:
+            raise ValueError(f"{len(self):,} of {total:,} {self.things} could not be measured")
 
 
 def print_json(value: Any) -> None:
     """Print JSON; what it has no number for (−∞ is the psnr distance of equal images) becomes null."""
     print(to_json(value), end="")
+
+
+def print_for_scripts(
+    columns: Sequence[str], rows: Sequence[Sequence[Cell]], json: bool, csv: bool, key: str, **about: Any
+) -> bool:
+    """Print rows as CSV, or as JSON under a key beside what else is known; return whether one is wanted."""
+    if json:
+        print_json(about | {key: [dict(zip(columns, row, strict=True)) for row in rows]})
+    elif csv:
+        write_csv(sys.stdout, columns, rows)
+    return json or csv
 
 
 def write_csv(file: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:

@@ -1,6 +1,5 @@
 """`perceptual pairs DIR -o matrix.csv`: the distances of all images of a folder from each other."""
 
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from perceptual.cli.method import Chosen
+    from perceptual.cli.output import Problems
 
 COLUMNS = ("image", "nearest", "distance")
 
@@ -45,15 +45,14 @@ def pairs(
     Example: `perceptual pairs photos/ --nearest 3 --csv`
     """
     from perceptual.cli.method import choose
-    from perceptual.cli.output import RowFile, note, print_json, print_table, write_csv
+    from perceptual.cli.output import Problems, RowFile, print_for_scripts, print_table
 
     if plot:
         from perceptual.cli.plots import check_picture
 
         check_picture(plot)
-    names, images, problems = _read(folder, resize)
-    for problem in problems:
-        note(f"not measured: {problem}")
+    problems = Problems("images")
+    names, images = _read(folder, resize, problems)
     if len(names) < 2:
         raise ValueError(f"{folder} has fewer than two images that can be used")
     with RowFile(output, ["image", *names]) if output else nullcontext() as file:
@@ -66,38 +65,32 @@ def pairs(
 
         draw_matrix(names, matrix.numpy(), chosen.name, plot)
     rows = _nearest(names, matrix, nearest)
-    if json:
-        found = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-        print_json({"method": chosen.name, "images": names, "nearest": found, "problems": problems})
-    elif csv:
-        write_csv(sys.stdout, COLUMNS, rows)
-    else:
+    about = {"method": chosen.name, "images": names, "problems": problems}
+    if not print_for_scripts(COLUMNS, rows, json, csv, "nearest", **about):
         print_table(COLUMNS, rows)
         for path in filter(None, (output, plot)):
             typer.echo(f"{path}: {len(names):,} images · {chosen.name}")
-    if problems:
-        raise ValueError(f"{len(problems):,} of {len(names) + len(problems):,} images could not be measured")
+    problems.finish(len(names) + len(problems))
 
 
-def _read(folder: str, resize: bool) -> tuple[list[str], "Tensor", list[str]]:
-    """Names and pixels (N, 3, H, W) uint8 of the images of a folder, and what is wrong with the others."""
+def _read(folder: str, resize: bool, problems: "Problems") -> tuple[list[str], "Tensor"]:
+    """Read the names and pixels (N, 3, H, W) uint8 of the images of a folder, at the size of the first."""
     import torch
 
     from perceptual.cli.images import fit, list_images, pixels, read_image
-    from perceptual.cli.output import progress
+    from perceptual.files.progress import track
 
     read: dict[str, Tensor] = {}
-    problems: list[str] = []
     first = None
     files = list_images(folder)
-    for name, path in progress(files.items(), "Reading", len(files)):
+    for name, path in track(files.items(), "Reading", len(files)):
         try:
             image = read_image(path)
             first = first or (path, image.size)
             read[name] = pixels(fit(image, path, first[1], first[0], resize))
         except ValueError as error:
-            problems.append(str(error))
-    return list(read), torch.stack(list(read.values())) if read else torch.empty(0), problems
+            problems.add(error)
+    return list(read), torch.stack(list(read.values())) if read else torch.empty(0)
 
 
 def _matrix(chosen: "Chosen", images: "Tensor") -> "Tensor":
@@ -105,7 +98,8 @@ def _matrix(chosen: "Chosen", images: "Tensor") -> "Tensor":
     import torch
 
     from perceptual.cli.batches import Pair, measure_all
-    from perceptual.cli.output import STDERR, progress
+    from perceptual.cli.output import STDERR
+    from perceptual.files.progress import track
     from perceptual.distance.lpips import LPIPS
 
     if isinstance(chosen.distance, LPIPS):
@@ -115,7 +109,7 @@ def _matrix(chosen: "Chosen", images: "Tensor") -> "Tensor":
     places = [(i, j) for i in range(count) for j in range(i, count)]
     matrix = torch.empty(count, count)
     found = measure_all(chosen.measure, places, lambda place: Pair(images[place[0]], images[place[1]]))
-    for (i, j), value in progress(found, "Pairs", len(places)):
+    for (i, j), value in track(found, "Pairs", len(places)):
         if isinstance(value, ValueError):
             raise value
         matrix[i, j] = matrix[j, i] = value
@@ -126,8 +120,8 @@ def _nearest(names: list[str], matrix: "Tensor", count: int) -> list[tuple[str, 
     """(image, neighbour, distance) of the `count` nearest of each image; images with close ones first."""
     others = matrix.clone().fill_diagonal_(float("inf"))
     values, places = others.sort(dim=1, stable=True)
-    by_image = [
-        [(names[i], names[places[i, k]], values[i, k].item()) for k in range(min(count, len(names) - 1))]
+    return [
+        (names[i], names[places[i, k]], values[i, k].item())
         for i in values[:, 0].argsort(stable=True).tolist()
+        for k in range(min(count, len(names) - 1))
     ]
-    return [row for rows in by_image for row in rows]

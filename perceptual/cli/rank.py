@@ -1,7 +1,6 @@
 """`perceptual rank REF IMG…`: which of some images people would find nearest to a reference."""
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from perceptual.cli.method import Chosen
-    from perceptual.cli.output import Cell
+    from perceptual.cli.output import Cell, Problems
 
 COLUMNS = ("rank", "image", "distance")
 SURE = "preferred_to_next"
@@ -36,36 +35,28 @@ def rank(
     Example: `perceptual rank original.png out/*.png --method runs/…/last.ckpt --json`
     """
     from perceptual.cli.method import choose
-    from perceptual.cli.output import note, print_json, print_table, write_csv
+    from perceptual.cli.output import Problems, print_for_scripts, print_table
 
-    chosen = choose(method)
-    distances, problems = _measure(chosen, ref, images, resize)
-    for problem in problems:
-        note(f"not measured: {problem}")
-    order = sorted(distances, key=lambda pair: pair[1])
+    chosen, problems = choose(method), Problems("images")
+    order = sorted(_measure(chosen, ref, images, resize, problems), key=lambda pair: pair[1])
     columns = [*COLUMNS]
     rows: list[list[Cell]] = [[place, *pair] for place, pair in enumerate(order, 1)]
     if chosen.ranking and rows:
         columns.append(SURE)
         for row, sure in zip(rows, [*_preferences(chosen.ranking, [d for _, d in order]), None], strict=True):
             row.append(sure)
-    if json:
-        ranked = [dict(zip(columns, row, strict=True)) for row in rows]
-        print_json({"ref": ref, "method": chosen.name, "images": ranked, "problems": problems})
-    elif csv:
-        write_csv(sys.stdout, columns, rows)
-    else:
+    about = {"ref": ref, "method": chosen.name, "problems": problems}
+    if not print_for_scripts(columns, rows, json, csv, "images", **about):
         print_table([column.replace("_", " ") for column in columns], rows)
-    if problems:
-        raise ValueError(f"{len(problems):,} of {len(images):,} images could not be measured")
+    problems.finish(len(images))
 
 
 def _measure(
-    chosen: "Chosen", ref: str, images: Sequence[str], resize: bool
-) -> tuple[list[tuple[str, float]], list[str]]:
+    chosen: "Chosen", ref: str, images: Sequence[str], resize: bool, problems: "Problems"
+) -> Iterator[tuple[str, float]]:
     from perceptual.cli.batches import Pair, measure_all
     from perceptual.cli.images import fit, pixels, read_image
-    from perceptual.cli.output import progress
+    from perceptual.files.progress import track
 
     reference = read_image(ref)
     held = pixels(reference)
@@ -73,14 +64,11 @@ def _measure(
     def read(path: str) -> Pair:
         return Pair(held, pixels(fit(read_image(path), path, reference.size, ref, resize)))
 
-    found: list[tuple[str, float]] = []
-    problems: list[str] = []
-    for path, value in progress(measure_all(chosen.measure, images, read), "Images", len(images)):
+    for path, value in track(measure_all(chosen.measure, images, read), "Images", len(images)):
         if isinstance(value, ValueError):
-            problems.append(str(value))
+            problems.add(value)
         else:
-            found.append((path, value))
-    return found, problems
+            yield path, value
 
 
 def _preferences(ranking: "nn.Module", distances: Sequence[float]) -> list[float]:

@@ -1,7 +1,6 @@
 """`perceptual video A.mp4 B.mp4`: the distance of two videos, frame by frame."""
 
 import statistics
-import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -47,7 +46,7 @@ def video(
         check_picture(plot)
     from perceptual.cli.frames import together
     from perceptual.cli.method import choose
-    from perceptual.cli.output import RowFile, note, print_json, print_table, short, write_csv
+    from perceptual.cli.output import RowFile, note, print_for_scripts, print_table, short
 
     rows: list[Row] = []
     with together(a, b, resize) as frames:
@@ -71,12 +70,8 @@ def video(
         names = [Path(a).name, Path(b).name]
         draw_frames([seconds for _, seconds, _ in rows], values, names, chosen.name, plot)
     mean = statistics.fmean(values)
-    if json:
-        found = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-        print_json({"a": a, "b": b, "method": chosen.name, "mean": mean, "frames": found, "left_out": left})
-    elif csv:
-        write_csv(sys.stdout, COLUMNS, rows)
-    else:
+    about = {"a": a, "b": b, "method": chosen.name, "mean": mean, "left_out": left}
+    if not print_for_scripts(COLUMNS, rows, json, csv, "frames", **about):
         if not (output or plot):
             print_table(COLUMNS, rows)
         written = "".join(f" · {path}" for path in (output, plot) if path)
@@ -92,10 +87,10 @@ def video(
 def _measure(chosen: "Chosen", frames: "Together") -> Iterator[Row]:
     """Number, seconds and distance of each two frames; raises ValueError where they cannot be compared."""
     from perceptual.cli.batches import measure_all
-    from perceptual.cli.output import progress
+    from perceptual.files.progress import track
 
     found = measure_all(chosen.measure, frames, frames.read)
-    for number, (pair, value) in enumerate(progress(found, "Frames", frames.count)):
+    for number, (pair, value) in enumerate(track(found, "Frames", frames.count)):
         if isinstance(value, ValueError):
             raise value
         yield number, frames.seconds(number, pair), value

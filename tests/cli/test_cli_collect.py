@@ -1,8 +1,6 @@
 import re
 import signal
 import socket
-import subprocess
-import sys
 
 import pytest
 from studies import Visitor, attentive, start_process, write_source
@@ -33,18 +31,6 @@ def study(shell, folder):
     assert code == 0
     assert out.startswith("study: 4 items (2afc), shown 16 times enlarged\n")
     return folder / "study"
-
-
-def test_help_is_light():
-    code = (
-        "import sys; sys.argv = ['perceptual', 'collect', 'serve', '--help']\n"
-        "from perceptual.cli import main\n"
-        "try: main()\n"
-        "except SystemExit as end: assert not end.code\n"
-        "heavy = {'torch', 'sqlalchemy', 'uvicorn', 'starlette'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
 @pytest.mark.slow

@@ -1,13 +1,12 @@
 import csv
+import io
 import json
 import os
 import signal
-import subprocess
 import sys
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -218,59 +217,46 @@ def test_every_format_of_pillow_is_found(shell, draw, folder):
     assert (code, len(out.splitlines())) == (0, 6)
 
 
-# every start of a process imports torch
-ONE_AFTER_ANOTHER = """
-import json, sys
-from perceptual.cli import main
-for number, words in enumerate(json.loads(sys.argv[1])):
-    print(end="\\0" if number else "")
-    sys.argv[1:] = words
-    try:
-        main()
-    except SystemExit as stop:
-        assert not stop.code, words
-"""
+@pytest.fixture
+def printed(shell, monkeypatch):
+    """Run the command on streams as Python makes them; (exit status, bytes of stdout, of stderr)."""
+
+    def call(encoding, *arguments):
+        streams = [
+            io.TextIOWrapper(io.BytesIO(), encoding, errors) for errors in ("strict", "backslashreplace")
+        ]
+        with monkeypatch.context() as patched:
+            for name, stream in zip(("stdout", "stderr"), streams, strict=True):
+                patched.setattr(sys, name, stream)
+            code = shell(*arguments)[0]
+            for stream in streams:
+                stream.flush()
+        return code, *(stream.buffer.getvalue() for stream in streams)
+
+    return call
 
 
-def test_names_that_are_no_utf_8(tmp_path):
-    """In a process of its own: the test's own streams take any text."""
+def test_names_that_are_no_utf_8(printed, draw, folder):
     name = os.fsdecode(b"caf\xe9.png")
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        for seed, of in enumerate((name, "=x.png")):
-            pixels = np.random.default_rng([seed, len(folder)]).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / folder / of)
+    for seed, path in enumerate((f"a/{name}", "a/=x.png", f"b/{name}", "b/=x.png")):
+        draw(path, seed)
     both = ["dirs", "a", "b", "-m", "l2"]
-    runs = [["pairs", "a", "-m", "l2", "--plot", "tree.png"], [*both, "-o", "out.csv"]]
-    runs += [[*both, "--csv"], [*both, "--json"], both]
-    done = subprocess.run(
-        [sys.executable, "-c", ONE_AFTER_ANOTHER, json.dumps(runs)],
-        cwd=tmp_path,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    _, _, csv, listed, table = done.stdout.split(b"\0")
-    assert b"caf\xe9.png" in csv
-    assert b"caf\xe9.png" in table
-    assert json.loads(listed.decode())["pairs"][1]["name"] == name
-    lines = (tmp_path / "out.csv").read_bytes().splitlines()
+    assert printed("utf-8", "pairs", "a", "-m", "l2", "--plot", "tree.png")[0] == 0
+    for more in (["--csv"], []):
+        code, out, err = printed("utf-8", *both, *more)
+        assert (code, b"caf\xe9.png" in out) == (0, True), err
+    code, out, _ = printed("utf-8", *both, "--json")
+    assert (code, json.loads(out.decode())["pairs"][1]["name"]) == (0, name)
+    assert printed("utf-8", *both, "-o", "out.csv")[0] == 0
+    lines = (folder / "out.csv").read_bytes().splitlines()
     assert [line.partition(b",")[0] for line in lines] == [b"name", b"'=x.png", b"caf\xe9.png"]
 
 
-def test_names_that_the_terminal_cannot_show(tmp_path):
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        Image.new("RGB", (16, 16)).save(tmp_path / folder / "x.png")
-    (tmp_path / "a/→.png").write_text("no image, and only here")
-    command = [sys.executable, "-c", "from perceptual.cli import main; main()", "dirs", "a", "b", "-m", "l2"]
-    done = subprocess.run(
-        [*command, "-o", "out.csv"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert rb"only in a: \u2192.png" in done.stderr
-    assert (tmp_path / "out.csv").read_text() == "name,distance\nx.png,0\n"
+def test_names_that_the_terminal_cannot_show(printed, draw, folder):
+    draw("a/x.png", 0)
+    draw("b/x.png", 0)
+    (folder / "a/→.png").write_text("no image, and only here")
+    code, _, err = printed("ascii", "dirs", "a", "b", "-m", "l2", "-o", "out.csv")
+    assert code == 0
+    assert rb"only in a: \u2192.png" in err
+    assert (folder / "out.csv").read_text() == "name,distance\nx.png,0\n"

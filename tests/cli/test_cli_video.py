@@ -175,4 +175,4 @@ def test_damage_in_the_middle_is_reported_and_what_came_before_done(shell, folde
 
 def test_without_pyav_one_line_says_so(shell, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    assert shell("video", "a", "b")[2] == "error: videos need PyAV: pip install -e '.[video]'"
+    assert shell("video", "a", "b")[2] == "error: av is not installed: pip install -e '.[video]'"
