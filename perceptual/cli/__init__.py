@@ -10,17 +10,15 @@ import typer
 from typer.core import TyperGroup
 
 from perceptual.cli import collect, data
-from perceptual.cli.compare import compare
 from perceptual.cli.dirs import dirs
 from perceptual.cli.distance import distance
 from perceptual.cli.errors import one_line_errors
 from perceptual.cli.export import export
 from perceptual.cli.heatmap import heatmap
-from perceptual.cli.info import info
-from perceptual.cli.leaderboard import leaderboard
-from perceptual.cli.models import models
+from perceptual.cli.networks import info, models
 from perceptual.cli.pairs import pairs
 from perceptual.cli.rank import rank
+from perceptual.cli.results import compare, leaderboard
 from perceptual.cli.video import video
 from perceptual.version import __version__
 

@@ -112,9 +112,9 @@ def serve(
 
     Example: `perceptual collect serve mystudy`
     """
-    from perceptual.collect.participants import read_participants
     from perceptual.collect.server import Access
     from perceptual.collect.serving import serve as run
+    from perceptual.collect.sessions import read_participants
     from perceptual.collect.study import Study
 
     access = Access(

@@ -99,8 +99,8 @@ def _matrix(chosen: "Chosen", images: "Tensor") -> "Tensor":
 
     from perceptual.cli.batches import Pair, measure_all
     from perceptual.cli.output import STDERR
-    from perceptual.files.progress import track
     from perceptual.distance.lpips import LPIPS
+    from perceptual.files.progress import track
 
     if isinstance(chosen.distance, LPIPS):
         with STDERR.status("All pairs"):

@@ -4,12 +4,11 @@ What Hydra's grammar can read is left to it: lists, sweeps `a,b,c` of a multirun
 value of a path, and any value that the grammar cannot read, is taken as it is typed. `~` is the home folder.
 """
 
-import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
@@ -17,6 +16,7 @@ from hydra.errors import HydraException
 
 from perceptual.features.networks import check_name
 from perceptual.files.messages import first_line
+from perceptual.files.records import check_record
 
 # the last part of keys that name a place
 PLACES = ("ckpt", "suite", "results", "runs", "run_dir", "path", "root", "jnd", "weights", "dir", "dirpath")
@@ -24,7 +24,7 @@ PLACES = ("ckpt", "suite", "results", "runs", "run_dir", "path", "root", "jnd", 
 NOT_OF_A_FILE = ("ckpt", "runs", "run_dir", "dirpath", "default_root_dir")
 BACKBONES = Path(__file__).parents[2] / "conf/backbone"
 ABOUT = "data.json"  # in the folder of a run; the words of a command that was refused are not in it
-MOST = 100_000  # bytes of it
+NO_RUN = "{!r} does not describe a run"
 SEPARATE = r",(?![^\[(]*[\])])"  # commas outside of brackets
 
 
@@ -149,9 +149,9 @@ def newest(runs: str) -> str:
         run = path.parents[1]
         if not (run / ABOUT).is_file():
             continue
-        about, theirs = _about(run / ABOUT), words_of(path)
+        theirs = words_of(path)
         own = "runs" in theirs and _is_below(str(theirs["runs"].value()), runs)
-        if not own and not about.get("sweep"):
+        if not own and not _about(run / ABOUT).sweep:
             return str(path)
         passed.append(path)
     hint = f"; of the runs of a sweep name one, such as ckpt={passed[0]}" if passed else ""
@@ -168,25 +168,22 @@ def words_of(ckpt: Path) -> dict[str, Override]:
     path = (folder if (folder / ABOUT).is_file() else folder.parent) / ABOUT
     if not path.is_file():
         return {}
-    listed = _about(path).get("command", [])
     try:
-        if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
-            raise ValueError("command is not a list of words")
-        return {_key(one): one for one in OverridesParser.create().parse_overrides(listed)}
-    except (HydraException, ValueError) as error:
-        raise ValueError(f"{str(path)!r} does not describe a run: {first_line(error)}") from None
+        return {_key(one): one for one in OverridesParser.create().parse_overrides(_about(path).command)}
+    except HydraException as error:
+        raise ValueError(f"{NO_RUN.format(str(path))}: {first_line(error)}") from None
 
 
-def _about(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MOST:
-            raise ValueError(f"more than {MOST:,} bytes")
-        about = json.loads(path.read_text("utf-8"))
-        if not isinstance(about, dict):
-            raise ValueError(f"a {type(about).__name__}, not a dict")
-        return about
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} does not describe a run: {first_line(error)}") from None
+@dataclass
+class About:
+    """What a run says of itself."""
+
+    command: list[str] = field(default_factory=list)
+    sweep: bool = False
+
+
+def _about(path: Path) -> About:
+    return check_record(path.read_bytes(), About, NO_RUN.format(str(path)), "name a checkpoint elsewhere")
 
 
 def _parsed(word: str) -> Override | None:

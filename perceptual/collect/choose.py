@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from perceptual.collect.create import write_images
-from perceptual.collect.source import read_source
+from perceptual.collect.create import read_source, write_images
 from perceptual.collect.study import IMAGES
 from perceptual.data.batch import JudgedDataset
 from perceptual.data.kinds import ALGORITHMS, TWO_AFC

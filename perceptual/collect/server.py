@@ -1,11 +1,13 @@
 """The web server of a study: consent, trials, thanks, and the administrator's pages."""
 
+import hmac
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -14,6 +16,7 @@ from anyio import CapacityLimiter, to_thread
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,15 +26,26 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from perceptual.collect.admin import Admin
-from perceptual.collect.assignment import Trial, awaits_others, next_trial, previous_trial, shown_in
 from perceptual.collect.database import Database, is_full, reason
-from perceptual.collect.participants import EXTERNAL, Participant, enrol, find, schedule
+from perceptual.collect.quality import Rules, assess, facts, summary
+from perceptual.collect.schema import ITEMS, PARTICIPANTS
 from perceptual.collect.security import Guard
-from perceptual.collect.study import PRACTICE
-from perceptual.collect.votes import Shown, Vote, is_right, record
+from perceptual.collect.sessions import (
+    EXTERNAL,
+    Participant,
+    Trial,
+    awaits_others,
+    enrol,
+    find,
+    next_trial,
+    previous_trial,
+    schedule,
+    shown_in,
+)
+from perceptual.collect.study import ITEM, PRACTICE
+from perceptual.collect.votes import Shown, Vote, as_csv, is_right, read_votes, record
 
-COOKIE, YEAR = "participant", 365 * 24 * 3600
+COOKIE, ADMINISTRATOR, YEAR = "participant", "administrator", 365 * 24 * 3600
 WRITERS = 16  # requests that wait for the database at once, apart from those for pages and images
 NOT_KEPT = (
     "Your answer was not kept: this trial was answered before, perhaps in another window, or it is no longer "
@@ -77,7 +91,7 @@ def application(database: Database, token: str, access: Access) -> ASGIApp:
         ValueError: they are not UTF-8.
     """
     pages = Pages(database, access)
-    admin = Admin(database, token, pages.page)
+    admin = Admin(pages, token)
     writing = partial(_blocking, CapacityLimiter(WRITERS))
     routes = [
         Route("/", pages.welcome),
@@ -258,6 +272,68 @@ class Pages:
         if participant is None:
             raise HTTPException(401, "begin on the first page")
         return participant
+
+
+class Admin:
+    """Pages that only the administrator's token opens."""
+
+    def __init__(self, pages: Pages, token: str) -> None:
+        self.database, self._page, self._token = pages.database, pages.page, token
+        self._cookie = sha256(token.encode()).hexdigest()  # a token may have signs that cookies cannot
+
+    def show(self, request: Request) -> Response:
+        """The state of the study."""
+        if "token" in request.query_params:  # as printed at the start; then out of the address
+            return self._enter(request, request.query_params["token"])
+        if not self._has_cookie(request):
+            return self._page("login", 401, wrong=False)
+        config, votes = self.database.study.config, read_votes(self.database)
+        with self.database.read() as connection:
+            items = connection.execute(select(ITEMS).where(ITEMS.c.purpose == ITEM)).all()
+            people = connection.execute(select(PARTICIPANTS)).all()
+        found, wanted = summary(votes, config), sum(item.wanted for item in items)
+        finished = sum(one.finished is not None for one in people)
+        progress = {
+            "Votes": f"{found['votes']:,} of {wanted:,} wanted",
+            "Items that want votes": f"{sum(item.open for item in items):,} of {len(items):,}",
+            "Participants": f"{len(people):,}, of whom {found['participants']:,} have voted and {finished:,} "
+            "have finished",
+        }
+        names = {one.id: one.external or "" for one in people}
+        return self._page(
+            "admin",
+            votes=found["votes"],
+            wanted=wanted,
+            facts=progress | facts(found, config),
+            people=[
+                {"participant": "", "name": one.external} | one.cells()
+                for one in assess(votes, Rules(), names)
+            ],
+            damaged=self.database.study.damaged(),
+        )
+
+    def log_in(self, request: Request, body: bytes) -> Response:
+        """Take the token from the form."""
+        return self._enter(request, parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0])
+
+    def votes(self, request: Request) -> Response:
+        """All votes as CSV."""
+        if not self._has_cookie(request):
+            return self._page("login", 401, wrong=False)
+        headers = {"Content-Disposition": 'attachment; filename="votes.csv"'}
+        return Response(as_csv(read_votes(self.database)), media_type="text/csv", headers=headers)
+
+    def _enter(self, request: Request, token: str) -> Response:
+        if not hmac.compare_digest(token.encode("utf-8", "replace"), self._token.encode()):
+            return self._page("login", 403, wrong=True)
+        response = RedirectResponse("/admin", 303)
+        secure = request.url.scheme == "https"
+        response.set_cookie(ADMINISTRATOR, self._cookie, httponly=True, samesite="strict", secure=secure)
+        return response
+
+    def _has_cookie(self, request: Request) -> bool:
+        sent = request.cookies.get(ADMINISTRATOR, "")
+        return hmac.compare_digest(sent.encode("utf-8", "replace"), self._cookie.encode())
 
 
 def _blocking(

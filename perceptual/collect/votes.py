@@ -8,11 +8,10 @@ from typing import Annotated, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, func, insert, select, update
 
-from perceptual.collect.assignment import Trial, add_load, trial_of
 from perceptual.collect.database import Database, last_votes, now, tallies
-from perceptual.collect.participants import Participant
 from perceptual.collect.questions import Question
 from perceptual.collect.schema import ASSIGNMENTS, ITEMS, PARTICIPANTS, VOTES
+from perceptual.collect.sessions import Participant, Trial, add_load, trial_of
 from perceptual.collect.stopping import wanted
 from perceptual.collect.study import ITEM, PRACTICE, SENTINEL
 from perceptual.files import csv_cells

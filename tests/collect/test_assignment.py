@@ -6,11 +6,10 @@ import pytest
 from sqlalchemy import select
 from studies import make_study, parsed
 
-from perceptual.collect import assignment
-from perceptual.collect.assignment import awaits_others, next_trial, previous_trial
+from perceptual.collect import sessions
 from perceptual.collect.database import Database
-from perceptual.collect.participants import enrol, find
 from perceptual.collect.schema import ITEMS
+from perceptual.collect.sessions import awaits_others, enrol, find, next_trial, previous_trial
 from perceptual.collect.votes import read_votes, record
 
 
@@ -75,8 +74,8 @@ def test_what_is_not_answered_comes_back_after_a_while(opened, monkeypatch):
     held = ask(database, first)
     assert ask(database, first) == held  # reloaded
     assert held.item not in [trial.item for trial in do_all(database, second)]
-    later = assignment.now() + 31 * 60
-    monkeypatch.setattr(assignment, "now", lambda: later)
+    later = sessions.now() + 31 * 60
+    monkeypatch.setattr(sessions, "now", lambda: later)
     third = enrol(database)
     taken = ask(database, third)
     assert taken.item == held.item
@@ -144,11 +143,11 @@ def test_one_does_not_go_back_to_what_has_lost_an_image(opened):
 def test_a_hold_ends_where_nobody_answers_however_often_the_page_is_loaded(opened, monkeypatch):
     database = opened(count=3, practice=0, sentinels=0, repeats=0, votes_per_item=1, items_per_session=3)
     idle = [enrol(database) for _ in range(3)]
-    begin = assignment.now()
+    begin = sessions.now()
     held = [ask(database, one).item for one in idle]
     assert sorted(held) == [0, 1, 2]
     for minute in range(0, 60, 10):
-        monkeypatch.setattr(assignment, "now", lambda minute=minute: begin + 60 * minute)
+        monkeypatch.setattr(sessions, "now", lambda minute=minute: begin + 60 * minute)
         assert [ask(database, one).item for one in idle] == held
     person = enrol(database)
     assert sorted(trial.item for trial in do_all(database, person)) == [0, 1, 2]
@@ -171,8 +170,8 @@ def test_nobody_is_finished_for_nothing(opened, monkeypatch):
     with database.read() as connection:
         assert awaits_others(connection)
     assert find(database, third.cookie).finished is None
-    late = assignment.now() + 31 * 60
-    monkeypatch.setattr(assignment, "now", lambda: late)
+    late = sessions.now() + 31 * 60
+    monkeypatch.setattr(sessions, "now", lambda: late)
     assert [trial.purpose for trial in do_all(database, third)][:2] == ["practice"] * 2
     assert find(database, third.cookie).finished
     fourth = enrol(database)

@@ -6,7 +6,7 @@ from PIL import Image
 from studies import make_study, read_rows, write_source
 
 from perceptual.collect.choose import choose, disagreement, pick
-from perceptual.collect.source import read_source
+from perceptual.collect.create import read_source
 from perceptual.data.synthetic.outputs import make_from_outputs
 
 

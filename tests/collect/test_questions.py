@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from studies import Visitor, make_study, read_rows, seen, served, write_source
 
-from perceptual.collect import report
+from perceptual.collect import export as exporting
 from perceptual.collect.export import export
 from perceptual.collect.quality import Rules
 from perceptual.collect.questions import QUESTIONS, Question
@@ -44,7 +44,7 @@ def odd_one(visitor, trial):
 def test_three_images_without_a_reference(tmp_path, monkeypatch):
     """The noisiest one is odd, which is c in every second item."""
     monkeypatch.setitem(QUESTIONS, ODD.name, WHICH)
-    monkeypatch.setattr(report, "contact_sheet", lambda *_: Image.new("RGB", (1, 1)))  # of known manifests
+    monkeypatch.setattr(exporting, "contact_sheet", lambda *_: Image.new("RGB", (1, 1)))  # of known manifests
     source = write_source(tmp_path / "source", 12, roles=ODD.roles)
     settings = {"items_per_session": 12, "practice": 1, "sentinels": 1, "repeats": 1}
     with served(make_study(tmp_path, source=source, **settings)) as server:

@@ -20,10 +20,10 @@ from sqlalchemy import event, func, select
 from studies import TOKEN, VOTE, Visitor, attentive, make_study, parsed, served
 
 from perceptual.collect.database import Database
-from perceptual.collect.participants import find, read_participants
 from perceptual.collect.questions import QUESTIONS
 from perceptual.collect.schema import ITEMS, VOTES
 from perceptual.collect.serving import listen, serve
+from perceptual.collect.sessions import find, read_participants
 from perceptual.collect.votes import read_votes
 
 

@@ -12,15 +12,13 @@ from sqlalchemy import func, select, update
 from studies import make_study, parsed, read_rows, write_source
 from trees import write_pair_subset, write_subset
 
-from perceptual.collect.assignment import next_trial
-from perceptual.collect.create import create
+from perceptual.collect.create import create, read_source
 from perceptual.collect.database import Database
 from perceptual.collect.export import export
-from perceptual.collect.participants import enrol
 from perceptual.collect.quality import Rules
 from perceptual.collect.schema import ITEMS, META, PARTICIPANTS
 from perceptual.collect.serving import serve
-from perceptual.collect.source import read_source
+from perceptual.collect.sessions import enrol, next_trial
 from perceptual.collect.study import Study
 from perceptual.collect.votes import read_votes, record
 from perceptual.data.synthetic.making import make_triplets

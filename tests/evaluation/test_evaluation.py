@@ -20,7 +20,7 @@ from scipy.stats import kendalltau, spearmanr
 from typer.testing import CliRunner
 
 from perceptual.cli import app
-from perceptual.cli.leaderboard import leaderboard as command
+from perceptual.cli.results import leaderboard as command
 from perceptual.data import JNDDataModule, ManifestDataModule, OpinionDataModule, PhotosDataModule
 from perceptual.distance.baselines import BASELINES
 from perceptual.distance.lpips import LPIPS

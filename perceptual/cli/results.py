@@ -1,4 +1,4 @@
-"""`perceptual leaderboard results/ -o leaderboard.md`: tables and pictures of what evaluate.py scored."""
+"""`perceptual leaderboard` and `perceptual compare`: what evaluate.py scored, in tables and sentences."""
 
 from pathlib import Path
 from typing import Annotated
@@ -87,3 +87,34 @@ def add_trust(results: Path, output: Path, plots: Path | None) -> None:
                 path = plots / f"trust-{items.name}.png"
                 save_picture(report.draw(kept, f"Trust, {items.description}"), path)
                 typer.echo(f"Picture   {path}")
+
+
+def compare(
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="A method, or the path of a checkpoint or a run.")
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    results: Annotated[
+        Path,
+        typer.Argument(metavar="RESULTS", help="Folder of results of evaluate.py, or of runs."),
+    ],
+) -> None:
+    """Compare two methods on the items that both were scored on: difference, interval, items to decide it.
+
+    Example: `perceptual compare vgg16-uncalibrated ssim results`
+    """
+    from perceptual.evaluation.compare import compare as compared
+    from perceptual.evaluation.compare import sentences
+    from perceptual.evaluation.results import find
+
+    places, reasons, shown = find(results), [], 0
+    for place in places:
+        try:
+            lines = sentences(compared(place, first, second))
+        except ValueError as error:  # they may share other items
+            reasons.append(str(error))
+            continue
+        typer.echo("\n".join(lines) if not shown else "\n" + "\n".join(lines))
+        shown += 1
+    if not shown:
+        raise ValueError(reasons[0])

@@ -1,23 +1,99 @@
-"""Which item a participant is shown next: the one with the fewest votes, and none of them twice."""
+"""Sessions: who takes part, and which item they are shown next: one with the fewest votes, none twice."""
 
 import logging
 import random
+import re
 import secrets
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from perceptual.collect.database import Database, now
-from perceptual.collect.participants import Participant, schedule
 from perceptual.collect.schema import ASSIGNMENTS, ITEMS, PARTICIPANTS, VOTES
-from perceptual.collect.study import ITEM, PRACTICE, REPEAT, Study
+from perceptual.collect.study import ITEM, PRACTICE, REPEAT, SENTINEL, Config, Study
 
+EXTERNAL = re.compile(r"[A-Za-z0-9_-]{1,64}")
+CODE_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # none that looks like another
 APART = 5  # trials between an item and its repeat, where there are as many
 TOKEN_BYTES = 16
 SWEEP_SECONDS = 5  # between looking for what was handed out long ago
 LEFT_OUT = "item %s is left out: an image of it is missing or not what it was"
 _LOG = logging.getLogger("perceptual.collect")
 _RANDOM = random.SystemRandom()
+
+
+class Participant(NamedTuple):
+    """One who has agreed to take part."""
+
+    id: int
+    cookie: str
+    seed: int
+    code: str
+    finished: float | None
+
+
+_PERSON = [PARTICIPANTS.c[name] for name in Participant._fields]
+
+
+def find(database: Database, cookie: str | None, external: str | None = None) -> Participant | None:
+    """The participant of an external name, where one is given, else of a cookie."""
+    chosen = PARTICIPANTS.c.external == external if external else PARTICIPANTS.c.cookie == (cookie or "")
+    with database.read() as connection:
+        row = connection.execute(select(*_PERSON).where(chosen)).first()
+    return Participant(*row) if row else None
+
+
+def enrol(database: Database, external: str | None = None, most: int | None = None) -> Participant | None:
+    """A new participant; the one there is already, where the external name is known.
+
+    None where `most` have enrolled within the last minute.
+    """
+    with database.write() as connection:
+        if external:
+            row = connection.execute(select(*_PERSON).where(PARTICIPANTS.c.external == external)).first()
+            if row:
+                return Participant(*row)
+        if most is not None:
+            recent = select(func.count()).where(PARTICIPANTS.c.consented > now() - 60)
+            if connection.execute(recent).scalar_one() >= most:
+                return None
+        values = {
+            "cookie": secrets.token_urlsafe(32),
+            "external": external or None,
+            "seed": secrets.randbits(48),
+            "code": "".join(secrets.choice(CODE_LETTERS) for _ in range(10)),
+            "consented": now(),
+        }
+        return Participant(*connection.execute(insert(PARTICIPANTS).values(values).returning(*_PERSON)).one())
+
+
+def read_participants(path: Path) -> frozenset[str]:
+    """Read external names, one a line; raises OSError, or ValueError that names the line."""
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8") from None
+    names = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
+    for number, name in names.items():
+        if not EXTERNAL.fullmatch(name):
+            raise ValueError(f"{path}, line {number}: must be 1 to 64 letters, digits, - or _, got {name!r}")
+    if not names:
+        raise ValueError(f"{path} holds no ID")
+    return frozenset(names.values())
+
+
+def schedule(config: Config, seed: int) -> list[str]:
+    """The purposes of the trials of a session, in order: practice, then items with sentinels among them.
+
+    Repeats come in the second half, where there are earlier trials to repeat.
+    """
+    chance = random.Random(seed)
+    trials = [ITEM] * config.items_per_session + [SENTINEL] * config.sentinels
+    chance.shuffle(trials)
+    for _ in range(min(config.repeats, config.items_per_session)):
+        trials.insert(chance.randint((len(trials) + 1) // 2, len(trials)), REPEAT)
+    return [PRACTICE] * config.practice + trials
 
 
 class Trial(NamedTuple):
@@ -159,7 +235,7 @@ def _again(connection: Connection, study: Study, participant: Participant, row: 
 def _hand_out(
     connection: Connection, participant: Participant, item: int, purpose: str, position: int
 ) -> Trial:
-    values: dict[str, Any] = {
+    values = {
         "token": secrets.token_urlsafe(TOKEN_BYTES),
         "participant": participant.id,
         "item": item,
@@ -170,11 +246,9 @@ def _hand_out(
         "counted": purpose == ITEM,
         "answered": False,
     }
-    key = connection.execute(insert(ASSIGNMENTS).values(values)).inserted_primary_key
-    assert key is not None
     if purpose == ITEM:
         add_load(connection, item, 1)
-    return Trial(key[0], *(values[name] for name in Trial._fields[1:-1]))
+    return Trial(*connection.execute(insert(ASSIGNMENTS).values(values).returning(*_COLUMNS)).one())
 
 
 def _choose(

@@ -1,5 +1,6 @@
-"""Files of others: none of them makes anything run."""
+"""Checkpoints and names of others: none of them makes anything run, and what was changed is refused."""
 
+import copy
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import torch
 
 from perceptual.cli import app as command
 from perceptual.training import cache, checkpoints, run
-from perceptual.training.checkpoints import SETTINGS_SHA256, settings_digest
+from perceptual.training.checkpoints import SETTINGS_SHA256, read_checkpoint, settings_digest
 
 SMALL = ("data=manifest", "data.path=set/triplets.csv", "data.size=64", "data.batch_size=10")
+NETWORK = ("backbone.name=test_resnet", "backbone.weights=null")
+RESUME = (*SMALL, *NETWORK, "trainer.max_epochs=2")
 HOSTILE = {
     "subprocess": {"_target_": "subprocess.getoutput", "cmd": "touch ran"},
     "builtin": {"_target_": "builtins.eval", "source": "open('ran', 'w')"},
@@ -25,23 +28,28 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
+    """The folder of a run with a best checkpoint."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         app.write_manifest(folder / "set", rows=20, size=64)
-        words = ("backbone.name=test_resnet", "backbone.weights=null", "trainer.max_steps=1")
-        run = ("trainer.accelerator=cpu", "trainer.devices=1", "hydra.run.dir=run")
-        app.run("train.py", *SMALL, *run, *words, monkeypatch=monkeypatch)
+        words = ("trainer.max_epochs=1", "trainer.accelerator=cpu", "hydra.run.dir=run")
+        app.run("train.py", *RESUME, *words, monkeypatch=monkeypatch)
     return folder
 
 
-@pytest.mark.parametrize("described", HOSTILE.values(), ids=HOSTILE.keys())
-def test_the_data_of_a_checkpoint_run_nothing(described, trained, tmp_path, monkeypatch, capsys):
-    ckpt = torch.load(trained / "run/checkpoints/last.ckpt", weights_only=True)
-    ckpt["datamodule_hyper_parameters"] = described
-    ckpt[SETTINGS_SHA256] = settings_digest(ckpt)
-    torch.save(ckpt, tmp_path / "theirs.ckpt")
+@pytest.fixture
+def theirs(trained, tmp_path, monkeypatch):
+    """A copy of the run's last checkpoint, to be changed in a folder of its own."""
     monkeypatch.chdir(tmp_path)
+    return torch.load(trained / "run/checkpoints/last.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize("described", HOSTILE.values(), ids=HOSTILE.keys())
+def test_the_data_of_a_checkpoint_run_nothing(described, theirs, monkeypatch, capsys):
+    theirs["datamodule_hyper_parameters"] = described
+    theirs[SETTINGS_SHA256] = settings_digest(theirs)
+    torch.save(theirs, "theirs.ckpt")
     monkeypatch.setattr(subprocess, "getoutput", lambda cmd: Path("ran").touch())
     message = app.refusal("evaluate.py", "ckpt=theirs.ckpt", monkeypatch=monkeypatch, capsys=capsys)
     assert "theirs.ckpt" in message
@@ -56,42 +64,104 @@ def test_the_data_of_a_checkpoint_run_nothing(described, trained, tmp_path, monk
     assert not Path("ran").exists()
 
 
-def changed(checkpoint, how):
-    if how == "bit":
-        checkpoint["state_dict"]["distance.lin.0"].view(torch.int32)[0] ^= 1 << 21
-    elif how == "removed":
-        del checkpoint["state_dict"]["ranking.layers.4.bias"]
-    elif how == "extra":
-        checkpoint["state_dict"]["more"] = torch.ones(1)
-    else:
-        name, _, key = how.rpartition(".")
-        (checkpoint[name] if name else checkpoint)[key] = 3.5
-    return checkpoint
+def put(value, *keys):
+    """A change that puts a value somewhere."""
+
+    def change(checkpoint):
+        for key in keys[:-1]:
+            checkpoint = checkpoint[key]
+        checkpoint[keys[-1]] = value
+
+    return change
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        *("bit", "removed", "extra", "state_dict", "hyper_parameters", "backbone", "epoch", "backbone.name"),
-        *("backbone.saved", "hyper_parameters.backbone", "datamodule_hyper_parameters", "weights_sha256"),
-    ],
-)
-def test_a_changed_checkpoint_is_refused(how, trained, tmp_path, monkeypatch, capsys):
-    ckpt = torch.load(trained / "run/checkpoints/last.ckpt", weights_only=True)
-    torch.save(changed(ckpt, how), tmp_path / "theirs.ckpt")
-    monkeypatch.chdir(tmp_path)
-    message = app.refusal("evaluate.py", "ckpt=theirs.ckpt", monkeypatch=monkeypatch, capsys=capsys)
-    assert "theirs.ckpt" in message
-    assert "\n" not in message.strip()
-    words = ("ckpt=theirs.ckpt", f"data.path={trained}/set/triplets.csv")
-    message = app.refusal("train.py", *SMALL, *words, monkeypatch=monkeypatch, capsys=capsys)
-    assert "theirs.ckpt" in message
+def flip(*keys):
+    """A change of one bit of numbers."""
+
+    def change(checkpoint):
+        for key in keys:
+            checkpoint = checkpoint[key]
+        checkpoint.view(torch.int32)[0] ^= 1 << 21
+
+    return change
+
+
+def best_score(score):
+    """A change of the best score, by whoever also writes the digest of the state anew."""
+
+    def change(checkpoint):
+        states = checkpoint["callbacks"].items()
+        next(state for name, state in states if name.startswith("BestCheckpoint"))["best_model_score"] = score
+        checkpoint[checkpoints.STATE_SHA256] = checkpoints.state_digest(checkpoint)
+
+    return change
+
+
+FIT = ("loops", "fit_loop", "epoch_progress", "total", "ready")
+RANDOM = ("callbacks", "RandomState", "processes", 0, "torch")
+OTHER = "was damaged or changed: the SHA-256 of its {} is another"
+SETTINGS, STATE = OTHER.format("settings"), OTHER.format("state")
+SCORE = "is not a checkpoint of a PerceptualRanker: best_model_score of BestCheckpoint"
+CHANGES = {
+    "bit": (flip("state_dict", "distance.lin.0"), OTHER.format("state_dict")),
+    "removed": (lambda c: c["state_dict"].pop("ranking.layers.4.bias"), OTHER.format("state_dict")),
+    "extra": (put(torch.ones(1), "state_dict", "more"), OTHER.format("state_dict")),
+    **{
+        " ".join(keys): (put(3.5, *keys), "")
+        for keys in (
+            *(("state_dict",), ("hyper_parameters",), ("backbone",), ("epoch",), ("backbone", "name")),
+            *(("backbone", "saved"), ("hyper_parameters", "backbone"), ("datamodule_hyper_parameters",)),
+            ("weights_sha256",),
+        )
+    },
+    "form": (put("pooled", "hyper_parameters", "form"), SETTINGS),
+    "no form": (lambda c: c["hyper_parameters"].pop("form"), SETTINGS),
+    "size": (put(32, "datamodule_hyper_parameters", "size"), SETTINGS),
+    "val_fraction": (put(0.5, "datamodule_hyper_parameters", "val_fraction"), SETTINGS),
+    "source": (put("file:/elsewhere", "backbone", "source"), SETTINGS),
+    "callbacks": (flip(*RANDOM), STATE),
+    "optimizer_states": (flip("optimizer_states", 0, "state", 0, "exp_avg"), STATE),
+    "lr_schedulers": (put(99, "lr_schedulers", 0, "last_epoch"), STATE),
+    "loops": (put(99, *FIT), STATE),
+    "data": (put(99, "data", "val", "items"), STATE),
+    "epoch of the run": (put(99, "epoch"), STATE),
+    "global_step": (put(99, "global_step"), STATE),
+    **{
+        f"score {score}": (best_score(score), SCORE)
+        for score in (torch.tensor(7.0), torch.tensor(float("nan")), "high", torch.ones(2))
+    },
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_a_changed_checkpoint_is_refused(how, theirs):
+    """By its weights, settings or state, which is what every program reads it with."""
+    before, (change, says) = copy.deepcopy(theirs), CHANGES[how]
+    change(theirs)
+    if says == STATE:
+        assert checkpoints.state_digest(before) != checkpoints.state_digest(theirs)
+    torch.save(theirs, "theirs.ckpt")
+    with pytest.raises(ValueError, match=r"theirs\.ckpt") as error:
+        read_checkpoint("theirs.ckpt")
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "not a score in [0, 1]" in str(error.value) or says != SCORE
+
+
+def test_every_program_refuses_a_changed_checkpoint(trained, theirs, monkeypatch, capsys):
+    change, says = CHANGES["bit"]
+    change(theirs)
+    torch.save(theirs, "theirs.ckpt")
+    data = f"data.path={trained}/set/triplets.csv"
+    for script, *words in (("evaluate.py",), ("train.py", *SMALL, data)):
+        message = app.refusal(script, *words, "ckpt=theirs.ckpt", monkeypatch=monkeypatch, capsys=capsys)
+        assert f"theirs.ckpt' {says}" in message
+        assert "\n" not in message.strip()
 
 
 def train(*words, monkeypatch):
-    network = ("backbone.name=test_resnet", "backbone.weights=null")
     here = ("trainer.accelerator=cpu", "trainer.devices=1", "callbacks.last.steps=1")
-    app.run("train.py", *SMALL, *network, *here, *words, monkeypatch=monkeypatch)
+    app.run("train.py", *SMALL, *NETWORK, *here, *words, monkeypatch=monkeypatch)
 
 
 def test_a_run_is_not_mixed_with_another(tmp_path, monkeypatch, capsys):
@@ -99,7 +169,7 @@ def test_a_run_is_not_mixed_with_another(tmp_path, monkeypatch, capsys):
     app.write_manifest(tmp_path / "set", rows=20, size=64)
     train("hydra.run.dir=run", "trainer.max_steps=1", monkeypatch=monkeypatch)
     before = Path("run/scores.json").read_bytes()
-    words = ("backbone.name=test_resnet", "backbone.weights=null", "hydra.run.dir=run")
+    words = (*NETWORK, "hydra.run.dir=run")
     message = app.refusal("train.py", *SMALL, *words, monkeypatch=monkeypatch, capsys=capsys)
     assert "holds a run already" in message
     assert "run/checkpoints/last.ckpt to go on with it" in message
@@ -115,7 +185,7 @@ def test_two_runs_are_not_in_one_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     app.write_manifest(tmp_path / "set", rows=20, size=64)
     (tmp_path / "run").mkdir()
-    words = ("backbone.name=test_resnet", "backbone.weights=null", "hydra.run.dir=run")
+    words = (*NETWORK, "hydra.run.dir=run")
     with run.alone_in(tmp_path / "run"):
         message = app.refusal("train.py", *SMALL, *words, monkeypatch=monkeypatch, capsys=capsys)
     assert "hydra.run.dir=" in message
@@ -124,86 +194,13 @@ def test_two_runs_are_not_in_one_folder(tmp_path, monkeypatch, capsys):
     assert not Path("run/train.lock").exists()
 
 
-@pytest.mark.parametrize(
-    ("section", "key", "value"),
-    [
-        ("hyper_parameters", "form", "pooled"),
-        ("hyper_parameters", "form", None),
-        ("datamodule_hyper_parameters", "size", 32),
-        ("datamodule_hyper_parameters", "val_fraction", 0.5),
-        ("backbone", "source", "file:/elsewhere"),
-    ],
-)
-def test_changed_settings_of_a_checkpoint_are_refused(
-    section, key, value, trained, tmp_path, monkeypatch, capsys
-):
-    ckpt = torch.load(trained / "run/checkpoints/last.ckpt", weights_only=True)
-    if value is None:
-        del ckpt[section][key]
-    else:
-        ckpt[section][key] = value
-    torch.save(ckpt, tmp_path / "theirs.ckpt")
-    monkeypatch.chdir(tmp_path)
-    message = app.refusal("evaluate.py", "ckpt=theirs.ckpt", monkeypatch=monkeypatch, capsys=capsys)
-    assert "theirs.ckpt' was damaged or changed: the SHA-256 of its settings is another" in message
-
-
-@pytest.mark.parametrize("part", checkpoints.STATE)
-def test_a_changed_state_of_a_checkpoint_is_refused(part, trained, tmp_path, monkeypatch, capsys):
-    """The state of callbacks, random generators and optimisers, the position and the data."""
-    ckpt = torch.load(trained / "run/checkpoints/last.ckpt", weights_only=True)
-    before = [checkpoints.state_digest(ckpt)]
-    if part == "callbacks":
-        ckpt[part]["RandomState"]["processes"][0]["torch"][-1] ^= 1
-    elif part == "optimizer_states":
-        ckpt[part][0]["state"][0]["exp_avg"].view(torch.int32)[0] ^= 1
-    elif part == "lr_schedulers":
-        ckpt[part][0]["last_epoch"] += 1
-    elif part == "loops":
-        ckpt[part]["fit_loop"]["epoch_progress"]["total"]["ready"] += 1
-    elif part == "data":
-        ckpt[part]["val"]["items"] += 1
-    else:
-        ckpt[part] += 1
-    torch.save(ckpt, tmp_path / "theirs.ckpt")
-    monkeypatch.chdir(tmp_path)
-    words = ("ckpt=theirs.ckpt", f"data.path={trained}/set/triplets.csv")
-    message = app.refusal("train.py", *SMALL, *words, monkeypatch=monkeypatch, capsys=capsys)
-    assert "theirs.ckpt' was damaged or changed: the SHA-256 of its state is another" in message
-    assert before != [checkpoints.state_digest(ckpt)]
-
-
-def resealed(ckpt: dict, path: Path) -> None:
-    ckpt[checkpoints.STATE_SHA256] = checkpoints.state_digest(ckpt)
-    torch.save(ckpt, path)
-
-
-RESUME = (*SMALL, "backbone.name=test_resnet", "backbone.weights=null", "trainer.max_epochs=2")
-
-
-@pytest.fixture(scope="module")
-def scored(tmp_path_factory):
-    """A run with a best checkpoint."""
-    folder = tmp_path_factory.mktemp("scored")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir(folder)
-        app.write_manifest(folder / "set", rows=20, size=64)
-        words = ("trainer.max_epochs=1", "trainer.accelerator=cpu", "hydra.run.dir=run")
-        app.run("train.py", *RESUME, *words, monkeypatch=monkeypatch)
-    return folder
-
-
-def of_best(ckpt: dict) -> dict:
-    return next(state for name, state in ckpt["callbacks"].items() if name.startswith("BestCheckpoint"))
-
-
 @pytest.mark.parametrize("beside", ["nothing", "a link", "best"])
-def test_no_path_in_a_checkpoint_is_believed(beside, scored, tmp_path, monkeypatch, capsys):
+def test_no_path_in_a_checkpoint_is_believed(beside, trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     secret = tmp_path / "home/id_rsa"
     secret.parent.mkdir()
     secret.write_text("secret")
-    ckpt = torch.load(scored / "run/checkpoints/last.ckpt", weights_only=True)
+    ckpt = torch.load(trained / "run/checkpoints/last.ckpt", weights_only=True)
     for state in ckpt["callbacks"].values():
         if "best_model_path" in state:
             state |= {
@@ -214,12 +211,13 @@ def test_no_path_in_a_checkpoint_is_believed(beside, scored, tmp_path, monkeypat
                 "best_k_models": {str(secret): torch.tensor(0.9)},
             }
     Path("theirs").mkdir()
-    resealed(ckpt, Path("theirs/last.ckpt"))
+    ckpt[checkpoints.STATE_SHA256] = checkpoints.state_digest(ckpt)
+    torch.save(ckpt, "theirs/last.ckpt")
     if beside == "a link":
         Path("theirs/best.ckpt").symlink_to(secret)
     elif beside == "best":
-        shutil.copy(scored / "run/checkpoints/best.ckpt", "theirs")
-    words = (*RESUME, f"data.path={scored}/set/triplets.csv", "ckpt=theirs/last.ckpt", "hydra.run.dir=mine")
+        shutil.copy(trained / "run/checkpoints/best.ckpt", "theirs")
+    words = (*RESUME, f"data.path={trained}/set/triplets.csv", "ckpt=theirs/last.ckpt", "hydra.run.dir=mine")
     if beside == "a link":
         message = app.refusal("train.py", *words, monkeypatch=monkeypatch, capsys=capsys)
         assert "best.ckpt' cannot be read as a checkpoint" in message
@@ -229,24 +227,7 @@ def test_no_path_in_a_checkpoint_is_believed(beside, scored, tmp_path, monkeypat
     assert b"secret" not in kept
     assert secret.read_text() == "secret"
     if beside == "best":  # the score of the checkpoint goes with the file beside it
-        assert (scored / "run/checkpoints/best.ckpt").read_bytes() in kept
-
-
-@pytest.mark.parametrize(
-    "score", [torch.tensor(7.0), torch.tensor(float("nan")), "high", torch.ones(2)], ids=str
-)
-def test_a_score_in_a_checkpoint_is_one(score, scored, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    ckpt = torch.load(scored / "run/checkpoints/last.ckpt", weights_only=True)
-    of_best(ckpt)["best_model_score"] = score
-    resealed(ckpt, Path("theirs.ckpt"))
-    words = (*RESUME, f"data.path={scored}/set/triplets.csv", "ckpt=theirs.ckpt")
-    message = app.refusal("train.py", *words, monkeypatch=monkeypatch, capsys=capsys)
-    assert (
-        "theirs.ckpt' is not a checkpoint of a PerceptualRanker: best_model_score of BestCheckpoint"
-        in message
-    )
-    assert "not a score in [0, 1]" in message
+        assert (trained / "run/checkpoints/best.ckpt").read_bytes() in kept
 
 
 @pytest.mark.parametrize(
@@ -269,16 +250,16 @@ def test_a_score_in_a_checkpoint_is_one(score, scored, tmp_path, monkeypatch, ca
     ids=["inverted", "cut", "cut from validation", "only moved"],
 )
 def test_data_that_have_changed_are_refused_before_features_are_computed(
-    change, says, scored, tmp_path, monkeypatch, capsys
+    change, says, trained, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(scored / "set", "moved")
+    shutil.copytree(trained / "set", "moved")
     header, *lines = Path("moved/triplets.csv").read_text().splitlines()
     kept = filter(None, [change(row, line) for row, line in enumerate(lines)])
     Path("moved/triplets.csv").write_text("\n".join([header, *kept]))
     words = (
         "data.path=moved/triplets.csv",
-        f"ckpt={scored}/run/checkpoints/last.ckpt",
+        f"ckpt={trained}/run/checkpoints/last.ckpt",
         "trainer.max_epochs=2",
     )
     if says is None:
