@@ -263,8 +263,7 @@ def check(kind, count, intact, tmp_path, sealed=False):
     for number in range(count):
         folder = tmp_path / "x" / kind
         shutil.copytree(intact / kind, folder, symlinks=True)
-        for beside in ("bapps",):
-            (folder.parent / beside).symlink_to(intact / beside)
+        (folder.parent / "bapps").symlink_to(intact / "bapps")  # which the cache is of
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock"]
         # README.md of a saved folder, and pictures beside a manifest, are not read
         files = [path for path in files if path.suffix not in (".md", ".png")]
@@ -296,8 +295,8 @@ def check(kind, count, intact, tmp_path, sealed=False):
 )
 @pytest.mark.filterwarnings("ignore")  # of the libraries, on files that are damaged
 def test_damaged_files_give_the_same_number_or_one_line(kind, intact, tmp_path):
-    said = check(kind, 200, intact, tmp_path)
-    assert said["refused"] > 50 or kind == "cache", said
+    said = check(kind, 100, intact, tmp_path)
+    assert said["refused"] > 25 or kind == "cache", said
 
 
 @pytest.mark.slow
@@ -312,4 +311,4 @@ def test_many_damaged_files(kind, intact, tmp_path):
 )
 @pytest.mark.filterwarnings("ignore")
 def test_changed_files_with_digests_that_fit_give_one_line_or_none(kind, intact, tmp_path):
-    check(kind, 100, intact, tmp_path, sealed=True)
+    check(kind, 50, intact, tmp_path, sealed=True)

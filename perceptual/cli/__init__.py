@@ -40,7 +40,7 @@ def _show_flags_bare(command: Any) -> None:
 
 
 class _Group(TyperGroup):
-    """What a user can cause, in any command, is one line on stderr and exit status 1."""
+    """Group whose commands turn errors of users into one line on stderr and exit status 1."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

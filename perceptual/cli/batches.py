@@ -1,4 +1,4 @@
-"""A long row of image pairs: read and measured by threads, batched by size, given back in order."""
+"""Many pairs of images, read and measured by threads in batches of one size, in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +30,7 @@ Measure = Callable[[Tensor, Tensor], list[float]]
 def measure_all(
     measure: Measure, items: Iterable[Item], read: Callable[[Item], Pair]
 ) -> Iterator[tuple[Item, float | ValueError]]:
-    """The distance of each item's pair, in order, or the ValueError that says why there is none.
+    """Measure the distance of each item's pair, in order, or yield the ValueError that explains why not.
 
     Memory does not depend on how many items there are.
 
@@ -76,7 +76,7 @@ def _in_threads(
 def _measured(
     measure: Measure, group: Sequence[tuple[int, Item, Read]]
 ) -> list[tuple[int, Item, float | ValueError]]:
-    """A group of `_by_size` with distances in place of images."""
+    """Measure a group of `_by_size`: distances in place of images."""
     values: list[float | ValueError] = [pair for _, _, pair in group if isinstance(pair, ValueError)]
     if not values:
         x, y = (stack(side) for side in zip(*(pair for _, _, pair in group), strict=True))

@@ -1,4 +1,4 @@
-"""What a user did wrong is one line on stderr and a non-zero exit, never a traceback."""
+"""Errors of users: one line on stderr and a non-zero exit, never a traceback."""
 
 import io
 import os
@@ -85,7 +85,7 @@ def start(
 
 
 class _Pipe(io.FileIO):
-    """A pipe that takes what nobody reads any more: `| head` is no failure of a run."""
+    """Pipe that can be written to after its reader, such as `head`, has left."""
 
     def write(self, data: Any, /) -> int:
         """Write, or do nothing."""
@@ -125,7 +125,7 @@ def with_arguments(words: Sequence[str]) -> list[str]:
 
 
 def explain(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """Explain an error in one line."""
     said = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None:
         return f"{str(error.filename)!r}: {error.strerror}"

@@ -15,7 +15,7 @@ SAME_RATE = 1e-4  # relative: 30 and 29.97 frames per second differ by 1e-3, fil
 
 
 class Video:
-    """A video file, read frame by frame.
+    """Video file, read frame by frame.
 
     Raises:
         ValueError: a URL, a folder, no file or no video.
@@ -40,7 +40,7 @@ class Video:
         self.rate = float(self.stream.average_rate or self.stream.guessed_rate or 0)
 
     def frames(self) -> Iterator[Any]:
-        """The frames, decoded as they are asked for.
+        """Decode the frames one after the other.
 
         Raises:
             ValueError: one that is damaged.
@@ -96,12 +96,12 @@ class Together:
         return Pair(pixels(first), pixels(fit(second, self.b.path, first.size, self.a.path, self.resize)))
 
     def seconds(self, number: int, frames: Frames) -> float:
-        """When a frame of the first video is shown."""
+        """Return when a frame of the first video is shown."""
         time = frames[0].time
         return float(time) if time is not None else number / (self.a.rate or 1)
 
     def remarks(self) -> list[str]:
-        """What a person should know before comparing these two."""
+        """Return warnings about comparing these two."""
         if abs(self.a.rate - self.b.rate) <= SAME_RATE * max(self.a.rate, self.b.rate):
             return []
         return [
@@ -125,6 +125,6 @@ def together(path_a: str, path_b: str, resize: bool) -> Iterator[Together]:
 
 
 def _image(frame: Any) -> Image.Image:
-    """A frame in RGB, turned as the file says."""
+    """Convert a frame to RGB, turned as the file says."""
     rgb = np.rot90(frame.to_ndarray(format="rgb24"), round(getattr(frame, "rotation", 0) / 90))
     return Image.fromarray(np.ascontiguousarray(rgb))

@@ -65,7 +65,7 @@ def heatmap(
 
 
 def _levels(chosen: "Chosen", x: "Tensor", y: "Tensor") -> tuple[list[float], "Tensor"]:
-    """What each level adds to the distance, and at which position (L, H, W)."""
+    """Return what each level adds to the distance, and at which position (L, H, W)."""
     import torch
 
     from perceptual.distance.lpips import LPIPS

@@ -12,7 +12,7 @@ from perceptual.data.decode import checked_rgb, image_files
 
 
 def read_image(path: str) -> Image.Image:
-    """A file as a viewer shows it, RGB; see `decode.read_rgb`.
+    """Read a file as a viewer shows it, RGB; see `decode.read_rgb`.
 
     Raises:
         ValueError: a URL, a folder, no file, or no image; names it.
@@ -38,7 +38,7 @@ def check_file(path: str, kind: str) -> None:
 
 
 def fit(image: Image.Image, path: str, size: tuple[int, int], other: str, resize: bool) -> Image.Image:
-    """The image at the (width, height) of another, resized if that is allowed.
+    """Return an image at the (width, height) of another, resized if that is allowed.
 
     Raises:
         ValueError: the sizes differ and `resize` is False.

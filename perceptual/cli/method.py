@@ -1,4 +1,4 @@
-"""The distance that a command measures, by its option `--method`."""
+"""Distance that a command measures, by its option `--method`."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from perceptual.names import Method
 
 
 class Chosen(NamedTuple):
-    """A distance under the name that results give it, on the device it computes on.
+    """Distance with its name in results and the device it computes on.
 
     `ranking` is the ranking network of a checkpoint, on the CPU.
     """
@@ -22,17 +22,17 @@ class Chosen(NamedTuple):
 
     @torch.inference_mode()
     def measure(self, x: Tensor, y: Tensor) -> list[float]:
-        """Distance of each pair of uint8 images (N, 3, H, W)."""
+        """Measure the distance of each pair of uint8 images (N, 3, H, W)."""
         values: list[float] = self.distance(self.load(x), self.load(y)).tolist()
         return values
 
     def load(self, images: Tensor) -> Tensor:
-        """uint8 images as the distances take them: float in [0, 1], on the device."""
+        """Convert uint8 images to what distances take: float in [0, 1], on the device."""
         return images.to(self.device).float().div_(255)
 
 
 def choose(said: str | None) -> Chosen:
-    """The distance of that name, LPIPS on AlexNet without one.
+    """Load the distance of a name; without one, LPIPS on AlexNet.
 
     Raises:
         ValueError: no such method or calibration.

@@ -93,7 +93,7 @@ def _show(variant: str, json: bool) -> None:
 
 
 def _fits(name: str, pattern: str | None) -> bool:
-    """Whether a name, with its tag or without, fits a pattern; a name without * or ? is looked for inside."""
+    """Return whether a name, with or without its tag, fits a pattern, or contains one without * or ?."""
     if pattern is None:
         return True
     if not set("*?[") & set(pattern):
@@ -110,7 +110,7 @@ def _weights(name: str) -> str:
 
 
 def _is_cached(name: str) -> bool:
-    """Whether weights were downloaded before, into the cache of torch.hub or of the hub."""
+    """Return whether weights are in the cache of torch.hub or of the hub."""
     from pathlib import Path
 
     import timm
@@ -197,7 +197,7 @@ def _calibration(model: str, distance: Any) -> dict[str, Any]:
 
 
 def _training(path: str) -> dict[str, Any]:
-    """How a checkpoint was trained, as it says."""
+    """Return how a checkpoint was trained, as it says."""
     from perceptual.training.checkpoints import epochs, read_checkpoint
 
     checkpoint = read_checkpoint(path)
@@ -207,7 +207,7 @@ def _training(path: str) -> dict[str, Any]:
 
 
 def _record(saved: Any) -> dict[str, Any]:
-    """What a saved folder says of itself and of its training; of its scores, the means over subsets."""
+    """Return the record of a saved folder; of its scores, the means over subsets."""
     record = dict(saved.config["record"])
     scores = {
         score["data"]: row

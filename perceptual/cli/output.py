@@ -1,4 +1,4 @@
-"""What the commands print and write: numbers, tables, JSON, CSV."""
+"""Output of the commands: numbers, tables, JSON, CSV."""
 
 import os
 import sys
@@ -42,7 +42,7 @@ def note(text: str) -> None:
 
 
 class Problems(list[str]):
-    """What could not be measured: each is noted at once, and `finish` counts them.
+    """Problems with what is measured: each is printed at once, and `finish` counts them.
 
     Args:
         things: what is measured, in the plural.
@@ -103,7 +103,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
 
 
 class RowFile:
-    """A CSV file that takes rows as they come: in `<path>.partial`, which becomes `<path>` at the end.
+    """CSV file that takes rows as they come: in `<path>.partial`, which becomes `<path>` at the end.
 
     Made at once, so that a place that cannot be written to is found before any work. If what is done in the
     context fails or is interrupted, the rows so far stay in the partial file, and a line says so.

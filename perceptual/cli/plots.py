@@ -125,7 +125,7 @@ def draw_frames(
 
 
 def _draw_levels(figure: Any, maps: np.ndarray, levels: Sequence[float]) -> None:
-    """A strip of the levels, shallow to deep, on one scale."""
+    """Draw a strip of the levels, shallow to deep, on one scale."""
     panels = figure.subplots(1, len(levels), squeeze=False)[0]
     for number, (axes, level, value) in enumerate(zip(panels, maps, levels, strict=True), 1):
         heat = axes.imshow(level, cmap=HEAT, vmin=0, vmax=_top(maps))
@@ -141,7 +141,7 @@ def shortened(names: Sequence[str]) -> list[str]:
 
 
 def _overlay() -> "Colormap":
-    """The colours of heat, clear at 0 and dense at the top: where images are equal, the image is seen."""
+    """Return the colours of heat, clear at 0 and dense at the top, so that equal parts stay visible."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 

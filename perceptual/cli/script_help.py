@@ -151,7 +151,7 @@ def _fields(module: str, name: str) -> dict[str, tuple[Any, str]]:
 
 
 def _definition(module: str, name: str) -> tuple[str, ast.AST | None]:
-    """Where a name of a module is defined, imports followed: the module and what defines it."""
+    """Find the module that defines a name, through imports, and the definition."""
     for node in _source(module)[0].body:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("perceptual"):
             for alias in node.names:
@@ -167,7 +167,7 @@ def _definition(module: str, name: str) -> tuple[str, ast.AST | None]:
 
 
 def _value(module: str, node: ast.AST | None) -> Any:
-    """The value of an expression of a schema, `UNREAD` where it is computed in other ways than these."""
+    """Evaluate an expression of a schema; `UNREAD` if it is computed in other ways than these."""
     match node:
         case ast.Constant(value=value):
             return value

@@ -83,7 +83,7 @@ def _each(values: str) -> str:
 
 
 def _read(value: str) -> tuple[type] | None:
-    """The type that Hydra reads a value as; None if it cannot."""
+    """Return the type that Hydra reads a value as; None if it cannot."""
     try:
         return (type(OverridesParser.create().parse_override(f"key={value}").value()),)
     except HydraException:
@@ -135,7 +135,7 @@ def resumed(words: Sequence[str]) -> list[str]:
 
 
 def newest(runs: str) -> str:
-    """The newest checkpoint of a run of train.py below a folder; those of a sweep are passed over.
+    """Find the newest checkpoint of a run of train.py below a folder; runs of a sweep are passed over.
 
     So are runs that were given a folder of their own below it (`runs=runs/other`): those of a sweep of
     Weights & Biases.
@@ -159,7 +159,7 @@ def newest(runs: str) -> str:
 
 
 def words_of(ckpt: Path) -> dict[str, Override]:
-    """The words that the run of a checkpoint was started with, by their keys; none if it is not in a folder.
+    """Return the words that started the run of a checkpoint, by their keys; none outside a run's folder.
 
     Raises:
         ValueError: naming the file that should list them.
@@ -176,7 +176,7 @@ def words_of(ckpt: Path) -> dict[str, Override]:
 
 @dataclass
 class About:
-    """What a run says of itself."""
+    """Description of a run in its folder."""
 
     command: list[str] = field(default_factory=list)
     sweep: bool = False
@@ -187,7 +187,7 @@ def _about(path: Path) -> About:
 
 
 def _parsed(word: str) -> Override | None:
-    """A word as Hydra reads it; None for a flag."""
+    """Read a word as Hydra does; None for a flag."""
     try:
         return None if word.startswith("-") else OverridesParser.create().parse_override(word)
     except HydraException:
@@ -195,7 +195,7 @@ def _parsed(word: str) -> Override | None:
 
 
 def _runs_code(override: Override) -> bool:
-    """Whether a word imports code, or could: by a resolver, or by a file that is not in `conf/`."""
+    """Return whether a word imports code, or could: by a resolver, or by a file outside `conf/`."""
     word, key = str(override.input_line), override.key_or_group
     value = word.partition("=")[2]
     resolves = re.search(r"\$\{[^}]*:", value) is not None

@@ -25,7 +25,7 @@ STEPS, LONGEST_STEP, CLOSE = 500, 1.0, 1e-9
 
 
 class Ranked(NamedTuple):
-    """An algorithm, its strength (log-odds against the average) and its 95 % interval, and its votes."""
+    """Strength of an algorithm (log-odds against the average), its 95 % interval, and its votes."""
 
     name: str
     strength: float

@@ -75,7 +75,7 @@ def choose(
 def disagreement(
     table: Table, distances: Mapping[str, Callable[[Tensor, Tensor], Tensor]], size: int
 ) -> np.ndarray:
-    """How much distances contradict each other on each triplet, (N,); 0 where all prefer the same patch.
+    """Measure how much distances contradict each other on each triplet, (N,); 0 if they agree.
 
     The preference of a distance is d0 − d1 over its mean size; the disagreement is the lesser of the sums of
     the preferences for either patch.

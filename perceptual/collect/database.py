@@ -32,7 +32,7 @@ _OTHER = {
 
 
 class Database:
-    """A database of one study, made and brought up to date where needed.
+    """Database of one study, created if needed.
 
     Args:
         study: the study.
@@ -80,7 +80,7 @@ class Database:
 
     @property
     def said(self) -> str:
-        """The URL without its password."""
+        """URL without its password."""
         return self.url.render_as_string(hide_password=True)
 
     def read(self) -> Connection:
@@ -89,7 +89,7 @@ class Database:
 
     @contextmanager
     def write(self, participant: int | None = None) -> Iterator[Connection]:
-        """A transaction that is on disk at its end; no other writes for the same participant beside it.
+        """Begin a transaction that is on disk at its end; others for the same participant wait.
 
         In SQLite no other writes at all; in other databases the rows of items are locked as they are used.
         """
@@ -142,12 +142,12 @@ class Database:
 
 
 def reason(error: SQLAlchemyError) -> str:
-    """What the database said, in one line."""
+    """Return the message of a database error in one line."""
     return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 def is_full(error: SQLAlchemyError) -> bool:
-    """Whether the disk is full, or cannot be written to."""
+    """Return whether the disk is full or cannot be written to."""
     return isinstance(error, OperationalError) and any(
         word in reason(error).lower() for word in ("full", "disk i/o", "no space", "readonly")
     )
@@ -165,7 +165,7 @@ def _file(url: URL) -> Path | None:
 
 
 def _identity(path: Path | None) -> tuple[int, int] | None:
-    """What tells a file from another of its name; None where there is none."""
+    """Return the device and inode of a file, which a replacement does not share; None without one."""
     with suppress(FileNotFoundError):
         if path is not None:
             found = os.stat(path)
@@ -274,12 +274,12 @@ def _recount(connection: Connection, study: Study) -> None:
 
 
 def last_votes() -> Any:
-    """The number of the vote that counts of each assignment."""
+    """Select the vote of each assignment that counts, the last one."""
     return select(func.max(VOTES.c.id)).group_by(VOTES.c.assignment)
 
 
 def tallies(connection: Connection, item: int | None = None) -> dict[int, tuple[int, int]]:
-    """Votes with answers 0 and 1 of each item that has any, without those of repeats."""
+    """Count the votes with answers 0 and 1 of each item that has any, without repeats."""
     query = (
         select(ASSIGNMENTS.c.item, func.count(), func.sum(VOTES.c.answer))
         .join(VOTES, VOTES.c.assignment == ASSIGNMENTS.c.id)

@@ -14,7 +14,7 @@ from perceptual.collect import bradley_terry
 from perceptual.collect.database import Database
 from perceptual.collect.quality import Person, Rules, assess, facts, summary, tally
 from perceptual.collect.stopping import Count
-from perceptual.collect.study import IMAGES, Study
+from perceptual.collect.study import IMAGES, Item, Study
 from perceptual.collect.votes import VoteRow, as_csv, read_votes
 from perceptual.data.contact_sheets import contact_sheet
 from perceptual.data.kinds import ALGORITHMS
@@ -26,7 +26,7 @@ MANIFEST, MAJORITY, VOTES, REPORT = "manifest.csv", "majority.csv", "votes.csv",
 
 
 class Exported(NamedTuple):
-    """What an export holds."""
+    """Contents of an export."""
 
     items: int
     votes: int
@@ -61,9 +61,12 @@ def export(database: Database, folder: Path, rules: Rules) -> Exported:
         )
     with whole_folder(folder) as partial:
         (partial / IMAGES).mkdir(parents=True)
-        _write_manifest(partial, MANIFEST, study, counts, lambda one: one.judgment)
+        chosen = [study.items[item] for item in counts if study.is_intact(item)]
+        for image in {image for item in chosen for image in item.images.values()}:
+            shutil.copyfile(study.image(image), partial / IMAGES / image)
+        _write_manifest(partial / MANIFEST, study, chosen, counts, lambda one: one.judgment)
         if study.config.stop_when_sure:
-            _write_manifest(partial, MAJORITY, study, counts, _majority)
+            _write_manifest(partial / MAJORITY, study, chosen, counts, _majority)
         (partial / VOTES).write_text(as_csv(votes, excluded), "utf-8")
         write_report(partial, study, votes, people, rules)
     return Exported(len(counts), sum(one.n for one in counts.values()), people)
@@ -74,33 +77,25 @@ def _majority(one: Count) -> float:
 
 
 def _write_manifest(
-    folder: Path, name: str, study: Study, counts: Mapping[int, Count], judge: Callable[[Count], float]
+    path: Path,
+    study: Study,
+    chosen: Sequence[Item],
+    counts: Mapping[int, Count],
+    judge: Callable[[Count], float],
 ) -> None:
-    chosen, config = [study.items[item] for item in counts], study.config
-    kind = config.asked.kind
-    columns = [*kind.roles, kind.on_disk, "subset"]
-    # judgments that are unbiased in spite of early stopping are not votes over votes
-    columns += [] if config.stop_when_sure else ["votes"]
-    columns += ["split"] if all(item.split for item in chosen) else []
-    columns += [*ALGORITHMS] if all(all(item.algorithms) for item in chosen) else []
-    with (folder / name).open("w", newline="", encoding="utf-8") as file:
-        rows = csv_cells.Rows(file, columns)
-        for item in chosen:
-            if not study.is_intact(item.id):
-                continue  # the votes were of other pixels
-            for image in item.images.values():
-                if not (folder / IMAGES / image).exists():
-                    shutil.copyfile(study.image(image), folder / IMAGES / image)
-            rows.write_named(
-                {
-                    **{role: f"{IMAGES}/{image}" for role, image in item.images.items()},
-                    kind.on_disk: f"{judge(counts[item.id]):.6g}",
-                    "votes": counts[item.id].n,
-                    "subset": item.subset or study.folder.name,
-                    "split": item.split,
-                    **dict(zip(ALGORITHMS, item.algorithms, strict=True)),
-                }
-            )
+    config, kind = study.config, study.config.asked.kind
+    cells: dict[str, Iterable[object]] = {
+        role: [f"{IMAGES}/{item.images[role]}" for item in chosen] for role in kind.roles
+    }
+    cells[kind.on_disk] = [f"{judge(counts[item.id]):.6g}" for item in chosen]
+    cells["subset"] = [item.subset or study.folder.name for item in chosen]
+    if not config.stop_when_sure:  # judgments that are unbiased in spite of it are not votes over votes
+        cells["votes"] = [counts[item.id].n for item in chosen]
+    if all(item.split for item in chosen):
+        cells["split"] = [item.split for item in chosen]
+    if all(all(item.algorithms) for item in chosen):
+        cells |= zip(ALGORITHMS, zip(*(item.algorithms for item in chosen), strict=True), strict=True)
+    csv_cells.write_file(path, [*cells], zip(*cells.values(), strict=True))
 
 
 SHEET, PICTURE = "items.png", "votes.png"

@@ -1,4 +1,4 @@
-"""How good votes are: sentinels, speed, sides and consistency of each participant, and rules to exclude."""
+"""Quality of votes: sentinels, speed, sides and consistency of each participant; rules to exclude people."""
 
 import math
 from collections import defaultdict
@@ -25,7 +25,7 @@ LEAST_FOR_SIDES = 20  # votes from which "one side only" can be said
 
 @dataclass(frozen=True)
 class Rules:
-    """Who is left out of an export.
+    """Rules that exclude participants from an export.
 
     Args:
         most_missed: share of the sentinels seen that may be missed.
@@ -45,7 +45,7 @@ class Rules:
             raise ValueError(f"fastest_ms must be a number of at least 0, got {self.fastest_ms}")
 
     def say(self) -> list[str]:
-        """The rules as sentences."""
+        """Return the rules as sentences."""
         return [
             f"missed more than {self.most_missed:.0%} of the sentinels",
             f"had a median response time below {self.fastest_ms:g} ms",
@@ -54,7 +54,7 @@ class Rules:
 
 
 class Person(NamedTuple):
-    """The votes of one participant in numbers; None where there are none to say it from."""
+    """Votes of one participant in numbers; None for what no vote tells."""
 
     participant: int
     external: str
@@ -68,7 +68,7 @@ class Person(NamedTuple):
     excluded: str  # the rule, or nothing
 
     def cells(self) -> dict[str, str]:
-        """The cells of a table of people, without the name."""
+        """Return the cells of a table of people, without the name."""
         return {
             "participant": str(self.participant),
             "votes": f"{self.votes:,}",
@@ -122,14 +122,14 @@ def _person(number: int, external: str, votes: list[VoteRow], rules: Rules) -> P
 
 
 def _is_more(part: int, whole: int, share: float) -> bool:
-    """Whether `part` is more than a share of `whole`, taken as typed: 57 of 100 is not more than 0.57."""
+    """Return whether `part` exceeds a decimal share of `whole`, exactly: 57 of 100 does not exceed 0.57."""
     return part > Fraction(str(share)) * whole
 
 
 def tally(
     votes: Sequence[VoteRow], config: Config, excluded: Collection[int] = frozenset()
 ) -> dict[int, Count]:
-    """The count of each item that has a vote of a participant who is not excluded.
+    """Count the votes of each item, without those of excluded participants.
 
     Args:
         votes: all of them, in order of arrival; those of excluded participants decided too when to stop.
@@ -147,7 +147,7 @@ def tally(
 def summary(
     votes: Sequence[VoteRow], config: Config, excluded: Collection[int] = frozenset()
 ) -> dict[str, Any]:
-    """Votes, agreement of two people, self-consistency, share of the first choice with its interval, speed.
+    """Summarise votes: agreement, self-consistency, share of the first choice with its interval, speed.
 
     Agreement is unbiased, over items with two votes or more, also where the votes decided when to stop. The
     interval takes participants as independent, not their votes. What nothing can be said of is None.
@@ -180,7 +180,7 @@ def summary(
 
 
 def facts(found: Mapping[str, Any], config: Config) -> dict[str, str]:
-    """Return what a `summary` says, as a person reads it."""
+    """Return the numbers of a `summary` as text, by their headings."""
     between = "too few participants for an interval"
     if found["first_choice_interval"]:
         between = " to ".join(map(_percent, found["first_choice_interval"]))

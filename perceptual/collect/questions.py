@@ -1,4 +1,4 @@
-"""How items of each kind are shown in a browser, and what people answer.
+"""Questions in a browser: how items of each kind are shown, and what people answer.
 
 To ask about another kind, add a `Question` to `QUESTIONS`.
 """
@@ -11,22 +11,22 @@ from perceptual.data.kinds import JND, TWO_AFC, Kind
 
 @dataclass(frozen=True)
 class Question:
-    """A question about the images of an item, and where they are shown."""
+    """Question about the images of an item, and where they are shown."""
 
     kind: Kind
     heading: str
     """Default text above a trial."""
     how: str
-    """What instructions say of a trial."""
+    """Description of a trial in the instructions."""
     places: Mapping[str, str]
-    """Where images are shown, as addresses and votes name it, with the role that is shown there.
+    """Role shown at each place; places are named in addresses and in votes.
 
     In half of the trials the roles are in reverse order.
     """
     labels: tuple[str, ...]
     """Names of the images, by place."""
     answers: Mapping[str, int]
-    """What a vote counts as, by the role that was chosen; or by words, which are shown as buttons."""
+    """Value of a vote by the role that was chosen, or by a word, which is shown as a button."""
     distorted: Mapping[str, tuple[str, ...]]
     """Roles that show a strong distortion, by the right answer of a practice item; the others show a copy."""
     wrong: str
@@ -38,7 +38,7 @@ class Question:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What people choose: places or words, the first by the left arrow key, the last by the right one."""
+        """Places or words to choose from: the first by the left arrow key, the last by the right one."""
         chosen = [place for place, role in self.places.items() if role in self.answers]
         return tuple(chosen or self.answers)
 

@@ -1,4 +1,4 @@
-"""The tables of a study's database."""
+"""Tables of a study's database."""
 
 from sqlalchemy import (
     BigInteger,

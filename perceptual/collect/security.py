@@ -73,7 +73,7 @@ class Guard:
 
 
 def same_site(headers: Any) -> bool:
-    """Whether a request comes from a page of this server, as browsers say it, or from no page."""
+    """Return whether a request comes from a page of this server, or from no page."""
     fetched = headers.get("sec-fetch-site")
     if fetched is not None:  # no page can set it, and a proxy on another port does not change it
         return fetched in ("same-origin", "none")
@@ -87,7 +87,7 @@ def same_site(headers: Any) -> bool:
 
 
 def _is_ours(host: str, names: Collection[str]) -> bool:
-    """Whether a Host header is of this server, not a name of others that they have pointed at it.
+    """Return whether a Host header names this server, and is not another's name pointed at it.
 
     An address is: it cannot be pointed elsewhere.
     """

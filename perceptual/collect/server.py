@@ -1,4 +1,4 @@
-"""The web server of a study: consent, trials, thanks, and the administrator's pages."""
+"""Web server of a study: consent, trials, thanks, and the administrator's pages."""
 
 import hmac
 import logging
@@ -63,7 +63,7 @@ _LOG = logging.getLogger("perceptual.collect")
 
 @dataclass(frozen=True)
 class Access:
-    """Who may take part, and how the server is reached.
+    """Rules of who may take part, and names of the server.
 
     Attributes:
         hosts: its names, beside `localhost` and addresses.
@@ -79,7 +79,7 @@ class Access:
 
 
 def application(database: Database, token: str, access: Access) -> ASGIApp:
-    """The web application of a study.
+    """Make the web application of a study.
 
     Args:
         database: of the study.
@@ -118,7 +118,7 @@ def application(database: Database, token: str, access: Access) -> ASGIApp:
 
 
 class Pages:
-    """What participants see."""
+    """Pages for participants."""
 
     def __init__(self, database: Database, access: Access) -> None:
         self.database, self.study, self._access = database, database.study, access
@@ -129,12 +129,12 @@ class Pages:
         self._instructions = Markup(markdown.render(self.study.instructions))
 
     def page(self, name: str, status: int = 200, **values: Any) -> HTMLResponse:
-        """A page from its template."""
+        """Render a page from its template."""
         template = self._templates.get_template(f"{name}.html")
         return HTMLResponse(template.render(study=self.study.config, **values), status)
 
     def welcome(self, request: Request) -> Response:
-        """Instructions and consent; who has agreed already goes on."""
+        """Show instructions and consent; redirect who has agreed already."""
         external = _external(request.query_params.get("participant"))
         participant = find(self.database, request.cookies.get(COOKIE), external)
         if participant:
@@ -155,7 +155,7 @@ class Pages:
         return _with_cookie(RedirectResponse("/trials", 303), request, participant)
 
     def trials(self, request: Request) -> Response:
-        """The page on which all trials happen."""
+        """Show the page on which all trials happen."""
         participant = self._participant(request)
         if participant is None:
             return RedirectResponse("/", 303)
@@ -171,7 +171,7 @@ class Pages:
         return self.page("trials", script=script)
 
     def thanks(self, request: Request, body: bytes) -> Response:
-        """Completion code and the way back to a recruiting service, or why there is neither yet."""
+        """Show the completion code and the way back to a recruiting service, or why there is neither yet."""
         participant = self._participant(request)
         if participant is None:
             return RedirectResponse("/", 303)
@@ -208,7 +208,7 @@ class Pages:
         return JSONResponse(answer)
 
     def back(self, request: Request, body: bytes) -> Response:
-        """The trial before the one that is shown."""
+        """Go back to the trial before the one that is shown."""
         participant = self._enrolled(request)
         with _refusing():
             token = Shown.parse(body).token
@@ -219,7 +219,7 @@ class Pages:
         return JSONResponse({"trial": self._describe(participant, trial)})
 
     def image(self, request: Request) -> Response:
-        """An image of a trial, by its place: the address says nothing of what it is."""
+        """Send an image of a trial, by its place: the address does not reveal what it is."""
         token, place = request.path_params["token"], request.path_params["place"]
         asked, cookie = self.study.config.asked, request.cookies.get(COOKIE, "")
         trial = None
@@ -249,7 +249,7 @@ class Pages:
             raise HTTPException(403, BY_LINK)
 
     def _describe(self, participant: Participant, trial: Trial | None) -> dict[str, Any] | None:
-        """What the browser is told: nothing that depends on the answer."""
+        """Describe a trial for the browser, with nothing that depends on the answer."""
         if trial is None:
             return None
         config = self.study.config
@@ -282,7 +282,7 @@ class Admin:
         self._cookie = sha256(token.encode()).hexdigest()  # a token may have signs that cookies cannot
 
     def show(self, request: Request) -> Response:
-        """The state of the study."""
+        """Show the state of the study."""
         if "token" in request.query_params:  # as printed at the start; then out of the address
             return self._enter(request, request.query_params["token"])
         if not self._has_cookie(request):
@@ -317,7 +317,7 @@ class Admin:
         return self._enter(request, parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0])
 
     def votes(self, request: Request) -> Response:
-        """All votes as CSV."""
+        """Send all votes as CSV."""
         if not self._has_cookie(request):
             return self._page("login", 401, wrong=False)
         headers = {"Content-Disposition": 'attachment; filename="votes.csv"'}
@@ -339,7 +339,7 @@ class Admin:
 def _blocking(
     limiter: CapacityLimiter, handler: Callable[[Request, bytes], Response]
 ) -> Callable[[Request], Awaitable[Response]]:
-    """A handler that waits for the database, in one of a limited number of threads."""
+    """Make a handler wait for the database in one of a limited number of threads."""
 
     async def run(request: Request) -> Response:
         return await to_thread.run_sync(handler, request, await request.body(), limiter=limiter)

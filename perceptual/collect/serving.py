@@ -75,7 +75,7 @@ def _end_in_order() -> None:
 
 
 def make_server(database: Database, token: str, access: Access) -> uvicorn.Server:
-    """The server of a study's application."""
+    """Make the server of a study's application."""
     # no access log: addresses of participants are not recorded
     config = uvicorn.Config(
         application(database, token, access),

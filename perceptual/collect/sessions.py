@@ -24,7 +24,7 @@ _RANDOM = random.SystemRandom()
 
 
 class Participant(NamedTuple):
-    """One who has agreed to take part."""
+    """Person who has agreed to take part."""
 
     id: int
     cookie: str
@@ -37,7 +37,7 @@ _PERSON = [PARTICIPANTS.c[name] for name in Participant._fields]
 
 
 def find(database: Database, cookie: str | None, external: str | None = None) -> Participant | None:
-    """The participant of an external name, where one is given, else of a cookie."""
+    """Find a participant by an external name, if one is given, else by a cookie."""
     chosen = PARTICIPANTS.c.external == external if external else PARTICIPANTS.c.cookie == (cookie or "")
     with database.read() as connection:
         row = connection.execute(select(*_PERSON).where(chosen)).first()
@@ -45,7 +45,7 @@ def find(database: Database, cookie: str | None, external: str | None = None) ->
 
 
 def enrol(database: Database, external: str | None = None, most: int | None = None) -> Participant | None:
-    """A new participant; the one there is already, where the external name is known.
+    """Add a participant, or return the one whose external name is known.
 
     None where `most` have enrolled within the last minute.
     """
@@ -84,7 +84,7 @@ def read_participants(path: Path) -> frozenset[str]:
 
 
 def schedule(config: Config, seed: int) -> list[str]:
-    """The purposes of the trials of a session, in order: practice, then items with sentinels among them.
+    """Return the purposes of the trials of a session, in order: practice, then items and sentinels.
 
     Repeats come in the second half, where there are earlier trials to repeat.
     """
@@ -97,7 +97,7 @@ def schedule(config: Config, seed: int) -> list[str]:
 
 
 class Trial(NamedTuple):
-    """What is asked now, or was asked before."""
+    """Item in the hands of a participant, now or earlier."""
 
     id: int
     token: str
@@ -113,7 +113,7 @@ _COLUMNS = [ASSIGNMENTS.c[name] for name in Trial._fields if name != "attempt"]
 
 
 def next_trial(database: Database, connection: Connection, participant: Participant) -> Trial | None:
-    """The trial that a participant has not answered yet, else a new one; None where there is none.
+    """Return the trial that a participant has not answered yet, else a new one; None where there is none.
 
     Then the participant has finished, unless no item was answered: others have them all, see `awaits_others`.
     Call it in a `database.write()`. What has lost an image is left out, with a line in the log.
@@ -156,13 +156,13 @@ def next_trial(database: Database, connection: Connection, participant: Particip
 
 
 def awaits_others(connection: Connection) -> bool:
-    """Whether items are in the hands of participants who have not answered yet, and may come back."""
+    """Return whether other participants hold items that may come back unanswered."""
     held = select(ASSIGNMENTS.c.id).where(ASSIGNMENTS.c.counted, ~ASSIGNMENTS.c.answered)
     return connection.execute(held.limit(1)).first() is not None
 
 
 def trial_of(connection: Connection, participant: Participant, token: str) -> Trial | None:
-    """A trial of this participant by its token."""
+    """Find a trial of this participant by its token."""
     attempts = select(func.count()).where(VOTES.c.assignment == ASSIGNMENTS.c.id).scalar_subquery()
     query = select(*_COLUMNS, attempts).where(
         ASSIGNMENTS.c.token == token, ASSIGNMENTS.c.participant == participant.id
@@ -172,7 +172,7 @@ def trial_of(connection: Connection, participant: Participant, token: str) -> Tr
 
 
 def shown_in(connection: Connection, cookie: str, token: str) -> Any:
-    """A row with `item` and `swapped` of a trial by its token, for the participant of a cookie, or None."""
+    """Find the item and the side of a trial by its token and the participant's cookie."""
     query = select(ASSIGNMENTS.c.item, ASSIGNMENTS.c.swapped).join(PARTICIPANTS)
     return connection.execute(
         query.where(ASSIGNMENTS.c.token == token, PARTICIPANTS.c.cookie == cookie)
@@ -182,7 +182,7 @@ def shown_in(connection: Connection, cookie: str, token: str) -> Any:
 def previous_trial(
     database: Database, connection: Connection, participant: Participant, token: str
 ) -> Trial | None:
-    """The trial before an unanswered one, to be answered once more; None where that is not possible."""
+    """Return the trial before an unanswered one, to be answered again; None if that is not possible."""
     trial = trial_of(connection, participant, token)
     if trial is None or trial.attempt:
         return None
@@ -214,7 +214,7 @@ def add_load(connection: Connection, item: int, change: int) -> None:
 
 
 def _again(connection: Connection, study: Study, participant: Participant, row: Any) -> Trial:
-    """The unanswered trial; with another item where others have answered this one meanwhile.
+    """Return the unanswered trial, with another item if others have answered this one meanwhile.
 
     The item is not held anew: who loads the page for ever would keep it from others.
     """
@@ -268,7 +268,7 @@ def _choose(
 
 
 def _open_item(connection: Connection, study: Study, participant: Participant) -> int | None:
-    """One of the items with the fewest votes that wants more and that this participant has not had."""
+    """Pick an item with the fewest votes that is open and new to this participant."""
     had = (
         select(ASSIGNMENTS.c.id)
         .where(ASSIGNMENTS.c.participant == participant.id, ASSIGNMENTS.c.item == ITEMS.c.id)

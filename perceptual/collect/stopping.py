@@ -1,4 +1,4 @@
-"""When an item has votes enough, and what the votes of an item say where that depended on them.
+"""Early stopping: when an item has enough votes, and what its votes say if they decided that.
 
 Votes over votes are biased where the votes decide when to stop: an item stops the sooner, the clearer its
 first votes happen to be. The share of orders of the votes that begin with a vote for p1, among all orders
@@ -59,7 +59,7 @@ def count(config: Config, votes: Iterable[tuple[int, bool]]) -> Count:
 
 
 def wanted(config: Config, first: int, second: int) -> int:
-    """Votes that an item with `first` and `second` votes for its two answers shall have."""
+    """Return how many votes to ask for, given the votes for the two answers so far."""
     if not config.stop_when_sure:
         return config.votes_per_item
     asked = first + second
@@ -67,6 +67,6 @@ def wanted(config: Config, first: int, second: int) -> int:
 
 
 def _stops(config: Config, first: int, second: int) -> bool:
-    """Whether the votes that are left up to the most cannot change what the majority says."""
+    """Return whether the remaining votes cannot change the majority."""
     least, most = config.least_votes, config.votes_per_item
     return first + second >= most or (first + second >= least and 2 * max(first, second) > most)

@@ -1,4 +1,4 @@
-"""A study: a folder with `study.yaml`, `instructions.md`, `items.csv`, images and `judgments.db`."""
+"""Study folders: `study.yaml`, `instructions.md`, `items.csv`, images and `judgments.db`."""
 
 import json
 import os
@@ -70,12 +70,12 @@ class Config:
 
     @property
     def asked(self) -> Question:
-        """What is asked, and how it is shown."""
+        """Question about an item, and how it is shown."""
         return QUESTIONS[self.kind]
 
 
 class Item(NamedTuple):
-    """One thing to ask: its images, by their names in the folder of images."""
+    """Images to ask about, by their names in the folder of images."""
 
     id: int
     purpose: str  # item, practice or sentinel
@@ -88,7 +88,7 @@ class Item(NamedTuple):
 
 @dataclass
 class Study:
-    """A study read from its folder.
+    """Study read from its folder.
 
     Args:
         folder: the folder.
@@ -194,11 +194,15 @@ def _columns(asked: Question) -> tuple[str, ...]:
 
 def write_items(path: Path, items: Sequence[Item], asked: Question) -> None:
     """Write `items.csv`."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv_cells.Rows(file, _columns(asked))
-        for item in items:
-            algorithms = dict(zip(ALGORITHMS, item.algorithms, strict=True))
-            rows.write_named(item._asdict() | item.images | algorithms)
+    roles = asked.kind.roles
+    rows = (
+        [
+            *(item.id, item.purpose, *(item.images[role] for role in roles), item.answer),
+            *(item.subset, item.split, *item.algorithms),
+        ]
+        for item in items
+    )
+    csv_cells.write_file(path, _columns(asked), rows)
 
 
 def _read_items(path: Path, asked: Question) -> list[Item]:
@@ -208,17 +212,16 @@ def _read_items(path: Path, asked: Question) -> list[Item]:
     columns.refuse("id", "id must be a whole number", np.array([not each.isdecimal() for each in numbers]))
     if len(set(map(int, numbers))) < len(numbers):
         raise ValueError(f"{path}: the numbers of items must differ")
-    rows = zip(*columns.cells.values(), strict=True)
-    named = [dict(zip(columns.cells, row, strict=True)) for row in rows]
+    cells = columns.cells
     return [
         Item(
-            int(row["id"]),
-            row["purpose"],
-            {role: row[role] for role in asked.kind.roles},
-            row["answer"],
-            row["subset"],
-            row["split"],
-            tuple(row[name] for name in ALGORITHMS),
+            int(numbers[row]),
+            cells["purpose"][row],
+            {role: cells[role][row] for role in asked.kind.roles},
+            cells["answer"][row],
+            cells["subset"][row],
+            cells["split"][row],
+            tuple(cells[name][row] for name in ALGORITHMS),
         )
-        for row in named
+        for row in range(len(columns))
     ]

@@ -23,7 +23,7 @@ Pixels = Annotated[int, Field(ge=0, le=100_000)]
 
 
 class Shown(BaseModel):
-    """A trial that a browser names."""
+    """Trial that a browser names."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
     token: Annotated[str, Field(min_length=1, max_length=64, pattern="^[!-~]*$")]
@@ -35,7 +35,7 @@ class Shown(BaseModel):
 
 
 class Vote(Shown):
-    """An answer as a browser sends it."""
+    """Answer as a browser sends it."""
 
     attempt: Annotated[int, Field(ge=0, le=20)]
     choice: str
@@ -57,7 +57,7 @@ class Vote(Shown):
 
 
 class VoteRow(NamedTuple):
-    """One vote with what it was about."""
+    """Vote with the trial it belongs to."""
 
     participant: int
     external: str
