@@ -2,7 +2,6 @@
 
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from callbacks.disagreements import Disagreements
-from callbacks.ema import EMA
 from callbacks.guard import InverseGuard
 from callbacks.lin import LinFigure
 from callbacks.preference import PreferenceCurve
@@ -13,7 +12,6 @@ from callbacks.throughput import Throughput
 from callbacks.weights_and_biases import WandbArtifact
 
 __all__ = [
-    "EMA",
     "BestCheckpoint",
     "Disagreements",
     "InverseGuard",

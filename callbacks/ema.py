@@ -5,8 +5,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
+
+try:
+    from pytorch_lightning.callbacks import WeightAveraging
+except ImportError as error:
+    raise ValueError("averaging=ema needs pytorch-lightning 2.6 or newer") from error
 
 Update = Callable[[list[Tensor], list[Tensor], Any], None]
 

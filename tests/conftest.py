@@ -71,6 +71,18 @@ def distorters() -> Path:
     return folder
 
 
+@pytest.fixture
+def averaging():
+    """The class of the callback that averages weights."""
+    from pytorch_lightning import callbacks
+
+    if not hasattr(callbacks, "WeightAveraging"):
+        pytest.skip("pytorch-lightning before 2.6 averages no weights")
+    from callbacks.ema import EMA
+
+    return EMA
+
+
 @pytest.fixture(scope="session")
 def pool():
     """Two processes."""

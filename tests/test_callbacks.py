@@ -11,7 +11,7 @@ from judged import triplets
 from networks import write_weights
 from torch.utils.data import DataLoader
 
-from callbacks import EMA, InverseGuard, LastCheckpoint, Progress
+from callbacks import InverseGuard, LastCheckpoint, Progress
 from perceptual.files import progress
 from perceptual.training.module import Diverged, PerceptualRanker
 
@@ -91,9 +91,9 @@ class Weights(pl.Callback):
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.999])
-def test_the_average_is_the_formulas_and_is_what_is_validated_and_kept(decay, tmp_path):
+def test_the_average_is_the_formulas_and_is_what_is_validated_and_kept(decay, tmp_path, averaging):
     model, weights = ranker(lr=0.01, dropout=0), Weights()
-    made = trainer(tmp_path, weights, EMA(decay))
+    made = trainer(tmp_path, weights, averaging(decay))
     made.fit(model, datamodule=Data())
     average, averages = weights.steps[0].double(), []
     for n, step in enumerate(weights.steps[1:], 1):
@@ -108,8 +108,8 @@ def test_the_average_is_the_formulas_and_is_what_is_validated_and_kept(decay, tm
     assert torch.equal(flat(PerceptualRanker.load_from_checkpoint(tmp_path / "model.ckpt")), flat(model))
 
 
-def test_frozen_weights_are_shared_not_averaged(tmp_path):
-    model, ema = ranker(), EMA()
+def test_frozen_weights_are_shared_not_averaged(tmp_path, averaging):
+    model, ema = ranker(), averaging()
     before = {key: value.clone() for key, value in model.distance.backbone.state_dict().items()}
     trainer(tmp_path, ema).fit(model, datamodule=Data())
     ours, averages = (list(m.distance.backbone.net.parameters()) for m in (model, ema._average_model.module))
@@ -119,10 +119,10 @@ def test_frozen_weights_are_shared_not_averaged(tmp_path):
 
 
 @pytest.mark.parametrize("variant", ["lin", "tune"])
-def test_an_average_resumed_is_the_average_of_one_run(variant, tmp_path):
+def test_an_average_resumed_is_the_average_of_one_run(variant, tmp_path, averaging):
     def run(epochs, path=None):
         model = ranker(variant, lr=0.01, dropout=0, schedule="constant")
-        made = trainer(tmp_path, EMA(), last_checkpoint(tmp_path), epochs=epochs)
+        made = trainer(tmp_path, averaging(), last_checkpoint(tmp_path), epochs=epochs)
         made.fit(model, datamodule=Data(), ckpt_path=path)
         return model
 
@@ -133,23 +133,25 @@ def test_an_average_resumed_is_the_average_of_one_run(variant, tmp_path):
         assert torch.equal(ours, expected), key
 
 
-def test_a_checkpoint_with_an_average_leaves_out_a_backbone_that_can_be_had_again(tmp_path, monkeypatch):
+def test_a_checkpoint_with_an_average_leaves_out_a_backbone_that_can_be_had_again(
+    tmp_path, monkeypatch, averaging
+):
     write_weights(tmp_path, "alexnet")
     monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path))
     model, path = PerceptualRanker("alexnet"), tmp_path / "last.ckpt"
-    trainer(tmp_path, EMA(), last_checkpoint(tmp_path), epochs=1).fit(model, datamodule=Data(1))
+    trainer(tmp_path, averaging(), last_checkpoint(tmp_path), epochs=1).fit(model, datamodule=Data(1))
     assert path.stat().st_size < 300_000
     assert torch.equal(flat(PerceptualRanker.load_from_checkpoint(path)), flat(model))
     again = PerceptualRanker("alexnet")
-    made = trainer(tmp_path, EMA(), last_checkpoint(tmp_path), epochs=2)
+    made = trainer(tmp_path, averaging(), last_checkpoint(tmp_path), epochs=2)
     made.fit(again, datamodule=Data(1), ckpt_path=path)
     assert 0 < (flat(again) - flat(model)).abs().max() < 1e-2
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1, float("nan")])
-def test_a_decay_out_of_range_is_refused(decay):
+def test_a_decay_out_of_range_is_refused(decay, averaging):
     with pytest.raises(ValueError, match="decay must be at least 0 and less than 1"):
-        EMA(decay)
+        averaging(decay)
 
 
 # --- the guard ---

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from perceptual.features import custom
 from perceptual.features import weights as weight_files
@@ -17,6 +18,14 @@ from perceptual.names import SCHEMES, Name
 OF_WEIGHTS = ("timm", "huggingface_hub", "safetensors")  # that read them
 # of timm's own constructors, what a feature network sets itself or has no use for
 NOT_OPTIONS = {"self", "num_classes", "in_chans", "global_pool", "args", "kwargs", "device", "dtype"}
+
+
+class _Numbers(TorchFunctionMode):
+    """Keep `torch.linspace` on the CPU: timm before 1.0.21 reads rates of layers from it."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        on_cpu = {"device": "cpu"} if function is torch.linspace else {}
+        return function(*args, **on_cpu | (kwargs or {}))
 
 
 def default_levels(reductions: Sequence[int]) -> list[int]:
@@ -73,7 +82,7 @@ class Builder:
 
         here = weights if weights != "default" or not self.base.startswith(SCHEMES) else None
         local = weight_files.find_local(self.base, here, prefix) if here is not None else None
-        with torch.device("meta"):
+        with torch.device("meta"), _Numbers():
             offered = getattr(self._create(), "feature_info", None)
         if offered is None:
             raise ValueError(
@@ -103,7 +112,7 @@ class Builder:
         import timm
 
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _Numbers():
                 return timm.create_model(self.base)
         except Exception as error:  # of the hub's client, of a folder's files, of an unknown architecture
             if isinstance(error, KeyError) and error.args == ("architecture",):
@@ -117,8 +126,16 @@ class Builder:
     def _create(self, **arguments: Any) -> Any:
         import timm
 
-        options = _with_classes(self.options)
-        build: Any = partial(timm.create_model, self.base, features_only=True, **options, **arguments)
+        arguments |= _with_classes(self.options)
+
+        def build(**sizes: Any) -> Any:
+            try:
+                return timm.create_model(self.base, features_only=True, **arguments, **sizes)
+            except RuntimeError as error:
+                if str(error).startswith("features_only not implemented"):
+                    raise ValueError(f"{self.name} gives no feature maps in this version of timm") from error
+                raise
+
         if not self.cfg.fixed_input_size:
             return self._with_options(build)
         if size := self.options.get("img_size"):
@@ -153,7 +170,7 @@ class Builder:
             raise ValueError(f"{self.name} cannot be built: {custom.say(error)}") from error
 
     def _load(self, state: Mapping[str, Tensor], source: str, taps: Sequence[int]) -> tuple[Any, str]:
-        with torch.device("meta"):
+        with torch.device("meta"), _Numbers():
             net = self._create(out_indices=taps)
         what = f"{self.name} from {source}"
         weight_files.check_names(net, state, what)

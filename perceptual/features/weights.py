@@ -144,7 +144,10 @@ def _below(prefix: str, state: StateDict, path: Path) -> StateDict:
 
 def _read(path: Path) -> StateDict:
     if path.suffix == ".safetensors":
-        return {re.sub(r"^(module|_orig_mod)\.", "", key): value for key, value in load_file(path).items()}
+        # copied: older versions of safetensors map the file, and what is written over it would show
+        return {
+            re.sub(r"^(module|_orig_mod)\.", "", key): value.clone() for key, value in load_file(path).items()
+        }
     check_archive(path)
     from timm.models import load_state_dict  # takes seconds, and safetensors are most of the files
 

@@ -339,6 +339,8 @@ def test_negative_levels_count_from_the_last_as_in_timm(name):
 
 def test_a_network_without_a_pretrained_configuration_is_built_as_timm_builds_it():
     def net_without_cfg(pretrained=False, **arguments):
+        # as networks of older versions of timm read their rates
+        assert [round(rate.item(), 1) for rate in torch.linspace(0, 0.2, 3)] == [0, 0.1, 0.2]
         blocks = {"block": BasicBlock, "layers": [1, 1, 1, 1], "channels": (8, 8, 8, 8)}
         return build_model_with_cfg(ResNet, "net_without_cfg", pretrained, **blocks, **arguments)
 

@@ -97,6 +97,17 @@ def test_nested_and_data_parallel_forms_are_unwrapped(tmp_path, key):
     assert set(read(tmp_path / "w.pth")) == {"conv.weight"}
 
 
+def test_a_file_overwritten_after_loading_changes_nothing(tmp_path):
+    path = tmp_path / "net.safetensors"
+    save_file({"a": torch.zeros(1000)}, path)
+    state = read(path)
+    size = path.stat().st_size
+    with path.open("r+b") as file:  # in place, as `cp` over a file does
+        file.seek(size - 4000)
+        file.write(b"\x7f" * 4000)
+    assert (state["a"] == 0).all()
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"weights file .*absent\.pth' does not exist"):
         read(tmp_path / "absent.pth")
