@@ -4,11 +4,12 @@ BIN := .venv/bin
 # one worker per core, each with one thread of torch
 WORKERS := --numprocesses auto --dist worksteal
 
-.PHONY: train test test-all lint docs figures clean help
+.PHONY: train test test-all test-lowest lint docs figures clean help
 help:
 	@echo "make train     train and judge a perceptual metric on the packaged photographs (no account, no hub)"
 	@echo "make test      lint, type check and tests"
 	@echo "make test-all  the same, with the slow tests"
+	@echo "make test-lowest  the tests with the oldest versions that setup.cfg allows, in .venv-lowest"
 	@echo "make docs      the documentation, in build/site"
 	@echo "make figures   every picture and table of the documentation again: takes days, continues where it stopped"
 	@echo "make clean     remove .venv and the caches of the tools"
@@ -21,6 +22,10 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest $(WORKERS)
+
+# warnings of old versions are no faults of ours
+test-lowest: .venv-lowest/installed
+	.venv-lowest/bin/python -m pytest -m "not slow" -W default $(WORKERS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
@@ -48,5 +53,11 @@ figures: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@ .venv/installed
 
+.venv-lowest/installed: setup.cfg pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable ".[dev]"
+	touch $@
+
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-lowest build *.egg-info .mypy_cache .ruff_cache .pytest_cache
