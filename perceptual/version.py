@@ -1,3 +1,3 @@
-"""The version, below all that says it."""
+"""Package version."""
 
 __version__ = "0.2.0.dev0"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from app import write_manifest
 from PIL import Image
 
 from perceptual.version import __version__
@@ -103,5 +104,7 @@ def test_it_trains_in_python(installed):
 @pytest.mark.slow
 def test_its_application_trains(installed):
     installed("perceptual", "new", "mine")
+    write_manifest(installed.folder / "mine" / "set", size=16)
     options = ("backbone=test_resnet", "backbone.weights=null", "trainer=smoke", "data.size=16")
-    assert "Run       " in installed("python", "train.py", *options, cwd=installed.folder / "mine")
+    data = ("data=manifest", "data.path=set/triplets.csv")
+    assert "Run       " in installed("python", "train.py", *options, *data, cwd=installed.folder / "mine")
