@@ -129,7 +129,7 @@ def evaluate_suite(cfg: DictConfig) -> Numbers:
 
 
 def read_suite(path: str) -> dict[str, dict[str, Any]]:
-    """The sets of a suite file by name: for each, `data`, a choice of `conf/data`, and its settings.
+    """The sets of a suite file by name, each with `data`, as on the command line, and its settings.
 
     Raises:
         ValueError: the file is not a suite, or names what to call, which no file may; names the file.

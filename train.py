@@ -23,7 +23,7 @@ from rich.console import Console
 from callbacks.report import Trained, judge, make_reports
 from perceptual.cli.errors import one_line_errors, start
 from perceptual.cli.words import by_name, resumed
-from perceptual.config import Cache, build, check, data_arguments
+from perceptual.config import Cache, build, check, data_arguments, recipe
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import people, runs
 from perceptual.evaluation.scoring import columns_of, joined, score
@@ -81,6 +81,8 @@ def train(cfg: DictConfig) -> Scores:
         console.print(f"{number}Resumed   {resume}", soft_wrap=True)
     cached = cfg.data.cache is Cache.on and backbone.frozen
     batches = CachedDataModule(data, model.distance, views=cfg.data.views) if cached else data
+    views = f", {batches.views} views of each training image" * bool(cached and batches.views)
+    console.print(f"{number}Recipe    {recipe(cfg)}{views}", soft_wrap=True)
     # evaluate.py finds in the checkpoint which data the score is of
     batches.save_hyperparameters(described)
 

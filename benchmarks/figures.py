@@ -152,7 +152,7 @@ STEPS = {
         "networks.md",
         [
             command
-            for net in (*NETS[:2], "joint backbone.members=[alexnet,squeezenet1_1]")
+            for net in (*NETS[:2], "alexnet+squeezenet1_1")
             for command in _trained(
                 f"backbone={net} model=lin model.ranking=antisymmetric model.lin_init=ones "
                 f"model.lr=0.01 model.dropout=0 {MATERIAL}"

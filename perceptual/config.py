@@ -1,7 +1,7 @@
 """Typed schemas of `conf/`: a misspelt key or a value of the wrong type is refused before an image is read.
 
-Each config group has a schema, stored as `schema/<group>`, which its YAML files include first. Choices and
-defaults of data modules are taken from their signatures; the YAML files contain only what differs.
+`schema/<group>` has the keys and defaults of a group, and the YAML files of the group only what differs. The
+choices of `data` have no files: each is a schema. Defaults are taken from the signatures of what is built.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ Schedule = Enum("Schedule", settings.SCHEDULES)  # type: ignore[misc]
 Augmentation = Enum("Augmentation", settings.AUGMENTATIONS)  # type: ignore[misc]
 Precision = Enum("Precision", PRECISIONS)  # type: ignore[misc]
 # what a checkpoint may name as the data that it was trained on
-DATA_MODULES = tuple(SCHEMAS[name]._target_ for name in ("photos", "bapps", "manifest", "answers"))
+DATA_MODULES = tuple(dict.fromkeys(one._target_ for one in SCHEMAS.values() if hasattr(one, "views")))
 NEED_IMAGES = {"flip", "crop", "light"}  # augmentations that cached features cannot have
 
 
@@ -45,7 +45,7 @@ class BackboneConfig:
     """
 
     _target_: str | None = None
-    name: str | None = None
+    name: str | None = "tf_efficientnet_lite0"  # its weights come with the installation
     weights: str | None = "default"
     prefix: str = ""
     options: dict[str, Any] = field(default_factory=dict)
@@ -147,12 +147,17 @@ def register() -> None:
     store(group="schema", name="model", node=ModelConfig)
     store(group="schema", name="trainer", node=TrainerConfig)
     for name, node in SCHEMAS.items():
-        store(group="schema/data", name=name, node=node)
+        store(group="data", name=name, node=node)
 
 
-def chosen(group: str) -> str:
-    """The choice of a group that Hydra made."""
-    return str(HydraConfig.get().runtime.choices[group]) if HydraConfig.initialized() else "…"
+def chosen(group: str) -> str | None:
+    """The choice of a group that Hydra made, if any."""
+    return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+
+
+def recipe(cfg: DictConfig) -> str:
+    """The name of a run's recipe."""
+    return chosen("experiment") or f"the default of model={cfg.model.variant.name}"
 
 
 def check(cfg: DictConfig) -> None:
@@ -174,7 +179,7 @@ def check(cfg: DictConfig) -> None:
     clip = cfg.trainer.gradient_clip_val
     if clip is not None and not clip > 0:
         raise ValueError(f"trainer.gradient_clip_val must be positive, got {clip:g}")
-    at_least("data.views", cfg.data.views, 0)
+    at_least("data.views", cfg.data.views or 0, 0)
     if cfg.data.views and (cfg.data.cache is not Cache.on or cfg.model.variant.name != "lin"):
         raise ValueError(
             f"data.views={cfg.data.views} needs cached features, hence model=lin and data.cache=on; "

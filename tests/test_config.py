@@ -17,18 +17,13 @@ from perceptual.cli.words import as_typed, by_name
 from perceptual.config import build, data_arguments, register
 from perceptual.data.readers.answers import ANSWERS
 from perceptual.data.readers.published import OPINIONS
+from perceptual.data.schemas import SCHEMAS
 from perceptual.training.module import PerceptualRanker
 from perceptual.training.run import recorded
 
 CONF = Path(__file__).parents[1] / "conf"
-REQUIRED = {
-    "bapps": ["data.root=somewhere"],
-    "dmos": ["data.path=some.csv"],
-    "jnd": ["data.root=somewhere"],
-    "manifest": ["data.path=some.csv"],
-    "opinions": ["data.path=some.csv"],
-    **{name: ["data.root=somewhere"] for name in (*OPINIONS, *ANSWERS)},
-}
+# what a choice of data needs, of those that do not need data.root
+NEEDS = {"photos": [], "manifest": ["data.path=some.csv"], "opinions": ["data.path=some.csv"]}
 
 
 @pytest.fixture(autouse=True)
@@ -42,40 +37,40 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", options("data"))
+@pytest.mark.parametrize("name", SCHEMAS)
 def test_data_modules_build(name):
-    cfg = compose("train", [f"data={name}", *REQUIRED.get(name, [])])
+    cfg = compose("train", [f"data={name}", *NEEDS.get(name, ["data.root=somewhere"])])
     assert build(data_arguments(cfg.data)).batch_size == cfg.data.batch_size
+
+
+def test_every_published_set_is_a_choice():
+    assert {*ANSWERS, *OPINIONS} <= {*SCHEMAS}
 
 
 CALLBACKS = ("callbacks", "averaging", "stopping")  # groups of callbacks, one dictionary together
 # groups that set values of the model, each with the argument that they choose
-CHOICES = {
-    "model": "variant",
-    "optimizer": "optimizer",
-    "schedule": "schedule",
-}
+OF_MODEL = {"model": "variant", "optimizer": "optimizer"}
 
 
-@pytest.mark.parametrize(("group", "name"), [(group, name) for group in CHOICES for name in options(group)])
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in OF_MODEL for name in options(group)])
 def test_models_build_from_plain_values(group, name):
     backbone = "test_vit" if name == "lora" else "test_resnet"
     network = [f"backbone.name={backbone}", "backbone.weights=null"]
     module = build(compose("train", [f"{group}={name}", *network]).model)
     plain = {"name": backbone, "weights": None, "out_indices": None, "input_size": None}
     assert module.hparams["backbone"] == plain
-    assert module.hparams[CHOICES[group]] == name
+    assert module.hparams[OF_MODEL[group]] == name
     default = PerceptualRanker(plain, module.hparams["variant"])
-    ours, theirs = ({k: v for k, v in m.hparams.items() if k != CHOICES[group]} for m in (module, default))
-    if (group, name) not in {("optimizer", "adamw"), ("optimizer", "sgd"), ("schedule", "cosine")}:
+    ours, theirs = ({k: v for k, v in m.hparams.items() if k != OF_MODEL[group]} for m in (module, default))
+    if group != "optimizer":
         assert ours == theirs  # the schema's defaults are the module's own
     json.dumps(dict(module.hparams))  # plain values
 
 
 def test_every_group_is_tested_here():
-    elsewhere = {"hydra", "sweep", "augmentation"}  # test_sweeps.py
+    elsewhere = {"hydra", "sweep"}  # test_sweeps.py
     groups = {path.name for path in CONF.iterdir() if path.is_dir()} - elsewhere
-    assert groups == {*CHOICES, "data", "backbone", "trainer", "experiment", "logger", *CALLBACKS}
+    assert groups == {*OF_MODEL, "trainer", "experiment", "logger", *CALLBACKS}
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g in (*CALLBACKS, "logger") for n in options(g)])
@@ -98,23 +93,10 @@ def test_every_choice_is_documented_in_its_first_line(path):
     assert first.startswith("# ")
 
 
-@pytest.mark.parametrize("name", options("backbone"))
-def test_backbones_are_known(name):
-    from perceptual.features.networks import check_name
-
-    joined = ["backbone.members=[alexnet,vgg16]"] if name == "joint" else []
-    cfg = compose("train", [f"backbone={name}", *joined])
-    if joined:
-        return check_name("+".join(cfg.backbone.members))
-    check_name(cfg.backbone.name)
-
-
-@pytest.mark.parametrize("name", options("trainer"))
-def test_trainers_build(name):
-    trainer = build(
-        compose("train", [f"trainer={name}", "trainer.accelerator=cpu", "run_dir=."]).trainer, logger=False
-    )
-    assert trainer.max_epochs >= 1
+@pytest.mark.parametrize(("chosen", "epochs"), [([], 10), (["trainer=smoke"], 1)])
+def test_trainers_build(chosen, epochs):
+    words = [*chosen, "trainer.accelerator=cpu", "run_dir=."]
+    assert build(compose("train", words).trainer, logger=False).max_epochs == epochs
 
 
 @pytest.mark.parametrize("name", options("experiment"))
@@ -133,6 +115,7 @@ def test_the_protocol_of_the_paper_is_for_any_backbone_and_data(variant):
     cfg = OmegaConf.to_container(compose("train", chosen), enum_to_str=True)
     model = {"variant": variant, "ranking": "paper", "lin_init": "random", "optimizer": "adam"}
     model |= {"lr": 1e-4, "betas": [0.5, 0.999], "weight_decay": 0, "schedule": "paper", "dropout": 0.5}
+    model |= {"backbone_lr_factor": 1, "form": "per_position", "augmentation": []}
     assert {key: cfg["model"][key] for key in model} == model
     assert (cfg["backbone"]["name"], cfg["data"]["path"]) == ("vgg16", "some.csv")
     assert (cfg["data"]["batch_size"], cfg["data"]["views"], cfg["trainer"]["max_epochs"]) == (50, 0, 10)
@@ -168,7 +151,7 @@ def plain(word):
     return word if word == "on" else yaml.safe_load(word)
 
 
-@pytest.mark.parametrize("name", options("data"))
+@pytest.mark.parametrize("name", SCHEMAS)
 def test_help_lists_the_keys_of_the_data_with_their_defaults(name, capsys):
     with pytest.raises(SystemExit) as stopped:
         script_help.answer("evaluate.py", [f"data={name}", "--help"])
@@ -179,9 +162,7 @@ def test_help_lists_the_keys_of_the_data_with_their_defaults(name, capsys):
     shown = dict(re.findall(r"^  data\.(\w+)=(.*?) *(?:#.*)?$", said, re.MULTILINE))
     composed = OmegaConf.to_container(compose("evaluate", [f"data={name}"]).data, enum_to_str=True)
     assert set(shown) == set(composed) - {"_target_"}
-    computed = {key for key, value in shown.items() if value == script_help.UNREAD}
-    assert computed <= {"train_subsets", "val_subsets"}
-    for key in set(shown) - computed:
+    for key in shown:
         assert plain(shown[key]) == composed[key], key
 
 
@@ -199,14 +180,13 @@ def test_help_of_training_has_the_defaults_of_the_model_and_the_trainer(capsys):
     assert "[smoke]" in said
 
 
-@pytest.mark.parametrize(("word", "name"), [("single", "tf_efficientnet_lite0"), ("resnet18", "resnet18")])
-def test_help_shows_the_network_of_any_name(word, name, capsys):
+@pytest.mark.parametrize(("words", "name"), [([], "tf_efficientnet_lite0"), (["backbone=vgg16"], "vgg16")])
+def test_help_shows_the_network_of_any_name(words, name, capsys):
     with pytest.raises(SystemExit):
-        script_help.answer("train.py", ["--help", f"backbone={word}"])
+        script_help.answer("train.py", ["--help", *words])
     said = capsys.readouterr().out
-    assert f"Keys of backbone={word}: " in said
-    assert re.search(rf"^  backbone\.name={name}$", said, re.MULTILINE)
-    assert re.search(r"backbone +joint \[?single\]?, or the name of any network", said)
+    assert f"Keys of backbone={name}: Any network by its name." in said
+    assert re.search(rf"^  backbone\.name={name}( |$)", said, re.MULTILINE)
 
 
 BY_NAME = {
@@ -217,14 +197,14 @@ BY_NAME = {
     "backbone=resnet18[aa_layer=blurpc]": "backbone.name='resnet18[aa_layer=blurpc]'",
     "backbone=alexnet+squeezenet1_1": "backbone.name=alexnet+squeezenet1_1",
     "backbone=hf-hub:someone/network": "backbone.name=hf-hub:someone/network",
-    **{word: word for word in ("backbone=joint", "backbone=joint,single", "backbone=null", "-m", "seed=1")},
+    **{word: word for word in ("-m", "seed=1")},
 }
 
 
 @pytest.mark.parametrize("word", BY_NAME)
 def test_the_word_backbone_takes_any_name(word):
     assert by_name(as_typed([word])) == [BY_NAME[word]]
-    compose("train", as_typed([] if "," in word or word in ("-m", "backbone=null") else [BY_NAME[word]]))
+    compose("train", as_typed([] if "," in word or word == "-m" else [BY_NAME[word]]))
 
 
 @pytest.mark.parametrize(
@@ -233,10 +213,7 @@ def test_the_word_backbone_takes_any_name(word):
         (["backbone=resnet81"], "unknown backbone 'resnet81'; did you mean resnet18"),
         (["-m", "backbone=alexnet,vgg61"], "unknown backbone 'vgg61'; did you mean vgg19, vgg16"),
         (["backbone=resnet50.a9"], "there are no weights 'a9' for resnet50; its tags: "),
-        (
-            ["-m", "backbone=alexnet,joint"],
-            "joint is a file of conf/backbone, and cannot be swept with names",
-        ),
+        (["backbone=null"], "backbone=null: a backbone is chosen by the name of a network"),
     ],
 )
 def test_an_unknown_name_of_a_backbone_is_refused_before_anything_else(words, says):

@@ -29,7 +29,6 @@ from perceptual.distance.saving import folders
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation.board import make
 from perceptual.evaluation.results import find, publish
-from perceptual.features.weights import fingerprint
 from perceptual.features.weights import read as read_weights
 from perceptual.training import checkpoints
 from perceptual.training.cache import CachedDataModule
@@ -228,9 +227,7 @@ def seal(path: Path) -> None:
     with suppress(Exception):  # it is no such file any more
         if path.suffix == ".ckpt":
             checkpoint = torch.load(path, weights_only=True)
-            checkpoint[checkpoints.SETTINGS_SHA256] = checkpoints.settings_digest(checkpoint)
-            checkpoint[checkpoints.STATE_SHA256] = checkpoints.state_digest(checkpoint)
-            checkpoint[checkpoints.SHA256] = {"state_dict": fingerprint(checkpoint["state_dict"])}
+            checkpoint[checkpoints.SHA256] = checkpoints.digest(checkpoint)
             torch.save(checkpoint, path)
         elif path.name == "config.json":
             path.write_text(json.dumps(folders.seal(json.loads(path.read_text()))))

@@ -216,7 +216,7 @@ def test_a_calibration_and_its_cache(triplets, monkeypatch):
     run(
         "train.py",
         *("data=manifest", f"data.path={triplets}", "data.size=32", "data.batch_size=16"),
-        *("backbone=tf_efficientnet_lite0", "model=lin", "model.lr=0.01"),
+        *("experiment=paper_lin", "backbone=tf_efficientnet_lite0", "model.lr=0.01"),
         *("trainer.max_epochs=2", "hydra.run.dir=out"),
         monkeypatch=monkeypatch,
     )

@@ -102,7 +102,7 @@ def test_a_sweep_says_which_setting_was_best_and_goes_on_after_a_failure(sweep, 
     # output of runs may be interleaved: every line says which run it is of
     for run, scored in enumerate((True, False, True, False)):
         lines = [line for line in said.splitlines() if line.startswith(f"#{run}  ")]
-        kinds = ["Data", "Backbone", "epoch", "Score"] if scored else []
+        kinds = ["Data", "Backbone", "Recipe", "epoch", "Score"] if scored else []
         assert [line.split()[1] for line in lines if "Report" not in line] == kinds
     assert not any(re.match(r"Data|Backbone|epoch|Score|Run ", line) for line in said.splitlines())
     assert said.count("2AFC in %") == 1  # the leaderboard

@@ -16,8 +16,8 @@ from perceptual.cli.errors import one_line_errors
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
+CONFIG = "perceptual.config"  # the module of the schemas
 SHOWN = ("data", "backbone", "model", "trainer")  # groups whose keys are listed
-SINGLE = "single"  # the choice of `backbone` that has a name as its key
 UNREAD = "…"  # a default that is computed
 REQUIRED = "???"
 
@@ -33,33 +33,44 @@ def answer(script: str, words: Sequence[str]) -> None:
 
 def _lines(script: str, chosen: dict[str, str]) -> Iterator[str]:
     groups: dict[str, str | None] = {}
+    typed = set()  # groups with a schema that all their choices share
     for entry in _yaml(f"{script}.yaml")["defaults"]:
         if isinstance(entry, dict):
             groups |= {name: chosen.get(name, word) for name, word in entry.items() if " " not in name}
-    network = groups.get("backbone")
-    if network and network not in choices("backbone"):  # a name, see `words.by_name`
-        groups["backbone"] = SINGLE
+        else:
+            typed.add(entry.rpartition("@")[2])
     yield f"python {script}.py [group=choice] [key=value]"
     yield "\nGroups and their choices; what is in brackets holds now"
     for group, word in groups.items():
         shown = [f"[{name}]" if name == word else name for name in choices(group)]
-        yield f"  {group:10} {' '.join(shown)}{', or the name of any network' * (group == 'backbone')}"
+        yield f"  {group:10} {' '.join(shown)}"
     if script == "train":
         yield "\nSweeps: --multirun with several values (model.lr=1e-3,1e-4), or one of"
         for folder in ("sweep", "hydra/launcher", "hydra/sweeper"):
             yield f"  {'+' * (folder == 'sweep')}{folder}={'|'.join(choices(folder))}"
     yield "\nKeys"
-    yield from _keys("", keys(f"{script}.yaml"), set(groups))
+    yield from _keys("", keys(f"{script}.yaml"), {*groups, *typed})
     for group in SHOWN:
-        if word := groups.get(group):
+        word = groups.get(group)
+        if word and word not in choices(group):
+            raise ValueError(f"there is no {group}={word}; --help without it lists the choices")
+        found = keys(group) if group in typed else {}
+        about = f"{group}={word}" if word else group
+        if word and group == "data":
+            about += f": {_data()[word].__doc__}"
+            for one in fields(_data()[word]):
+                default = one.default_factory() if callable(one.default_factory) else one.default
+                found[one.name] = (getattr(default, "name", default), one.metadata["said"])
+        elif word:
             path = f"{group}/{word}.yaml"
-            if not (CONF / path).is_file():
-                raise ValueError(f"there is no {group}={word}; --help without it lists the choices")
-            said = network if group == "backbone" else word
-            yield f"\nKeys of {group}={said}: {(CONF / path).read_text('utf-8').splitlines()[0].lstrip('# ')}"
-            found = keys(path)
-            if group == "backbone" and word == SINGLE and network != SINGLE:
-                found["name"] = (network, found["name"][1])
+            found = found | {key: (value, found[key][1]) for key, (value, _) in keys(path).items()}
+            about += f": {(CONF / path).read_text('utf-8').splitlines()[0].lstrip('# ')}"
+        elif group == "backbone" and found:
+            if network := chosen.get("backbone"):
+                found["name"] = (network, "")
+            about = f"backbone={found['name'][0]}: Any network by its name."
+        if found:
+            yield f"\nKeys of {about}"
             yield from _keys(f"{group}.", found, set())
     if "data" in groups and not groups["data"]:
         yield "\nWith data=…, --help lists its keys."
@@ -67,8 +78,8 @@ def _lines(script: str, chosen: dict[str, str]) -> Iterator[str]:
 
 
 def choices(group: str) -> list[str]:
-    """Names of the files of a group of `conf/`."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """Names of the choices of a group: files of `conf/`, and schemas of `data`."""
+    return sorted(_data() if group == "data" else (path.stem for path in (CONF / group).glob("*.yaml")))
 
 
 def _keys(prefix: str, found: dict[str, tuple[Any, str]], left_out: set[str]) -> Iterator[str]:
@@ -80,16 +91,14 @@ def _keys(prefix: str, found: dict[str, tuple[Any, str]], left_out: set[str]) ->
 
 
 def keys(path: str) -> dict[str, tuple[Any, str]]:
-    """Default and comment of each key of a file of conf/, by its schema and by what it says itself."""
+    """Default and comment of each key of a file of conf/, or of the schema of a group."""
+    if not path.endswith(".yaml"):
+        return _fields(CONFIG, _schemas()[path])
     found: dict[str, tuple[Any, str]] = {}
     said = _yaml(path)
     for entry in said.pop("defaults", []):
-        if isinstance(entry, str) and entry.startswith("/schema/data/"):
-            found |= _of_data(entry.partition("@")[0].rpartition("/")[2])
-        elif isinstance(entry, str) and entry.startswith("/schema/"):
-            found |= _fields(*_schemas()[entry.partition("@")[0].rpartition("/")[2]])
-        elif isinstance(entry, str) and entry != "_self_":  # another choice of the group
-            found |= keys(f"{Path(path).parent}/{entry}.yaml")
+        if isinstance(entry, str) and entry.startswith("/schema/") and entry.endswith("@_here_"):
+            found |= keys(entry.partition("@")[0].rpartition("/")[2])
     said.pop("hydra", None)
     return found | {key: (value, found.get(key, (None, ""))[1]) for key, value in said.items()}
 
@@ -108,32 +117,23 @@ def _source(module: str) -> tuple[ast.Module, list[str]]:
 
 
 @cache
-def _schemas() -> dict[str, tuple[str, str]]:
-    """Module and class of each schema that `perceptual.config` stores."""
-    config, found = "perceptual.config", {}
-    for node in ast.walk(_source(config)[0]):
+def _schemas() -> dict[str, str]:
+    """Class of each schema that `perceptual.config` stores."""
+    found = {}
+    for node in ast.walk(_source(CONFIG)[0]):
         if isinstance(node, ast.Call):
             words = {word.arg: word.value for word in node.keywords}
-            pair = words.get("name"), words.get("node")
-        elif isinstance(node, ast.Tuple) and len(node.elts) == 2:
-            pair = node.elts[0], node.elts[1]
-        else:
-            continue
-        name, schema = pair
-        if isinstance(name, ast.Constant) and isinstance(schema, ast.Name) and schema.id.endswith("Config"):
-            found[str(name.value)] = (config, schema.id)
+            name, schema = words.get("name"), words.get("node")
+            if isinstance(name, ast.Constant) and isinstance(schema, ast.Name):
+                found[str(name.value)] = schema.id
     return found
 
 
-def _of_data(name: str) -> dict[str, tuple[Any, str]]:
-    """Default and comment of each key of a kind of data, whose schemas import nothing heavy."""
+def _data() -> dict[str, Any]:
+    """The schemas of the choices of `data`, which import nothing heavy."""
     from perceptual.data.schemas import SCHEMAS
 
-    found: dict[str, tuple[Any, str]] = {}
-    for one in fields(SCHEMAS[name]):
-        default = one.default_factory() if callable(one.default_factory) else one.default
-        found[one.name] = (getattr(default, "name", default), one.metadata["said"])
-    return found
+    return SCHEMAS
 
 
 def _fields(module: str, name: str) -> dict[str, tuple[Any, str]]:

@@ -22,7 +22,6 @@ from perceptual.files.records import check_record
 PLACES = ("ckpt", "suite", "results", "runs", "run_dir", "path", "root", "jnd", "weights", "dir", "dirpath")
 # the last part of keys that no file says: where a run writes
 NOT_OF_A_FILE = ("ckpt", "runs", "run_dir", "dirpath", "default_root_dir")
-BACKBONES = Path(__file__).parents[2] / "conf/backbone"
 ABOUT = "data.json"  # in the folder of a run; the words of a command that was refused are not in it
 NO_RUN = "{!r} does not describe a run"
 SEPARATE = r",(?![^\[(]*[\])])"  # commas outside of brackets
@@ -49,10 +48,10 @@ def _word(word: str, sweep: bool) -> str:
 
 
 def by_name(words: Sequence[str]) -> list[str]:
-    """Write `backbone.name=NAME` for `backbone=NAME` where no file of `conf/backbone` is called NAME.
+    """Write `backbone.name=NAME` for `backbone=NAME`.
 
     Raises:
-        ValueError: no network has that name, with the nearest ones; or a sweep mixes names and files.
+        ValueError: no network has that name, with the nearest ones.
     """
     own = any(word.startswith("imports=") for word in words)  # may register networks with timm
     return [_by_name(word, own) if word.startswith("backbone=") else word for word in words]
@@ -65,13 +64,7 @@ def _by_name(word: str, own: bool) -> str:
     texts = [one.text if isinstance(one, QuotedString) else one for one in listed]
     names = [one for one in texts if isinstance(one, str)]
     if not names or len(names) < len(texts):
-        return word
-    files = {path.stem for path in BACKBONES.glob("*.yaml")}
-    said = [name for name in names if name in files]
-    if len(said) == len(names):
-        return word
-    if said:
-        raise ValueError(f"{word}: {said[0]} is a file of conf/backbone, and cannot be swept with names")
+        raise ValueError(f"{word}: a backbone is chosen by the name of a network")
     for name in names:
         if not own:
             check_name(name)

@@ -1,4 +1,4 @@
-"""Typed schemas of `conf/data/`, made from the settings of the data modules."""
+"""The choices of `data=`: typed schemas, made from the settings of the data modules."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING as REQUIRED
@@ -18,7 +18,7 @@ Cache = Enum("Cache", ["on", "off"])
 SAID = {  # in `--help`
     "size": "null: images keep their sizes",
     "cache": "train.py: compute the features of a frozen backbone once, and keep them",
-    "views": "with the cache: augmented views of each training image, beside the image itself",
+    "views": "with the cache: augmented views of each training image; null: what a first run can afford",
 }
 PUBLISHED = {"path": "root", "layout": "name"}  # keys of a set that has a name
 
@@ -31,15 +31,17 @@ def default_of(function: Callable[..., Any], name: str) -> Any:
 def schema(
     settings: type[Loading],
     target: str,
+    about: str,
     keys: Mapping[str, str] | None = None,
     leave_out: Sequence[str] = (),
     **defaults: Any,
 ) -> Any:
-    """Make the schema of what `conf/data/` says of one kind of data.
+    """Make the schema of one choice of data.
 
     Args:
         settings: its keys, types and defaults.
         target: what they are the arguments of.
+        about: what the data are, for `--help`.
         keys: keys that differ from the names of the settings.
         leave_out: settings that have no key.
         defaults: by key, where they differ.
@@ -53,8 +55,9 @@ def schema(
             value = defaults.get(key, "${seed}" if key in ("seed", "split_seed") else default)
             found.append((key, _allowed(hints[one.name]), value))
     if issubclass(settings, Training):
-        found += [("cache", Cache, Cache.on), ("views", int, 0)]
-    return make_dataclass("Schema", [(name, kind, _field(name, value)) for name, kind, value in found])
+        found += [("cache", Cache, Cache.on), ("views", int | None, None)]
+    described = [(name, kind, _field(name, value)) for name, kind, value in found]
+    return make_dataclass("Schema", described, namespace={"__doc__": about})
 
 
 def _allowed(hint: Any) -> Any:
@@ -76,20 +79,56 @@ def _field(name: str, value: Any) -> Any:
     return field(default=value, metadata=said)
 
 
+# published sets, at native resolution; data.root=… is the folder of each as published
+ANSWERS = {
+    "mucped23": "mucped23: which of two JPEGs is closer?",
+    "clic": "CLIC, its perceptual track: which of two is closer?",
+    "pieapp": "PieAPP: pairwise preferences.",
+}
+OPINIONS = {
+    "tid2013": "TID2013, for evaluate.py: opinions.",
+    "kadid10k": "KADID-10k, for evaluate.py: opinions.",
+    "csiq": "CSIQ, for evaluate.py: opinions.",
+    "live": "LIVE, release 2, for evaluate.py: opinions.",
+    "pipal": "PIPAL, its training part, for evaluate.py: opinions.",
+}
 SCHEMAS = {
-    "photos": schema(Photos, "perceptual.data.PhotosDataModule"),
-    "bapps": schema(BAPPS, "perceptual.data.BAPPSDataModule"),
-    "manifest": schema(Manifest, "perceptual.data.ManifestDataModule", leave_out=["layout"]),
-    "answers": schema(
+    "photos": schema(
+        Photos,
+        "perceptual.data.PhotosDataModule",
+        "Triplets made of packaged photographs, judged by a simulated observer, not by people.",
+    ),
+    "bapps": schema(
+        BAPPS,
+        "perceptual.data.BAPPSDataModule",
+        "BAPPS, the data set of the paper: data.root=… holds 2afc/, or is a store packed from it.",
+    ),
+    "manifest": schema(
         Manifest,
-        "perceptual.data.modules.published_choices",
-        PUBLISHED,
-        name=MISSING,
-        size=None,
+        "perceptual.data.ManifestDataModule",
+        "Triplets of data.path=…: a CSV with ref,p0,p1,judge[,votes,subset,split], a store, or NIGHTS.",
+        leave_out=["layout"],
     ),
-    "jnd": schema(Pairs, "perceptual.data.JNDDataModule"),
-    "opinions": schema(Opinions, "perceptual.data.OpinionDataModule"),
-    "published": schema(
-        Opinions, "perceptual.data.modules.published_opinions", PUBLISHED, ["larger"], name=MISSING
+    "jnd": schema(
+        Pairs,
+        "perceptual.data.JNDDataModule",
+        "Pairs that people called the same or not, for evaluate.py: a BAPPS folder, a CSV or a store.",
     ),
+    "opinions": schema(
+        Opinions,
+        "perceptual.data.OpinionDataModule",
+        "Images that people rated, for evaluate.py: a CSV with ref,dist and mos, dmos, or score.",
+    ),
+    **{
+        name: schema(
+            Manifest, "perceptual.data.modules.published_choices", about, PUBLISHED, name=name, size=None
+        )
+        for name, about in ANSWERS.items()
+    },
+    **{
+        name: schema(
+            Opinions, "perceptual.data.modules.published_opinions", about, PUBLISHED, ["larger"], name=name
+        )
+        for name, about in OPINIONS.items()
+    },
 }

@@ -35,6 +35,8 @@ from perceptual.files.places import cache_folder
 from perceptual.files.progress import Progress
 from perceptual.files.writing import allocate, write_text
 
+# the most augmented views, and the most pixels in all of them, of which a first run makes features by default
+VIEWS, PIXELS = 8, 20_000 * 64**2
 VERSION = 3  # of the numbers and of the files; caches of another version are not read
 PART = 1024  # pairs that a process computes alone, checksums together, and loses at most when it is killed
 ELSEWHERE = "PERCEPTUAL_CACHE=… names another folder, data.cache=off does without"
@@ -112,7 +114,7 @@ class CachedDataModule(pl.LightningDataModule):
         lpips: the distance, with a frozen backbone.
         folder: the folder of all caches; `cache_folder()` if None.
         views: augmented views of every training image beside the image itself, see `augmentation.view`; each
-            batch is of one of them.
+            batch is of one of them. None: as many as a first run can afford, 8 of few images, none of many.
 
     Raises:
         ValueError: the backbone is trained, so its features change.
@@ -123,14 +125,14 @@ class CachedDataModule(pl.LightningDataModule):
         data: JudgedDataModule,
         lpips: LPIPS,
         folder: str | os.PathLike[str] | None = None,
-        views: int = 0,
+        views: int | None = 0,
     ) -> None:
         super().__init__()
         if not lpips.backbone.frozen:
             raise ValueError(f"the features of {lpips.backbone.name} cannot be cached: it is trained")
         self.data = data
         self.folder = Path(folder) if folder else cache_folder()
-        self._lpips, self._views = lpips, views
+        self._lpips, self.views = lpips, _affordable(data) if views is None else views
         self.train_set: DifferenceDataset | None = None
         self.val_sets: list[DifferenceDataset] = []
 
@@ -147,7 +149,7 @@ class CachedDataModule(pl.LightningDataModule):
         before = backbone.mean.device
         backbone.to(self.trainer.strategy.root_device if self.trainer else before)
         self.val_sets = [cached(self._lpips, judged, self.folder) for judged in data.val_sets]
-        self.train_set = cached(self._lpips, data.train_set, self.folder, self._views)
+        self.train_set = cached(self._lpips, data.train_set, self.folder, self.views)
         backbone.to(before)
 
     @property
@@ -162,6 +164,13 @@ class CachedDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> Batches[DifferenceBatch] | list[Batches[Any]]:
         """Validation batches of all subsets, in a fixed order; a list, where several kinds are validated."""
         return val_loaders(self.val_sets, self.data.batch_size, 0)
+
+
+def _affordable(data: JudgedDataModule) -> int:
+    """Views of the training images that add little to the time of a first run."""
+    assert data.train_set is not None
+    images = len(np.unique(data.train_set.table.items))
+    return min(VIEWS, PIXELS // (images * data.size**2)) if data.size else 0
 
 
 def cached(lpips: LPIPS, judged: JudgedDataset, folder: Path, views: int = 0) -> DifferenceDataset:
@@ -247,19 +256,20 @@ class _Cache:
 
     def complete(self, lpips: LPIPS, pairs: JudgedDataset) -> None:
         """Compute the parts that are missing and that no other process computes; then wait for those."""
-        missing = [part for part in self.parts if not self._is_there(part)]
+        total = self.shape[0]
+        missing = {part: min(PART, total - part) for part in self.parts if not self._is_there(part)}
         if not missing:
             return
         held: OrderedDict[int, list[Tensor]] = OrderedDict()
         label = f"Features of {self.name}" + (f", view {self.view}" if self.view else "")
-        shown = Progress(label, self.shape[0], done=self.shape[0] - len(missing) * PART)
+        shown = Progress(label, total, done=total - sum(missing.values()))
         # the folder is of the backbone's precision, whatever surrounds this
         with torch.autocast(lpips.backbone.mean.device.type, enabled=False), shown as progress:
             # first what no process works on, then what one did that may have been killed
             for timeout in (0, -1):
-                for part in missing:
+                for part, size in missing.items():
                     if self._is_there(part):
-                        progress.advance(PART if timeout == 0 else 0)
+                        progress.advance(size if timeout == 0 else 0)
                         continue
                     try:
                         with FileLock(f"{self._record(part)}.lock", timeout=timeout):

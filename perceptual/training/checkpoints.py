@@ -1,14 +1,15 @@
 """Checkpoints of `PerceptualRanker`: reading, checking, and weights that are left out."""
 
-import json
 import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import NotRequired, TypedDict
 
 from perceptual.distance.saving.folders import check_backbone, check_state, describe_backbone
 from perceptual.features import weights as weight_files
@@ -17,23 +18,49 @@ from perceptual.features.build import check_description, describe
 from perceptual.training import lora
 
 PREFIX, LIN = "distance.backbone.", "distance.lin."
-DEEPEST = 50  # dictionaries and lists in each other: json and others fail on some hundreds
+DEEPEST = 50  # dictionaries and lists in each other
 OBTAINABLE = ("file:", "package:", "hub:")  # sources that give the same weights again
 # where a checkpoint holds weights: the second where the first is an average of them
 STATES = {"state_dict", "current_model_state"}
-SHA256 = "weights_sha256"  # of each of these states that the file holds
-SETTINGS_SHA256 = "settings_sha256"  # of what it says of the model and the data
-STATE_SHA256 = (
-    "state_sha256"  # of where the run was: callbacks, random generators, optimisers, position, data
+SHA256 = "sha256"  # of all that decides what the model is, how it was trained, and where the run was
+SEALED = (
+    *("backbone", "hyper_parameters", "datamodule_hyper_parameters", "data", *sorted(STATES)),
+    *("callbacks", "loops", "optimizer_states", "lr_schedulers", "epoch", "global_step"),
 )
-STATE = ("callbacks", "loops", "optimizer_states", "lr_schedulers", "epoch", "global_step", "data")
 SIDES = {"train": "training", "val": "validation"}  # of the data, of which `data` has the fingerprints
-SCORES = ("val/2afc/", "val/jnd/")  # what the names of logged scores, in [0, 1], begin with
-# what every checkpoint holds, beside its optimisers and loops, which Lightning reads
-FIELDS = {
-    **{"backbone": dict, "hyper_parameters": dict, "state_dict": dict, "epoch": int, "global_step": int},
-    **{SHA256: dict, SETTINGS_SHA256: str, STATE_SHA256: str},
-}
+SCORES = ("val/2afc/", "val/jnd/")  # prefixes of the names of logged scores, in [0, 1]
+BEST = ("best_model_score", "best_score", "current_score")  # of callbacks that monitor a score
+
+
+class BackboneRecord(TypedDict):
+    """What a checkpoint says of its backbone."""
+
+    name: str
+    source: str
+    saved: bool
+    sha256: NotRequired[str]  # where it is not saved
+
+
+class SideRecord(TypedDict):
+    """The fingerprint of one side of the data."""
+
+    sha256: str
+    items: int
+
+
+class Checkpoint(TypedDict):
+    """What a checkpoint holds, beside the optimisers and loops, which Lightning reads."""
+
+    backbone: BackboneRecord
+    hyper_parameters: dict[str, Any]
+    state_dict: dict[str, Tensor]
+    current_model_state: NotRequired[dict[str, Tensor]]
+    epoch: int
+    global_step: int
+    sha256: str
+    datamodule_hyper_parameters: NotRequired[dict[str, Any] | None]
+    callbacks: NotRequired[dict[str, dict[Any, Any]]]
+    data: NotRequired[dict[str, SideRecord]]
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -41,7 +68,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is not a checkpoint of a PerceptualRanker.
+        ValueError: the file is not a checkpoint of a PerceptualRanker, or was damaged or changed.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"checkpoint {str(path)!r} does not exist")
@@ -50,16 +77,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign file may raise anything
         raise ValueError(f"{str(path)!r} cannot be read as a checkpoint of training") from error
-    if not isinstance(checkpoint, dict) or "backbone" not in checkpoint:
-        raise ValueError(f"{str(path)!r} is not a checkpoint of a PerceptualRanker: it names no backbone")
-    if wrong := _wrong(checkpoint):
-        raise ValueError(f"{str(path)!r} is not a checkpoint of a PerceptualRanker: {wrong}")
-    try:
-        digest = settings_digest(checkpoint)
-    except (TypeError, ValueError) as error:  # keys that cannot be sorted, circles
-        raise ValueError(f"{str(path)!r}: hyper_parameters or those of the data: {error}") from error
-    if checkpoint[SETTINGS_SHA256] != digest:
-        raise ValueError(f"{str(path)!r} was damaged or changed: the SHA-256 of its settings is another")
+    if problem := _problem(checkpoint):
+        raise ValueError(f"{str(path)!r} is not a checkpoint of a PerceptualRanker: {problem}")
     check_intact(checkpoint, repr(str(path)))
     for key in STATES & checkpoint.keys():
         check_state(checkpoint[key], repr(str(path)), LIN, any_precision=True)
@@ -67,27 +86,23 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_intact(checkpoint: Mapping[str, Any], what: str = "the checkpoint") -> None:
-    """Refuse weights or a state that are not those that were saved.
+    """Refuse a checkpoint that is not as it was saved.
 
     Raises:
-        ValueError: naming the file and the weights.
+        ValueError: naming the file.
     """
-    for key in (SHA256, STATE_SHA256):
-        if key not in checkpoint:
-            raise ValueError(f"{what} is not one of a PerceptualRanker: it has no {key}")
-    for key, digest in {**dict.fromkeys(STATES & checkpoint.keys()), **checkpoint[SHA256]}.items():
-        if key not in checkpoint or weight_files.fingerprint(checkpoint[key]) != digest:
-            raise ValueError(f"{what} was damaged or changed: the SHA-256 of its {key} is another")
-    if checkpoint[STATE_SHA256] != state_digest(checkpoint):
-        raise ValueError(f"{what} was damaged or changed: the SHA-256 of its state is another")
+    if SHA256 not in checkpoint:
+        raise ValueError(f"{what} is not one of a PerceptualRanker: it has no {SHA256}")
+    if checkpoint[SHA256] != digest(checkpoint):
+        raise ValueError(f"{what} was damaged or changed: its SHA-256 is another")
 
 
-def state_digest(checkpoint: Mapping[str, Any]) -> str:
-    """SHA-256, in hex, of what a checkpoint says of where the run was."""
-    digest = sha256()
-    for part in _parts({key: checkpoint.get(key) for key in STATE}):
-        digest.update(part)
-    return digest.hexdigest()
+def digest(checkpoint: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, of what a checkpoint says of the model, its weights, the data and the run."""
+    found = sha256()
+    for part in _parts({key: checkpoint.get(key) for key in SEALED}):
+        found.update(part)
+    return found.hexdigest()
 
 
 def _parts(value: Any) -> Iterator[bytes]:
@@ -134,55 +149,40 @@ def epochs(checkpoint: Mapping[str, Any]) -> int:
     return int(checkpoint["epoch"]) + 1
 
 
-def settings_digest(checkpoint: Mapping[str, Any]) -> str:
-    """SHA-256, in hex, of what a checkpoint says of the model, its backbone and its data."""
-    keys = ("hyper_parameters", "backbone", "datamodule_hyper_parameters")
-    said = json.dumps({key: checkpoint.get(key) for key in keys}, sort_keys=True, default=str)
-    return sha256(said.encode()).hexdigest()
+@cache
+def _schema() -> Any:
+    from pydantic import ConfigDict, TypeAdapter  # takes a while
+
+    Checkpoint.__pydantic_config__ = ConfigDict(strict=True, arbitrary_types_allowed=True)  # type: ignore[attr-defined]
+    return TypeAdapter(Checkpoint)
 
 
-def _wrong(checkpoint: Mapping[str, Any]) -> str | None:
-    """Say what in a checkpoint is missing, of another type or out of range."""
-    if wrong := _wrong_inside(checkpoint):
-        return wrong
-    for key, kind in FIELDS.items():
-        if not isinstance(checkpoint.get(key), kind):
-            return f"{key} is {type(checkpoint.get(key)).__name__}, not {kind.__name__}"
-    for key in ("datamodule_hyper_parameters", "callbacks", "data"):
-        held = checkpoint.get(key)
-        if not isinstance(held, dict | None):
-            return f"{key} is {type(held).__name__}, not dict"
-    for side in (checkpoint.get("data") or {}).values():
-        if not isinstance(side, dict) or list(map(type, map(side.get, ("sha256", "items")))) != [str, int]:
-            return "data does not hold fingerprints of the data"
-    for name, state in (checkpoint.get("callbacks") or {}).items():
-        if wrong := _wrong_score(name, state):
-            return wrong
-    saved = checkpoint["backbone"]
-    for key, kind in {
-        "name": str,
-        "source": str,
-        "saved": bool,
-        **({} if saved.get("saved") else {"sha256": str}),
-    }.items():
-        if not isinstance(saved.get(key), kind):
-            return f"backbone.{key} is {type(saved.get(key)).__name__}, not {kind.__name__}"
-    if not isinstance(checkpoint["hyper_parameters"].get("backbone"), dict | str):
-        return "hyper_parameters.backbone does not describe one"
-    for key in STATES & checkpoint.keys():
-        if not isinstance(checkpoint[key], dict) or not all(
-            isinstance(v, Tensor) for v in checkpoint[key].values()
-        ):
-            return f"{key} does not map names to tensors"
+def _problem(checkpoint: Any) -> str | None:
+    """Say what in a file is missing, of another type or out of range, before anything works with it."""
+    from pydantic import ValidationError
+
+    if problem := _problem_inside(checkpoint):
+        return problem
     try:
-        check_description(checkpoint["hyper_parameters"]["backbone"])
-    except (ValueError, TypeError) as error:
+        _schema().validate_python(checkpoint)
+        check_description(checkpoint["hyper_parameters"].get("backbone"))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (ValueError, TypeError, AttributeError) as error:
         return f"hyper_parameters.backbone: {error}"
+    if not checkpoint["backbone"]["saved"] and "sha256" not in checkpoint["backbone"]:
+        return "backbone.sha256 is missing"
+    for name, state in checkpoint.get("callbacks", {}).items():
+        if any(score in str(state.get("monitor", name)) for score in SCORES):
+            for key in BEST:
+                if not _is_score(state.get(key)):
+                    return f"{key} of {name} is {state[key]}, not a score in [0, 1]"
     return None
 
 
-def _wrong_inside(checkpoint: Mapping[str, Any]) -> str | None:
-    """Say which value anywhere in a checkpoint no training has saved there, before anything works with it."""
+def _problem_inside(checkpoint: Any) -> str | None:
+    """Say which value anywhere in a checkpoint no training has saved there."""
     left: list[tuple[str, Any, int]] = [("", checkpoint, 0)]
     while left:
         place, value, depth = left.pop()
@@ -196,23 +196,11 @@ def _wrong_inside(checkpoint: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _wrong_score(name: str, state: Any) -> str | None:
-    """What in the state of a callback that monitors a validation score is no score."""
-    if not isinstance(state, dict):
-        return f"the state of {name} is {type(state).__name__}, not dict"
-    if not any(score in str(state.get("monitor", name)) for score in SCORES):
-        return None
-    for key in ("best_model_score", "best_score", "current_score"):
-        if (score := state.get(key)) is None:
-            continue
-        number = float(score) if isinstance(score, float | int) or _is_scalar(score) else math.nan
-        if not (0 <= number <= 1 or number == -math.inf):  # -inf: none yet
-            return f"{key} of {name} is {score}, not a score in [0, 1]"
-    return None
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point()
+def _is_score(value: Any) -> bool:
+    """Whether a value is in [0, 1], or says that there is no score yet."""
+    if isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point():
+        value = value.item()
+    return value is None or (isinstance(value, float | int) and (0 <= value <= 1 or value == -math.inf))
 
 
 def leave_out_backbone(checkpoint: dict[str, Any], backbone: Backbone, built_on: str) -> None:
@@ -226,9 +214,9 @@ def leave_out_backbone(checkpoint: dict[str, Any], backbone: Backbone, built_on:
     trained = {f"{PREFIX}{name}" for name, p in backbone.named_parameters() if p.requires_grad}
     net = f"{PREFIX}net."  # of the checkpoint: the backbone itself may be spread over processes
     held = {k.removeprefix(net): v for k, v in checkpoint["state_dict"].items() if k.startswith(net)}
-    sha256 = weight_files.fingerprint(lora.base_state(held))
-    again = not backbone.trainable and backbone.source.startswith(OBTAINABLE) and sha256 == built_on
-    checkpoint["backbone"] = describe_backbone(backbone, sha256 if again else None)
+    found = weight_files.fingerprint(lora.base_state(held))
+    again = not backbone.trainable and backbone.source.startswith(OBTAINABLE) and found == built_on
+    checkpoint["backbone"] = describe_backbone(backbone, found if again else None)
     if again:
         for key in STATES & checkpoint.keys():
             state = checkpoint[key].items()
@@ -237,11 +225,7 @@ def leave_out_backbone(checkpoint: dict[str, Any], backbone: Backbone, built_on:
         # its weights are in the checkpoint: loading must not ask the hub for others first
         spec = {**checkpoint["hyper_parameters"]["backbone"], "weights": None}
         checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "backbone": spec}
-    checkpoint[SHA256] = {
-        key: weight_files.fingerprint(checkpoint[key]) for key in STATES & checkpoint.keys()
-    }
-    checkpoint[SETTINGS_SHA256] = settings_digest(checkpoint)
-    checkpoint[STATE_SHA256] = state_digest(checkpoint)
+    checkpoint[SHA256] = digest(checkpoint)
 
 
 def put_back_backbone(checkpoint: dict[str, Any], backbone: Backbone) -> None:

@@ -69,7 +69,7 @@ def when_saved(process: subprocess.Popen, runs: str, times: int) -> None:
 
 
 def test_a_run_of_two_that_is_killed_again_and_again_ends_as_if_it_had_not_been(folder):
-    arguments = ("trainer.max_epochs=4", "schedule=cosine", "data.batch_size=5")
+    arguments = ("trainer.max_epochs=4", "model.schedule=cosine", "data.batch_size=5")
     whole = start("whole", *arguments)
     said = finish(whole)
     assert whole.returncode == 0, said

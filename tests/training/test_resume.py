@@ -112,11 +112,11 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 KILLS = [
-    pytest.param("lin", ("schedule=cosine",), 2, id="lin-cached"),
+    pytest.param("lin", ("model.schedule=cosine",), 2, id="lin-cached"),
     pytest.param("lin", (), 10, id="lin-cached-ten", marks=pytest.mark.slow),
     pytest.param("lin", ("data.cache=off",), 10, id="lin-images-ten", marks=pytest.mark.slow),
     pytest.param("tune", ("data.num_workers=1",), 10, id="tune-ten", marks=pytest.mark.slow),
-    pytest.param("lin", ("averaging=ema", "schedule=cosine"), 10, id="ema-ten", marks=pytest.mark.slow),
+    pytest.param("lin", ("averaging=ema", "model.schedule=cosine"), 10, id="ema-ten", marks=pytest.mark.slow),
 ]
 
 
@@ -169,7 +169,7 @@ def test_sigterm_leaves_a_checkpoint_to_go_on_from(folder):
 
 @pytest.mark.slow
 def test_slurm_preempts_a_job_and_starts_it_again(folder, monkeypatch):
-    arguments = ("model=lin", "trainer.max_epochs=30", "schedule=cosine", "callbacks.last.steps=10")
+    arguments = ("model=lin", "trainer.max_epochs=30", "model.schedule=cosine", "callbacks.last.steps=10")
     assert finish(start("whole", *arguments)) == 0
     job = {"JOB_ID": "42", "JOB_NAME": "train", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
     for name, value in job.items():
