@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+from collections import Counter
 from pathlib import Path
 
 import app
@@ -16,8 +17,10 @@ from scipy.stats import binom
 from callbacks.disagreements import GAP, MARGIN, ROLES, TILE, most_contrary, vote_deviance
 from callbacks.preference import calibration_error, preference_curve
 from callbacks.report import Judged, Report, make_reports
-from perceptual.data import ManifestDataModule
+from perceptual.data import JudgedDataset, ManifestDataModule
 from perceptual.evaluation import methods
+from perceptual.training import run as training
+from perceptual.training.cache import DifferenceDataset
 
 RUN = (
     "data=manifest",
@@ -32,20 +35,66 @@ RUN = (
 )
 
 
+PAIRS = 7
+
+
+def write_pairs(folder: Path) -> Path:
+    """JND pairs of the images of a manifest."""
+    rows = [f"{i}.png,{i + 1}.png,{i % 2}" for i in range(PAIRS)]
+    (folder / "pairs.csv").write_text("\n".join(["p0,p1,same", *rows]) + "\n")
+    return folder / "pairs.csv"
+
+
 @pytest.fixture(scope="module", params=["lin", "lin uncached", "tune"])
 def run(request, tmp_path_factory):
-    """A run's folder and its validation triplets, with cached differences and with images."""
+    """A run's folder, its validation triplets, and which items were read after training.
+
+    With cached differences and with images; JND pairs are validated beside the triplets.
+    """
     folder = tmp_path_factory.mktemp("run")
     model, *uncached = request.param.split()
     manifest = app.write_manifest(folder / "set", rows=120)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("callbacks.throughput._now", itertools.count().__next__)
+        read = spy_on_readings(patch)
         words = (*RUN, f"data.path={manifest}", f"model={model}", *(["data.cache=off"] if uncached else []))
+        words += (f"data.jnd={write_pairs(manifest.parent)}",)
         app.run("train.py", *words, monkeypatch=patch)
     data = ManifestDataModule(path=str(manifest), size=32)
     data.setup("validate")
-    return next(folder.glob("runs/*/*")), data.val_set
+    return next(folder.glob("runs/*/*")), data.val_set, read
+
+
+def spy_on_readings(patch: pytest.MonkeyPatch) -> Counter:
+    """Count items by kind and row that are read once training has ended, with images or means."""
+    read, ended, fit = Counter(), [], training.fit
+
+    def fitting(*arguments):
+        fit(*arguments)
+        ended.append(True)
+
+    def counting(dataset):
+        get = dataset.__getitems__
+
+        def reading(self, rows):
+            if ended:
+                read.update((self.table.kind.name, int(row)) for row in np.asarray(rows))
+            return get(self, rows)
+
+        return reading
+
+    patch.setattr(training, "fit", fitting)
+    for dataset in (JudgedDataset, DifferenceDataset):
+        patch.setattr(dataset, "__getitems__", counting(dataset))
+    return read
+
+
+def test_the_final_weights_pass_over_the_validation_items_once(run):
+    """Scores, the kept result and all reports come from one reading."""
+    _, triplets, read = run
+    items = [("2afc", row) for row in range(len(triplets))] + [("jnd", row) for row in range(PAIRS)]
+    assert read == dict.fromkeys(items, 1)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -54,7 +103,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_run_leaves_its_distances_for_leaderboards(run):
-    folder, triplets = run
+    folder, triplets, _ = run
     (place,) = folder.glob("results/*/scored/*")
     distance = methods.build(str(folder / "checkpoints/last.ckpt"))
     batch = triplets.__getitems__(range(len(triplets)))
@@ -67,7 +116,9 @@ def test_a_run_leaves_its_distances_for_leaderboards(run):
         np.testing.assert_allclose(np.load(place / f"{name}.npy"), column, rtol=1e-4, atol=1e-6)
     row = json.loads((place / "row.json").read_text())
     scores = json.loads((folder / "scores.json").read_text())
-    assert row["scores"] == pytest.approx(scores["trained"], abs=1e-12)
+    of_triplets = {name: value for name, value in scores["trained"].items() if not name.startswith("jnd/")}
+    assert row["scores"] == pytest.approx(of_triplets, abs=1e-12)
+    assert "jnd/mean" in scores["uncalibrated"]
     assert row["settings"]["model.lr"] == 0.01
     assert row["settings"]["data.seed"] == "${seed}"
     assert "model.lr=0.01" in row["command"]
@@ -75,7 +126,7 @@ def test_a_run_leaves_its_distances_for_leaderboards(run):
 
 
 def test_pictures_are_drawn(run):
-    folder, _ = run
+    folder, *_ = run
     for name in ("lin", "preference", "disagreements"):
         with Image.open(folder / f"reports/{name}.png") as image:
             assert min(image.size) > 100
@@ -83,7 +134,7 @@ def test_pictures_are_drawn(run):
 
 
 def test_disagreements_are_what_they_say(run):
-    folder, triplets = run
+    folder, triplets, _ = run
     table = rows(folder / "reports/disagreements.csv")
     assert table
     sheet = Image.open(folder / "reports/disagreements.png").convert("RGB")
@@ -102,7 +153,7 @@ def test_disagreements_are_what_they_say(run):
 
 
 def test_throughput_is_logged_for_each_epoch(run):
-    folder, _ = run
+    folder, *_ = run
     logged = [row["train/triplets_per_second"] for row in rows(folder / "logs/metrics.csv")]
     # 90 triplets between two looks at a clock that counts them, with the two of validation between
     assert [float(value) for value in logged if value] == [45, 45]

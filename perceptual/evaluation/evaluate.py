@@ -64,7 +64,7 @@ class Study:
     seed: int = 0
 
     def __init__(self, data: JudgedDataModule) -> None:
-        self.data, self.judged = data, data.val_set
+        self.data, self.judged, self.items = data, data.val_set, items_of(data)
 
     def begin(self, place: DataResults) -> None:
         """Prepare the folder of the results on these items."""
@@ -107,8 +107,8 @@ class Scores(Study):
         Raises:
             ValueError: the folder is of other items.
         """
-        place.write_items(items_of(self.data))
-        if place.items().fingerprint != self.data.fingerprint():
+        place.write_items(self.items)
+        if place.items().fingerprint != self.items.fingerprint:
             raise ValueError(f"{place.folder} holds results on other items; {AGAIN}")
         self.folder = place.folder
 
@@ -131,8 +131,8 @@ class Scores(Study):
     def show(self, results: Sequence[Result]) -> tuple[list[Any], dict[str, Any]]:
         """A table of scores."""
         scores = people.with_ceiling({result.method: result.scores for result in results}, self.data)
-        header, title = SCORES[self.data.kind.name].heading, f"Validation, {self.data.describe()}"
-        return [score_table(scores, title, header)], {}
+        title = f"Validation, {self.items.description}"
+        return [score_table(scores, title, SCORES[self.items.kind].heading)], {}
 
     def numbers(self, result: Result) -> dict[str, float]:
         """Scores by subset, then `mean` (macro) and `micro`."""
@@ -180,13 +180,14 @@ def evaluate(
     check_precision(precision)
     if compile:
         check_compiler()
-    study, place = study or Scores(data), place_of(data, results)
+    study = study or Scores(data)
+    place = place_of(study.items.fingerprint, results)
     study.begin(place)
     known = partial(place.find, part=study.part, seed=study.seed)
     asked = grammar.called(grammar.expand(methods), precision, known)
     missing, lost = [name for name in asked if known(name) is None], dict[str, str]()
     build = build or partial(grammar.build, precision=precision, compile=compile)
-    about: dict[str, Any] = {"size": data.val_set.images.resolution, "seed": study.seed}
+    about: dict[str, Any] = {"size": study.items.size, "seed": study.seed}
 
     def build_named(name: str) -> nn.Module:
         return build(asked[name].method).to(device)
@@ -233,9 +234,9 @@ def require_one(methods: Iterable[Method], results: str | os.PathLike[str], **sp
     raise ValueError("; ".join(reasons))
 
 
-def place_of(data: JudgedDataModule, results: str | os.PathLike[str]) -> DataResults:
-    """The results on the validation items of `data`, in the folder of all results."""
-    return DataResults(Path(results, data.fingerprint()[:12]))
+def place_of(fingerprint: str, results: str | os.PathLike[str]) -> DataResults:
+    """The results on items with that fingerprint, in the folder of all results."""
+    return DataResults(Path(results, fingerprint[:12]))
 
 
 def keep(
@@ -256,10 +257,11 @@ def keep(
         columns: d0 and d1, (N,) each, of the validation triplets in their order.
         known: other fields of `Result`.
     """
-    judged, place = data.val_set, place_of(data, results)
-    place.write_items(items_of(data))
+    judged, items = data.val_set, items_of(data)
+    place = place_of(items.fingerprint, results)
+    place.write_items(items)
     made = provenance.describe(distance) | provenance.surroundings(device_of(distance))
-    found = _scores(columns, judged) | {"size": judged.images.resolution}
+    found = _scores(columns, judged) | {"size": items.size}
     arrays = dict(zip(judged.table.kind.columns, columns, strict=True))
     place.write(Result(method, **found, **made, **known, arrays=arrays))
 

@@ -51,7 +51,7 @@ def measure(ckpt: Path, results: Path) -> None:
         raise ValueError(f"{str(ckpt)!r} does not say which data it was trained on")
     data = build_data(described, str(ckpt))
     data.setup("validate")
-    if not _methods(evaluation.place_of(data, results), ckpt):
+    if not _methods(evaluation.place_of(data.fingerprint(), results), ckpt):
         evaluation.evaluate([str(ckpt)], data, results)
 
 

@@ -154,7 +154,7 @@ class UnderConditions(Study):
 
     def show(self, results: Sequence[Result]) -> tuple[list[Any], dict[str, Any]]:
         """A table with a column for each method, and means; the same with all intervals."""
-        title = f"Under conditions, {self.data.describe()}"
+        title = f"Under conditions, {self.items.description}"
         by_condition = {
             key: {result.method: result.conditions[key][0] for result in results}
             for key in results[0].conditions

@@ -90,7 +90,7 @@ class Robustness(Study):
 
     def show(self, results: Sequence[Result]) -> tuple[list[Any], dict[str, Any]]:
         """A line for each method; the report, and its picture."""
-        title = f"Trust, {self.data.describe()}"
+        title = f"Trust, {self.items.description}"
         return said(results), {
             "trust.md": markdown(*tables(results, title)),
             "trust.png": draw(results, title),
