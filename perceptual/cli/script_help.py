@@ -93,7 +93,7 @@ def _keys(prefix: str, found: dict[str, tuple[Any, str]], left_out: set[str]) ->
 def keys(path: str) -> dict[str, tuple[Any, str]]:
     """Default and comment of each key of a file of conf/, or of the schema of a group."""
     if not path.endswith(".yaml"):
-        return _fields(CONFIG, _schemas()[path])
+        return _of_class(f"{path.capitalize()}Config")
     found: dict[str, tuple[Any, str]] = {}
     said = _yaml(path)
     for entry in said.pop("defaults", []):
@@ -116,37 +116,22 @@ def _source(module: str) -> tuple[ast.Module, list[str]]:
     return ast.parse(text), text.splitlines()
 
 
-@cache
-def _schemas() -> dict[str, str]:
-    """Class of each schema that `perceptual.config` stores."""
-    found = {}
-    for node in ast.walk(_source(CONFIG)[0]):
-        if isinstance(node, ast.Call):
-            words = {word.arg: word.value for word in node.keywords}
-            name, schema = words.get("name"), words.get("node")
-            if isinstance(name, ast.Constant) and isinstance(schema, ast.Name):
-                found[str(name.value)] = schema.id
-    return found
-
-
 def _data() -> dict[str, Any]:
-    """The schemas of the choices of `data`, which import nothing heavy."""
+    """Return the schemas of the choices of `data`, which import nothing heavy."""
     from perceptual.data.schemas import SCHEMAS
 
     return SCHEMAS
 
 
-def _fields(module: str, name: str) -> dict[str, tuple[Any, str]]:
-    node, text = _definition(module, name)[1], _source(module)[1]
+def _of_class(schema: str) -> dict[str, tuple[Any, str]]:
+    """Return the default and comment of each key of a class of `perceptual.config`."""
+    node, text = _definition(CONFIG, schema)[1], _source(CONFIG)[1]
     assert isinstance(node, ast.ClassDef)
     found: dict[str, tuple[Any, str]] = {}
-    for base in node.bases:
-        found |= _fields(module, ast.unparse(base))
     for line in node.body:
         if isinstance(line, ast.AnnAssign):
             comment = text[(line.end_lineno or line.lineno) - 1].partition("  # ")[2]
-            comment = comment.partition("type: ignore")[0]
-            found[ast.unparse(line.target)] = (_value(module, line.value), comment)
+            found[ast.unparse(line.target)] = (_value(CONFIG, line.value), comment.partition("type: ")[0])
     return found
 
 
@@ -173,45 +158,32 @@ def _value(module: str, node: ast.AST | None) -> Any:
             return value
         case ast.Name(id="MISSING"):
             return REQUIRED
-        case ast.Name(id="list"):
-            return []
-        case ast.Name(id="dict"):
-            return {}
+        case ast.Name(id="list" | "dict" as name):
+            return [] if name == "list" else {}
         case ast.Name(id=name):
             return _value(*_definition(module, name))
         case ast.List() | ast.Tuple() | ast.UnaryOp():
             value = ast.literal_eval(node)
             return list(value) if isinstance(value, tuple) else value
-        case ast.Attribute(attr=name):  # a member of an enumeration
-            return name
-        case ast.Lambda(body=body):
-            return _value(module, body)
         case ast.Call(func=ast.Name(id="field"), keywords=[ast.keyword(value=made)]):
             return _value(module, made)
         case ast.Call(func=ast.Name(id="default_of"), args=[ast.Name(id=function), ast.Constant(value=name)]):
             return _default(*_definition(module, function), str(name))
-        case (
-            ast.Call(func=ast.Name(id="Enum"), args=[_, values])
-            | ast.Call(func=ast.Name(id="list" | "get_args"), args=[values])
-        ):
+        case ast.Call(func=ast.Name(id="get_args"), args=[values]):
             return _value(module, values)
         case ast.Subscript(value=ast.Name(id="Literal"), slice=values):
             return list(ast.literal_eval(values))
         case ast.Subscript(slice=ast.Constant(value=int(place)), value=values):
-            found = _value(module, values)
-            return found[place] if isinstance(found, list) else UNREAD
+            return _value(module, values)[place]
         case ast.Subscript(slice=word):  # a member of an enumeration, by its name
             return _value(module, word)
     return UNREAD
 
 
 def _default(module: str, node: ast.AST | None, name: str) -> Any:
+    """Return the default of an argument of a class."""
     if isinstance(node, ast.ClassDef):
-        node = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-    if not isinstance(node, ast.FunctionDef):
-        return UNREAD
-    arguments = node.args
-    plain = [*arguments.posonlyargs, *arguments.args]
-    pairs = [*zip(plain[::-1], arguments.defaults[::-1], strict=False)]
-    pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)  # type: ignore[arg-type]
-    return next((_value(module, value) for one, value in pairs if one.arg == name), UNREAD)
+        (init,) = (n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
+        pairs = zip(init.args.args[::-1], init.args.defaults[::-1], strict=False)
+        return next((_value(module, value) for one, value in pairs if one.arg == name), UNREAD)
+    return UNREAD
