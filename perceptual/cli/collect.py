@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from perceptual.cli.options import NewFolder
+
 app = typer.Typer(
     help="Ask people: collect judgments in a browser.", no_args_is_help=True, rich_markup_mode="markdown"
 )
@@ -149,7 +151,7 @@ def backup(
 @app.command()
 def export(
     study: Folder,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; must not exist.")],
+    output: NewFolder,
     database: Url = None,
     most_missed: Annotated[
         float, typer.Option(min=0, max=1, help="Exclude people who missed a larger share of the sentinels.")
@@ -189,7 +191,7 @@ def choose(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Triplets that nobody has judged yet.")],
     methods: Annotated[str, typer.Option(help="Distances to compare, such as `alexnet,ssim`.")],
     count: Annotated[int, typer.Option(min=1, help="Triplets to choose.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; must not exist.")],
+    output: NewFolder,
     random_part: Annotated[
         float, typer.Option(min=0, max=1, help="Share drawn at random, on which scores are unbiased.")
     ] = 0.2,

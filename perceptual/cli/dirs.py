@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from perceptual.cli.options import Csv, Json, Method, Resize
+from perceptual.cli.options import Csv, Json, Method, Resize, Table
 from perceptual.files.places import nfc
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ class Matched(NamedTuple):
 def dirs(
     dir0: Annotated[str, typer.Argument(metavar="DIR0", help="A folder of images.", show_default=False)],
     dir1: Annotated[str, typer.Argument(metavar="DIR1", help="Another one.", show_default=False)],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="CSV file to write.", show_default=False)
-    ] = None,
+    output: Table = None,
     method: Method = None,
     resize: Resize = False,
     json: Json = False,

@@ -1,16 +1,15 @@
 """`perceptual distance A B`: one number for two images."""
 
 import sys
-from typing import Annotated
 
 import typer
 
-from perceptual.cli.options import Csv, Json, Method, Resize
+from perceptual.cli.options import Csv, First, Json, Method, Resize, Second
 
 
 def distance(
-    a: Annotated[str, typer.Argument(metavar="A", help="An image file.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one, of the same size.", show_default=False)],
+    a: First,
+    b: Second,
     method: Method = None,
     resize: Resize = False,
     json: Json = False,

@@ -45,18 +45,14 @@ class Video:
         Raises:
             ValueError: one that is damaged.
         """
-        decoded = self.container.decode(self.stream)
         number = 0
-        while True:
-            try:
-                frame = next(decoded, None)
-            except (ValueError, OSError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise ValueError(f"{self.path} cannot be read beyond frame {number} ({reason})") from None
-            if frame is None:
-                return
-            yield frame
-            number += 1
+        try:
+            for frame in self.container.decode(self.stream):
+                yield frame
+                number += 1
+        except (ValueError, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(f"{self.path} cannot be read beyond frame {number} ({reason})") from None
 
 
 class Together:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import Json, Method, Resize
+from perceptual.cli.options import First, Json, Method, Resize, Second
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def heatmap(
-    a: Annotated[str, typer.Argument(metavar="A", help="An image file.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one, of the same size.", show_default=False)],
+    a: First,
+    b: Second,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Picture to write: .png, .pdf, .svg …")
     ] = Path("map.png"),

@@ -35,6 +35,12 @@ Method = Annotated[
         show_default=False,
     ),
 ]
+First = Annotated[str, typer.Argument(metavar="A", help="An image file.", show_default=False)]
+Second = Annotated[
+    str, typer.Argument(metavar="B", help="Another one, of the same size.", show_default=False)
+]
+Table = Annotated[Path | None, typer.Option("-o", "--output", help="CSV file to write.", show_default=False)]
+NewFolder = Annotated[Path, typer.Option("-o", "--output", help="The folder to write; must not exist.")]
 Resize = Annotated[
     bool, typer.Option("--resize", help="Resize images of another size to that of the first (bilinear).")
 ]

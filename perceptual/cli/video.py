@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import Csv, Json, Method, Resize
+from perceptual.cli.options import Csv, Json, Method, Resize, Table
 
 if TYPE_CHECKING:
     from perceptual.cli.frames import Together
@@ -21,9 +21,7 @@ Row = tuple[int, float, float]
 def video(
     a: Annotated[str, typer.Argument(metavar="A", help="A video file.", show_default=False)],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one.", show_default=False)],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="CSV file to write.", show_default=False)
-    ] = None,
+    output: Table = None,
     plot: Annotated[
         Path | None, typer.Option(help="Picture of the distance over time to write.", show_default=False)
     ] = None,
