@@ -11,7 +11,7 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,11 @@ from perceptual.evaluation.results import Result
 from perceptual.features import networks
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Precision, check_precision
-from perceptual.metrics import PerceptualDistance
 from perceptual.names import ALIASES, KMEANS, RANDOM, UNCALIBRATED, Method, versions
 from perceptual.ranking import restore
+
+if TYPE_CHECKING:
+    from perceptual.metrics import PerceptualDistance
 
 WILDCARD = "timm:"
 KMEANS_IMAGES = 512
@@ -131,7 +133,7 @@ def create_metric(
     *,
     precision: Precision = "32-true",
     compile: bool = False,
-) -> PerceptualDistance:
+) -> "PerceptualDistance":
     """Create a torchmetrics metric of the distance with that name; `.distance` is the distance itself.
 
     Examples:
@@ -152,6 +154,8 @@ def create_metric(
         ValueError: unknown name, reduction or precision, or `compile` without a compiler.
         FileNotFoundError: a checkpoint, folder or weights file does not exist.
     """
+    from perceptual.metrics import PerceptualDistance  # torchmetrics, which takes seconds
+
     return PerceptualDistance(build(name, precision, compile), reduction)
 
 
