@@ -81,7 +81,7 @@ def parse(name: str | Name, options: Mapping[str, Any] | None = None) -> Name:
 
 
 def members(name: str) -> list[str]:
-    """The names in `A+B`; one, if it is the name of a single network."""
+    """Split `A+B` into names; one, if it is the name of a single network."""
     return re.split(r"\+(?![^\[]*\])", name)
 
 
@@ -105,7 +105,7 @@ class Method:
     path: str | None = field(default=None, compare=False)
     """A checkpoint, a saved folder, or `owner/name`."""
     fault: str | None = field(default=None, compare=False)
-    """Why it is no name: building it says so, and other methods go on."""
+    """Why it is not a name: building it says so, and other methods go on."""
 
     @classmethod
     def parse(cls, said: "str | Method") -> "Method":
@@ -127,12 +127,12 @@ class Method:
 
     @property
     def network(self) -> str:
-        """The networks as one name, with aliases resolved and options in order; a path as it was said."""
+        """Networks as one name, with aliases resolved and options in order; a path as it was said."""
         return self.path or JOINT.join(map(str, self.networks))
 
     @cached_property
     def baseline(self) -> bool:
-        """Whether it is a classic distance, or unknown: neither a path nor a network."""
+        """True for a classic distance or an unknown name: neither a path nor a network."""
         return not self.path and not any(_is_network(name.base) for name in self.networks)
 
     @property
@@ -152,14 +152,14 @@ class Method:
 
 
 def versions(network: str) -> list[str]:
-    """The calibrations published for a network, by timm's or torchvision's name, with or without a tag."""
+    """List the calibrations published for a network, by its name with or without a tag."""
     architecture, _, tag = network.partition(".")
     # calibrated on torchvision's weights, which timm tags so
     return list(VERSIONS) if architecture in CALIBRATED and tag in ("", "tv_in1k") else []
 
 
 def default(network: str) -> str | None:
-    """The calibration that a network's bare name means: `v0.1` if that was published for it, else None."""
+    """Return what a network's bare name means: `v0.1` if that was published for it, else None."""
     return PUBLISHED if versions(network) else None
 
 
@@ -194,7 +194,7 @@ def _family(base: str) -> str:
 def _parts(name: str) -> tuple[str, dict[str, Any]]:
     match = re.fullmatch(r"([^\[\]]+)\[(.+)\]", name)
     if not match and ("[" in name or "]" in name):
-        raise ValueError(f"{name!r} is no name of a network: options are written NAME[option=value,…]")
+        raise ValueError(f"{name!r} is not a name of a network: options are written NAME[option=value,…]")
     return (match[1], _read(match[2], name)) if match else (name, {})
 
 
@@ -205,7 +205,7 @@ def _read(written: str, name: str) -> dict[str, Any]:
     for part in re.split(r",(?![^\[]*\])", written):  # not the commas of a list
         key, _, value = part.partition("=")
         if not re.fullmatch(r"[A-Za-z_]\w*", key) or not value or "${" in value:
-            raise ValueError(f"{name!r} is no name of a network: {part!r} is not option=value")
+            raise ValueError(f"{name!r} is not a name of a network: {part!r} is not option=value")
         read: Any = OmegaConf.to_container(OmegaConf.create(f"{key}: {value}"))
         values |= read
     return values

@@ -4,7 +4,7 @@ import pytest
 import timm
 from timm.models._builder import build_model_with_cfg
 
-from perceptual import Backbone, create_metric
+from perceptual import LPIPS, Backbone, create_metric, names
 from perceptual.features.build import build_backbone
 from perceptual.names import Method, Name, members, parse
 
@@ -40,7 +40,7 @@ def test_several_names_are_joined_by_a_plus():
     "written", ["a[", "a]", "a[]", "a[x]", "a[x=]", "a[x=1", "a[x=1]b", "a[x=${y}]", "[x=1]"]
 )
 def test_what_is_no_name_is_refused(written):
-    with pytest.raises(ValueError, match="is no name of a network"):
+    with pytest.raises(ValueError, match="is not a name of a network"):
         parse(written)
 
 
@@ -92,3 +92,11 @@ def test_options_of_networks_are_not_taken_for_files():
     )
     for option in (*options, "use_checkpoint", "aa_layer"):
         assert parse(f"a[{option}=1]").options == {option: 1}
+
+
+def test_the_text_of_a_name_is_read_once_on_its_way_to_a_distance(monkeypatch):
+    read, parts = [], names._parts
+    monkeypatch.setattr(names, "_parts", lambda text: read.append(text) or parts(text))
+    distance = LPIPS(Method.parse("test_resnet[aa_layer=blurpc]+test_vit-random"))
+    assert distance.backbone.name == "test_resnet[aa_layer=blurpc]+test_vit"
+    assert read == ["test_resnet[aa_layer=blurpc]", "test_vit"]

@@ -38,7 +38,7 @@ class Baseline(nn.Module):
         self.min_size = min_size
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Distance of each pair of images."""
+        """Compute the distance of each pair of images."""
         if x.ndim != 4 or x.shape[1] != 3 or x.shape != y.shape:
             shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
             raise ValueError(f"x and y must have one shape (N, 3, H, W), got {shapes}")

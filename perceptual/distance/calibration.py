@@ -8,6 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ class Calibration(NamedTuple):
     """The saved folder that it is from."""
 
     def vectors(self, backbone: Backbone) -> list[Tensor]:
-        """The channel weights for the levels of a backbone, beside its weights, in float32 or more.
+        """Return the channel weights for the levels of a backbone, on its device, in float32 or more.
 
         Raises:
             ValueError: they are of other channels, or made with another normalisation of images.
@@ -53,26 +54,20 @@ class Calibration(NamedTuple):
         dtype = torch.promote_types(torch.float32, backbone.mean.dtype)
         like = torch.empty(0, dtype=dtype, device=backbone.mean.device)
         vectors = [like.new_ones(c) for c in backbone.channels] if self.lin is None else self.lin
-        check_fits(vectors, backbone.channels, backbone.name)
-        for key in ("mean", "std"):
-            if not self._normalizes_as(backbone, key):
+        if (given := [len(vector) for vector in vectors]) != backbone.channels:
+            raise ValueError(
+                f"lin has levels of {given} channels, but {backbone.name} was tapped at levels of "
+                f"{backbone.channels}"
+            )
+        for key, wanted in (("mean", self.mean), ("std", self.std)):
+            has = getattr(backbone, key).flatten()
+            if wanted is not None and not torch.allclose(has, has.new_tensor(wanted)):
                 raise ValueError(
-                    f"the calibration was made with {key}={getattr(self, key)}, but the backbone normalises "
-                    f"with {getattr(backbone, key).flatten().tolist()}; "
+                    f"the calibration was made with {key}={wanted}, but the backbone normalises "
+                    f"with {has.tolist()}; "
                     f"build it as Backbone({backbone.name!r}, mean={self.mean}, std={self.std})"
                 )
         return [vector.to(like) for vector in vectors]
-
-    def fits(self, backbone: Backbone) -> bool:
-        """Whether `vectors` accepts the backbone."""
-        channels = [len(vector) for vector in self.lin or []]
-        return channels == list(backbone.channels) and all(
-            self._normalizes_as(backbone, key) for key in ("mean", "std")
-        )
-
-    def _normalizes_as(self, backbone: Backbone, key: str) -> bool:
-        wanted, has = getattr(self, key), getattr(backbone, key).flatten()
-        return wanted is None or torch.allclose(has, has.new_tensor(wanted))
 
 
 def build(
@@ -131,7 +126,7 @@ def check_weights(backbone: Backbone, calibration: str | None) -> None:
 
 
 def random_backbone(names: Sequence[Name]) -> Backbone:
-    """A backbone with random weights, the same each time, whatever was drawn before and is the default."""
+    """Build a backbone with random weights, always the same, whatever was drawn before."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)  # another draws other numbers, and so does another device
     try:
@@ -145,10 +140,14 @@ def random_backbone(names: Sequence[Name]) -> Backbone:
 
 
 def _default(backbone: Backbone) -> Calibration:
-    """The published calibration if it is of this network: these levels, this input, no random weights."""
+    """Load the published calibration if it is of this network: its levels, its input, no random weights."""
     version = None if backbone.source.startswith("random") else default(backbone.name)
     calibration = load(backbone.name, version)
-    return calibration if calibration.fits(backbone) else Calibration()
+    try:
+        calibration.vectors(backbone)
+    except ValueError:  # of another network of that name
+        return Calibration()
+    return calibration
 
 
 def identify(backbone: str, lin: Sequence[Tensor]) -> str | None:
@@ -168,7 +167,7 @@ def identify(backbone: str, lin: Sequence[Tensor]) -> str | None:
 
 
 def load(backbone: str, lin: str | os.PathLike[str] | Calibration | None) -> Calibration:
-    """The calibration `lin` of a backbone: a published version (`v0.1`, `v0.0`), a file, or None for ones.
+    """Load the calibration `lin` of a backbone: a published version (`v0.1`), a file, or None for ones.
 
     A file is a safetensors file of vectors `lin.0`, `lin.1`, …, or a `.pth` file of the `lpips` package; a
     folder that `LPIPS.save_pretrained` wrote has such vectors too.
@@ -194,7 +193,7 @@ def load(backbone: str, lin: str | os.PathLike[str] | Calibration | None) -> Cal
 
 
 def read(path: Path) -> Calibration:
-    """A calibration from a file, with the normalisation that its metadata names.
+    """Read a calibration from a file, with the normalisation that its metadata names.
 
     Raises:
         ValueError: the file holds no calibration.
@@ -204,25 +203,14 @@ def read(path: Path) -> Calibration:
     vectors = {_level(key): value.flatten() for key, value in state.items()}
     if len(vectors) < len(state) or sorted(vectors) != list(range(len(vectors))):
         raise ValueError(
-            f"{str(path)!r} is no calibration: expected vectors lin.0, lin.1, …, "
+            f"{str(path)!r} is not a calibration: expected vectors lin.0, lin.1, …, "
             f"got {', '.join(list(state)[:3])}"
         )
-    metadata = _metadata(path)
+    metadata: dict[str, str] = {}
+    with suppress(SafetensorError), safe_open(path, "pt") as file:  # a .pth file has none
+        metadata = file.metadata() or {}
     mean, std = (json.loads(metadata[key]) if key in metadata else None for key in ("mean", "std"))
     return Calibration(str(path), [vectors[level].float() for level in sorted(vectors)], mean, std)
-
-
-def check_fits(lin: Sequence[Tensor], channels: Sequence[int], backbone: str) -> None:
-    """Refuse channel weights whose levels are not those of the backbone.
-
-    Raises:
-        ValueError: naming both lists of channels.
-    """
-    given = [len(vector) for vector in lin]
-    if given != list(channels):
-        raise ValueError(
-            f"lin has levels of {given} channels, but {backbone} was tapped at levels of {list(channels)}"
-        )
 
 
 def _read_folder(folder: Path, backbone: str) -> Calibration:
@@ -241,11 +229,3 @@ def _level(key: str) -> int:
     """Level of a key `lin.2`, or `lin2.model.1.weight` as the `lpips` package has it; −1 for another key."""
     match = re.fullmatch(r"lin\.(\d+)|lin(\d+)\.model\.1\.weight", key)
     return int(match[1] or match[2]) if match else -1
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}
-    except SafetensorError:  # a .pth file has none
-        return {}

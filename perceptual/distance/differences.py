@@ -17,7 +17,7 @@ FEATURE_BUDGET = 1 << 30  # bytes of feature maps held for images that recur
 
 
 def weigh(lpips: LPIPS, means: Tensor) -> Tensor:
-    """Distances (…) from mean squared differences (…, C) of unit-normalised features.
+    """Compute distances (…) from mean squared differences (…, C) of unit-normalised features.
 
     C counts the channels of all levels. `lpips.dropout` drops channels here, the same for all of `means`,
     where `LPIPS.forward` drops elements of the maps before their mean is taken. The scores are the same: on

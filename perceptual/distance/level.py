@@ -119,7 +119,7 @@ def _inverse(norm: Tensor) -> Tensor:
 
 
 def _pieces(maps: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Images and rows of each piece of maps (N, C, H, W)."""
+    """Cut maps (N, C, H, W) into pieces: the images and rows of each."""
     n, c, h, w = maps.shape
     rows = max(PIECE.get(maps.device.type, LARGE_PIECE) // max(c * w, 1), 1)
     images = max(rows // max(h, 1), 1)

@@ -113,7 +113,7 @@ class LPIPS(HubMixin, nn.Module):
         self.eval()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Distance of each pair, (N,), or with `spatial` its map (N, 1, H, W).
+        """Compute the distance of each pair, (N,), or with `spatial` its map (N, 1, H, W).
 
         Args:
             x, y: images (N, 3, H, W) or grey (N, 1, H, W) of one size: uint8, or float in `value_range`. One
@@ -127,7 +127,7 @@ class LPIPS(HubMixin, nn.Module):
         return self.compare(self._levels(x, y), x.shape[2:], self.spatial).sum(1, keepdim=self.spatial)
 
     def per_level(self, x: Tensor, y: Tensor) -> Tensor:
-        """What each level adds to the distance, shallow to deep: (N, L), or with `spatial` (N, L, H, W).
+        """Compute what each level adds to the distance: (N, L), or with `spatial` (N, L, H, W).
 
         Arguments and errors as in `forward`.
         """
@@ -135,7 +135,7 @@ class LPIPS(HubMixin, nn.Module):
         return self.compare(self._levels(x, y), x.shape[2:], self.spatial)
 
     def triplet(self, ref: Tensor, p0: Tensor, p1: Tensor) -> tuple[Tensor, Tensor]:
-        """(d0, d1), the distances of p0 and of p1 from ref: `forward` twice, each image in one backbone pass.
+        """Compute the distances (d0, d1) of p0 and p1 from ref, with one backbone pass per image.
 
         Arguments and errors as in `forward`.
         """
@@ -180,7 +180,7 @@ class LPIPS(HubMixin, nn.Module):
         return torch.cat(parts, dim=1)
 
     def maps(self, rgb: Tensor) -> list[Tensor]:
-        """The maps (N, C, h, w) per level that are compared, 1×1 if pooled; `rgb` (N, 3, H, W) in [0, 1]."""
+        """Compute the maps (N, C, h, w) per level, 1×1 if pooled, of `rgb` (N, 3, H, W) in [0, 1]."""
         maps: list[Tensor] = self.backbone(rgb)
         if self.form == "pooled":
             return [m.mean((2, 3), keepdim=True, dtype=self.lin[0].dtype) for m in maps]
@@ -200,7 +200,7 @@ class LPIPS(HubMixin, nn.Module):
         return levels
 
     def among(self, images: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """Distances (P,) of pairs of images that recur in them, with one backbone pass per image.
+        """Compute distances (P,) of pairs of images that recur in them, with one backbone pass per image.
 
         In training the pairs are entries of one matrix product per level, which costs as much for few pairs
         as for all, and `dropout` drops channels, the same of all pairs; else each pair is compared as
@@ -224,14 +224,14 @@ class LPIPS(HubMixin, nn.Module):
         return torch.cat([self.compare(levels, rgb.shape[2:], False).sum(1) for levels in pairs])
 
     def reference(self, y: Tensor) -> "Reference":
-        """The distance from y alone: an object called as ref(x) → (N,), with the features of y held.
+        """Hold the features of y: the object that is returned is called as ref(x) → (N,).
 
         For optimising many x against one y. Arguments and errors as in `forward`.
         """
         return Reference(self, y)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Vectors (N, D) whose squared Euclidean distance is the distance of the images, to search with.
+        """Compute vectors (N, D) whose squared Euclidean distance is that of the images, to search with.
 
         They are √(lin_c / HW) · x̂ of all levels, one after the other; D depends on the size of the images.
         Neither `spatial` nor dropout acts on them. Arguments and errors as in `forward`.
@@ -244,7 +244,7 @@ class LPIPS(HubMixin, nn.Module):
 
     @torch.no_grad()
     def pairwise(self, images: Tensor, other: Tensor | None = None, *, memory: int = 1 << 30) -> Tensor:
-        """Distance of every image from every one of `other`, (N, M), or of `images`, (N, N); no gradient.
+        """Compute all distances, (N, M) from `other` or (N, N) among `images`; without a gradient.
 
         Each image goes through the backbone once. All pairs of `images` are symmetric to the last bit, with 0
         on the diagonal; no distance is negative, and those of near-duplicates are as exact as others.
@@ -283,7 +283,7 @@ class LPIPS(HubMixin, nn.Module):
             vector.clamp_(min=0)
 
     def extra_repr(self) -> str:
-        """The network, its weights and the calibration."""
+        """Name the network, its weights and the calibration."""
         lin = "none" if self.calibration is None else self.calibration
         return f"{self.backbone.name}, weights {self.backbone.source}, calibration {lin}, {self.form}"
 
@@ -300,7 +300,7 @@ class Reference:
         self._shape = rgb.shape
 
     def __call__(self, x: Tensor) -> Tensor:
-        """What `LPIPS(x, y)` gives, with a gradient to x only.
+        """Compute `LPIPS(x, y)`, with a gradient to x only.
 
         Args:
             x: images (N, 3, H, W) of the size of y. y has N images too, or one, for all of x.

@@ -22,7 +22,7 @@ BATCH = 64  # images embedded at once, at most
 
 
 def distances(embed: Callable[[Tensor], Tensor], images: Tensor, other: Tensor | None, memory: int) -> Tensor:
-    """Distance of every image from every one of `other`, or of `images`: what `LPIPS.pairwise` does.
+    """Compute all distances of images from `other`, or among themselves, as `LPIPS.pairwise`.
 
     Args:
         embed: images (n, …) → vectors (n, D).
@@ -63,7 +63,7 @@ def squared_distances(a: Tensor, b: Tensor, memory: int, device: torch.device) -
 
 
 def vectors(maps: Sequence[Tensor], lin: Iterable[Tensor]) -> Tensor:
-    """Vectors (N, D) whose squared Euclidean distance is LPIPS: √(lin_c / HW) · x̂ of all levels.
+    """Compute vectors (N, D) whose squared distance is LPIPS: √(lin_c / HW) · x̂ of all levels.
 
     Args:
         maps: for each level (N, C, h, w).
@@ -85,7 +85,7 @@ def vectors(maps: Sequence[Tensor], lin: Iterable[Tensor]) -> Tensor:
 
 
 def products(lin: Tensor, f: Tensor) -> Tensor:
-    """Distances (M, M) at one level of all pairs of maps f (M, C, H, W), by one product, with a gradient.
+    """Compute distances (M, M) at one level of all pairs of maps f (M, C, H, W), by one product.
 
     For training on images that recur: |a − b|² = |a|² + |b|² − 2ab loses digits where a is near b, and fewer
     when both are taken from the mean of all; about 1e-6 is lost. lin (C,) may be negative, as it is before
@@ -101,7 +101,7 @@ def products(lin: Tensor, f: Tensor) -> Tensor:
 
 
 def _embed_all(embed: Callable[[Tensor], Tensor], images: Tensor, memory: int) -> Tensor:
-    """Vectors (N, D), computed by batches: a batch needs about eight times the memory of its vectors."""
+    """Compute vectors (N, D) by batches, each of which needs about eight times their memory."""
     like = embed(images[:0])
     vectors = _rows(len(images), like, memory)
     size = min(max(memory // (8 * like.shape[1] * like.element_size()), 1), BATCH)
@@ -124,7 +124,7 @@ def _rows(count: int, like: Tensor, memory: int) -> Tensor:
 
 
 def _block(a: Tensor, b: Tensor, sums: Tensor, same: bool) -> Tensor:
-    """Distances of two blocks of vectors; `same`: the blocks are one, so half of it says all."""
+    """Compute distances of two blocks of vectors, or of half of them if the blocks are the `same`."""
     with _full_precision(a.device):
         block = torch.addmm(sums, a, b.T, alpha=-2)
     close = block <= CLOSE * sums
@@ -152,7 +152,7 @@ def _full_precision(device: torch.device) -> Iterator[None]:
 
 
 def _block_rows(dimensions: int, size: int, memory: int) -> int:
-    """How many vectors make a block: it needs 4 · rows · (dimensions + rows) numbers of `size` bytes."""
+    """Fit vectors into a block, which takes 4 · rows · (dimensions + rows) numbers of `size` bytes."""
     numbers = memory // (8 * size)
     return max(1, numbers // max(dimensions, math.isqrt(numbers)))
 

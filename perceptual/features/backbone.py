@@ -26,7 +26,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 class Backbone(nn.Module):
     """Feature maps of a network, from images in [0, 1] of shape (N, 3, H, W) to a list of (N, C, h, w).
 
-    The size of the images that the network sees follows one rule, of which the first line that fits holds:
+    The first rule that applies decides the size of the images that the network sees:
 
     1. `input_size` given: images are resized to it (bilinear, antialiased), and the network built for it.
     2. A network that timm says has a fixed input size is built with `dynamic_img_size` where timm offers it
@@ -134,7 +134,7 @@ class Backbone(nn.Module):
         """Make a backbone of a built network, see `FeatureNetwork`; it is held, not copied.
 
         Args:
-            network: the network; a `Backbone` is returned itself, trainable if that is asked.
+            network: the network; a `Backbone` is returned itself, optionally trainable.
             trainable: as `Backbone` takes it; its weights are frozen or not in place.
             learned: whether its weights are of earlier training, whose batch statistics are kept.
 
@@ -150,7 +150,7 @@ class Backbone(nn.Module):
 
     @property
     def name(self) -> str:
-        """The whole name, with its options: the identity of the network without its weights."""
+        """Name with options: the identity of the network without its weights."""
         return self.info.name
 
     @property
@@ -165,17 +165,17 @@ class Backbone(nn.Module):
 
     @property
     def out_indices(self) -> tuple[int, ...]:
-        """The levels that are tapped."""
+        """Levels that are tapped."""
         return self.info.out_indices
 
     @property
     def input_size(self) -> tuple[int, int] | None:
-        """The size (H, W) that all images are resized to; None: any."""
+        """Size (H, W) that all images are resized to; None: any."""
         return self.info.input_size
 
     @property
     def members(self) -> "list[Backbone]":
-        """The backbones of several networks as one, whose levels follow one another; else itself alone."""
+        """Backbones of several networks as one, whose levels follow one another; else itself alone."""
         return [part for part in self.net.children() if isinstance(part, Backbone)] or [self]
 
     def note(self, source: str, **spec: str) -> None:
@@ -195,7 +195,10 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Maps of the tapped levels, shallow to deep, each (N, C, h, w); `images` (N, 3, H, W) in [0, 1].
+        """Compute maps (N, C, h, w) of the tapped levels, shallow to deep.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1].
 
         Raises:
             ValueError: the images are too small for the network, or of a size it cannot divide.
@@ -236,7 +239,7 @@ class Backbone(nn.Module):
 
     @property
     def frozen(self) -> bool:
-        """Whether none of its weights is trained, so that its features of an image do not change."""
+        """True if none of its weights is trained, so that its features of an image do not change."""
         return not any(parameter.requires_grad for parameter in self.parameters())
 
     def checkpoint_gradients(self) -> None:
@@ -245,19 +248,16 @@ class Backbone(nn.Module):
         Raises:
             ValueError: the network, or one of several, offers no such thing.
         """
-        if self.members != [self]:
-            for member in self.members:
-                member.checkpoint_gradients()
-            return
-        net = self.net
-        if not hasattr(net, "set_grad_checkpointing"):
+        for member in self.members:
             # timm wraps networks that give their levels themselves, such as ViTs
-            net = getattr(net, "model", None)
-        if not hasattr(net, "set_grad_checkpointing"):
-            raise ValueError(
-                f"{self.name} has no gradient checkpointing; networks of timm with set_grad_checkpointing do"
-            )
-        net.set_grad_checkpointing(True)
+            nets = (member.net, getattr(member.net, "model", None))
+            net = next((net for net in nets if hasattr(net, "set_grad_checkpointing")), None)
+            if net is None:
+                raise ValueError(
+                    f"{member.name} has no gradient checkpointing; networks of timm with "
+                    "set_grad_checkpointing do"
+                )
+            net.set_grad_checkpointing(True)
 
     def fingerprint(self) -> str:
         """SHA-256 of the weights that the tapped levels use."""
@@ -265,7 +265,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def try_out(self) -> list[float]:
-        """The mean of each level on one fixed image, to three digits: tells networks apart."""
+        """Compute the mean of each level on one fixed image, to three digits, to tell networks apart."""
         generator = torch.Generator().manual_seed(0)
         image = torch.rand(1, 3, PATCH, PATCH, generator=generator, dtype=torch.float32, device="cpu")
         return [float(f"{m.mean().item():.3g}") for m in self(image.to(self.mean))]
@@ -294,7 +294,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _failure(self, size: Sequence[int]) -> Exception | None:
-        """What the network raises on images of a size; None: it takes them."""
+        """Return the error of the network on images of a size; None if it takes them."""
         training = self.net.training
         self.net.eval()
         try:
@@ -307,7 +307,7 @@ class Backbone(nn.Module):
 
 
 def is_transformed() -> bool:
-    """Whether vmap, jvp or another transform of functions is at work, or `torch.jit.trace`.
+    """Say if vmap, jvp or another transform of functions is at work, or `torch.jit.trace`.
 
     They take PyTorch's own operations, no function with a gradient of its own, and no decision by values.
     """

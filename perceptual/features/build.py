@@ -9,10 +9,8 @@ from torch import nn
 from perceptual.features import custom
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone, check_input
-from perceptual.names import JOINT, KMEANS, Name, members, parse
+from perceptual.names import JOINT, KMEANS, Name, read_names
 
-# what a network is chosen by, and of which type
-DESCRIBED: dict[str, type] = {"name": str, "members": list, "options": dict}
 # with `_target_`, what is said of the network and not to it
 ABOUT = {"weights": "given", "prefix": "", "input_size": None}
 # what a description says even if it is nothing
@@ -22,7 +20,7 @@ BY_NAME = ("name", "options", "nodes", "members", "out_indices")
 
 
 def describe(network: str | Mapping[str, Any] | nn.Module) -> dict[str, Any]:
-    """A description in plain values, for a checkpoint: of an object only its name, of a `Backbone` all."""
+    """Describe a network in plain values, for a checkpoint: an object only by its name."""
     if isinstance(network, Backbone):
         return dict(network.info.spec)
     if isinstance(network, nn.Module):
@@ -45,11 +43,12 @@ def check_description(network: str | Mapping[str, Any]) -> None:
         check_input(spec.get("input_size"))
         return
     check_input(spec.get("input_size"), spec.get("mean"), spec.get("std"))
-    name, together, options = (spec.get(key) or kind() for key, kind in DESCRIBED.items())
-    if not isinstance(name, str) or not isinstance(options, Mapping) or isinstance(together, str):
+    name, together, options = spec.get("name") or "", spec.get("members") or [], spec.get("options") or {}
+    typed = isinstance(name, str) and isinstance(options, Mapping) and isinstance(together, list | tuple)
+    if not typed:
         raise ValueError("a backbone is described by a name, by members, a list of names, or by options")
-    for part in (*together, *members(name)):
-        parse(str(part), options if part == name else None)
+    read_names(name, options)
+    read_names(JOINT.join(map(str, together)))
 
 
 def build_backbone(
@@ -59,7 +58,7 @@ def build_backbone(
     scratch: bool = False,
     trusted: bool = True,
 ) -> Backbone:
-    """The backbone of a description.
+    """Build the backbone of a description.
 
     Args:
         described: a name; the arguments of `Backbone`, with `members=[A,B]` for several networks as one and
@@ -92,17 +91,13 @@ def build_backbone(
         spec["options"] = {**spec.get("options", {}), "nodes": list(nodes)}
     if not spec.get("name"):
         raise ValueError("a backbone needs a name, or members of several networks as one")
-    return Backbone(**_known(spec), trainable=trainable)
-
-
-def _known(spec: dict[str, Any]) -> dict[str, Any]:
     takes = [name for name in signature(Backbone).parameters if name != "trainable"]
     if unknown := [key for key in spec if key not in takes]:
         raise ValueError(
             f"a backbone has no {', '.join(unknown)}; it takes {', '.join(takes)}; what timm's constructor "
             f"takes is said as options.{unknown[0]}"
         )
-    return spec
+    return Backbone(**spec, trainable=trainable)
 
 
 def _custom(spec: dict[str, Any], trainable: bool, trusted: bool) -> Backbone:

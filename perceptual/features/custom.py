@@ -33,7 +33,7 @@ class FeatureNetwork(Protocol):
     """
 
     def __call__(self, images: Tensor) -> Sequence[Tensor]:
-        """Maps of each level."""
+        """Compute maps of each level."""
         ...
 
 
@@ -62,7 +62,7 @@ def described(network: nn.Module, learned: bool = True, name: str | None = None,
 
 
 def channels_of(network: nn.Module, name: str, sizes: Sequence[tuple[int, int]] = SIZES) -> list[int]:
-    """The channels of each map, checked by trying the network on one image of each size.
+    """Find the channels of each map by trying the network on one image of each size.
 
     Raises:
         ValueError: it fails, or gives no list of maps (N, C, h, w), or not the `channels` that it states.
@@ -101,7 +101,7 @@ def _try(network: nn.Module, name: str, size: tuple[int, int]) -> Sequence[Tenso
 
 
 def first_weight(network: nn.Module) -> Tensor:
-    """A tensor with the precision and the device of a network's weights; without any, a float32 one."""
+    """Return a tensor of the precision and the device of a network's weights, by default of float32."""
     tensors = (t for t in [*network.parameters(), *network.buffers()] if t.is_floating_point())
     return next(tensors, torch.empty(0, dtype=torch.float32))
 
@@ -119,7 +119,7 @@ def leave_inference_mode(network: nn.Module) -> None:
 
 
 def say(error: BaseException) -> str:
-    """The type and message of an error in one line, and the line of the user's code that raised it."""
+    """Write the type and message of an error in one line, and the line of the user's code."""
     said = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     place = place_of(error)
     return f"{said} ({place[0]}, line {place[1]})" if place else said
@@ -175,7 +175,7 @@ def import_modules(names: Iterable[str]) -> None:
 
 
 def build(spec: Mapping[str, Any], *, trusted: bool) -> nn.Module:
-    """The network that `_target_` names, `module.Class` or `module.function`, called with the other keys.
+    """Build what `_target_` names, `module.Class` or `module.function`, with the other keys.
 
     Args:
         spec: `_target_` and arguments.

@@ -14,9 +14,9 @@ class BackboneInfo:
     """A network, its levels, its weights and the images that it sees."""
 
     name: str
-    """The whole name, with its options: the identity of the network without its weights."""
+    """Name with options: the identity of the network without its weights."""
     out_indices: tuple[int, ...]
-    """The levels that are tapped."""
+    """Levels that are tapped."""
     channels: list[int]
     """Channels of each level."""
     source: str
@@ -24,7 +24,7 @@ class BackboneInfo:
     mean: Sequence[float] = IMAGENET_MEAN
     std: Sequence[float] = IMAGENET_STD
     input_size: tuple[int, int] | None = None
-    """The size (H, W) that all images are resized to; None: any."""
+    """Size (H, W) that all images are resized to; None: any."""
     fallback_size: tuple[int, int] | None = None
     """The size to resize images to if the network cannot take small ones."""
     channels_last: bool = False
@@ -59,7 +59,7 @@ def levels(name: str, given: Sequence[int] | None, default: Sequence[int], depth
 
 
 def no_weights(name: str, error: Exception, file: str) -> FileNotFoundError:
-    """The error where neither this machine nor a hub has weights; `file` is what they are called here."""
+    """Make the error where neither this machine nor a hub has weights; `file` is their name here."""
     reason = first_line(error).split(". ")[0]
     return FileNotFoundError(
         f"no weights for {name}: the environment variable PERCEPTUAL_WEIGHTS names no directory that holds "

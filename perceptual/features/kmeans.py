@@ -74,7 +74,7 @@ def _layers(backbone: Backbone, image: Tensor) -> list[nn.Module]:
 
 
 def _inputs(backbone: Backbone, layer: nn.Module, images: Tensor) -> Iterator[Tensor]:
-    """What reaches a layer, batch by batch; nothing after it is computed."""
+    """Compute what reaches a layer, batch by batch, and nothing after it."""
     for batch in images.split(BATCH):
         seen: list[Tensor] = []
         hook = layer.register_forward_pre_hook(partial(_stop, seen))
@@ -107,7 +107,7 @@ def _cluster(layer: nn.Conv2d, inputs: Iterator[Tensor], rng: np.random.Generato
 
 
 def _patches(layer: nn.Conv2d, batch: Tensor) -> Tensor:
-    """The patches that a layer's filters are laid on, (groups, n, C/groups·h·w)."""
+    """Cut out the patches that a layer's filters are laid on, (groups, n, C/groups·h·w)."""
     padding: Sequence[int] = layer.padding if not isinstance(layer.padding, str) else (0, 0)
     kernel = layer.kernel_size
     columns = F.unfold(batch.float().cpu(), kernel, layer.dilation, tuple(padding), layer.stride)
@@ -140,12 +140,8 @@ def _standardize(backbone: Backbone, layer: nn.Conv2d, images: Tensor) -> None:
 
 def _standardize_batch_norm(backbone: Backbone, layer: nn.Module, images: Tensor) -> None:
     mean, variance = _moments(_inputs(backbone, layer, images))
-    statistics = {"running_mean": mean, "running_var": variance}
-    for name, value in {
-        **statistics,
-        "weight": torch.ones_like(mean),
-        "bias": torch.zeros_like(mean),
-    }.items():
+    ones, zeros = torch.ones_like(mean), torch.zeros_like(mean)
+    for name, value in {"running_mean": mean, "running_var": variance, "weight": ones, "bias": zeros}.items():
         getattr(layer, name).copy_(value)
 
 
@@ -155,10 +151,8 @@ def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     count, total, squares = 0, zero, zero
     for batch in batches:
         values = batch.double().transpose(0, 1).flatten(1)
-        count, total, squares = (
-            count + values.shape[1],
-            total + values.sum(1),
-            squares + values.square().sum(1),
-        )
+        count += values.shape[1]
+        total = total + values.sum(1)
+        squares = squares + values.square().sum(1)
     mean = total / count
     return mean.float(), (squares / count - mean.square()).clamp(min=0).float()

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ class _Numbers(TorchFunctionMode):
 
 
 def default_levels(reductions: Sequence[int]) -> list[int]:
-    """Levels to tap, given the stride of each: the first five of a pyramid, else one at each quarter."""
+    """Choose levels by the stride of each: the first five of a pyramid, else one at each quarter."""
     depth = len(reductions)
     if len(set(reductions)) > 1 or depth < 4:
         return list(range(min(depth, 5)))
@@ -77,7 +78,7 @@ class Builder:
             self.cfg = timm.get_pretrained_cfg(self.base) or timm.models.PretrainedCfg()
 
     def build(self, weights: str | None, out_indices: Sequence[int] | None, prefix: str) -> Network:
-        """The network with its weights."""
+        """Build the network with its weights."""
         from timm.layers import Format
 
         here = weights if weights != "default" or not self.base.startswith(SCHEMES) else None
@@ -108,7 +109,7 @@ class Builder:
         return Network(net, info)
 
     def _whole(self) -> Any:
-        """The network with its classifier, on no device."""
+        """Build the network with its classifier, on no device."""
         import timm
 
         try:
@@ -136,20 +137,18 @@ class Builder:
                     raise ValueError(f"{self.name} gives no feature maps in this version of timm") from error
                 raise
 
-        if not self.cfg.fixed_input_size:
-            return self._with_options(build)
-        if size := self.options.get("img_size"):
-            self.input_size = self.input_size or ((size, size) if isinstance(size, int) else tuple(size))
-            return self._with_options(build)
-        if self.input_size:
-            return self._with_options(partial(build, img_size=self.input_size))
-        for any_size in ({"dynamic_img_size": True, "dynamic_img_pad": True}, {"dynamic_img_size": True}):
-            try:
-                return build(**any_size)
-            except TypeError:  # this architecture does not know the argument
-                continue
-        self.input_size = self.cfg.input_size[-2:]
-        return self._with_options(build)
+        make: Any = build
+        if self.cfg.fixed_input_size:
+            if size := self.options.get("img_size"):
+                self.input_size = self.input_size or ((size, size) if isinstance(size, int) else tuple(size))
+            elif self.input_size:
+                make = partial(build, img_size=self.input_size)
+            else:
+                for pad in ({"dynamic_img_pad": True}, {}):
+                    with suppress(TypeError):  # this architecture does not know the argument
+                        return build(dynamic_img_size=True, **pad)
+                self.input_size = self.cfg.input_size[-2:]
+        return self._with_options(make)
 
     def _with_options(self, build: Any) -> Any:
         """Build; refuse options that the architecture does not take, and say where a user's network fails."""

@@ -51,7 +51,7 @@ def find_local(name: str, weights: str | os.PathLike[str], prefix: str = "") -> 
 
 
 def locate(name: str) -> tuple[Path, str] | None:
-    """The file that `find_local` reads by default for a backbone, and the source that names it, if any.
+    """Find the file that `find_local` reads by default for a backbone, and the source that names it.
 
     Raises:
         FileNotFoundError: the directory of `PERCEPTUAL_WEIGHTS` does not exist.
@@ -131,7 +131,7 @@ def check_archive(path: str | os.PathLike[str]) -> None:
 
 
 def _below(prefix: str, state: StateDict, path: Path) -> StateDict:
-    """What stands below a prefix in the names of a state dict, without it."""
+    """Take what stands below a prefix in the names of a state dict."""
     found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if not found:
         heads = dict.fromkeys(".".join(key.split(".")[:2]) for key in state)
@@ -192,7 +192,7 @@ def check_shapes(net: nn.Module, state: Mapping[str, Tensor], what: str) -> None
 
 
 def other_shapes(net: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Names of the network's tensors that the state dict holds in another shape."""
+    """List the network's tensors that the state dict holds in another shape."""
     given = {plain(key): value.shape for key, value in state.items()}
     return [k for k, v in net.state_dict().items() if given.get(plain(k), v.shape) != v.shape]
 
@@ -211,14 +211,14 @@ def assign(net: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
 
 
 def lives_in_state_dict(net: nn.Module) -> bool:
-    """Whether every tensor of the network is in its state dict, so that `assign` makes it whole."""
+    """Say if every tensor of the network is in its state dict, so that `assign` makes it whole."""
     named = {key for key, _ in [*net.named_parameters(), *net.named_buffers()]}
     loose = (value for module in net.modules() for value in vars(module).values())
     return named == set(net.state_dict()) and not any(isinstance(value, Tensor) for value in loose)
 
 
 def plain(key: str) -> str:
-    """A key without what timm's feature wrappers add to it: `model.` in front, and `a_b` for `a.b`."""
+    """Strip what timm's feature wrappers add to a key: `model.` in front, and `a_b` for `a.b`."""
     return key.removeprefix("model.").replace(".", "_")
 
 

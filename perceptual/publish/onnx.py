@@ -18,7 +18,7 @@ from perceptual.files.messages import first_line
 
 
 def program(metric: LPIPS, size: tuple[int, int] | None = None, uint8: bool = False) -> ExportedProgram:
-    """The distance (x, y) → (N,), or with `spatial` → (N, 1, H, W), of any number of pairs of images.
+    """Export (x, y) → (N,), or with `spatial` → (N, 1, H, W), for any number of pairs of images.
 
     Args:
         metric: on the CPU; the program does not check the range of its images.
@@ -52,7 +52,7 @@ def program(metric: LPIPS, size: tuple[int, int] | None = None, uint8: bool = Fa
 
 
 def _has_windows(metric: LPIPS) -> bool:
-    """Whether its backbone cuts maps into windows, as Swin: to trace any number of them takes too long."""
+    """Say if its backbone cuts maps into windows, as Swin: to trace any number takes too long."""
     return any(hasattr(module, "window_size") for module in metric.backbone.modules())
 
 
@@ -98,7 +98,7 @@ def to_onnx(
 
 
 def contract(metric: LPIPS, size: tuple[int, int] | None, uint8: bool) -> dict[str, str]:
-    """What an ONNX file takes and gives, for its metadata."""
+    """Describe what an ONNX file takes and gives, for its metadata."""
     side = f"{size[0]}, {size[1]}" if size else "H, W"
     black, white = (0, 255) if uint8 else metric.value_range
     return {

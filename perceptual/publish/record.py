@@ -59,8 +59,10 @@ def describe(ckpt: Path) -> dict[str, Any]:
     """Data, settings, length and command of the training of a checkpoint."""
     checkpoint = read_checkpoint(ckpt)
     data = dict(checkpoint.get("datamodule_hyper_parameters") or {})
+    module = data.pop("_target_", "").rpartition(".")[2]
+    pairs = [f"{key}={value}" for key, value in data.items() if value is not None]
     record = {
-        "data": shorten(" ".join([data.pop("_target_", "").rpartition(".")[2], *_pairs(data)])) or None,
+        "data": shorten(" ".join([module, *pairs])) or None,
         "settings": {k: v for k, v in checkpoint["hyper_parameters"].items() if k != "backbone"},
         "epochs": epochs(checkpoint),
         "steps": checkpoint["global_step"],
@@ -79,12 +81,12 @@ def scores(ckpt: Path, results: Path) -> list[dict[str, Any]]:
 
 
 def shorten(text: str) -> str:
-    """The text with folders of this machine left out of its paths: `/home/me/set.csv` → `…/set.csv`."""
+    """Leave folders of this machine out of the paths in a text: `/home/me/set.csv` → `…/set.csv`."""
     return re.sub(r"(?<![\w.…:])[/~](?:[^\s,=/]+/)+", "…/", text)
 
 
 def _methods(place: DataResults, ckpt: Path) -> list[str]:
-    """Names of the checkpoint in results: whatever its path was, its SHA-256 is behind the `@`."""
+    """Find the checkpoint's names in results: whatever its path was, its SHA-256 is behind the `@`."""
     ending = "@" + identity(Method.parse(str(ckpt))).rpartition("@")[2]
     names = [result.method for result in place.all()]
     return [name for name in names if name.endswith(ending)]
@@ -106,17 +108,13 @@ def _score(place: DataResults, method: str) -> dict[str, Any]:
     }
 
 
-def _pairs(arguments: dict[str, Any]) -> list[str]:
-    return [f"{key}={value}" for key, value in arguments.items() if value is not None]
-
-
 def _run(ckpt: Path) -> Path:
-    """The folder of the run that `train.py` wrote the checkpoint in: `<run>/checkpoints/last.ckpt`."""
+    """Find the run that `train.py` wrote the checkpoint in: `<run>/checkpoints/last.ckpt`."""
     return ckpt.absolute().parent.parent
 
 
 def _command(ckpt: Path) -> str | None:
-    """The command of the run, as Hydra wrote it down."""
+    """Read the command of the run, as Hydra wrote it down."""
     overrides = _run(ckpt) / ".hydra" / "overrides.yaml"
     if not overrides.is_file():
         return None

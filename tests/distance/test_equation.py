@@ -119,6 +119,19 @@ def test_a_map_is_the_papers_equation_before_its_mean_upsampled(networks):
         np.testing.assert_allclose(found[i, 0], expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("training", [False, True])
+@torch.no_grad()
+def test_pairs_among_images_may_be_more_than_are_held_at_once_and_equal(networks, training):
+    distance = a_distance(networks["test_resnet"], "per_position", weighted=True)
+    x = torch.rand(5, 3, 40, 40)
+    x[4] = x[1]
+    first, second = torch.tensor([0, 2, 3, 1] * 30), torch.tensor([1, 1, 0, 4] * 30)
+    expected, distance.training = distance(x[first], x[second]), training
+    found = distance.among(x, first, second)
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
+    assert (found[3::4].abs() <= (1e-6 if training else 0)).all()
+
+
 @pytest.mark.parametrize(
     ("way", "calls"),
     {

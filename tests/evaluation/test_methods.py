@@ -134,7 +134,7 @@ def test_families(method, family):
         ("alexnet-uncalibratd", "did you mean alexnet-uncalibrated"),
         ("convnext_tin", "did you mean convnext_tiny"),
         ("alexnet+resnett", "unknown backbone 'resnett'; did you mean resnet"),
-        ("alexnet[", "'alexnet\\[' is no name of a network"),
+        ("alexnet[", "'alexnet\\[' is not a name of a network"),
         ("zzzzqq", "list_metrics\\(\\) lists the names"),
         ("resnet18-v0.1", "no calibration 'v0.1' was published for 'resnet18'"),
     ],

@@ -66,7 +66,7 @@ KINDS = {
 
 
 def card(config: Mapping[str, Any]) -> str:
-    """The card, in Markdown, of the config.json that `folders.save` writes."""
+    """Write the card, in Markdown, of the config.json that `folders.save` writes."""
     name = config["backbone"]["name"]
     tags = ["lpips", "perceptual-metric", "image-quality-assessment", "pytorch"]
     known = config["calibration"]

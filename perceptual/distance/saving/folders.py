@@ -10,11 +10,11 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Len
@@ -34,6 +34,9 @@ from perceptual.files.messages import first_line
 from perceptual.files.records import check_record, read_record
 from perceptual.names import members
 from perceptual.version import __version__
+
+if TYPE_CHECKING:
+    from perceptual.distance.lpips import LPIPS
 
 MODEL, RANKING, CARD = "model.safetensors", "ranking.safetensors", "README.md"
 OURS = "backbone.net."
@@ -135,7 +138,7 @@ class Saved(NamedTuple):
         return [self.state[f"lin.{level}"] for level in range(len(self.config["channels"]))]
 
     def backbone(self, network: nn.Module | None = None) -> Backbone:
-        """The backbone: from the folder, or by its name if it has the weights that were saved with.
+        """Build the backbone from the folder, or by its name if that still gives the same weights.
 
         Args:
             network: that of the user's which the folder was saved with, if it is not known by a name.
@@ -172,12 +175,12 @@ class Saved(NamedTuple):
 
 
 def versions(*libraries: str) -> dict[str, str]:
-    """The versions of this package and of others, by the names that pip gives them."""
+    """Return the versions of this package and of others, by the names that pip gives them."""
     return {"perceptual": __version__} | {name: version(name) for name in libraries}
 
 
 def describe_backbone(backbone: Backbone, left_out: str | None) -> dict[str, Any]:
-    """What a file says of its backbone; of one that is left out, the SHA-256 of its weights, `left_out`."""
+    """Describe the backbone of a file; `left_out` is the SHA-256 of weights that are not in it."""
     record = {"name": backbone.name, "source": backbone.source, "saved": left_out is None}
     return record | ({"sha256": left_out} if left_out else {})
 
@@ -196,28 +199,24 @@ def check_backbone(record: Mapping[str, Any], backbone: Backbone, found: str, wh
 
 
 def save(
-    folder: str | os.PathLike[str],
-    backbone: Backbone,
-    lin: Iterable[Tensor],
-    form: str,
-    calibration: str | None = None,
-    ranking: nn.Module | None = None,
-    record: Mapping[str, Any] | None = None,
-    origin: Saved | None = None,
+    folder: Path,
+    metric: "LPIPS",
+    calibration: str | None,
+    ranking: nn.Module | None,
+    record: Mapping[str, Any] | None,
 ) -> None:
     """Write the folder; files of an earlier save in it are replaced.
 
     Args:
         folder: made if it does not exist.
-        backbone: its weights are saved unless `Backbone(name)` gives the same again.
-        lin: channel weights, (C,) a level.
-        form: of the distance, see `LPIPS`.
-        calibration: what `calibration.identify` says of `lin`, for the card.
+        metric: the distance. Weights of its backbone are saved unless its name alone gives them again. The
+            ranking network and the record of the folder that it was read from are kept, if its weights still
+            are those.
+        calibration: what `calibration.identify` says of its lin, for the card.
         ranking: a network with a `name`, as those of `perceptual.ranking` have.
         record: what is known of the training and the scores, see `perceptual.publish.record`.
-        origin: the folder that the distance was read from. Its ranking network and its record are kept, if
-            the weights still are those.
     """
+    backbone, origin = metric.backbone, metric.saved
     stored, spec = not _obtainable(backbone), dict(backbone.info.spec)
     described = describe_backbone(backbone, None if stored else backbone.fingerprint())
     described["source"] = re.sub(r"^file:.*/", "file:", described["source"])  # folders here say nothing
@@ -230,13 +229,13 @@ def save(
     if TARGET in spec or BUILT in spec:
         described["spec"] = spec
     network = {f"{OURS}{key}": value for key, value in backbone.net.state_dict().items()} if stored else {}
-    state = _portable({f"lin.{level}": vector for level, vector in enumerate(lin)} | network)
+    state = _portable({f"lin.{level}": vector for level, vector in enumerate(metric.lin)} | network)
     check_state(state, "the distance cannot be saved")
     config = {
         "format": FORMAT,
         "backbone": described,
         "channels": list(backbone.channels),
-        "form": form,
+        "form": metric.form,
         "calibration": calibration,
         "sha256": weight_files.fingerprint(state),
         "ranking": None,
@@ -252,18 +251,15 @@ def save(
         config["record"] = config["record"] or origin.config["record"]
     config = seal(config)
     check(json.dumps(config), "the distance cannot be saved")
-    _write(Path(folder), config, state, ranking_state)
+    _write(folder, config, state, ranking_state)
 
 
-def find(
-    source: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-) -> Path:
-    """The folder `source`, or that of the hub's repository `owner/name`, which is downloaded.
+def find(source: str | os.PathLike[str], **how: Any) -> Path:
+    """Find the folder `source`, or download that of the hub's repository `owner/name`.
+
+    Args:
+        source: name or path.
+        how: arguments of `huggingface_hub.snapshot_download`.
 
     Raises:
         FileNotFoundError: there is no such folder, and the hub gave none.
@@ -280,24 +276,15 @@ def find(
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
         raise FileNotFoundError(f"folder {str(path)!r} does not exist, and owner/name on the hub it is not")
     try:
-        found = snapshot_download(
-            str(source),
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            allow_patterns=[CONFIG, MODEL, RANKING, CARD],
-        )
+        return Path(snapshot_download(str(source), allow_patterns=[CONFIG, MODEL, RANKING, CARD], **how))
     except Exception as error:  # the hub's own, httpx's, and those of the operating system
-        reason = first_line(error)
         raise FileNotFoundError(
-            f"folder {str(source)!r} does not exist, and the hub did not give it ({reason})"
+            f"folder {str(source)!r} does not exist, and the hub did not give it ({first_line(error)})"
         ) from error
-    return Path(found)
 
 
 def read(folder: Path) -> Saved:
-    """A saved folder, checked: config.json is whole, and the files are those that it describes.
+    """Read and check a saved folder: config.json is whole, and the files are those that it describes.
 
     Raises:
         FileNotFoundError: a file of it is missing.
@@ -347,7 +334,7 @@ def push(folder: Path, repo_id: str, private: bool | None = None, token: str | b
 
 
 def seal(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the SHA-256 of what in it decides about the distance."""
+    """Add the SHA-256 of what in a config decides about the distance."""
     return {**config, SEAL: _digest(config)}
 
 
@@ -396,7 +383,7 @@ def _digest(config: Mapping[str, Any]) -> str:
 
 
 def _obtainable(backbone: Backbone) -> bool:
-    """Whether the name of a backbone alone gives the same weights again, on any machine."""
+    """Say if the name of a backbone alone gives the same weights again, on any machine."""
     if backbone.trainable or backbone.info.spec["weights"] != "default":
         return False
     return Backbone(**backbone.info.spec).fingerprint() == backbone.fingerprint()

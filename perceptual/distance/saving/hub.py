@@ -4,32 +4,24 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import Self
 
-from perceptual.distance import calibration as calibrations
+from perceptual.distance.calibration import Calibration, identify
 from perceptual.distance.saving import folders
-from perceptual.features.backbone import Backbone
 from perceptual.names import DEFAULT, UNCALIBRATED, Method
-
-T = TypeVar("T", bound="HubMixin")
 
 
 class HubMixin:
     """Loading, saving and sharing, for `LPIPS`."""
 
-    backbone: Backbone
-    lin: nn.ParameterList
-    form: str
-    calibration: str | None
-    saved: folders.Saved | None
-
     @classmethod
     @torch.inference_mode(False)
     def from_pretrained(
-        cls: type[T],
+        cls,
         source: str | os.PathLike[str],
         *,
         backbone: nn.Module | None = None,
@@ -40,8 +32,8 @@ class HubMixin:
         spatial: bool = False,
         value_range: tuple[float, float] = (0, 1),
         check_range: bool = True,
-    ) -> T:
-        """A saved distance: published (`alexnet-v0.1`), a folder, or the hub's (`owner/name`, Hugging Face).
+    ) -> Self:
+        """Load a distance: published (`alexnet-v0.1`), a folder, or the hub's (`owner/name`).
 
         Args:
             source: name or folder; a folder is looked for before the hub.
@@ -53,22 +45,20 @@ class HubMixin:
             FileNotFoundError: no such folder, or the hub did not give it or its weights.
             ValueError: naming the file that was damaged or changed, or does not fit the backbone.
         """
-        build: Any = cls
-        is_folder = Path(source).expanduser().is_dir()
+        make: Any = cls
         how = {"spatial": spatial, "value_range": value_range, "check_range": check_range}
+        is_folder = Path(source).expanduser().is_dir()
         if not is_folder and (method := Method.parse(str(source))).calibration != DEFAULT:
-            named: T = build(method, **how)
+            named: Self = make(method, **how)
             return named
         folder = folders.find(
             source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
         saved = folders.read(folder)
         built = saved.backbone(backbone)
-        known = calibrations.identify(built.name, saved.lin) or str(source)
-        name = None if known == UNCALIBRATED else known
-        restored: T = build(
-            built, calibrations.Calibration(name, saved.lin, saved=saved), form=saved.config["form"], **how
-        )
+        known = identify(built.name, saved.lin) or str(source)
+        calibration = Calibration(None if known == UNCALIBRATED else known, saved.lin, saved=saved)
+        restored: Self = make(built, calibration, form=saved.config["form"], **how)
         return restored
 
     def save_pretrained(
@@ -87,8 +77,9 @@ class HubMixin:
             ranking: the ranking network that was trained with it, to be saved beside it.
             record: what the card says of the training and the scores, see `perceptual.publish.record`.
         """
-        known = calibrations.identify(self.backbone.name, list(self.lin))
-        folders.save(folder, self.backbone, self.lin, self.form, known, ranking, record, self.saved)
+        metric: Any = self
+        known = identify(metric.backbone.name, list(metric.lin))
+        folders.save(Path(folder), metric, known, ranking, record)
 
     def push_to_hub(
         self,

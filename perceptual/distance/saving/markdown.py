@@ -5,16 +5,16 @@ from collections.abc import Iterable
 
 
 def escaped(text: object) -> str:
-    """The text in one line, with what Markdown or HTML would read as a column, a link, a picture or a tag."""
+    """Write text in one line, so that nothing in it is a column, a link, a picture or a tag."""
     line = re.sub(r"([\\|`])", r"\\\1", " ".join(str(text).split()))
     return line.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(")
 
 
 def code(text: object) -> str:
-    """The text in one line as code."""
+    """Write text in one line as code."""
     return "`" + " ".join(str(text).split()).replace("`", "'").replace("|", "¦") + "`"
 
 
 def table_row(cells: Iterable[object]) -> str:
-    """A row of a table."""
+    """Write a row of a table."""
     return "| " + " | ".join(map(escaped, cells)) + " |"
