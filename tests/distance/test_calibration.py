@@ -14,6 +14,11 @@ from perceptual.evaluation.provenance import describe
 from perceptual.features.backbone import Backbone
 
 
+@pytest.fixture(scope="module")
+def backbone():
+    return Backbone("alexnet", None)
+
+
 @pytest.mark.parametrize(
     ("given", "name", "calibration"),
     [
@@ -75,8 +80,7 @@ def test_torchvisions_tag_of_vgg_has_the_releases():
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_calibrations_are_read_from_files(tmp_path, suffix):
-    backbone = Backbone("alexnet", None)
+def test_calibrations_are_read_from_files(backbone, tmp_path, suffix):
     vectors = [torch.rand(c) for c in backbone.channels]
     path = tmp_path / f"lin{suffix}"
     if suffix == ".pth":
@@ -88,8 +92,7 @@ def test_calibrations_are_read_from_files(tmp_path, suffix):
         assert all(torch.equal(a, b) for a, b in zip(distance.lin, vectors, strict=True))
 
 
-def test_the_packages_own_file_is_its_release():
-    backbone = Backbone("alexnet", None)
+def test_the_packages_own_file_is_its_release(backbone):
     theirs = f"{lpips.__path__[0]}/weights/v0.1/alex.pth"
     for ours, expected in zip(LPIPS(backbone, "v0.1").lin, LPIPS(backbone, theirs).lin, strict=True):
         assert torch.equal(ours, expected)
@@ -104,8 +107,7 @@ def test_levels_sort_as_numbers(tmp_path):
         LPIPS(Backbone("test_vit", None, out_indices=range(6)), tmp_path / "lin.safetensors")
 
 
-def test_a_calibration_of_other_channels_is_refused(tmp_path):
-    backbone = Backbone("alexnet", None)
+def test_a_calibration_of_other_channels_is_refused(backbone, tmp_path):
     for channels in ([64, 192, 384, 256], [64, 192, 384, 256, 255], [192, 64, 384, 256, 256]):
         save_file({f"lin.{i}": torch.ones(c) for i, c in enumerate(channels)}, tmp_path / "l.safetensors")
         with pytest.raises(
@@ -125,20 +127,20 @@ def test_a_calibration_of_other_channels_is_refused(tmp_path):
         {"lin.1": torch.ones(64)},
     ],
 )
-def test_a_file_that_is_no_calibration_is_refused(tmp_path, state):
+def test_a_file_that_is_no_calibration_is_refused(backbone, tmp_path, state):
     save_file(state, tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=r"w\.safetensors' is no calibration"):
-        LPIPS(Backbone("alexnet", None), tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"w\.safetensors' is not a calibration"):
+        LPIPS(backbone, tmp_path / "w.safetensors")
 
 
-def test_a_calibration_that_is_not_there_is_named(tmp_path):
+def test_a_calibration_that_is_not_there_is_named(backbone, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"absent\.safetensors"):
-        LPIPS(Backbone("alexnet", None), tmp_path / "absent.safetensors")
+        LPIPS(backbone, tmp_path / "absent.safetensors")
 
 
-def test_v00_is_refused_on_a_backbone_normalised_otherwise():
+def test_v00_is_refused_on_a_backbone_normalised_otherwise(backbone):
     with pytest.raises(ValueError, match=r"made with mean=\[0\.5, 0\.5, 0\.5\], but the backbone normalises"):
-        LPIPS(Backbone("alexnet", None), "v0.0")
+        LPIPS(backbone, "v0.0")
     LPIPS(Backbone("alexnet", None, mean=[0.5] * 3, std=[0.5] * 3), "v0.0")
 
 

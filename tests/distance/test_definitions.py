@@ -23,9 +23,12 @@ def photographs():
     return photo / 255, np.asarray(Image.open(file)) / 255
 
 
+def tensors(photographs):
+    return (torch.from_numpy(image.transpose(2, 0, 1)[None]) for image in photographs)
+
+
 def ours(name, photographs):
-    x, y = (torch.from_numpy(image.transpose(2, 0, 1)[None]) for image in photographs)
-    return BASELINES[name]()(x, y).item()
+    return BASELINES[name]()(*tensors(photographs)).item()
 
 
 def luma(image):
@@ -33,12 +36,13 @@ def luma(image):
 
 
 def test_ssim_is_that_of_torchmetrics_and_ssim_valid_that_of_scikit_image(photographs):
-    x, y = (torch.from_numpy(image.transpose(2, 0, 1)[None]) for image in photographs)
+    x, y = (image.float() for image in tensors(photographs))  # a hundred times as fast
+    found = BASELINES["ssim"]()(x, y).item()
     expected = structural_similarity_index_measure(x, y, data_range=1.0).item()
-    assert ours("ssim", photographs) == pytest.approx(1 - expected, abs=1e-6)
+    assert found == pytest.approx(1 - expected, abs=1e-6)
     expected = structural_similarity(*photographs, channel_axis=2, **WINDOW)
     assert ours("ssim_valid", photographs) == pytest.approx(1 - expected, abs=1e-5)
-    assert abs(ours("ssim_valid", photographs) - ours("ssim", photographs)) > 1e-5
+    assert abs(ours("ssim_valid", photographs) - found) > 1e-5
 
 
 def test_luma(photographs):

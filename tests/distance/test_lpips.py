@@ -74,8 +74,8 @@ def test_distance_equals_the_lpips_packages(name, case, weights, monkeypatch):
     theirs = reference_lpips(name, monkeypatch, **arguments)
     ours = LPIPS(weights(name), lin)
     spatial = LPIPS(ours.backbone, lin, spatial=True)
-    for size in [(48, 48), (65, 40), (32, 56)]:
-        x, y = images(2, 3, *size)
+    for size in [(48, 32), (65, 40)]:
+        x, y = images(1 if name == "vgg16" else 2, 3, *size)
         expected, levels = theirs(x, y, normalize=True, retPerLayer=True)
         torch.testing.assert_close(ours(x, y), expected.flatten(), atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(
@@ -210,8 +210,7 @@ def test_inputs_are_not_changed(small):
     assert torch.equal(y, copies[1])
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "mixer_s32_224"])
-@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize(("name", "count"), [("test_resnet", 0), ("test_vit", 1), ("mixer_s32_224", 0)])
 @torch.no_grad()
 def test_no_images_have_no_distances(name, count):
     metric = LPIPS(Backbone(name, None), None)

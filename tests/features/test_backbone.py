@@ -225,7 +225,7 @@ def test_default_levels(reductions, levels):
     assert default_levels(reductions) == levels
 
 
-@pytest.mark.parametrize("name", ["alexnet", "test_resnet", "test_vit"])
+@pytest.mark.parametrize("name", ["squeezenet1_1", "test_resnet", "test_vit"])
 @torch.no_grad()
 def test_out_indices_choose_levels(name):
     torch.manual_seed(0)
@@ -306,7 +306,7 @@ def test_looking_for_the_smallest_size_leaves_a_trainable_backbone_as_it_was():
 # --- names and weights ---
 
 
-@pytest.mark.parametrize("name", ["alexnet", "test_resnet", "test_vit"])
+@pytest.mark.parametrize("name", ["squeezenet1_1", "test_resnet", "test_vit"])
 def test_negative_levels_count_from_the_last_as_in_timm(name):
     every = Backbone(name, None).channels
     tapped = Backbone(name, None, out_indices=[0, -2, -1])
@@ -356,7 +356,7 @@ def test_random_weights_differ_and_follow_the_seed():
 
     assert torch.equal(first(0), first(0))
     assert not torch.equal(first(0), first(1))
-    assert Backbone("alexnet", None).source == "random"
+    assert Backbone("test_resnet", None).source == "random"
 
 
 @pytest.mark.parametrize(
