@@ -14,7 +14,7 @@
 | `runs/…/last.ckpt`                        | the distance of a checkpoint of `PerceptualRanker`     |
 | `path/to/folder`, `./folder`              | a folder written by `LPIPS.save_pretrained`            |
 | `owner/name`                              | such a folder on the Hugging Face hub                  |
-| `l2`, `ssim`, … (`BASELINES`)             | a classic distance                                     |
+| `l2`, `ssim`, … (`CLASSICS`)              | a classic distance                                     |
 | `timm:*convnext*`                         | every timm name with weights that matches the pattern  |
 
 The name of a network is its identity: what checkpoints, caches, saved folders and results call it, and what
@@ -41,6 +41,10 @@ SCHEMES = ("hf-hub:", "hf_hub:", LOCAL)  # of timm, after which a slash is no pa
 OF_TORCHVISION = "torchvision:"
 ALIASES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}  # of lpips and torchmetrics
 JOINT = "+"
+CLASSICS = (
+    *("l2", "l2_lab", "psnr", "psnr_y", "ssim", "ssim_valid", "ssim_y", "ssim_y_256", "ms_ssim"),
+    *("fsim", "fsimc", "gmsd", "vif", "haarpsi", "mdsi", "dists"),
+)  # distances of `perceptual.distance.baselines`, which timm need not be asked about
 # Options by which timm reads files or takes another configuration. A name may come from a stranger's file.
 FILES = re.compile(
     r"pretrained(?!_window)|^checkpoint|^cache|(^|_)(cfg|url|file|filename|dir)$|(?<!drop)_path$"
@@ -170,6 +174,8 @@ def _has_slash(said: str) -> bool:
 def _is_network(base: str) -> bool:
     if base.partition(".")[0] in CALIBRATED or ":" in base:
         return True
+    if base in CLASSICS:
+        return False
     import timm
 
     return timm.is_model(base)
@@ -184,6 +190,8 @@ def _family(base: str) -> str:
     architecture = name.rpartition("/")[2].partition(".")[0]
     if architecture in CALIBRATED:
         return CALIBRATED[architecture]
+    if base in CLASSICS:
+        return CLASSIC
     import timm
 
     if not timm.is_model(architecture):

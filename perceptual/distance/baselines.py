@@ -1,20 +1,19 @@
 """Classic distances between images, with the call of ours: (x, y) → (N,), larger = more different.
 
 The formulas are those of torchmetrics and piq; here they only get one direction, one value range and one set
-of errors. `BASELINES[name]()` builds one.
+of errors. `BASELINES[name]()` builds one; either library takes a second to import, and is imported when one
+of its formulas is called.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from importlib import import_module
 
-import piq
-import torchmetrics.functional.image as tm
-from piq.functional import rgb2xyz, xyz2lab
 from torch import Tensor, nn
-from torchmetrics.functional.image.dists import DISTSNetwork
 
 from perceptual.features.backbone import is_transformed
+
+SSIM = ("torchmetrics.functional.image", "structural_similarity_index_measure")
 
 
 class Baseline(nn.Module):
@@ -65,12 +64,16 @@ def _l2(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _l2_lab(x: Tensor, y: Tensor) -> Tensor:
+    from piq.functional import rgb2xyz, xyz2lab
+
     # sRGB has the white of D65; piq's own rgb2lab takes D50, which tints every grey
     return _l2(xyz2lab(rgb2xyz(x), illuminant="D65"), xyz2lab(rgb2xyz(y), illuminant="D65"))
 
 
 def _minus_psnr(x: Tensor, y: Tensor) -> Tensor:
-    return -tm.peak_signal_noise_ratio(x, y, data_range=1.0, reduction="none", dim=(1, 2, 3))
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    return -peak_signal_noise_ratio(x, y, data_range=1.0, reduction="none", dim=(1, 2, 3))
 
 
 def _luma(image: Tensor) -> Tensor:
@@ -83,8 +86,15 @@ def _of_luma(formula: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
     return formula(_luma(x), _luma(y))
 
 
-def _one_minus(similarity: Callable[..., Any], x: Tensor, y: Tensor) -> Tensor:
-    return 1 - similarity(x, y, data_range=1.0, reduction="none")
+def _one_minus(library: str, similarity: str, x: Tensor, y: Tensor, **options: bool) -> Tensor:
+    return 1 - _distance(library, similarity, x, y, **options)
+
+
+def _distance(library: str, formula: str, x: Tensor, y: Tensor, **options: bool) -> Tensor:
+    found: Tensor = getattr(import_module(library), formula)(
+        x, y, data_range=1.0, reduction="none", **options
+    )
+    return found
 
 
 class DISTS(Baseline):
@@ -96,6 +106,8 @@ class DISTS(Baseline):
     """
 
     def __init__(self) -> None:
+        from torchmetrics.functional.image.dists import DISTSNetwork
+
         try:
             network = DISTSNetwork()
         except OSError as error:
@@ -117,27 +129,27 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "l2_lab": partial(Baseline, _l2_lab),
     # −dB: −∞ for equal images
     "psnr": partial(Baseline, _minus_psnr),
-    "ssim": partial(Baseline, partial(_one_minus, tm.structural_similarity_index_measure), min_size=6),
+    "ssim": partial(Baseline, partial(_one_minus, *SSIM), min_size=6),
     # the same where the window lies inside the image, as scikit-image and piq have it
-    "ssim_valid": partial(Baseline, partial(_one_minus, partial(piq.ssim, downsample=False)), min_size=11),
+    "ssim_valid": partial(Baseline, partial(_one_minus, "piq", "ssim", downsample=False), min_size=11),
     # of luma; and of luma reduced to about 256 pixels first, as Wang's own code suggests
     "ssim_y": partial(
         Baseline,
-        partial(_of_luma, partial(_one_minus, partial(piq.ssim, downsample=False))),
+        partial(_of_luma, partial(_one_minus, "piq", "ssim", downsample=False)),
         min_size=11,
     ),
-    "ssim_y_256": partial(Baseline, partial(_of_luma, partial(_one_minus, piq.ssim)), min_size=11),
+    "ssim_y_256": partial(Baseline, partial(_of_luma, partial(_one_minus, "piq", "ssim")), min_size=11),
     "psnr_y": partial(Baseline, partial(_of_luma, _minus_psnr)),
     # five scales of 11×11 windows; that of torchmetrics asks for 176 pixels
-    "ms_ssim": partial(Baseline, partial(_one_minus, piq.multi_scale_ssim), min_size=161),
+    "ms_ssim": partial(Baseline, partial(_one_minus, "piq", "multi_scale_ssim"), min_size=161),
     # FSIM of the luminance, and FSIMc with chrominance
-    "fsim": partial(Baseline, partial(_one_minus, partial(piq.fsim, chromatic=False)), min_size=2),
-    "fsimc": partial(Baseline, partial(_one_minus, piq.fsim), min_size=2),
-    "gmsd": partial(Baseline, partial(piq.gmsd, reduction="none")),
+    "fsim": partial(Baseline, partial(_one_minus, "piq", "fsim", chromatic=False), min_size=2),
+    "fsimc": partial(Baseline, partial(_one_minus, "piq", "fsim"), min_size=2),
+    "gmsd": partial(Baseline, partial(_distance, "piq", "gmsd")),
     # pixel-domain VIF of the luminance
-    "vif": partial(Baseline, partial(_one_minus, piq.vif_p), min_size=41),
-    "haarpsi": partial(Baseline, partial(_one_minus, piq.haarpsi), min_size=16),
-    "mdsi": partial(Baseline, partial(piq.mdsi, reduction="none")),
+    "vif": partial(Baseline, partial(_one_minus, "piq", "vif_p"), min_size=41),
+    "haarpsi": partial(Baseline, partial(_one_minus, "piq", "haarpsi"), min_size=16),
+    "mdsi": partial(Baseline, partial(_distance, "piq", "mdsi")),
     "dists": DISTS,
 }
 

@@ -1,13 +1,14 @@
-"""Networks of torchvision: those of LPIPS at its layers, and any other at the nodes of its graph."""
+"""Networks of torchvision: those of LPIPS at its layers, and any other at the nodes of its graph.
+
+torchvision is imported where it is used: importing it takes as long as importing PyTorch.
+"""
 
 import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from perceptual.features import weights as weight_files
 from perceptual.features.custom import SIZES, channels_of
@@ -45,9 +46,7 @@ def find_taps(
     """Build AlexNet or SqueezeNet at the layers of LPIPS, which timm does not have."""
     taps = TORCHVISION[name]
     chosen = levels(name, out_indices, range(len(taps.layers)), len(taps.layers))
-    # On the meta device the classifier, most of the network and never used, costs nothing.
-    with torch.device("cpu" if weights is None else "meta"):
-        layers: Any = torchvision.models.get_model(name, weights=None).features
+    layers = _alexnet() if weights is not None and name == "alexnet" else _of_torchvision(name, weights)
     net = _TappedSequential(layers, [taps.layers[i] for i in chosen])
     source = "random"
     if weights is not None:
@@ -57,6 +56,27 @@ def find_taps(
         weight_files.assign(net, given, f"{name} from {source}")
     channels = [taps.channels[i] for i in chosen]
     return Network(net, BackboneInfo(name, chosen, channels, source, input_size=input_size))
+
+
+def _alexnet() -> nn.Sequential:
+    """`torchvision.models.alexnet().features` without its weights, and without importing torchvision."""
+    with torch.device("meta"):
+        return nn.Sequential(
+            *(nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+            *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+            *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2)),
+        )
+
+
+def _of_torchvision(name: str, weights: str | None) -> nn.Sequential:
+    import torchvision
+
+    # On the meta device the classifier, most of the network and never used, costs nothing.
+    with torch.device("cpu" if weights is None else "meta"):
+        layers: nn.Sequential = torchvision.models.get_model(name, weights=None).features
+    return layers
 
 
 class _TappedSequential(nn.Sequential):
@@ -81,6 +101,8 @@ def check_name(base: str, options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: offering the nearest names.
     """
+    import torchvision
+
     name = base.removeprefix(OF_TORCHVISION)
     if name not in (known := torchvision.models.list_models(module=torchvision.models)):
         near = difflib.get_close_matches(name, known, n=3)
@@ -106,6 +128,8 @@ def find_nodes(
         out_indices: of the nodes, those to tap.
         input_size, prefix: as in `Backbone`.
     """
+    import torchvision
+
     name, model_name = str(named), named.base.removeprefix(OF_TORCHVISION)
     enum: Any = torchvision.models.get_model_weights(model_name)
     with torch.device("cpu" if weights is None else "meta"):
@@ -129,6 +153,8 @@ class _Nodes(nn.Module):
     """The outputs of nodes of a model's graph, in order."""
 
     def __init__(self, model: nn.Module, nodes: Sequence[str]) -> None:
+        from torchvision.models.feature_extraction import create_feature_extractor
+
         super().__init__()
         self.model = create_feature_extractor(model, return_nodes={node: node for node in nodes})
         self.taps = list(nodes)
@@ -139,6 +165,8 @@ class _Nodes(nn.Module):
 
 
 def _nodes(name: str, nodes: object, model: nn.Module) -> list[str]:
+    from torchvision.models.feature_extraction import get_graph_node_names
+
     known = get_graph_node_names(model)[1]
     if not isinstance(nodes, list) or not nodes:
         top = dict.fromkeys(node.partition(".")[0] for node in known[1:])
@@ -156,6 +184,8 @@ def _nodes(name: str, nodes: object, model: nn.Module) -> list[str]:
 
 
 def _from_hub(what: str, name: str, weights: str) -> tuple[Mapping[str, Tensor], str]:
+    import torchvision
+
     enum: Any = torchvision.models.get_model_weights(name)
     try:
         state = enum[weights].get_state_dict(check_hash=True)

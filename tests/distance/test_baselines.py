@@ -12,7 +12,8 @@ from skimage.color import rgb2lab
 from skimage.metrics import peak_signal_noise_ratio
 from torchvision.models.vgg import cfgs, make_layers
 
-from perceptual.distance.baselines import BASELINES
+from perceptual.distance.baselines import BASELINES, DEFINITIONS
+from perceptual.names import CLASSICS
 
 NAMES = [name for name in BASELINES if name != "dists"]
 
@@ -30,6 +31,10 @@ def images(n: int = 3, size: int = 64) -> torch.Tensor:
 def noisy(x: torch.Tensor, amount: float) -> torch.Tensor:
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     return (x + amount * noise).clamp(0, 1)
+
+
+def test_every_classic_distance_has_a_name_and_a_definition():
+    assert set(BASELINES) == set(CLASSICS) == set(DEFINITIONS)
 
 
 @pytest.mark.parametrize("name", NAMES)

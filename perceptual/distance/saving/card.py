@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
-
 from perceptual.distance.saving.markdown import code, escaped
 from perceptual.names import UNCALIBRATED
 
@@ -67,6 +65,8 @@ KINDS = {
 
 def card(config: Mapping[str, Any]) -> str:
     """Write the card, in Markdown, of the config.json that `folders.save` writes."""
+    from huggingface_hub import ModelCardData
+
     name = config["backbone"]["name"]
     tags = ["lpips", "perceptual-metric", "image-quality-assessment", "pytorch"]
     known = config["calibration"]

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Len
-from huggingface_hub import HfApi, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -275,6 +274,8 @@ def find(source: str | os.PathLike[str], **how: Any) -> Path:
         )
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
         raise FileNotFoundError(f"folder {str(path)!r} does not exist, and owner/name on the hub it is not")
+    from huggingface_hub import snapshot_download
+
     try:
         return Path(snapshot_download(str(source), allow_patterns=[CONFIG, MODEL, RANKING, CARD], **how))
     except Exception as error:  # the hub's own, httpx's, and those of the operating system
@@ -327,6 +328,8 @@ def check_state(
 
 def push(folder: Path, repo_id: str, private: bool | None = None, token: str | bool | None = None) -> str:
     """Upload a saved folder to `owner/name` on the Hugging Face hub, which is made if need be; its URL."""
+    from huggingface_hub import HfApi
+
     api = HfApi(token=token)
     repo = api.create_repo(repo_id, private=private, exist_ok=True)
     api.upload_folder(repo_id=repo.repo_id, folder_path=folder, commit_message="Upload a perceptual distance")
