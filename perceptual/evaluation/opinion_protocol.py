@@ -5,6 +5,8 @@ SRCC and KRCC; PLCC and RMSE after the logistic of four parameters (VQEG 2000, s
 algorithms", https://doi.org/10.1109/TIP.2006.881959).
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +17,12 @@ from scipy.special import expit
 
 from perceptual.chance import FEWEST
 from perceptual.evaluation.statistics import ends, resample
-from perceptual.metrics.opinion import correlation, logistic_fit
+from perceptual.metrics.opinion import correlation, logistic_fit, weighted_correlation, weighted_ranks
 
 Floats = NDArray[np.float64]
 STATISTICS = ("srcc", "krcc", "plcc4", "plcc5", "rmse4", "rmse5")
 DRAWS = 500
+kendall = partial(stats.kendalltau, method="asymptotic")  # of its p-value, which nobody reads
 FEWEST_OF_A_REFERENCE = 3  # images with fewer have no correlation that says something
 
 
@@ -90,16 +93,16 @@ def opinion_protocol(
     _, group = np.unique(reference, return_inverse=True)
     parts = np.array(
         [
-            _statistics(d, s, fits, rows)
+            _statistics(d[rows], s[rows], [fit[rows] for fit in fits], np.ones((1, len(rows))))[0]
             for rows in (np.flatnonzero(group == number) for number in range(group.max() + 1))
             if len(rows) >= FEWEST_OF_A_REFERENCE and np.ptp(d[rows]) > 0 and np.ptp(s[rows]) > 0
         ]
     ).reshape(-1, len(STATISTICS))
     known = np.isfinite(parts)  # a fit may be flat over one reference
-    every, rng = np.arange(len(d)), np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
 
     def repeated(times: Floats) -> Floats:
-        return np.array([_statistics(d, s, fits, every.repeat(row.astype(int))) for row in times])
+        return _statistics(d, s, fits, times)
 
     def averaged(times: Floats) -> Floats:
         return np.divide(
@@ -123,11 +126,13 @@ def opinion_protocol(
     }
 
 
-def _statistics(d: Floats, s: Floats, fits: tuple[Floats, Floats], rows: NDArray[np.int64]) -> list[float]:
-    """`STATISTICS` of some images."""
-    return [
-        correlation(stats.spearmanr, d[rows], s[rows]),
-        correlation(stats.kendalltau, d[rows], s[rows]),
-        *(correlation(stats.pearsonr, fit[rows], s[rows]) for fit in fits),
-        *(float(np.sqrt(np.mean((fit[rows] - s[rows]) ** 2))) for fit in fits),
+def _statistics(d: Floats, s: Floats, fits: Sequence[Floats], times: Floats) -> Floats:
+    """`STATISTICS` (B, 6) of N images that count so many times, (B, N)."""
+    repeats = [np.arange(len(d)).repeat(row.astype(int)) for row in times]
+    columns = [
+        weighted_correlation(weighted_ranks(d, times), weighted_ranks(s, times), times),
+        np.array([correlation(kendall, d[rows], s[rows]) for rows in repeats]),
+        *(weighted_correlation(fit, s, times) for fit in fits),
+        *(np.sqrt(times @ (fit - s) ** 2 / times.sum(1)) for fit in fits),
     ]
+    return np.stack(columns, axis=1)

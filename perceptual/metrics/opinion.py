@@ -70,17 +70,30 @@ def weighted_srcc(
 
     NaN where the weights leave fewer than five images, equal distances or equal scores.
     """
-    items = weights.sum(1)
-    x, y = (_ranks(values, weights) - (items[:, None] + 1) / 2 for values in (distances[0], score))
-    norm = np.sqrt((weights * x**2).sum(1) * (weights * y**2).sum(1))
-    known = (items >= FEWEST) & (norm > 0)
-    srcc: NDArray[np.float64] = np.divide(
-        (weights * x * y).sum(1), norm, out=np.full_like(norm, np.nan), where=known
+    x, y = (weighted_ranks(values, weights) for values in (distances[0], score))
+    return np.where(weights.sum(1) < FEWEST, np.nan, weighted_correlation(x, y, weights))
+
+
+def weighted_correlation(
+    x: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Pearson's correlation (B,) of two columns, (N,) or (B, N), counted by their weights (B, N).
+
+    NaN where the weights leave one of them constant.
+    """
+    items, centred, known = weights.sum(1, keepdims=True).clip(min=1), [], np.ones(len(weights), bool)
+    for column in (x, y):
+        least, most = (np.where(weights > 0, column, end) for end in (np.inf, -np.inf))
+        known &= least.min(1) < most.max(1)
+        centred.append(column - (weights * column).sum(1, keepdims=True) / items)
+    norm = np.sqrt(np.prod([(weights * column**2).sum(1) for column in centred], axis=0))
+    correlation: NDArray[np.float64] = np.divide(
+        (weights * centred[0] * centred[1]).sum(1), norm, out=np.full_like(norm, np.nan), where=known
     )
-    return srcc
+    return correlation
 
 
-def _ranks(values: NDArray[np.floating], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def weighted_ranks(values: NDArray[np.floating], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks (B, N) from 1, equal values sharing their mean rank, with values counted by their weights."""
     order = np.argsort(values)
     group = np.unique(values, return_inverse=True)[1]

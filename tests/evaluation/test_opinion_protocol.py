@@ -68,6 +68,15 @@ def test_what_does_not_vary_has_no_correlation():
     assert all(np.isnan(estimate.value) for by in got.values() for estimate in by.values())
 
 
+def test_draws_that_leave_a_distance_constant_are_drawn_again():
+    """A tenth of the draws lack the one reference whose distances differ; they have no correlation."""
+    rng, reference = np.random.default_rng(0), np.repeat(np.arange(12), 3)
+    distance = np.where(reference < 2, rng.random(36), 0.5)
+    got = opinion_protocol(distance, distance + rng.normal(0, 0.05, 36), reference, draws=100)
+    assert np.isfinite(np.array([by["all"] for by in got.values()])).all()
+    assert got["srcc"]["all"].low > 0  # none of them counts as 0
+
+
 def test_few_references_have_no_interval():
     distance, score, _ = ratings(3)
     got = opinion_protocol(distance, score, np.arange(96) % 4, draws=20)

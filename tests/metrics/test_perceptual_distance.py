@@ -166,20 +166,6 @@ def test_half_precision_converts_the_distance_and_sums_in_float32(convert):
     assert metric.compute().item() == pytest.approx(full.item(), rel=0.05)
 
 
-def test_it_works_in_a_collection_cloned_and_pickled():
-    collection = MetricCollection(
-        {"lpips": small(), "sum": small("sum"), "l2": PerceptualDistance(BASELINES["l2"]())}
-    )
-    x, y = images(0)
-    first = collection(x, y)
-    collection.update(x, y)
-    assert collection.compute()["lpips"] == first["lpips"]
-    assert collection.compute()["sum"] == 2 * first["sum"]
-    assert collection["lpips"].clone()(x, y) == first["lpips"]
-    assert pickle.loads(pickle.dumps(collection["lpips"]))(x, y) == first["lpips"]
-    torch.testing.assert_close(first["l2"], (x - y).square().mean())
-
-
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="reduction must be one of mean, sum, none, got 'max'"):
         small("max")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import reference
 import torch
-from torchmetrics import MetricCollection
 
 from perceptual.metrics import (
     MajorityAccuracy,
@@ -52,16 +51,6 @@ def test_metric_equals_the_definition_over_uneven_batches(metric, definition, dt
     assert float(metric.compute()) == pytest.approx(expected, abs=1e-9)
 
 
-def test_forward_gives_the_batch_and_keeps_the_total():
-    metric, batches = TwoAFCScore(), [items(seed, n=40) for seed in range(3)]
-    for batch in batches:
-        assert float(metric(*batch)) == pytest.approx(float(two_afc_score(*batch)), abs=1e-9)
-    whole = two_afc_score(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
-    assert float(metric.compute()) == pytest.approx(float(whole), abs=1e-9)
-    metric.reset()
-    assert float(metric(*batches[0])) == float(metric.compute())
-
-
 def test_order_does_not_change_a_bit():
     d0, d1, j = items(3, votes=7)
     forward, backward = TwoAFCScore(), TwoAFCScore()
@@ -103,17 +92,6 @@ def test_two_people_agreement_counts_pairs_of_voters():
     assert float(got) == pytest.approx(expected, abs=1e-12)
     with pytest.raises(ValueError, match="whole numbers of people, but 1 item"):
         two_people_agreement(torch.tensor([0.5, 0.5]), torch.tensor([3, 2]))
-
-
-def test_collection_with_both_is_right_when_the_first_batch_looks_alike():
-    collection = MetricCollection([TwoAFCScore(), MajorityAccuracy()])
-    hard, soft = items(0, votes=1), items(1, votes=5)
-    for batch in (hard, soft):
-        collection.update(*batch)
-    whole = [torch.cat(parts) for parts in zip(hard, soft, strict=True)]
-    values = collection.compute()
-    assert float(values["TwoAFCScore"]) == pytest.approx(float(two_afc_score(*whole)), abs=1e-9)
-    assert float(values["MajorityAccuracy"]) == pytest.approx(float(majority_accuracy(*whole)), abs=1e-9)
 
 
 @pytest.mark.parametrize("call", [two_afc_agreement, majority_accuracy, lambda *batch: TwoAFCScore()(*batch)])
