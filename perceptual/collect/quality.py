@@ -76,7 +76,7 @@ class Person(NamedTuple):
             "median time": _seconds(self.median_ms),
             "first choice": _percent(self.first_choice),
             "repeats alike": f"{self.consistent} of {self.repeats}",
-            "excluded": self.excluded,
+            "excluded by the rules": self.excluded,
         }
 
 
