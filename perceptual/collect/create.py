@@ -36,6 +36,10 @@ from perceptual.files.messages import first_few
 from perceptual.files.writing import refuse_existing, whole_folder
 
 MANIFEST = "manifest.csv"
+PLAIN = ("uniform_noise", "gaussian_blur", "jpeg", "checkerboard")  # at severity 1
+PLAIN_ERROR = 15 / 255  # root mean square, from which a distortion counts as plain
+SHOWN_SIDE = 256  # CSS pixels that small images are enlarged to, as BAPPS shows its 64 pixels
+TEMPLATE = Path(__file__).parent / "templates/instructions.md"
 
 
 class Source(NamedTuple):
@@ -92,12 +96,6 @@ def _read_csv(path: Path) -> Source:
     named = all(name in columns for name in ALGORITHMS)
     algorithms = list(zip(*(columns.cells[name] for name in ALGORITHMS), strict=True)) if named else None
     return Source(table, algorithms)
-
-
-PLAIN = ("uniform_noise", "gaussian_blur", "jpeg", "checkerboard")  # at severity 1
-PLAIN_ERROR = 15 / 255  # root mean square, from which a distortion counts as plain
-SHOWN_SIDE = 256  # CSS pixels that small images are enlarged to, as BAPPS shows its 64 pixels
-TEMPLATE = Path(__file__).parent / "templates/instructions.md"
 
 
 def create(folder: Path, source: Path, seed: int = 0, **settings: object) -> Config:

@@ -23,6 +23,8 @@ from perceptual.files import csv_cells
 from perceptual.files.writing import refuse_existing, whole_folder
 
 MANIFEST, MAJORITY, VOTES, REPORT = "manifest.csv", "majority.csv", "votes.csv", "report.md"
+SHEET, PICTURE = "items.png", "votes.png"
+_BAR = "#4878a8"
 
 
 class Exported(NamedTuple):
@@ -98,10 +100,6 @@ def _write_manifest(
     csv_cells.write_file(path, [*cells], zip(*cells.values(), strict=True))
 
 
-SHEET, PICTURE = "items.png", "votes.png"
-_BAR = "#4878a8"
-
-
 def write_report(
     folder: Path,
     study: Study,
@@ -122,7 +120,7 @@ def write_report(
     counts = tally(votes, study.config, excluded)
     kept = [vote for vote in votes if vote.participant not in excluded]
     _draw(folder / PICTURE, counts, kept, people)
-    contact_sheet(folder / "manifest.csv", 24, 0).save(folder / SHEET)
+    contact_sheet(folder / MANIFEST, 24, 0).save(folder / SHEET)
     lines = [
         f"# {escaped(study.config.title)}: quality of the votes",
         "",
@@ -136,7 +134,7 @@ def write_report(
         "",
         *_ranking(study, counts),
     ]
-    (folder / "report.md").write_text("\n".join(lines), "utf-8")
+    (folder / REPORT).write_text("\n".join(lines), "utf-8")
 
 
 def _facts(study: Study, votes: Sequence[VoteRow], excluded: set[int]) -> list[str]:
