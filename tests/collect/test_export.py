@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from studies import Visitor, attentive, make_study, read_rows, served, vote, write_source
 
+from perceptual.collect import export as exporting
 from perceptual.collect.export import export
 from perceptual.collect.quality import Rules, assess, interval, summary, tally
 from perceptual.collect.study import Config
@@ -52,6 +53,12 @@ def test_votes_become_a_manifest(tmp_path, pairs):
     assert {path.name for path in (tmp_path / "judged").glob("*.png")} == {"items.png", "votes.png"}
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without their diagram, which takes longer than all else."""
+    monkeypatch.setattr(exporting, "_draw", lambda *_: None)
+
+
 def _wrong(visitor, trial):
     return "left" if attentive(visitor, trial) == "right" else "right"
 
@@ -70,7 +77,7 @@ def test_an_export_without_votes_or_onto_another_is_refused(tmp_path):
     assert not (tmp_path / "judged.partial").exists()
 
 
-def test_a_study_whose_rule_came_later_is_exported(tmp_path):
+def test_a_study_whose_rule_came_later_is_exported(tmp_path, undrawn):
     """Votes beyond the one that decided, of any order, are left out and divide by nothing."""
     study = make_study(tmp_path, items_per_session=12, practice=0, sentinels=0, repeats=0, votes_per_item=5)
     with served(study) as server:
@@ -159,7 +166,7 @@ def test_a_share_that_is_reached_is_not_exceeded(share):
         assert people[2].excluded == "sentinels missed" * extra
 
 
-def test_algorithms_are_ranked(tmp_path):
+def test_algorithms_are_ranked(tmp_path, undrawn):
     names = {"algorithm0": lambda i: ("good", "bad")[i % 2], "algorithm1": lambda i: ("bad", "good")[i % 2]}
     source = write_source(tmp_path / "outputs", 12, **names)  # p0 is less noisy in even items, made by "good"
     with served(make_study(tmp_path, source=source, items_per_session=12)) as server:
@@ -175,7 +182,7 @@ def test_algorithms_are_ranked(tmp_path):
     assert "0 of 24" in bad
 
 
-def test_early_stopping_exports_unbiased_judgments_and_majorities(tmp_path):
+def test_early_stopping_exports_unbiased_judgments_and_majorities(tmp_path, undrawn):
     settings = {"items_per_session": 12, "practice": 0, "sentinels": 0, "repeats": 0, "votes_per_item": 5}
     with served(make_study(tmp_path, stop_when_sure=True, **settings)) as server:
         for name in "abcd":
@@ -225,7 +232,7 @@ def test_the_administrator_sees_everybody_without_torch(tmp_path):
     assert "too little work to say" in said
 
 
-def test_an_item_that_has_lost_an_image_is_left_out(tmp_path):
+def test_an_item_that_has_lost_an_image_is_left_out(tmp_path, undrawn):
     settings = {"items_per_session": 12, "practice": 0, "sentinels": 0, "repeats": 0}
     with served(make_study(tmp_path, **settings)) as server:
         Visitor(server.port).enrol().take_part(attentive)
