@@ -34,7 +34,7 @@ from torch import Tensor
 from benchmarks.timing import NETS, arguments, report, same_weights
 from perceptual.data import TWO_AFC, JudgedDataset
 from perceptual.data.readers.stores import read_store
-from perceptual.data.synthetic.making import make_triplets
+from perceptual.data.synthetic.making import make_items
 from perceptual.data.synthetic.photographs import packaged
 from perceptual.data.writers.stores import write_store
 from perceptual.distance.lpips import LPIPS
@@ -51,7 +51,7 @@ def store(count: int = COUNT) -> Path:
     """A packed store of `count` training triplets and some for validation, made once."""
     folder = cache_folder() / f"benchmark-{count}"
     if not folder.exists():
-        table = make_triplets(packaged(), count + VALIDATION, seed=0)
+        table = make_items(TWO_AFC, packaged(), count + VALIDATION, seed=0)
         subset = (np.arange(len(table)) >= count).astype(np.int64)
         write_store(
             replace(table, subset=subset, subsets=["train/photos", "val/photos"]), folder, "benchmark"

@@ -27,11 +27,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from perceptual.data import BAPPSDataModule, pack
-from perceptual.data.readers.detect import read_origin
-from perceptual.data.synthetic.making import make_triplets
+from perceptual.data import TWO_AFC, BAPPSDataModule, pack
+from perceptual.data.readers.folders import read_origin
+from perceptual.data.synthetic.making import make_items
 from perceptual.data.synthetic.photographs import packaged
-from perceptual.data.writers.folders import write_folder
+from perceptual.data.writers.folders import write_new
 
 ROUNDS = 7
 BATCH = 50
@@ -59,9 +59,9 @@ class ReferenceDataset(Dataset[dict[str, Any]]):
 
 def prepare(folder: Path, count: int, side: int) -> None:
     """A BAPPS folder with one subset of `count` triplets, its PNGs enlarged to `side`, and its store."""
-    table = make_triplets(packaged(), count, seed=0)
+    table = make_items(TWO_AFC, packaged(), count, seed=0)
     table = replace(table, subset=np.zeros(count, np.int64), subsets=["val"])
-    write_folder(table, folder / "bapps")
+    write_new(table, folder / "bapps", "folder")
     if side != 64:
         for path in (folder / "bapps").rglob("*.png"):
             Image.open(path).resize((side, side), Image.Resampling.NEAREST).save(path)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks.timing import arguments, full_precision, medians, report, same_weights
 from perceptual.data import ManifestDataModule, pack
-from perceptual.data.readers.detect import read_origin
+from perceptual.data.readers.folders import read_origin
 from perceptual.data.synthetic.photographs import packaged
 from perceptual.evaluation.evaluate import evaluate
 

@@ -18,12 +18,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from perceptual.data import TWO_AFC
 from perceptual.data.batch import JudgedDataset
-from perceptual.data.synthetic.cropping import patches
-from perceptual.data.synthetic.distortions import FAMILIES, distort
-from perceptual.data.synthetic.distortions.ranges import RANGES
-from perceptual.data.synthetic.making import make_triplets
-from perceptual.data.synthetic.photographs import packaged
+from perceptual.data.synthetic.distortions import FAMILIES, RANGES, distort
+from perceptual.data.synthetic.making import make_items
+from perceptual.data.synthetic.photographs import packaged, patches
 from perceptual.evaluation.methods import create_metric
 from perceptual.files.writing import save_picture
 from perceptual.metrics.two_afc import two_afc_agreement
@@ -56,7 +55,7 @@ def ends(curve: np.ndarray) -> tuple[float, float]:
 
 def difficulty(methods: dict[str, Distance]) -> tuple[float, dict[str, float]]:
     """Share of triplets on which the three do not agree, and 2AFC of each with the observer."""
-    data = JudgedDataset(make_triplets(packaged(), TRIPLETS, seed=5))
+    data = JudgedDataset(make_items(TWO_AFC, packaged(), TRIPLETS, seed=5))
     first: dict[str, list[Tensor]] = {name: [] for name in methods}
     scores: dict[str, list[Tensor]] = {name: [] for name in methods}
     for start in range(0, len(data), 100):

@@ -4,7 +4,10 @@ import atexit
 import os
 import signal
 import tempfile
+import warnings
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -85,16 +88,19 @@ def averaging():
 
 @pytest.fixture(scope="session")
 def pool():
-    """Two processes."""
+    """Two processes, which know at once what this one has imported."""
     from perceptual.data import workers
 
-    with workers.worker_pool(2) as pool:
+    with ProcessPoolExecutor(2, get_context("fork"), workers._end_with_parent) as pool:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads; torch has one here
+            pool.submit(int).result()
         yield pool
 
 
 @pytest.fixture
 def two_workers(pool, monkeypatch):
-    """One pool for all calls: each process that starts imports torch, for seconds."""
+    """One pool for all calls: each process that is spawned imports torch, for seconds."""
     from perceptual.data import workers
 
     asked = []

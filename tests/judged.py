@@ -47,3 +47,9 @@ def equal(a: Batch, b: Batch) -> bool:
     """Whether two batches are the same to the bit."""
     items = a.items is b.items or torch.equal(a.items, b.items)
     return a.kind == b.kind and items and all(map(torch.equal, (a.images, *a[3:]), (b.images, *b[3:])))
+
+
+def ready(data, stage="fit"):
+    """A data module after `setup`."""
+    data.setup(stage)
+    return data

@@ -15,8 +15,7 @@ from omegaconf import OmegaConf
 from perceptual.cli import script_help
 from perceptual.cli.words import as_typed, by_name
 from perceptual.config import build, data_arguments, register
-from perceptual.data.readers.answers import ANSWERS
-from perceptual.data.readers.published import OPINIONS
+from perceptual.data.readers.published import CHOICES, OPINIONS
 from perceptual.data.schemas import SCHEMAS
 from perceptual.training.module import PerceptualRanker
 from perceptual.training.run import recorded
@@ -44,7 +43,7 @@ def test_data_modules_build(name):
 
 
 def test_every_published_set_is_a_choice():
-    assert {*ANSWERS, *OPINIONS} <= {*SCHEMAS}
+    assert {*CHOICES, *OPINIONS} <= {*SCHEMAS}
 
 
 CALLBACKS = ("callbacks", "averaging", "stopping")  # groups of callbacks, one dictionary together

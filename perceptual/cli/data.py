@@ -99,7 +99,7 @@ def pack(
 
     Example: `perceptual data pack datasets/bapps datasets/bapps64 --size 64`
     """
-    from perceptual.data.readers.detect import read_origin
+    from perceptual.data.readers.folders import read_origin
     from perceptual.data.writers.stores import pack as pack_table
 
     shown = f"{size}×{size}"
@@ -276,10 +276,10 @@ def _make_outputs(folders: list[Path], count: int, seed: int, size: int | None) 
             f"--outputs needs a folder of originals, two of outputs and one to write, got {len(folders)}"
         )
     originals, *algorithms, dst = folders
-    made = make_from_outputs(originals, algorithms, dst, count, seed, size)
-    typer.echo(f"{dst}: {made.triplets:,} triplets of {len(algorithms)} algorithms")
-    if made.alike:
-        typer.echo(f"{made.alike:,} of them show two equal outputs")
+    alike = make_from_outputs(originals, algorithms, dst, count, seed, size)
+    typer.echo(f"{dst}: {count:,} triplets of {len(algorithms)} algorithms")
+    if alike:
+        typer.echo(f"{alike:,} of them show two equal outputs")
 
 
 def _find_photos(photos: str) -> list[str]:
@@ -300,8 +300,7 @@ def _make(
     design: Design,
     distorters: Path | None,
 ) -> None:
-    from perceptual.data.synthetic.making import Making
-    from perceptual.data.synthetic.storing import make_files, make_store
+    from perceptual.data.synthetic.making import Making, make_files, make_store
     from perceptual.files.writing import refuse_existing
 
     if form is not Form.store:

@@ -28,7 +28,7 @@ from perceptual.collect.study import (
 from perceptual.data.decode import checked_rgb
 from perceptual.data.kinds import ALGORITHMS, TWO_AFC
 from perceptual.data.readers.columns import read_columns, read_header
-from perceptual.data.readers.detect import read_origin
+from perceptual.data.readers.folders import read_origin
 from perceptual.data.readers.stores import KINDS, is_store, read_info, read_store
 from perceptual.data.synthetic.distortions import distort
 from perceptual.data.table import SPLITS, Table, number_subsets

@@ -3,8 +3,9 @@
 Numbers are the items of a subset, None where no exact number is published.
 """
 
+# 2AFC triplets to train on, in `2afc/train`
 TRAIN: dict[str, int | None] = {"traditional": None, "cnn": None, "mix": None}
-"""2AFC triplets to train on, in `2afc/train`."""
+# 2AFC triplets to score on, in `2afc/val`, in the order of the paper's tables
 VAL = {
     "traditional": 4720,
     "cnn": 4720,
@@ -13,6 +14,5 @@ VAL = {
     "color": 4720,
     "frameinterp": 1888,
 }
-"""2AFC triplets to score on, in `2afc/val`, in the order of the paper's tables."""
+# pairs, in `jnd`
 JND: dict[str, int | None] = {"val/traditional": None, "val/cnn": None}
-"""Pairs, in `jnd`."""

@@ -13,29 +13,25 @@ from perceptual.data import augmentation
 from perceptual.data.augmentation import replace_half
 from perceptual.data.images import as_floats, crops
 from perceptual.data.kinds import PAIR, Kind
-from perceptual.data.shuffle import PIXELS
+from perceptual.data.loading import PIXELS
 from perceptual.data.table import Table
 
 CHUNK = 64  # pairs compared at once
 
+# (x, y) → (N,): distances of images (N, 3, H, W), RGB in [0, 1]; larger = more different
 Distance = Callable[[Tensor, Tensor], Tensor]
-"""(x, y) → (N,): distances of images (N, 3, H, W), RGB in [0, 1]; larger = more different."""
 
 
 class Batch(NamedTuple):
     """N judged items, over M images that each go through a backbone once."""
 
     kind: Kind
-    images: Tensor
-    """(M, 3, H, W) float32, RGB in [0, 1]."""
+    images: Tensor  # (M, 3, H, W) float32, RGB in [0, 1]
+    # (roles, N) int64, rows of `images`, of which many recur; None: M is roles · N, role after role
     items: Tensor | None
-    """(roles, N) int64, rows of `images`, of which many recur; None: M is roles · N, role after role."""
-    answer: Tensor
-    """(N,) float32, as `kind` says."""
-    weight: Tensor
-    """(N,) float32, weight in the loss: 1 unless votes weight it."""
-    subset: Tensor
-    """(N,) int64, number of the subset; -1 if it is none of the data module's."""
+    answer: Tensor  # (N,) float32, as `kind` says
+    weight: Tensor  # (N,) float32, weight in the loss: 1 unless votes weight it
+    subset: Tensor  # (N,) int64, number of the subset; -1 if it is none of the data module's
 
     def role(self, role: str) -> Tensor:
         """The images of one role, (N, 3, H, W)."""

@@ -1,6 +1,7 @@
 """Pictures of data: a contact sheet of triplets or pairs, and a gallery of the distortions."""
 
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from perceptual.data.decode import read_pixels, read_rgb, resized
 from perceptual.data.kinds import JND, TWO_AFC
-from perceptual.data.readers.detect import read_origin
+from perceptual.data.readers.folders import read_origin
 from perceptual.data.readers.stores import KINDS, is_store, read_info, read_store
-from perceptual.data.synthetic.cropping import patches, quantised
 from perceptual.data.synthetic.distorters.population import load_population
 from perceptual.data.synthetic.distortions import FAMILIES, distort
-from perceptual.data.synthetic.photographs import VAL_PHOTOS, packaged
+from perceptual.data.synthetic.photographs import VAL_PHOTOS, packaged, patches, quantised
 from perceptual.data.synthetic.steps import recorded
 from perceptual.data.table import Table
 
@@ -89,43 +89,39 @@ def _chosen(table: Table, count: int, seed: int) -> np.ndarray:
 
 def distorter_gallery(folder: str | Path) -> Image.Image:
     """Draw one row per network of a population: what it makes of six patches, below the patches."""
-    networks = load_population(folder).networks
-    seen = patches(packaged(VAL_PHOTOS)[:6], 6, seed=3)
-    left = 60
-    sheet = Image.new("RGB", (left + 6 * (_TILE + _GAP), (len(networks) + 1) * (_TILE + _GAP)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, (name, network) in enumerate([("", None), *networks.items()]):
-        top = row * (_TILE + _GAP)
-        draw.text((left - 10, top + _TILE // 2), name, _INK, _FONT, anchor="rm")
-        for column, patch in enumerate(seen[:, None]):
-            drawn = patch if network is None else network(patch, torch.Generator().manual_seed(0))
-            sheet.paste(_tile(quantised(drawn[0]).numpy()), (left + column * (_TILE + _GAP), top))
-    return sheet
+    seen = patches(packaged(VAL_PHOTOS)[:6], 6, seed=3)[:, None]
+    rows = {"": [quantised(patch[0]).numpy() for patch in seen]}
+    for name, network in load_population(folder).networks.items():
+        drawn = (network(patch, torch.Generator().manual_seed(0))[0] for patch in seen)
+        rows[name] = [quantised(patch).numpy() for patch in drawn]
+    return _grid(rows, left=60)
 
 
 def gallery(size: int = 64) -> Image.Image:
     """Draw one row per family of distortion: the patch, then severities from .2 to 1."""
     photo = resized(read_rgb(packaged(["chelsea.png"])[0]).crop((110, 20, 310, 220)), size)
-    patch = torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
-    left = 160
-    sheet = Image.new(
-        "RGB",
-        (left + 6 * (_TILE + _GAP) + _GAP, _TEXT + _GAP + len(FAMILIES) * (_TILE + _GAP)),
-        "white",
-    )
+    patch = torch.from_numpy(np.array(photo)).permute(2, 0, 1).float()[None] / 255
+    severities = (0.0, *SEVERITIES)
+    rows = {}
+    for name in FAMILIES:
+        # one seed, so that only the severity differs along a row
+        drawn = [distort(patch, [(name, each)], torch.Generator().manual_seed(3))[0] for each in severities]
+        rows[name.replace("_", " ").replace("color", "colour")] = [quantised(each).numpy() for each in drawn]
+    return _grid(rows, left=160, heads=[f"{severity:.1f}" for severity in severities])
+
+
+def _grid(rows: Mapping[str, Sequence[np.ndarray]], left: int, heads: Sequence[str] = ()) -> Image.Image:
+    """Draw patches (3, S, S) uint8 in rows, each behind its name, below the heads of the columns."""
+    step, top = _TILE + _GAP, _TEXT + _GAP if heads else 0
+    across = max(map(len, rows.values()))
+    sheet = Image.new("RGB", (left + across * step + (_GAP if heads else 0), top + len(rows) * step), "white")
     draw = ImageDraw.Draw(sheet)
-    for column, severity in enumerate((0.0, *SEVERITIES)):
-        middle = left + column * (_TILE + _GAP) + _TILE // 2
-        draw.text((middle, _TEXT // 2), f"{severity:.1f}", _INK, _FONT, anchor="mm")
-    for row, name in enumerate(FAMILIES):
-        top = _TEXT + _GAP + row * (_TILE + _GAP)
-        shown = name.replace("_", " ").replace("color", "colour")
-        draw.text((left - 10, top + _TILE // 2), shown, _INK, _FONT, anchor="rm")
-        for column, severity in enumerate((0.0, *SEVERITIES)):
-            chance = torch.Generator().manual_seed(3)  # so that only the severity differs along a row
-            distorted = distort(patch[None], [(name, severity)], chance)[0]
-            pixels = distorted.clamp(0, 1).mul(255).round().byte().numpy()
-            sheet.paste(_tile(pixels), (left + column * (_TILE + _GAP), top))
+    for column, head in enumerate(heads):
+        draw.text((left + column * step + _TILE // 2, _TEXT // 2), head, _INK, _FONT, anchor="mm")
+    for row, (name, tiles) in enumerate(rows.items()):
+        draw.text((left - 10, top + row * step + _TILE // 2), name, _INK, _FONT, anchor="rm")
+        for column, pixels in enumerate(tiles):
+            sheet.paste(_tile(pixels), (left + column * step, top + row * step))
     return sheet
 
 

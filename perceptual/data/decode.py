@@ -186,20 +186,6 @@ def read_pixels(path: str, size: int | None, shorter_side: int | None = None) ->
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-def read_unchanged(
-    path: str, digest: np.ndarray, size: int | None, shorter_side: int | None = None
-) -> np.ndarray:
-    """As `read_pixels`, of a file that was read before.
-
-    Raises:
-        ValueError: as `read_pixels`, or its pixels have not this SHA-256, (32,) uint8, any more.
-    """
-    pixels = read_pixels(path, size, shorter_side)
-    if pixel_digest(pixels) != digest.tobytes():
-        raise ValueError(f"{path} (changed since it was read first)")
-    return pixels
-
-
 def shrunk(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
     """Width and height with the shorter side of so many pixels, in the same proportion."""
     scale = shorter_side / min(size)
@@ -224,29 +210,15 @@ def size_of(path: str, shorter_side: int | None = None) -> tuple[int, int]:
     return height, width
 
 
-def write_pixels(array: str, rows: range, paths: Sequence[str], size: int) -> list[bytes | str]:
-    """Decode files into rows of a `.npy` (M, 3, S, S) uint8; returns the digest of each, or what is wrong."""
-    images = np.lib.format.open_memmap(array, mode="r+")
-    found: list[bytes | str] = []
-    for row, path in zip(rows, paths, strict=True):
-        try:
-            images[row] = read_pixels(path, size)
-        except ValueError as error:
-            found.append(str(error))
-        else:
-            found.append(pixel_digest(images[row]))
-    return found
-
-
-def write_native(
-    array: str, starts: Sequence[int], paths: Sequence[str], shorter_side: int | None
+def write_images(
+    array: str, starts: Sequence[int], paths: Sequence[str], size: int | None, shorter_side: int | None
 ) -> list[bytes | str]:
-    """Decode files into a flat `.npy` (B,) uint8, each at its start; returns as `write_pixels`."""
-    flat = np.lib.format.open_memmap(array, mode="r+")
+    """Decode files into a `.npy` of uint8, each at its start; the digest of each, or what is wrong."""
+    flat = np.lib.format.open_memmap(array, mode="r+").reshape(-1)
     found: list[bytes | str] = []
     for start, path in zip(starts, paths, strict=True):
         try:
-            pixels = read_pixels(path, None, shorter_side)
+            pixels = read_pixels(path, size, shorter_side)
         except ValueError as error:
             found.append(str(error))
         else:

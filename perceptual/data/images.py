@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perceptual.data.decode import pixel_digest, read_pixels, read_unchanged, size_of
-from perceptual.data.workers import each_done
+from perceptual.data.decode import pixel_digest, read_pixels, size_of
+from perceptual.data.workers import all_done
 from perceptual.files.messages import first_few
 from perceptual.files.progress import track
 
@@ -35,6 +35,7 @@ class Images(ABC):
 
     Attributes:
         sizes: (M, 2) int64, height and width of each.
+        digests: (M, 32) uint8, SHA-256 of each image's pixels.
         resolution: side of squares that all are; else how images that differ are called, "native" or
             "shorter side 384".
         decodes: whether an access decodes a file.
@@ -43,16 +44,12 @@ class Images(ABC):
 
     sizes: np.ndarray
     resolution: int | str
+    digests: np.ndarray
     decodes = False
     folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)
-
-    @property
-    @abstractmethod
-    def digests(self) -> np.ndarray:
-        """SHA-256 of each image's pixels, (M, 32) uint8."""
 
     @abstractmethod
     def one(self, index: int) -> Tensor:
@@ -99,9 +96,9 @@ class Images(ABC):
             ValueError: naming the first that are not what was read or packed.
         """
         parts = [range(i, min(i + _CHUNK, len(self))) for i in range(0, len(self), _CHUNK)]
-        tasks = [(part,) for part in parts]
-        for _ in each_done(lambda part: self.batch(torch.tensor(part)), tasks, 1, "Checking images"):
-            pass
+        all_done(
+            lambda part: len(self.batch(torch.tensor(part))), [(p,) for p in parts], 1, "Checking images"
+        )
 
 
 class Pixels(Images):
@@ -118,7 +115,9 @@ class Pixels(Images):
         self, flat: Tensor, sizes: np.ndarray, resolution: int | str, digests: np.ndarray | None = None
     ) -> None:
         self.sizes, self.resolution = sizes, resolution
-        self._given, self._digests = flat, digests
+        self._given = flat
+        if digests is not None:
+            self.digests = digests
 
     @classmethod
     def squares(cls, pixels: Tensor) -> "Pixels":
@@ -161,7 +160,7 @@ class Pixels(Images):
         # a spawned worker maps the file itself instead of receiving it
         if self.folder is not None:
             return Pixels.mapped, (self.folder, self.resolution)
-        return Pixels, (self._given, self.sizes, self.resolution, self._digests)
+        return Pixels, (self._given, self.sizes, self.resolution, self.__dict__.get("digests"))
 
     @cached_property
     def _flat(self) -> Tensor:
@@ -175,16 +174,14 @@ class Pixels(Images):
     def _ends(self) -> np.ndarray:
         return np.cumsum(3 * self.sizes.prod(1))
 
-    @property
-    def digests(self) -> np.ndarray:
+    @cached_property
+    def digests(self) -> np.ndarray:  # type: ignore[override]
         """SHA-256 of each image's pixels, (M, 32) uint8."""
-        if self._digests is None:
-            self._digests = self._computed(range(len(self)))
-        return self._digests
+        return self._computed(range(len(self)))
 
     def digests_of(self, which: np.ndarray) -> np.ndarray:
         """Those of the images that an int64 array (N,) chooses, (N, 32) uint8; no others are computed."""
-        if self._digests is not None:
+        if "digests" in self.__dict__:
             return super().digests_of(which)
         distinct, number = np.unique(which, return_inverse=True)
         return self._computed(distinct.tolist())[number.reshape(-1)]
@@ -218,8 +215,8 @@ class Pixels(Images):
             return
         tasks = [(self, range(i, min(i + _CHECKED, len(self)))) for i in range(0, len(self), _CHECKED)]
         processes = workers if 3 * self.sizes.prod(1).sum() >= _WORTH_PROCESSES else 1
-        found = each_done(_damaged_part, tasks, processes, "Checking images")
-        self._refuse(sorted(row for _, rows in found for row in rows))
+        found = all_done(_damaged_part, tasks, processes, "Checking images")
+        self._refuse([row for rows in found for row in rows])
 
     def damaged(self, rows: Iterable[int]) -> list[int]:
         """The rows of images that are not what was packed."""
@@ -257,18 +254,13 @@ class Ranges(Images):
     """
 
     def __init__(self, parts: list[Part], size: int, digests: np.ndarray) -> None:
-        self.parts, self.resolution, self._digests = parts, size, digests
+        self.parts, self.resolution, self.digests = parts, size, digests
         self.ends = np.cumsum([part.images for part in parts])
         self.sizes = _same_size(int(self.ends[-1]) if parts else 0, size)
         self._files: tuple[int, Any] = (-1, None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": (-1, None)}  # connections are of one process
-
-    @property
-    def digests(self) -> np.ndarray:
-        """SHA-256 of each image's pixels, (M, 32) uint8."""
-        return self._digests
 
     def one(self, index: int) -> Tensor:
         """(3, S, S) uint8; raises as `batch`."""
@@ -300,7 +292,7 @@ class Ranges(Images):
                     f"{paths[row]} {said}: {content if len(str(content)) < 200 else 'cut short'}"
                 )
             pixels[row] = np.frombuffer(content, np.uint8)
-            if pixel_digest(pixels[row]) != self._digests[rows[row]].tobytes():
+            if pixel_digest(pixels[row]) != self.digests[rows[row]].tobytes():
                 raise ValueError(f"image {rows[row]:,}, in {paths[row]}, is not what was packed")
         return torch.from_numpy(pixels.reshape(-1, 3, side, side)[place])
 
@@ -332,19 +324,14 @@ class Files(Images):
         shorter_side: int | None = None,
     ) -> None:
         self.paths, self.sizes, self.resolution = paths, sizes, resolution
-        self._digests, self.shorter_side = digests, shorter_side
-
-    @property
-    def digests(self) -> np.ndarray:
-        """SHA-256 of each image's pixels, (M, 32) uint8."""
-        return self._digests
+        self.digests, self.shorter_side = digests, shorter_side
 
     def one(self, index: int) -> Tensor:
         """(3, H, W) uint8, decoded."""
-        side = self.resolution if isinstance(self.resolution, int) else None
-        return torch.from_numpy(
-            read_unchanged(self.paths[index], self._digests[index], side, self.shorter_side)
-        )
+        pixels = read_pixels(self.paths[index], self.shape[-1], self.shorter_side)
+        if pixel_digest(pixels) != self.digests[index].tobytes():
+            raise ValueError(f"{self.paths[index]} (changed since it was read first)")
+        return torch.from_numpy(pixels)
 
 
 def _same_size(count: int, side: int) -> np.ndarray:
@@ -391,16 +378,12 @@ def open_images(paths: Sequence[str], size: int | None, shorter_side: int | None
         shorter_side: see `read_pixels`.
 
     Raises:
-        ValueError: files cannot be used, see `read_pixels`; names the first and counts all.
+        UnusableImages: files cannot be used, see `read_pixels`; names the first and counts all.
     """
     digests = np.empty((len(paths), 32), np.uint8)
-    sizes = _same_size(len(paths), size or 0)
-
-    def measure(row: int) -> None:
-        sizes[row] = size_of(paths[row], shorter_side)
-
-    if size is None:
-        _check_each(paths, measure)
+    sizes, problems = sizes_of(paths, size, shorter_side)
+    if problems:
+        raise UnusableImages(problems, len(paths))
     ends = np.cumsum(3 * sizes.prod(1))
     total = int(ends[-1]) if len(ends) else 0
     flat = np.empty(total, np.uint8) if total <= MEMORY_BUDGET else None
@@ -413,31 +396,51 @@ def open_images(paths: Sequence[str], size: int | None, shorter_side: int | None
         if flat is not None:
             flat[ends[row] - pixels.size : ends[row]] = pixels.ravel()
 
-    _check_each(paths, read)
+    if problems := _problems(paths, read):
+        raise UnusableImages(problems, len(paths))
     resolution = resolution_of(size, shorter_side)
     if flat is None:
         return Files(paths, sizes, resolution, digests, shorter_side)
     return Pixels(torch.from_numpy(flat), sizes, resolution, digests if size is None else None)
 
 
-def _check_each(paths: Sequence[str], work: Callable[[int], None]) -> None:
-    """Do the work for every row of `paths`, by several threads, and raise what is wrong with which files."""
+class UnusableImages(ValueError):
+    """Images that cannot be used; `problems` names each of them with the reason."""
 
-    def check(rows: range) -> list[str]:
-        return [problem for row in rows if (problem := _problem(work, row))]
+    def __init__(self, problems: dict[int, str], total: int) -> None:
+        self.problems = list(problems.values())
+        super().__init__(f"{len(problems):,} of {total:,} images cannot be used: {first_few(self.problems)}")
+
+
+def sizes_of(
+    paths: Sequence[str], size: int | None, shorter_side: int | None
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Height and width of each image, (M, 2), as headers say, and what is wrong with which of them.
+
+    Nothing is read where all become squares of one size.
+    """
+    sizes = _same_size(len(paths), size or 0)
+
+    def measure(row: int) -> None:
+        sizes[row] = size_of(paths[row], shorter_side)
+
+    return sizes, _problems(paths, measure) if size is None else {}
+
+
+def _problems(paths: Sequence[str], work: Callable[[int], None]) -> dict[int, str]:
+    """Do the work for every row of `paths`, by several threads; returns what is wrong with which."""
+
+    def check(rows: range) -> dict[int, str]:
+        found = {}
+        for row in rows:
+            try:
+                work(row)
+            except ValueError as error:
+                found[row] = str(error)
+        return found
 
     chunks = [range(start, min(start + _CHUNK, len(paths))) for start in range(0, len(paths), _CHUNK)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes without holding the GIL
         checked = pool.map(check, chunks)
-        found = checked if len(paths) < _QUIET_BELOW else track(checked, "Checking images", len(chunks))
-        problems = [problem for chunk in found for problem in chunk]
-    if problems:
-        raise ValueError(f"{len(problems):,} of {len(paths):,} images cannot be used: {first_few(problems)}")
-
-
-def _problem(work: Callable[[int], None], row: int) -> str | None:
-    try:
-        work(row)
-    except ValueError as error:
-        return str(error)
-    return None
+        shown = checked if len(paths) < _QUIET_BELOW else track(checked, "Checking images", len(chunks))
+        return {row: problem for chunk in shown for row, problem in chunk.items()}

@@ -10,25 +10,16 @@ import numpy as np
 class Kind:
     """A question about a few images, and what its answers are."""
 
-    name: str
-    """In results, studies and logs."""
-    roles: tuple[str, ...]
-    """The images of an item: names of folders and columns."""
-    compared: tuple[tuple[str, str], ...]
-    """Pairs of roles whose distance the answer is about."""
-    columns: tuple[str, ...]
-    """What results call these distances."""
-    answer: str
-    """What people said, as stores and results call it."""
-    on_disk: str
-    """The answer's folder or column."""
-    plural: str
-    """The items, in prose and in stores."""
+    name: str  # in results, studies and logs
+    roles: tuple[str, ...]  # the images of an item: names of folders and columns
+    compared: tuple[tuple[str, str], ...]  # pairs of roles whose distance the answer is about
+    columns: tuple[str, ...]  # what results call these distances
+    answer: str  # what people said, as stores and results call it
+    on_disk: str  # the answer's folder or column
+    plural: str  # the items, in prose and in stores
     low: float = 0.0
-    high: float = 1.0
-    """Range of the answer; finite ends mean a share of the people who were asked."""
-    exchanged: tuple[str, str] | None = None
-    """Roles that may change places, if the answer becomes 1 − answer."""
+    high: float = 1.0  # range of the answer; finite ends mean a share of the people who were asked
+    exchanged: tuple[str, str] | None = None  # roles that may change places, if the answer becomes 1 − answer
 
     @property
     def is_share(self) -> bool:
@@ -43,6 +34,7 @@ class Kind:
         return first, second
 
 
+# Which of two patches is nearer to a reference? The answer is the share who said p1.
 TWO_AFC = Kind(
     name="2afc",
     roles=("ref", "p0", "p1"),
@@ -53,11 +45,11 @@ TWO_AFC = Kind(
     plural="triplets",
     exchanged=("p0", "p1"),
 )
-"""Which of two patches is nearer to a reference? The answer is the share who said p1."""
 
+# Columns of a manifest of triplets that name what made p0 and p1.
 ALGORITHMS = ("algorithm0", "algorithm1")
-"""Columns of a manifest of triplets that name what made p0 and p1."""
 
+# Are two patches the same? The answer is the share who said so.
 JND = Kind(
     name="jnd",
     roles=("p0", "p1"),
@@ -67,8 +59,9 @@ JND = Kind(
     on_disk="same",
     plural="pairs",
 )
-"""Are two patches the same? The answer is the share who said so."""
 
+# How good is an image beside its reference? The answer is a difference mean opinion score (DMOS), larger =
+# worse; a mean opinion score (MOS), where larger is better, is kept as its negative.
 OPINION = Kind(
     name="opinion",
     roles=("ref", "dist"),
@@ -80,9 +73,8 @@ OPINION = Kind(
     low=-np.inf,
     high=np.inf,
 )
-"""How good is an image beside its reference? The answer is a difference mean opinion score (DMOS), larger =
-worse; a mean opinion score (MOS), where larger is better, is kept as its negative."""
 
+# Two images whose distance is wanted, which nobody has judged.
 PAIR = Kind(
     name="pair",
     roles=("x", "y"),
@@ -92,6 +84,5 @@ PAIR = Kind(
     on_disk="",
     plural="pairs of images",
 )
-"""Two images whose distance is wanted, which nobody has judged."""
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (TWO_AFC, JND, OPINION)}

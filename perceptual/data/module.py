@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from perceptual.data.batch import Batch, JudgedDataset
 from perceptual.data.kinds import TWO_AFC, Kind
 from perceptual.data.loading import Batches, loader, val_loaders
-from perceptual.data.readers.detect import read_pairs
+from perceptual.data.readers.folders import read_pairs
 from perceptual.data.settings import Training
 from perceptual.data.table import Table
 
@@ -42,8 +42,7 @@ class JudgedDataModule(Training, pl.LightningDataModule):
 
     kind: ClassVar[Kind] = TWO_AFC
     trains: ClassVar[bool] = True
-    place: Any = None
-    """Where the items are read from."""
+    place: Any = None  # where the items are read from
 
     def __post_init__(self) -> None:
         """Raise ValueError for values out of range."""
@@ -96,8 +95,8 @@ class JudgedDataModule(Training, pl.LightningDataModule):
 
     def val_dataloader(self) -> Batches[Batch] | list[Batches[Any]]:
         """Validation batches of all subsets, in a fixed order; a list, where several kinds are validated."""
-        own, *others = (self.val_set, *self.val_sets[1:])
-        return val_loaders([own.sharing(self.batch_size), *others], self.batch_size, self.num_workers)
+        sets = [self.val_set.sharing(self.batch_size), *self.val_sets[1:]]
+        return val_loaders(sets, self.batch_size, self.num_workers)
 
     def describe(self) -> str:
         """The number of items and how they are split, in one line; call `setup` first."""

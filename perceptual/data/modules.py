@@ -10,12 +10,16 @@ import torch
 from perceptual.data.images import Pixels
 from perceptual.data.kinds import JND, OPINION, TWO_AFC
 from perceptual.data.module import JudgedDataModule, Side
-from perceptual.data.readers.answers import ANSWERS
-from perceptual.data.readers.csv_files import read_manifest, read_opinion_manifest
-from perceptual.data.readers.detect import read_pairs
-from perceptual.data.readers.folders import read_folder, subset_names
-from perceptual.data.readers.nights import MIN_VOTES, read_nights
-from perceptual.data.readers.published import OPINIONS
+from perceptual.data.readers.columns import read_manifest, read_opinion_manifest
+from perceptual.data.readers.folders import read_folder, read_pairs, subset_names
+from perceptual.data.readers.published import (
+    CHOICES,
+    MIN_VOTES,
+    OPINIONS,
+    read_choices,
+    read_nights,
+    read_opinions,
+)
 from perceptual.data.readers.stores import is_store, read_store
 from perceptual.data.settings import (
     BAPPS,
@@ -31,7 +35,7 @@ from perceptual.data.settings import (
 )
 from perceptual.data.splits import SPLIT_BY
 from perceptual.data.synthetic.designs import DESIGNS
-from perceptual.data.synthetic.making import make_triplets
+from perceptual.data.synthetic.making import make_items
 from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, VAL_PHOTOS, packaged
 from perceptual.data.table import Table
 from perceptual.files.places import place
@@ -90,7 +94,7 @@ class ManifestDataModule(Manifest, JudgedDataModule):
         val_split: rows of the `split` column to validate on, "val" or "test"; those of the other are left
             out, so that what was chosen on one can be scored on the other.
         layout: "csv", which stands for all of these, or the name of a published set, see
-            `perceptual.data.readers.answers`.
+            `perceptual.data.readers.published`.
         min_votes: triplets of fewer votes are left out; None: none but those of NIGHTS, whose authors use
             triplets of at least 6.
 
@@ -106,7 +110,7 @@ class ManifestDataModule(Manifest, JudgedDataModule):
         at_least("split_seed", self.split_seed, 0)
         at_least("min_votes", 1 if self.min_votes is None else self.min_votes, 1)
         one_of("split_by", self.split_by, SPLIT_BY)
-        one_of("layout", self.layout, (CSV, *ANSWERS))
+        one_of("layout", self.layout, (CSV, *CHOICES))
         one_of("val_split", self.val_split, get_args(ValSplit))
         self.place = place(self.path)
 
@@ -120,21 +124,29 @@ class ManifestDataModule(Manifest, JudgedDataModule):
                 raise ValueError(
                     f"{self.place}: the split column needs rows of train and of {self.val_split}"
                 )
+            tested, left_out = self.val_split == "test", len(table) - train.sum() - val.sum()
+            notes = ["test rows judge"] if tested else []
+            notes += [f"{left_out:,} {'val' if tested else 'test'} rows left out"] if left_out else []
+            how = "split by the manifest's own column" + (f" ({', '.join(notes)})" if notes else "")
         elif self.val_split != "val":
             raise ValueError(f"{self.place} has no split column, so there are no rows of {self.val_split}")
         elif self.val_fraction == 1:
-            train, val = np.zeros(len(table), bool), np.ones(len(table), bool)
+            train, val, how = np.zeros(len(table), bool), np.ones(len(table), bool), "which is all of it"
         else:
             distinct = table.same_content()  # the same pixels may have several names
             train, val = SPLIT_BY[self.split_by](distinct, self.val_fraction, self.split_seed)
-        how = self._say(table, len(table) - train.sum() - val.sum())
+            left_out = len(table) - train.sum() - val.sum()
+            how = {
+                "image": f"split by image (no image on both sides; {left_out:,} straddling rows left out)",
+                "triplet": "split by triplet (images are on both sides)",
+            }[self.split_by]
         return {"train": table.take(train), "val": table.take(val)}, how
 
     def _table(self) -> Table:
         if self._is_nights:
             return read_nights(self.place, self._least)
         if self.layout != CSV:
-            table = ANSWERS[self.layout](self.place)
+            table = read_choices(self.layout, self.place)
         elif is_store(self.place):
             table = read_store(TWO_AFC, self.place)
         else:
@@ -149,19 +161,6 @@ class ManifestDataModule(Manifest, JudgedDataModule):
     def _least(self) -> int:
         """Votes of a triplet that is used."""
         return self.min_votes or (MIN_VOTES if self._is_nights else 1)
-
-    def _say(self, table: Table, left_out: int) -> str:
-        if table.split is not None:
-            tested = self.val_split == "test"
-            notes = ["test rows judge"] if tested else []
-            if left_out:
-                notes.append(f"{left_out:,} {'val' if tested else 'test'} rows left out")
-            return "split by the manifest's own column" + (f" ({', '.join(notes)})" if notes else "")
-        if self.val_fraction == 1:
-            return "which is all of it"
-        if self.split_by == "image":
-            return f"split by image (no image on both sides; {left_out:,} straddling rows left out)"
-        return "split by triplet (images are on both sides)"
 
     def read(self, side: Side) -> Table:
         """Read the rows of one side."""
@@ -180,7 +179,7 @@ class ManifestDataModule(Manifest, JudgedDataModule):
 
 
 class PhotosDataModule(Photos, JudgedDataModule):
-    """Triplets made of scikit-image's photographs and judged by a simulated observer, see `make_triplets`.
+    """Triplets made of scikit-image's photographs and judged by a simulated observer, see `make_items`.
 
     A first run needs no download, from images to score. A quarter of the triplets is of each design:
     `traditional` (design `paper`), `severity`, `cnn` and `mix`, see `perceptual.data.synthetic.designs`.
@@ -214,7 +213,7 @@ class PhotosDataModule(Photos, JudgedDataModule):
         counts = [len(range(number, total, len(self.designs))) for number in range(len(self.designs))]
         return _joined(
             {
-                design: make_triplets(photos, count, seed, self.side, design=design)
+                design: make_items(TWO_AFC, photos, count, seed, self.side, design=design)
                 for design, count in zip(self.designs, counts, strict=True)
                 if count
             }
@@ -286,7 +285,7 @@ class OpinionDataModule(Opinions, JudgedDataModule):
         """Read the rated images."""
         if self.layout == CSV:
             return read_opinion_manifest(self.place, self.larger)
-        return OPINIONS[self.layout](self.place)
+        return read_opinions(self.layout, self.place)
 
 
 def published_choices(root: str, name: str, **others: Any) -> ManifestDataModule:

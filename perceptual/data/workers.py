@@ -30,6 +30,14 @@ def each_done(
         yield from track(results, label, len(tasks))
 
 
+def all_done(
+    work: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], workers: int, label: str
+) -> list[Result]:
+    """Call `work(*task)` for every task, as `each_done` does, and return the results in order."""
+    results = dict(each_done(work, tasks, workers, label))
+    return [results[number] for number in range(len(tasks))]
+
+
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of spawned processes: nothing of the parent's threads or locks is copied into them."""

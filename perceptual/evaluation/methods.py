@@ -266,8 +266,7 @@ def kmeans_images(folder: str | None) -> Tensor:
     Raises:
         FileNotFoundError, OSError, ValueError: no such folder, or a photograph that cannot be read or used.
     """
-    from perceptual.data.synthetic.cropping import patches
-    from perceptual.data.synthetic.photographs import find_photos, packaged
+    from perceptual.data.synthetic.photographs import find_photos, packaged, patches
 
     photos = find_photos(Path(folder).expanduser()) if folder else packaged()
     return patches(photos, KMEANS_IMAGES, seed=0)

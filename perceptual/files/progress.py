@@ -65,10 +65,7 @@ class Progress:
         self._lines = lines(self.line)
         self._lines.__enter__()
         console = Console(stderr=True)
-        columns: Any = progress.Progress.get_default_columns()
-        self._bar = progress.Progress(
-            *columns, console=console, transient=True, disable=not sys.stderr.isatty()
-        )
+        self._bar = progress.Progress(console=console, transient=True, disable=not sys.stderr.isatty())
         self._task = self._bar.add_task(escape(self.label), total=self.total, completed=int(self.done))
         self._bar.start()
         return self
@@ -79,8 +76,12 @@ class Progress:
 
     def advance(self, steps: float = 1) -> None:
         """Count steps that were done."""
-        self.done += steps
-        self._bar.advance(self._task, steps)
+        self.reach(self.done + steps)
+
+    def reach(self, done: float) -> None:
+        """Say how many steps have been done; `total` may have become known."""
+        self.done = done
+        self._bar.update(self._task, completed=done, total=self.total)
 
     def line(self) -> str:
         """How far the work is, and how long it has taken or will take."""

@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import DTypeLike
 
 
 @contextmanager
@@ -85,19 +89,22 @@ def check_writable(path: Path) -> None:
     begin_beside(path).unlink()
 
 
-def allocate(path: Path) -> None:
-    """Take the room of a file that is mapped and filled later.
+def new_array(path: Path, dtype: "DTypeLike", shape: tuple[int, ...]) -> "np.ndarray":
+    """Map a new `.npy` file, to be filled later.
 
     A full disk is an OSError here; while the map is filled it would end the process by a signal.
     """
+    import numpy as np
+
+    array = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
     size = path.stat().st_size
-    if not size or not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror} ({size:,} bytes are needed)", str(path)) from None
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror} ({size:,} bytes are needed)", str(path)) from None
+    return array
 
 
 def begin_beside(path: Path) -> Path:

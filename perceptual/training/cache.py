@@ -33,7 +33,7 @@ from perceptual.distance.lpips import LPIPS
 from perceptual.features.custom import BUILT
 from perceptual.files.places import cache_folder
 from perceptual.files.progress import Progress
-from perceptual.files.writing import allocate, write_text
+from perceptual.files.writing import new_array, write_text
 
 # the most augmented views, and the most pixels in all of them, of which a first run makes features by default
 VIEWS, PIXELS = 8, 20_000 * 64**2
@@ -313,9 +313,7 @@ class _Cache:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         try:
-            path = self.folder / "means.npy"
-            np.lib.format.open_memmap(path, "w+", np.float32, self.shape)
-            allocate(path)
+            new_array(self.folder / "means.npy", np.float32, self.shape)
             (self.folder / "about.json").write_text(self.about)
         except OSError:
             shutil.rmtree(self.folder, ignore_errors=True)

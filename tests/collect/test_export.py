@@ -14,7 +14,7 @@ from perceptual.collect.export import export
 from perceptual.collect.quality import Rules, assess, interval, summary, tally
 from perceptual.collect.study import Config
 from perceptual.collect.votes import read_votes
-from perceptual.data import read_manifest, read_pair_manifest
+from perceptual.data import JND, TWO_AFC, read_manifest
 
 CONFIG = Config(id="x", kind="2afc")
 ALL = Rules(most_missed=1, fastest_ms=0, most_one_side=1)
@@ -32,7 +32,7 @@ def test_votes_become_a_manifest(tmp_path, pairs):
         everyone = tally(read_votes(server.database), server.database.study.config)
     assert [person.excluded for person in done.people] == ["", "", "", "sentinels missed"]
     assert sum(one.n for one in everyone.values()) == done.votes + 6 == 24
-    table = (read_pair_manifest if pairs else read_manifest)(tmp_path / "judged/manifest.csv")
+    table = read_manifest(tmp_path / "judged/manifest.csv", JND if pairs else TWO_AFC)
     assert table.votes.sum() == done.votes
     if pairs:
         assert (table.answer == 0).all()  # all pairs of the source differ

@@ -21,9 +21,10 @@ from perceptual.collect.serving import serve
 from perceptual.collect.sessions import enrol, next_trial
 from perceptual.collect.study import Study
 from perceptual.collect.votes import read_votes, record
-from perceptual.data.synthetic.making import make_triplets
+from perceptual.data import TWO_AFC
+from perceptual.data.synthetic.making import make_items
 from perceptual.data.synthetic.photographs import packaged
-from perceptual.data.writers.folders import write_unjudged
+from perceptual.data.writers.folders import write_new
 from perceptual.data.writers.stores import write_store
 
 
@@ -52,7 +53,7 @@ def test_a_study_holds_the_pixels_and_nothing_else_of_the_files(tmp_path, pairs)
 def test_sources_of_all_kinds(tmp_path):
     write_subset(tmp_path / "bapps/2afc/val/cnn", 4)
     write_pair_subset(tmp_path / "bapps/jnd/val/cnn", 3)
-    write_store(make_triplets(packaged(), 3, 0, 16), tmp_path / "store", "photographs")
+    write_store(make_items(TWO_AFC, packaged(), 3, 0, 16), tmp_path / "store", "photographs")
     write_source(tmp_path / "manifest", 5, judge=lambda item: "")
     sizes = {"bapps/2afc": 4, "bapps/jnd": 3, "store": 3, "manifest": 5, "manifest/manifest.csv": 5}
     assert {name: len(read_source(tmp_path / name).table) for name in sizes} == sizes
@@ -120,7 +121,7 @@ def test_a_database_of_another_study_or_version_is_refused(tmp_path):
 
 
 def test_a_study_of_made_triplets_does_not_hold_what_was_done_to_them(tmp_path):
-    write_unjudged(make_triplets(packaged(), 6, 0, 32), tmp_path / "ask")
+    write_new(make_items(TWO_AFC, packaged(), 6, 0, 32), tmp_path / "ask", "unjudged")
     study = make_study(tmp_path, source=tmp_path / "ask")
     assert len(study.items) >= 6
     made = [row["made"] for row in read_rows(tmp_path / "ask/manifest.csv")]

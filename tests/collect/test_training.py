@@ -11,10 +11,10 @@ from studies import Visitor, make_study, served
 
 from perceptual.collect.export import export
 from perceptual.collect.quality import Rules
-from perceptual.data import ManifestDataModule
-from perceptual.data.synthetic.making import make_triplets
+from perceptual.data import TWO_AFC, ManifestDataModule
+from perceptual.data.synthetic.making import make_items
 from perceptual.data.synthetic.photographs import packaged
-from perceptual.data.writers.folders import write_unjudged
+from perceptual.data.writers.folders import write_new
 from perceptual.evaluation.methods import build
 from perceptual.evaluation.scoring import measure
 from perceptual.evaluation.statistics import bootstrap, clusters
@@ -37,7 +37,7 @@ def test_the_manifest_trains(assets, tmp_path, monkeypatch):
     """Judgments of an observer who weights channels in their own way, gathered through HTTP, are learnt."""
     monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(assets / "weights"))
     monkeypatch.chdir(tmp_path)
-    write_unjudged(make_triplets(packaged(), 600, 0), tmp_path / "ask")
+    write_new(make_items(TWO_AFC, packaged(), 600, 0), tmp_path / "ask", "unjudged")
     chance = np.random.default_rng(0)
 
     distance = observer()

@@ -7,11 +7,22 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from judged import ready
 from pytorch_lightning.demos.boring_classes import BoringModel
 from trees import write_manifest, write_pair_subset, write_subset
 
-from perceptual.data import BAPPSDataModule, ManifestDataModule, PhotosDataModule, decode, images, pack
-from perceptual.data.readers.detect import read_origin
+from perceptual.data import (
+    JND,
+    BAPPSDataModule,
+    JNDDataModule,
+    ManifestDataModule,
+    PhotosDataModule,
+    decode,
+    images,
+    pack,
+    read_folder,
+)
+from perceptual.data.readers.folders import read_origin
 
 HEADER = "ref,p0,p1,judge,votes"
 
@@ -48,8 +59,7 @@ def order(loader) -> list[float]:
 
 
 def test_bapps(root):
-    data = bapps(root)
-    data.setup("fit")
+    data = ready(bapps(root))
     assert data.val_set.table.subsets == ["cnn", "color"]
     val = list(data.val_dataloader())
     assert torch.cat([batch.subset for batch in val]).tolist() == [0] * 7 + [1] * 4
@@ -64,8 +74,7 @@ def test_bapps(root):
 
 def test_jnd_pairs_beside_the_triplets_are_found(root, tmp_path):
     write_pair_subset(root / "jnd/val/cnn", 6)
-    data = bapps(root)
-    data.setup()
+    data = ready(bapps(root), None)
     triplets, pairs = data.val_dataloader()
     assert data.val_sets[1].table.subsets == ["cnn"]
     assert sum(len(batch.role("ref")) for batch in triplets) == 11
@@ -73,21 +82,18 @@ def test_jnd_pairs_beside_the_triplets_are_found(root, tmp_path):
     assert data.describe().endswith("; 6 JND pairs")
 
     write_pair_subset(tmp_path / "elsewhere/val/traditional", 3)
-    data = bapps(root, jnd=str(tmp_path / "elsewhere"))
-    data.setup()
+    data = ready(bapps(root, jnd=str(tmp_path / "elsewhere")), None)
     assert data.val_sets[1].table.subsets == ["traditional"]
 
 
 def test_root_may_be_the_folder_itself(root):
-    data = bapps(root / "2afc")
-    data.setup("validate")
+    data = ready(bapps(root / "2afc"), "validate")
     assert len(data.val_set) == 11
 
 
 def test_validation_needs_no_training_folder(root):
     (root / "2afc/train").rename(root / "gone")
-    data = bapps(root)
-    data.setup("validate")
+    data = ready(bapps(root), "validate")
     assert data.describe().startswith(f"{root}: 11 validation triplets")
     with pytest.raises(RuntimeError, match="setup"):
         data.train_dataloader()
@@ -96,8 +102,7 @@ def test_validation_needs_no_training_folder(root):
 
 
 def test_setup_reads_once(root):
-    data = bapps(root)
-    data.setup("validate")
+    data = ready(bapps(root), "validate")
     val = data.val_set
     data.setup("fit")
     train = data.train_set
@@ -113,8 +118,7 @@ def test_before_setup(root):
 
 @pytest.mark.parametrize("split_by", ["image", "triplet"])
 def test_manifest_split(manifest, split_by):
-    data = ManifestDataModule(str(manifest), split_by, size=16)
-    data.setup("fit")
+    data = ready(ManifestDataModule(str(manifest), split_by, size=16))
     train, val = data.train_set.table, data.val_set.table
     shared = {*train.role("ref"), *train.role("p0"), *train.role("p1")} & {
         *val.role("ref"),
@@ -139,8 +143,7 @@ def test_manifest_opens_each_image_once(manifest, monkeypatch):
     opened = []
     real = decode.read_rgb
     monkeypatch.setattr(decode, "read_rgb", lambda path: opened.append(path) or real(path))
-    data = ManifestDataModule(str(manifest), "triplet", size=16)
-    data.setup("validate")
+    data = ready(ManifestDataModule(str(manifest), "triplet", size=16), "validate")
     data.setup("fit")
     list(data.train_dataloader())
     list(data.val_dataloader())
@@ -148,15 +151,13 @@ def test_manifest_opens_each_image_once(manifest, monkeypatch):
 
 
 def test_all_of_a_manifest_may_be_scored(manifest):
-    data = ManifestDataModule(str(manifest), val_fraction=1, size=16)
-    data.setup("validate")
+    data = ready(ManifestDataModule(str(manifest), val_fraction=1, size=16), "validate")
     assert len(data.val_set) == 200
 
 
 def test_split_seed_is_apart_from_seed(manifest):
     def chosen(**seeds):
-        data = ManifestDataModule(str(manifest), size=16, **seeds)
-        data.setup("validate")
+        data = ready(ManifestDataModule(str(manifest), size=16, **seeds), "validate")
         return data.val_set.table.role("ref").tolist()
 
     assert chosen() == chosen(seed=7)
@@ -168,8 +169,7 @@ def test_manifest_follows_its_own_split(tmp_path):
     subsets = ["a"] * 6 + ["b"] * 4
     rows = [(0, 1, 2, 0.5, *extra) for extra in zip(subsets, splits, strict=True)]
     path = write_manifest(tmp_path / "t.csv", 3, rows, "ref,p0,p1,judge,subset,split")
-    data = ManifestDataModule(str(path), size=16)
-    data.setup("fit")
+    data = ready(ManifestDataModule(str(path), size=16))
     assert (len(data.train_set), len(data.val_set), data.val_set.table.subsets) == (5, 3, ["a", "b"])
     assert data.describe().endswith("split by the manifest's own column (2 test rows left out)")
 
@@ -182,13 +182,11 @@ def test_triplets_of_few_votes_are_left_out_of_a_manifest_if_asked(tmp_path):
         (1, 3, 0, 1, 1, "val"),
     ]
     path = write_manifest(tmp_path / "t.csv", 3, rows, "ref,p0,p1,judge,votes,split")  # without 3.png
-    data = ManifestDataModule(str(path), size=16, min_votes=6)
-    data.setup("fit")
+    data = ready(ManifestDataModule(str(path), size=16, min_votes=6))
     assert (data.train_set.table.votes.tolist(), data.val_set.table.votes.tolist()) == ([6], [7])
     assert data.describe().startswith(f"{path}, triplets of at least 6 votes: 1 training and 1 validation ")
     kept = write_manifest(tmp_path / "kept.csv", 0, rows[1:3], "ref,p0,p1,judge,votes,split")
-    same = ManifestDataModule(str(kept), size=16)
-    same.setup("fit")
+    same = ready(ManifestDataModule(str(kept), size=16))
     assert same.describe().startswith(f"{kept}: ")
     for side in ("train", "val"):
         same_rows = replace(getattr(same, f"{side}_set").table, subsets=["t"])
@@ -196,8 +194,6 @@ def test_triplets_of_few_votes_are_left_out_of_a_manifest_if_asked(tmp_path):
     path.write_text("ref,p0,p1,judge\nimg/0.png,img/1.png,img/2.png,1\n")
     with pytest.raises(ValueError, match="min_votes=6 needs the votes of each item, which are not recorded"):
         ManifestDataModule(str(path), size=16, min_votes=6).setup()
-    with pytest.raises(ValueError, match="min_votes must be at least 1, got 0"):
-        ManifestDataModule(str(path), min_votes=0)
 
 
 def test_nights_follows_the_rule_of_its_authors(tmp_path):
@@ -206,17 +202,14 @@ def test_nights_follows_the_rule_of_its_authors(tmp_path):
     images = "img/0.png,img/1.png,img/2.png"
     rows = [f"1,0,{votes},{images},{split}" for votes in (5, 6) for split in ("train", "val")]
     (tmp_path / "data.csv").write_text("\n".join([header, *rows]))
-    data = ManifestDataModule(str(tmp_path), size=16)
-    data.setup("fit")
+    data = ready(ManifestDataModule(str(tmp_path), size=16))
     assert data.describe().startswith(
         f"{tmp_path}, triplets of at least 6 votes: 1 training and 1 validation "
     )
     pack(read_origin(tmp_path)[""], tmp_path / "store", str(tmp_path), 16, workers=1)
-    packed = ManifestDataModule(str(tmp_path / "store"), size=16)
-    packed.setup("fit")
+    packed = ready(ManifestDataModule(str(tmp_path / "store"), size=16))
     assert packed.fingerprint() == data.fingerprint()
-    every = ManifestDataModule(str(tmp_path), size=16, min_votes=1)
-    every.setup("fit")
+    every = ready(ManifestDataModule(str(tmp_path), size=16, min_votes=1))
     assert every.describe().startswith(f"{tmp_path}: 2 training and 2 validation ")
 
 
@@ -229,8 +222,7 @@ def test_manifest_split_column_without_validation(tmp_path):
 def test_only_validation_subsets_are_scored(tmp_path):
     rows = [(0, 1, 2, 0.5, "a", "train"), (0, 1, 2, 0.5, "b", "val"), (0, 1, 2, 0.5, "b", "train")]
     path = write_manifest(tmp_path / "t.csv", 3, rows, "ref,p0,p1,judge,subset,split")
-    data = ManifestDataModule(str(path), size=16)
-    data.setup("fit")
+    data = ready(ManifestDataModule(str(path), size=16))
     assert data.val_set.table.subsets == ["b"]
     assert "split by the manifest's own column" in data.describe()
     assert "left out" not in data.describe()
@@ -242,8 +234,7 @@ def test_votes_weight_training_only(manifest):
     manifest.write_text(
         "\n".join([text[0]] + [f"{line[:-1]}{4 * (1 + i % 9)}" for i, line in enumerate(text[1:])])
     )
-    data = ManifestDataModule(str(manifest), "triplet", size=16, weight_by_votes=True)
-    data.setup("fit")
+    data = ready(ManifestDataModule(str(manifest), "triplet", size=16, weight_by_votes=True))
     train = torch.cat([batch.weight for batch in data.train_dataloader()])
     assert train.std() > 0.1
     assert train.mean().item() == pytest.approx(1, abs=1e-5)
@@ -251,8 +242,7 @@ def test_votes_weight_training_only(manifest):
 
 
 def test_photos():
-    data = PhotosDataModule(40, 30, size=16)
-    data.setup("fit")
+    data = ready(PhotosDataModule(40, 30, size=16))
     assert (len(data.train_set), len(data.val_set)) == (40, 30)
     assert data.val_set.table.subsets == ["traditional", "severity", "cnn", "mix"]
     assert np.bincount(data.val_set.table.subset).tolist() == [8, 8, 7, 7]
@@ -271,8 +261,7 @@ def test_photos():
 def test_order_depends_on_seed_and_epoch_only(root):
     def orders(seed, workers=0):
         torch.manual_seed(np.random.default_rng().integers(1000))
-        data = bapps(root, seed=seed, num_workers=workers)
-        data.setup("fit")
+        data = ready(bapps(root, seed=seed, num_workers=workers))
         loader = data.train_dataloader()
         epochs = []
         for epoch in (0, 1):
@@ -289,8 +278,7 @@ def test_order_depends_on_seed_and_epoch_only(root):
 
 
 def test_resumed_epoch_has_its_own_order(root):
-    data = bapps(root)
-    data.setup("fit")
+    data = ready(bapps(root))
     whole, resumed = data.train_dataloader(), data.train_dataloader()
     for epoch in (0, 1):
         whole.sampler.set_epoch(epoch)
@@ -300,8 +288,7 @@ def test_resumed_epoch_has_its_own_order(root):
 
 
 def test_loading_leaves_the_global_generator_alone(root):
-    data = bapps(root)
-    data.setup("fit")
+    data = ready(bapps(root))
     state = torch.get_rng_state()
     list(data.train_dataloader())
     list(data.val_dataloader())
@@ -309,12 +296,10 @@ def test_loading_leaves_the_global_generator_alone(root):
 
 
 def test_workers(root, monkeypatch):
-    data = bapps(root)
-    data.setup("fit")
+    data = ready(bapps(root))
     assert data.train_dataloader().num_workers == 0
     monkeypatch.setattr(images, "MEMORY_BUDGET", 0)
-    data = bapps(root)
-    data.setup("fit")
+    data = ready(bapps(root))
     assert data.train_dataloader().num_workers == min(4, os.cpu_count())
 
 
@@ -353,34 +338,38 @@ def test_lightning_reshuffles_each_epoch(root):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("module", "settings", "message"),
     [
-        ({"split_by": "row"}, "split_by must be one of image, triplet, got 'row'"),
-        ({"val_fraction": 1.1}, r"val_fraction must be in \(0, 1\], got 1.1"),
-        ({"val_fraction": float("nan")}, "val_fraction must be in"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"num_workers": -1}, "num_workers must be at least 0, got -1"),
-        ({"size": 0}, "size must be at least 8, got 0"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"split_seed": -1}, "split_seed must be at least 0"),
+        (ManifestDataModule, {"split_by": "row"}, "split_by must be one of image, triplet, got 'row'"),
+        (ManifestDataModule, {"val_split": "train"}, "val_split must be one of val, test, got 'train'"),
+        (ManifestDataModule, {"val_fraction": 1.1}, r"val_fraction must be in \(0, 1\], got 1.1"),
+        (ManifestDataModule, {"val_fraction": float("nan")}, "val_fraction must be in"),
+        (ManifestDataModule, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        (ManifestDataModule, {"num_workers": -1}, "num_workers must be at least 0, got -1"),
+        (ManifestDataModule, {"size": 0}, "size must be at least 8, got 0"),
+        (ManifestDataModule, {"seed": -1}, "seed must be at least 0"),
+        (ManifestDataModule, {"split_seed": -1}, "split_seed must be at least 0"),
+        (ManifestDataModule, {"min_votes": 0}, "min_votes must be at least 1, got 0"),
+        (PhotosDataModule, {"count_train": 0}, "count_train must be at least 1, got 0"),
+        (PhotosDataModule, {"count_val": 0}, "count_val must be at least 1, got 0"),
+        (JNDDataModule, {"size": 4}, "size must be at least 8"),
+        (JNDDataModule, {"batch_size": 0}, "batch_size must be at least 1"),
+        (JNDDataModule, {"num_workers": -1}, "num_workers must be at least 0"),
+        *(
+            (module, {name: subsets}, "subsets must be a list of folders whose names differ")
+            for subsets in ([], "val/cnn", ["val/cnn", "train/cnn"])
+            for module, name in (
+                (BAPPSDataModule, "train_subsets"),
+                (BAPPSDataModule, "val_subsets"),
+                (JNDDataModule, "subsets"),
+            )
+        ),
     ],
 )
-def test_wrong_arguments_raise_at_construction(settings, message):
+def test_wrong_arguments_raise_at_construction(module, settings, message):
+    where = () if module is PhotosDataModule else ("nowhere",)
     with pytest.raises(ValueError, match=message):
-        ManifestDataModule("nowhere.csv", **settings)
-
-
-def test_wrong_counts_raise_at_construction():
-    for settings in ({"count_train": 0}, {"count_val": 0}):
-        with pytest.raises(ValueError, match="must be at least 1, got 0"):
-            PhotosDataModule(**settings)
-
-
-@pytest.mark.parametrize("subsets", [[], "val/cnn", ["val/cnn", "train/cnn"]])
-def test_wrong_subsets_raise_at_construction(subsets):
-    for name in ("train_subsets", "val_subsets"):
-        with pytest.raises(ValueError, match="subsets must be a list of folders whose names differ"):
-            BAPPSDataModule("nowhere", **{name: subsets})
+        module(*where, **settings)
 
 
 def test_rows_of_test_may_judge(tmp_path):
@@ -389,11 +378,67 @@ def test_rows_of_test_may_judge(tmp_path):
     path.write_text("\n".join(line.replace(",val", ",test") for line in lines))
     with pytest.raises(ValueError, match="the split column needs rows of train and of val"):
         ManifestDataModule(str(path), size=32).setup("fit")
-    data = ManifestDataModule(str(path), size=32, val_split="test")
-    data.setup("fit")
+    data = ready(ManifestDataModule(str(path), size=32, val_split="test"))
     assert (len(data.train_set), len(data.val_set)) == (12, 4)
     path.write_text("\n".join(line.rpartition(",")[0] for line in lines))
     with pytest.raises(ValueError, match="no split column, so there are no rows of test"):
         ManifestDataModule(str(path), size=32, val_split="test").setup("fit")
-    with pytest.raises(ValueError, match="val_split must be one of val, test, got 'train'"):
-        ManifestDataModule(str(path), val_split="train")
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    write_pair_subset(tmp_path / "jnd/val/traditional", 7, 0)
+    write_pair_subset(tmp_path / "jnd/val/cnn", 5, 1)
+    return tmp_path
+
+
+def jnd(root, **settings) -> JNDDataModule:
+    data = ready(JNDDataModule(str(root), size=16, batch_size=4, **settings), "validate")
+    return data
+
+
+def test_all_subsets_or_those_chosen(pairs):
+    data = jnd(pairs)
+    batches = list(data.val_dataloader())
+    assert data.val_set.table.subsets == ["cnn", "traditional"]
+    assert [len(batch.answer) for batch in batches] == [4, 4, 4]
+    assert torch.cat([batch.subset for batch in batches]).tolist() == [0] * 5 + [1] * 7
+    assert data.describe() == f"{pairs}: 12 pairs (cnn, traditional)"
+    assert jnd(pairs / "jnd", subsets=["val/traditional"]).val_set.table.subsets == ["traditional"]
+
+
+def test_store_and_manifest_give_the_same(pairs):
+    pack(read_origin(pairs)["jnd"], pairs / "store", str(pairs), 16, workers=1)
+    table = read_folder(pairs / "jnd", ["val/cnn", "val/traditional"], JND)
+    rows = [
+        f"{table.paths[p0]},{table.paths[p1]},{same!r},{table.subsets[subset]}"
+        for p0, p1, same, subset in zip(
+            table.role("p0"), table.role("p1"), table.answer.tolist(), table.subset, strict=True
+        )
+    ]
+    (pairs / "pairs.csv").write_text("\n".join(["p0,p1,same,subset", *rows]) + "\n")
+    folder, store, manifest = (jnd(path) for path in (pairs, pairs / "store", pairs / "pairs.csv"))
+    for other in (store, manifest):
+        assert other.val_set.table.subsets == folder.val_set.table.subsets
+        assert other.fingerprint() == folder.fingerprint()
+        for ours, theirs in zip(folder.val_dataloader(), other.val_dataloader(), strict=True):
+            assert torch.equal(ours.images, theirs.images)
+            assert torch.equal(ours.answer, theirs.answer)
+            assert torch.equal(ours.subset, theirs.subset)
+    chosen = jnd(pairs / "store", subsets=["val/traditional"])
+    assert chosen.fingerprint() == jnd(pairs, subsets=["val/traditional"]).fingerprint()
+    assert chosen.fingerprint() != folder.fingerprint()
+
+
+def test_pairs_that_are_not_there(pairs, tmp_path):
+    for call in ("val_dataloader", "describe", "fingerprint"):
+        with pytest.raises(RuntimeError, match=r"call setup\(\) first"):
+            getattr(JNDDataModule(str(pairs)), call)()
+    with pytest.raises(FileNotFoundError, match=r"no folder .*jnd/val/cnm/p0"):
+        jnd(pairs, subsets=["val/cnm"])
+    with pytest.raises(FileNotFoundError, match="no manifest"):
+        jnd(tmp_path / "nowhere")
+    write_subset(tmp_path / "2afc/val/cnn", 2)
+    pack(read_origin(tmp_path / "2afc")[""], tmp_path / "triplets", "", 16, workers=1)
+    with pytest.raises(ValueError, match="is a store of triplets, not of pairs"):
+        jnd(tmp_path / "triplets")

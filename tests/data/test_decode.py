@@ -9,9 +9,10 @@ from PIL import Image, ImageCms, PngImagePlugin
 from profiles import WHITE, display, gamma, profile, to_xyz
 from trees import plain
 
+from perceptual.cli.images import list_images
 from perceptual.data.decode import checked_rgb, read_pixels, read_rgb, size_of
 from perceptual.data.images import open_images
-from perceptual.data.synthetic.cropping import check_sizes
+from perceptual.data.synthetic.photographs import check_sizes
 
 
 @pytest.fixture
@@ -87,6 +88,14 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(ValueError, match=r"a.png \(Image size \(10000 pixels\) exceeds"):
         read_pixels(str(tmp_path / "a.png"), 16)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "y.png")
+    assert list(list_images(str(tmp_path))) == ["y.png"]
+    with pytest.raises(ValueError, match="no regular file"):
+        checked_rgb(str(tmp_path / "x.png"))
 
 
 def png_with(chunks: list[tuple[bytes, bytes]], pixels: bytes, after: bool = False) -> bytes:

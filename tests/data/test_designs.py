@@ -5,13 +5,12 @@ import pytest
 import torch
 from judged import pixels
 
-from perceptual.data import JND
+from perceptual.data import JND, TWO_AFC
 from perceptual.data.synthetic import observer
 from perceptual.data.synthetic.designs import DESIGNS
 from perceptual.data.synthetic.distorters.population import load_population
-from perceptual.data.synthetic.distortions import FAMILIES
-from perceptual.data.synthetic.distortions.ranges import RANGES
-from perceptual.data.synthetic.making import Making, make, make_pairs, make_triplets
+from perceptual.data.synthetic.distortions import FAMILIES, RANGES
+from perceptual.data.synthetic.making import make_items
 from perceptual.data.synthetic.photographs import packaged
 from perceptual.data.synthetic.steps import apply, record, recorded
 
@@ -21,17 +20,17 @@ def design(request):
     return request.param
 
 
-def table(design, distorters, count=20, make=make_triplets, size=32):
-    return make(packaged(), count, 3, size, design=design, distorters=where(design, distorters))
+def table(design, distorters, count=20, kind=TWO_AFC, size=32):
+    return make_items(kind, packaged(), count, 3, size, design=design, distorters=where(design, distorters))
 
 
 def where(design, distorters):
     return str(distorters) if DESIGNS[design].needs_distorters else None
 
 
-@pytest.mark.parametrize("make", [make_triplets, make_pairs])
-def test_the_record_repeats_what_was_done(design, distorters, make):
-    made = table(design, distorters, 12, make)
+@pytest.mark.parametrize("kind", [TWO_AFC, JND])
+def test_the_record_repeats_what_was_done(design, distorters, kind):
+    made = table(design, distorters, 12, kind)
     networks = load_population(distorters).networks
     first, *others = made.kind.roles
     for row, text in enumerate(made.made):
@@ -88,7 +87,7 @@ def test_the_rule_judges_design_paper(distorters):
 
 
 def test_pairs_are_called_the_same_by_the_rule(distorters):
-    made = table("paper", distorters, 150, make_pairs)
+    made = table("paper", distorters, 150, JND)
     images = pixels(made).numpy()
     seen = np.array([observer.differences(images[list(row)])[0] for row in made.items.T])
     assert made.answer[seen < 1].mean() > 0.8
@@ -98,11 +97,11 @@ def test_pairs_are_called_the_same_by_the_rule(distorters):
 
 def test_wrong_designs_and_distorters(distorters, tmp_path):
     with pytest.raises(ValueError, match="design must be one of paper, severity, cnn, mix, got 'best'"):
-        make_triplets(packaged(), 3, 0, design="best")
+        make_items(TWO_AFC, packaged(), 3, 0, design="best")
     with pytest.raises(ValueError, match="design paper takes no distorters"):
-        make_triplets(packaged(), 3, 0, distorters=str(distorters))
+        make_items(TWO_AFC, packaged(), 3, 0, distorters=str(distorters))
     with pytest.raises(ValueError, match=r"is no folder of distorters: it has no distorters.json"):
-        make(Making(JND, packaged(), 3, 0, 32, "cnn", str(tmp_path)))
+        make_items(JND, packaged(), 3, 0, design="cnn", distorters=str(tmp_path))
 
 
 def test_what_is_no_record():

@@ -11,7 +11,6 @@ from killing import run_and_kill_when, tree_bytes
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from perceptual.data.synthetic.cropping import patches
 from perceptual.data.synthetic.distorters import population
 from perceptual.data.synthetic.distorters.network import (
     CORRUPTIONS,
@@ -19,14 +18,14 @@ from perceptual.data.synthetic.distorters.network import (
     UPSAMPLINGS,
     Distorter,
     draw_recipe,
+    train,
 )
 from perceptual.data.synthetic.distorters.population import (
     load_population,
     small_population,
     train_population,
 )
-from perceptual.data.synthetic.distorters.training import train
-from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, VAL_PHOTOS, packaged
+from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, VAL_PHOTOS, packaged, patches
 
 PHOTOS = packaged(TRAIN_PHOTOS[:2])
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from perceptual.data import loading
-from perceptual.data.loading import Batches
-from perceptual.data.shuffle import EpochBatches
+from perceptual.data.loading import Batches, EpochBatches
 
 
 class Numbers(NamedTuple):

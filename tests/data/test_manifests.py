@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from trees import write_image, write_manifest
 
-from perceptual.data import read_manifest, read_nights, read_opinion_manifest, read_pair_manifest
-from perceptual.data.readers.detect import read_origin
+from perceptual.data import JND, read_manifest, read_nights, read_opinion_manifest
+from perceptual.data.readers.folders import read_origin
 
 HEADER = "ref,p0,p1,judge"
 
@@ -27,12 +27,6 @@ def test_manifest_without_subset_is_named_by_its_stem(tmp_path):
     assert (table.subsets, table.votes) == (["choices"], None)
 
 
-def test_manifest_takes_what_spreadsheets_write(tmp_path):
-    (tmp_path / "t.csv").write_bytes(b'\xef\xbb\xbfref,p0,p1,judge\r\n"a b.png",b.png,./b.png, 0.5\r\n\r\n')
-    table = read_manifest(tmp_path / "t.csv")
-    assert [Path(path).name for path in table.paths] == ["a b.png", "b.png"]
-
-
 SPREADSHEETS = {
     "semicolons": " ref;P0;p1 ;Judge;Votes\r\na.png;b.png;c,d.png;0,25;4\r\na.png;c,d.png;b.png;1;2,0\r\n",
     "tabs": "REF\tp0\tp1\tjudge\na.png\tb.png\tc,d.png\t0.25\na.png\tc,d.png\tb.png\t1e0\n",
@@ -42,6 +36,7 @@ SPREADSHEETS = {
     "empty columns": "ref;p0;p1;judge;;\na.png;b.png;c,d.png;0,25;;\na.png;c,d.png;b.png;1; ;\n;; ;;;\n",
     "empty cells": "ref;p0;p1;judge\na.png;b.png;c,d.png;0,25;;\na.png;c,d.png;b.png;1\n",
     "sep and commas": 'sep=,\nref,p0,p1,judge,\na.png,b.png,"c,d.png",.25,\na.png,"c,d.png",b.png,1,\n',
+    "spaces": '"ref",p0,p1,judge\r\na.png,b.png,"./c,d.png", 0.25\r\n\r\na.png,"c,d.png",b.png,1',
     "quoted": '"ref";"p0";"p1";"judge"\n"a.png";"b.png";"c,d.png";"0,25"\na.png;c,d.png;b.png;1.0\n;;;\n',
 }
 
@@ -61,7 +56,7 @@ def test_manifests_saved_by_spreadsheets(tmp_path, bom, name):
 
 def test_pairs_and_opinions_saved_by_spreadsheets(tmp_path):
     (tmp_path / "p.csv").write_text("p0; P1;SAME;Subset\na.png;b.png;0,75;x\n")
-    pairs = read_pair_manifest(tmp_path / "p.csv")
+    pairs = read_manifest(tmp_path / "p.csv", JND)
     assert (pairs.answer.tolist(), pairs.subsets) == ([0.75], ["x"])
     assert read_origin(tmp_path / "p.csv")[""].answer.tolist() == [0.75]  # found to be pairs all the same
     (tmp_path / "o.csv").write_text("Ref;Dist;Score\na.png;b.png;-12,5\na.png;c.png;1,5e1\n")
@@ -87,15 +82,6 @@ def test_cells_of_spreadsheets_are_checked(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_manifest(tmp_path / "t.csv")
-
-
-@pytest.mark.parametrize("cell", ["nan", "1.2", "-0.1", "much", "", "inf"])
-def test_manifest_judgments_that_are_none(tmp_path, cell):
-    path = write_manifest(tmp_path / "t.csv", 0, [(0, 1, 2, 0.5), (0, 1, 2, cell)], HEADER)
-    with pytest.raises(
-        ValueError, match=rf"judge must be a number in \[0, 1\]; 1 of 2 are not: line 3 has '{cell}'"
-    ):
-        read_manifest(path)
 
 
 def test_manifest_lists_first_offenders_and_counts_all(tmp_path):
@@ -150,7 +136,7 @@ def test_manifest_that_nobody_judged(tmp_path):
 
 def test_pair_manifest(tmp_path):
     (tmp_path / "p.csv").write_text("p0,p1,same,subset\na.png,b.png,0.25,x\nb.png,c.png,1,y\n")
-    table = read_pair_manifest(tmp_path / "p.csv")
+    table = read_manifest(tmp_path / "p.csv", JND)
     assert [Path(path).name for path in table.paths] == ["a.png", "b.png", "c.png"]
     assert (table.role("p0").tolist(), table.role("p1").tolist(), table.answer.tolist()) == (
         [0, 1],
@@ -249,7 +235,7 @@ def test_nights_that_is_none(tmp_path):
         ),
         *(
             (cell, "2", rf"judge must be a number in \[0, 1\]; 1 of 2 are not: line 3 has '{cell}'")
-            for cell in ("0_1", "٠", "Infinity", "1e")
+            for cell in ("0_1", "٠", "Infinity", "1e", "nan", "1.2", "-0.1", "much", "", "inf")
         ),
     ],
 )
@@ -264,3 +250,10 @@ def test_votes_of_opinions_are_of_people(tmp_path):
     (tmp_path / "o.csv").write_text("ref,dist,mos,votes\na.png,b.png,3.5,2.5\n")
     with pytest.raises(ValueError, match=r"votes must be a whole number of people; .*'2\.5'"):
         read_opinion_manifest(tmp_path / "o.csv")
+
+
+@pytest.mark.parametrize("subset", ["mean", "micro", "jnd", "jnd/x"])
+def test_a_subset_is_not_called_like_another_score(subset, tmp_path):
+    (tmp_path / "t.csv").write_text(f"ref,p0,p1,judge,subset\na.png,b.png,c.png,1,{subset}\n")
+    with pytest.raises(ValueError, match="the name of another score"):
+        read_manifest(tmp_path / "t.csv")

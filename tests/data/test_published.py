@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from judged import ready
 from PIL import Image
 from scipy.io import savemat
 
 from perceptual.data.modules import published_choices as choices
 from perceptual.data.modules import published_opinions as published
-from perceptual.data.readers.answers import ANSWERS
-from perceptual.data.readers.published import LIVE, OPINIONS
+from perceptual.data.readers.published import CHOICES, LIVE, OPINIONS, read_choices, read_opinions
 
 
 def picture(path, size=(24, 16), seed=0):
@@ -79,9 +79,8 @@ STAND_INS = {"tid2013": tid2013, "kadid10k": kadid10k, "csiq": csiq, "live": liv
 @pytest.mark.parametrize("name", OPINIONS)
 def test_published_opinions(tmp_path, name):
     scores, refs = STAND_INS[name](tmp_path)
-    data = published(str(tmp_path), name)
-    data.setup()
-    table = OPINIONS[name](tmp_path)
+    data = ready(published(str(tmp_path), name), None)
+    table = read_opinions(name, tmp_path)
     np.testing.assert_allclose(table.answer, np.array(scores, np.float32))
     assert [table.paths[i].rpartition("/")[2] for i in table.role("ref")] == refs
     assert sum(len(batch.answer) for batch in data.val_dataloader()) == len(scores)
@@ -92,7 +91,7 @@ def test_a_set_without_its_scores_says_where_to_get_it(tmp_path, name):
     with pytest.raises(
         FileNotFoundError, match=rf"which {name} has; get the set from http.*nothing is downloaded"
     ):
-        OPINIONS[name](tmp_path)
+        read_opinions(name, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -106,13 +105,13 @@ def test_scores_are_numbers_as_people_write_them(tmp_path, name, file, cell, oth
     assert cell in text
     (tmp_path / file).write_text(text.replace(cell, other), "utf-8")
     with pytest.raises(ValueError, match=rf"line 1 .*{other}"):
-        OPINIONS[name](tmp_path)
+        read_opinions(name, tmp_path)
 
 
-@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("name", CHOICES)
 def test_choices_without_their_answers_say_where_to_get_them(tmp_path, name):
     with pytest.raises(FileNotFoundError, match=rf"which {name} has; get the set from http"):
-        ANSWERS[name](tmp_path)
+        read_choices(name, tmp_path)
 
 
 def test_mucped23_names_the_image_that_looks_farther(tmp_path):
@@ -122,23 +121,22 @@ def test_mucped23_names_the_image_that_looks_farther(tmp_path):
         "methodA,methodB,originalName,answerValue\njpegli-q85,jpegli-q55,7,B\njpegli-q85,jpegli-q55,7,A\n"
         "jpegli-q85,jpegli-q55,7,B\njpegli-q85,jpegli-q55,7,B\n"
     )
-    table = ANSWERS["mucped23"](tmp_path)
+    table = read_choices("mucped23", tmp_path)
     assert table.answer.tolist() == [0.25]  # one of four found p0, of quality 85, farther
     assert table.votes.tolist() == [4]
     assert table.paths[table.role("p1")[0]].endswith("jpegli-q55/7.png")
-    data = choices(str(tmp_path), "mucped23", size=None, val_fraction=1)
-    data.setup("validate")
+    data = ready(choices(str(tmp_path), "mucped23", size=None, val_fraction=1), "validate")
     assert next(iter(data.val_dataloader())).role("ref").shape == (1, 3, 16, 24)
 
 
 def test_clic(tmp_path):
     (tmp_path / "oracle.csv").write_text("o.png,a.png,b.png,1\no.png,a.png,c.png,0\n")
-    table = ANSWERS["clic"](tmp_path)
+    table = read_choices("clic", tmp_path)
     assert table.answer.tolist() == [1, 0]
     assert [table.paths[i].rpartition("/")[2] for i in table.role("p1")] == ["b.png", "c.png"]
     (tmp_path / "oracle.csv").write_text("o.png,a.png,b.png,2\n")
     with pytest.raises(ValueError, match="rows must be original, A, B and 0 or 1; 1 of 1 are not"):
-        ANSWERS["clic"](tmp_path)
+        read_choices("clic", tmp_path)
 
 
 def test_pieapp(tmp_path):
@@ -154,7 +152,7 @@ def test_pieapp(tmp_path):
             f"ref_{split}.png, one.png, two.png, {extra}\n"
             f"ref_{split}.png, ref_{split}.png, two.png, {extra}\n"
         )
-    table = ANSWERS["pieapp"](tmp_path)
+    table = read_choices("pieapp", tmp_path)
     np.testing.assert_allclose(table.answer, [0.3, 0.75])
     assert table.split.tolist() == ["train", "test"]
     assert table.paths[table.role("p0")[0]].endswith("distorted_images/train/ref_train/one.png")

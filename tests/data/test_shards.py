@@ -5,13 +5,12 @@ import os
 import numpy as np
 import pytest
 import torch
-from judged import equal
+from judged import equal, ready
 
 from perceptual.data import TWO_AFC, ManifestDataModule, read_store
 from perceptual.data.readers.stores import is_store
-from perceptual.data.synthetic.making import Making
+from perceptual.data.synthetic.making import Making, make_store
 from perceptual.data.synthetic.photographs import packaged
-from perceptual.data.synthetic.storing import make_store
 from perceptual.data.writers.shards import write_shards
 
 COUNT = 40
@@ -50,8 +49,7 @@ def bucket():
 
 
 def batches(path, workers=0):
-    data = ManifestDataModule(str(path), "triplet", 0.3, size=16, batch_size=5, num_workers=workers)
-    data.setup("fit")
+    data = ready(ManifestDataModule(str(path), "triplet", 0.3, size=16, batch_size=5, num_workers=workers))
     return data
 
 

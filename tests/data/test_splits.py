@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from judged import make_table
+from judged import make_table, ready
 from PIL import Image
 
 from perceptual.data import TWO_AFC, ManifestDataModule, Table
@@ -103,8 +103,7 @@ def test_the_same_pixels_under_two_names_are_on_one_side(split_by, tmp_path):
     chosen = [rng.permutation(20)[:3] for _ in range(300)]
     rows = [",".join(names[i][rng.integers(2)] for i in three) + ",1" for three in chosen * 2]
     (tmp_path / "t.csv").write_text("\n".join(["ref,p0,p1,judge", *rows]))
-    data = ManifestDataModule(str(tmp_path / "t.csv"), split_by, size=16)
-    data.setup("fit")
+    data = ready(ManifestDataModule(str(tmp_path / "t.csv"), split_by, size=16))
     sides = []
     for side in (data.train_set.table, data.val_set.table):
         images = np.array([content[Path(path).name] for path in ManifestDataModule._table(data).paths])
@@ -123,8 +122,7 @@ def test_references_of_the_same_pixels_are_one_cluster(size, tmp_path):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     rows = [f"{ref},d.png,e.png,{rng.integers(2)}" for ref in ("a.png", "b.png", "c.png") * 4]
     (tmp_path / "t.csv").write_text("\n".join(["ref,p0,p1,judge", *rows]))
-    data = ManifestDataModule(str(tmp_path / "t.csv"), size=size, val_fraction=1)
-    data.setup("validate")
+    data = ready(ManifestDataModule(str(tmp_path / "t.csv"), size=size, val_fraction=1), "validate")
     place, *_ = evaluate(["l2"], data, str(tmp_path / "results"))
     cluster = place.items().arrays["cluster"]
     assert cluster[0] == cluster[1] != cluster[2]

@@ -6,19 +6,21 @@ again after an interruption, the download continues where it stopped.
 
 import os
 import shutil
+import tarfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from filelock import FileLock, Timeout
 
 from perceptual.data import bapps_subsets
-from perceptual.data.download.archives import unpack
 from perceptual.data.download.http import fetch
 from perceptual.data.kinds import JND, TWO_AFC, Kind
-from perceptual.data.readers.folders import read_tree
+from perceptual.data.readers.folders import read_folder
+from perceptual.files.progress import Progress
 
 BASE = "https://perceptual-similarity.s3.us-west-2.amazonaws.com/dataset/"
 
@@ -110,7 +112,7 @@ def _bring(root: Path, workshop: Path, part: Part, base: str) -> str:
 def _check(folder: Path, part: Part) -> int:
     """Number of items; raises ValueError or FileNotFoundError if some are missing."""
     names = list(part.counts)
-    table = read_tree(part.kind, folder, names, names)
+    table = read_folder(folder, names, part.kind, names)
     for number, (name, expected) in enumerate(part.counts.items()):
         found = int((table.subset == number).sum())
         if expected not in (None, found):
@@ -119,3 +121,55 @@ def _check(folder: Path, part: Part) -> int:
                 "remove the folder and run this again"
             )
     return len(table)
+
+
+RATIO = 50  # images do not compress: an archive that holds so many times its size is meant to fill the disk
+MARGIN = 2**20  # bytes that any archive may hold
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack the files of a `.tar.gz` into a new folder; modes, owners and times are ignored.
+
+    Raises:
+        ValueError: the archive is damaged, or holds anything but folders and files inside the folder: links,
+            devices, paths that lead out of it.
+    """
+    try:
+        with (
+            Progress(f"Unpacking {archive.name}", archive.stat().st_size) as progress,
+            archive.open("rb") as file,
+            tarfile.open(fileobj=file, mode="r:gz") as tar,
+        ):
+            limit, total = MARGIN + RATIO * archive.stat().st_size, 0
+            for member in tar:
+                total += member.size
+                if total > limit:
+                    what = f"holds more than {RATIO} times its size"
+                    raise ValueError(f"{archive} is not to be trusted: it {what}; remove it")
+                _write(tar, member, archive, folder)
+                progress.reach(file.tell())
+            assert tar.fileobj is not None
+            while tar.fileobj.read(2**20):  # gzip's checksum comes last
+                pass
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk, not of gzip
+        raise ValueError(f"{archive} is damaged ({error}); remove it and run this again") from None
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path, folder: Path) -> None:
+    path = PurePosixPath(member.name)
+    # a backslash or a colon is a separator or a drive elsewhere
+    outside = path.is_absolute() or ".." in path.parts or any(mark in member.name for mark in "\\:\0")
+    if outside or not (member.isreg() or member.isdir()) or member.issparse():
+        what = "leads out of the folder" if outside else "is neither a plain file nor a folder"
+        raise ValueError(f"{archive} is not to be trusted: {member.name!r} {what}; remove it")
+    target = folder / path
+    if member.isdir():
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = tar.extractfile(member)
+    assert source is not None  # it is a regular file
+    with source, target.open("xb") as out:
+        shutil.copyfileobj(source, out)

@@ -10,11 +10,8 @@ from typing import Any
 
 import requests
 import urllib3
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from perceptual.files.progress import lines
+from perceptual.files.progress import Progress
 
 PATIENCE = 5  # attempts in a row without a new byte
 WAIT = 1.0  # seconds before the second attempt, doubled for each one after
@@ -23,16 +20,12 @@ SLOWEST = 1000  # bytes per second
 _BLOCK = 1 << 13  # bytes; a block during which the connection breaks is lost
 
 
-class _Again(Exception):
-    """The download failed, but may succeed if it is tried again."""
+class _Failed(Exception):
+    """A download failed: `final`, it would fail again; `stalled`, few bytes came for too long."""
 
-
-class _Stalled(_Again):
-    """Few bytes came for too long."""
-
-
-class _Final(_Again):
-    """The download failed, and would fail again."""
+    def __init__(self, reason: str, final: bool = False, stalled: bool = False) -> None:
+        super().__init__(reason)
+        self.final, self.stalled = final, stalled
 
 
 def fetch(url: str, path: Path, by_hand: Path) -> Path:
@@ -54,28 +47,19 @@ def fetch(url: str, path: Path, by_hand: Path) -> Path:
         return path
     part = Path(f"{path}.part")
     most, failures = _size(part), 0
-    columns = (
-        "{task.description}",
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    came = lines(lambda: f"Downloading {path.name}: {_size(part) / 1e6:,.0f} MB so far")
-    with came, Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(escape(path.name), total=None)
+    with Progress(f"Downloading {path.name}") as progress:
         while True:
             try:
-                _fetch_rest(url, part, progress, task)
+                _fetch_rest(url, part, progress)
                 break
-            except (requests.RequestException, _Again) as error:
-                goes_on = _size(part) > most and not isinstance(error, _Stalled)
+            except (requests.RequestException, _Failed) as known:
+                error = known if isinstance(known, _Failed) else _explained(known)
+                goes_on = _size(part) > most and not error.stalled
                 failures = 0 if goes_on else failures + 1
                 most = max(most, _size(part))
-                if _is_final(error) or failures >= PATIENCE:
+                if error.final or failures >= PATIENCE:
                     raise OSError(
-                        f"cannot download {url} ({_reason(error)}); get the file by other means, put it at "
+                        f"cannot download {url} ({error}); get the file by other means, put it at "
                         f"{by_hand} and run this again"
                     ) from None
                 time.sleep(WAIT * 2 ** max(0, failures - 1))
@@ -84,7 +68,7 @@ def fetch(url: str, path: Path, by_hand: Path) -> Path:
     return path
 
 
-def _fetch_rest(url: str, part: Path, progress: Progress, task: Any) -> None:
+def _fetch_rest(url: str, part: Path, progress: Progress) -> None:
     """One request for what is missing; returns when the file is complete."""
     have, note = _size(part), _read_note(part)
     headers = {"Accept-Encoding": "identity"}
@@ -96,33 +80,35 @@ def _fetch_rest(url: str, part: Path, progress: Progress, task: Any) -> None:
             if same and _content_range(response)[1] == have:
                 return
             part.unlink()
-            raise _Again("the file changed on the server")
+            raise _Failed("the file changed on the server")
         response.raise_for_status()
         goes_on = response.status_code == 206
         start, total = _content_range(response) if goes_on else (0, _length(response))
         tag = _tag(response)
         if goes_on and (start != have or total != note.get("total") or tag not in ("", note["tag"])):
             part.unlink()
-            raise _Again("the server sent another part than requested")
+            raise _Failed("the server sent another part than requested")
         if total is None and response.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            raise _Final("the server does not say how long the file is, so that its end is not known")
+            raise _Failed(
+                "the server does not say how long the file is, so that its end is not known", final=True
+            )
         if not goes_on:
             part.unlink(missing_ok=True)  # before the note, which must never describe other bytes
             _note(part).write_text(json.dumps({"tag": tag, "total": total}))
         with part.open("ab") as file:
-            progress.update(task, total=total, completed=_size(part))
+            progress.total = total
             for block in _blocks(response):
                 file.write(block)
-                progress.advance(task, len(block))
+                progress.reach(file.tell())
     if total is not None and _size(part) != total:
         got = _size(part)
         if got > total:
             part.unlink()
-        raise _Again(f"{got:,} of {total:,} bytes came")
+        raise _Failed(f"{got:,} of {total:,} bytes came")
 
 
 def _blocks(response: requests.Response) -> Iterator[bytes]:
-    """The file's bytes as they come; raises `_Again` where they end early, `_Stalled` where few come."""
+    """The file's bytes as they come; raises `_Failed` where they end early or few come."""
     # a whole block of a file that drips would be waited for for hours; urllib3 1 knows no other way
     read = getattr(response.raw, "read1", response.raw.read)
     clock, came = time.monotonic(), 0
@@ -130,16 +116,16 @@ def _blocks(response: requests.Response) -> Iterator[bytes]:
         try:
             block = read(_BLOCK)
         except urllib3.exceptions.ReadTimeoutError:
-            raise _Again(f"no answer in {TIMEOUT} s") from None
+            raise _Failed(f"no answer in {TIMEOUT} s") from None
         except (urllib3.exceptions.HTTPError, OSError):
-            raise _Again("the connection broke off") from None
+            raise _Failed("the connection broke off") from None
         if not block:
             return
         yield block
         came += len(block)
         if time.monotonic() - clock > TIMEOUT:
             if came < SLOWEST * TIMEOUT:
-                raise _Stalled(f"fewer than {SLOWEST:,} bytes per second came for {TIMEOUT} s")
+                raise _Failed(f"fewer than {SLOWEST:,} bytes per second came for {TIMEOUT} s", stalled=True)
             clock, came = time.monotonic(), 0
 
 
@@ -178,17 +164,9 @@ def _content_range(response: requests.Response) -> tuple[int | None, int | None]
     return (int(found[1]) if found[1] else None), int(found[2])
 
 
-def _is_final(error: Exception) -> bool:
-    """Whether trying again is useless, as the server refuses the request."""
-    if isinstance(error, _Final):
-        return True
-    response = getattr(error, "response", None)
-    return response is not None and 400 <= response.status_code < 500
-
-
-def _reason(error: Exception) -> str:
+def _explained(error: requests.RequestException) -> _Failed:
+    """Why a request failed; trying again is useless where the server refuses it."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"{error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.Timeout):
-        return f"no answer in {TIMEOUT} s"
-    return str(error) if isinstance(error, _Again) else "no connection"
+        response = error.response
+        return _Failed(f"{response.status_code} {response.reason}", final=400 <= response.status_code < 500)
+    return _Failed(f"no answer in {TIMEOUT} s" if isinstance(error, requests.Timeout) else "no connection")

@@ -1,40 +1,38 @@
 """Triplets and pairs in the folders of BAPPS: one per role, with files joined by their stems."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from perceptual.data.kinds import JND, TWO_AFC, Kind
-from perceptual.data.readers.columns import read_columns
+from perceptual.data.readers.columns import read_columns, read_header, read_manifest
+from perceptual.data.readers.published import NIGHTS, read_nights
+from perceptual.data.readers.stores import is_store, read_store
 from perceptual.data.table import Table
 from perceptual.files.messages import first_few
-from perceptual.files.places import listed, nfc, walk
+from perceptual.files.places import listed, nfc, place, walk
 
 MADE = "made.csv"  # in a subset: what was done to synthetic items, by stem
 
 
-def read_folder(root: str | Path, subsets: Sequence[str]) -> Table:
+def read_folder(
+    root: str | Path, subsets: Sequence[str], kind: Kind = TWO_AFC, names: list[str] | None = None
+) -> Table:
     """List `<root>/<subset>/{ref,p0,p1}/STEM.png` with `judge/STEM.npy`, joined by stem.
 
     Args:
         root: folder that holds the subsets.
-        subsets: their paths, such as "val/cnn"; a subset is named by the last part, "cnn".
+        subsets: their paths, such as "val/cnn".
+        kind: of the items: its roles and its answer name the folders of a subset.
+        names: of the subsets; None: the last parts of their paths, "cnn".
 
     Raises:
-        FileNotFoundError: the root, a subset or one of its four folders is missing.
-        ValueError: a folder is empty, a stem is not in all four, or a judgment is not one number in [0, 1].
+        FileNotFoundError: the root, a subset or one of its folders is missing.
+        ValueError: a folder is empty, a stem is not in all of them, or an answer is not one number in [0, 1].
     """
-    return read_tree(TWO_AFC, root, subsets, subset_names(subsets))
-
-
-def read_pair_folder(root: str | Path, subsets: Sequence[str]) -> Table:
-    """List `<root>/<subset>/{p0,p1}/STEM.png` with `same/STEM.npy`; otherwise as `read_folder`."""
-    return read_tree(JND, root, subsets, subset_names(subsets))
-
-
-def read_tree(kind: Kind, root: str | Path, subsets: Sequence[str], names: list[str]) -> Table:
-    """Table of the items of several subsets, under the given names; raises as `read_folder`."""
+    names = subset_names(subsets) if names is None else names
     parts = [_read_subset(kind, Path(root) / subset) for subset in subsets]
     counts = [len(answers) for _, answers in parts]
     paths = [path for role in range(len(kind.roles)) for files, _ in parts for path in files[role]]
@@ -74,24 +72,37 @@ def subset_names(subsets: Sequence[str]) -> list[str]:
     return names
 
 
-def _read_subset(kind: Kind, folder: Path) -> tuple[list[list[str]], np.ndarray]:
-    """Files of each role in the order of the stems, and the answers."""
-    folders = (*kind.roles, kind.on_disk)
-    by_stem = {role: _files_by_stem(folder, role) for role in folders}
-    stems = sorted(set().union(*by_stem.values()))
-    if not stems:
-        raise ValueError(f"{folder} is empty: no file in any of {', '.join(folders)}")
+def join_stems(files: Mapping[str, Mapping[str, str]], where: object) -> dict[str, list[str]]:
+    """Files by their stems, in the order of the folders.
+
+    Args:
+        files: of each folder, the files by stem.
+        where: for the message.
+
+    Raises:
+        ValueError: a stem is not in all folders.
+    """
+    stems = sorted(set().union(*files.values()))
     gaps = [
         f"{stem} (not in {', '.join(absent)})"
         for stem in stems
-        if (absent := [role for role in folders if stem not in by_stem[role]])
+        if (absent := [folder for folder, found in files.items() if stem not in found])
     ]
     if gaps:
-        counts = ", ".join(f"{len(files):,} in {role}" for role, files in by_stem.items())
+        counts = ", ".join(f"{len(found):,} in {folder}" for folder, found in files.items())
         raise ValueError(
-            f"{folder}: {len(gaps):,} of {len(stems):,} stems are incomplete ({counts}): {first_few(gaps)}"
+            f"{where}: {len(gaps):,} of {len(stems):,} stems are incomplete ({counts}): {first_few(gaps)}"
         )
-    *images, answers = ([by_stem[role][stem] for stem in stems] for role in folders)
+    return {stem: [found[stem] for found in files.values()] for stem in stems}
+
+
+def _read_subset(kind: Kind, folder: Path) -> tuple[list[list[str]], np.ndarray]:
+    """Files of each role in the order of the stems, and the answers."""
+    folders = (*kind.roles, kind.on_disk)
+    joined = join_stems({role: _files_by_stem(folder, role) for role in folders}, folder)
+    if not joined:
+        raise ValueError(f"{folder} is empty: no file in any of {', '.join(folders)}")
+    *images, answers = map(list, zip(*joined.values(), strict=True))
     return images, _read_answers(kind.answer, answers)
 
 
@@ -145,3 +156,56 @@ def _read_answers(name: str, paths: list[str]) -> np.ndarray:
             + first_few(f"{paths[row]} ({answers[row]:g})" for row in np.flatnonzero(wrong))
         )
     return answers
+
+
+def read_origin(path: str | Path) -> dict[str, Table]:
+    """List the triplets and pairs of a BAPPS folder, a manifest or the folder of NIGHTS.
+
+    Returns:
+        `{"": table}`, or `{"2afc": triplets, "jnd": pairs}` for those of the two folders that a folder has.
+        The subsets of a folder are named by their whole paths, such as "val/cnn".
+
+    Raises:
+        FileNotFoundError: there is nothing, or nothing of the kind.
+        ValueError: it cannot be read, see `read_folder`, `read_manifest` and `read_nights`.
+    """
+    path = Path(path)
+    if is_store(path):
+        raise ValueError(f"{path} is a store already")
+    if path.is_file():
+        return {"": read_manifest(path, JND if JND.on_disk in read_header(path) else TWO_AFC)}
+    if not path.is_dir():
+        raise FileNotFoundError(f"no file or folder {path}")
+    if (path / NIGHTS).is_file():
+        return {"": read_nights(path)}
+    halves = [kind for kind in (TWO_AFC, JND) if (path / kind.name).is_dir()]
+    if halves:
+        return {kind.name: _read_all(kind, path / kind.name) for kind in halves}
+    names = {name for _, below, _ in walk(path) for name in below}
+    pairs = JND.on_disk in names and TWO_AFC.on_disk not in names
+    return {"": _read_all(JND if pairs else TWO_AFC, path)}
+
+
+def read_pairs(root: Any, subsets: Sequence[str] | None = None) -> Table:
+    """Read JND pairs from whatever holds them.
+
+    Args:
+        root: folder that holds `jnd/` with `<subset>/{p0,p1,same}`, or that folder itself; a CSV, see
+            `read_manifest`; or a store packed from one of them.
+        subsets: paths of those to read, such as "val/cnn", named by the last part of each; None: all.
+
+    Raises:
+        FileNotFoundError, ValueError: folders and files that are missing, incomplete or cannot be used.
+    """
+    root = place(root)
+    folder = root / JND.name if (root / JND.name).is_dir() else root
+    if folder.is_dir() and not is_store(folder):
+        return read_folder(folder, subsets or find_subsets(JND, folder), JND)
+    table = read_store(JND, folder) if is_store(folder) else read_manifest(folder, JND)
+    chosen = subsets or table.subsets
+    return table.only(chosen, subset_names(chosen))
+
+
+def _read_all(kind: Kind, root: Path) -> Table:
+    subsets = find_subsets(kind, root)
+    return read_folder(root, subsets, kind, subsets)

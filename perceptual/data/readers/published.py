@@ -1,4 +1,6 @@
-"""Sets of opinions in the folders that their authors publish; nothing is downloaded.
+"""Judged sets in the folders that their authors publish; nothing is downloaded.
+
+Opinions:
 
 | name | scores | larger is | from |
 |---|---|---|---|
@@ -7,19 +9,29 @@
 | `csiq` | `csiq.DMOS.xlsx`, or its sheet saved as `csiq.DMOS.csv` | worse | https://s2.smu.edu/~eclarson/ |
 | `live` | `dmos.mat` or `dmos_realigned.mat`, and `refnames_all.mat` | worse | LIVE, release 2 |
 | `pipal` | `Train_Label/*.txt`, Elo scores | better | https://github.com/HaomingCai/PIPAL-dataset |
+
+Choices, "which is closer?", which become triplets:
+
+| name | answers | an answer says |
+|---|---|---|
+| `mucped23` | `answers.csv`: methodA, methodB, originalName, answerValue | which is *farther*, `A` or `B` |
+| `clic` | `oracle.csv` or `validation.csv`, no header: original, A, B, answer | 0: A is closer, 1: B |
+| `pieapp` | `labels/<split>/<ref>_pairwise_labels.csv` | the share that preferred A |
+| NIGHTS | `data.csv` | how many chose left, and right |
 """
 
-from collections.abc import Callable, Iterable
+import csv
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from perceptual.data.kinds import OPINION
-from perceptual.data.readers.columns import number, read_columns
+from perceptual.data.kinds import OPINION, TWO_AFC
+from perceptual.data.readers.columns import Columns, number, read_columns
 from perceptual.data.settings import Larger
-from perceptual.data.table import Table, number_images, number_subsets
-from perceptual.files.places import listed, nfc
+from perceptual.data.table import SPLITS, Table, number_images, number_subsets
+from perceptual.files.places import as_on_disk, listed, nfc
 
 WHERE = {
     "tid2013": "https://www.ponomarenko.info/tid2013.htm",
@@ -27,7 +39,6 @@ WHERE = {
     "csiq": "https://s2.smu.edu/~eclarson/csiq.html",
     "live": "https://live.ece.utexas.edu/research/quality/subjective.htm (on request)",
     "pipal": "https://github.com/HaomingCai/PIPAL-dataset",
-    # read by `answers`
     "mucped23": "https://github.com/google-research/google-research/tree/master/mucped23",
     "clic": "https://compression.cc",
     "pieapp": "https://github.com/prashnani/PerceptualImageError",
@@ -43,6 +54,9 @@ CSIQ = {
 }
 # images of each distortion of LIVE, in the order of its scores
 LIVE = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
+ENDINGS = (".png", ".jpg", ".bmp")
+NIGHTS = "data.csv"  # the file of NIGHTS (Fu et al. 2023, "DreamSim", https://arxiv.org/abs/2306.09344)
+MIN_VOTES = 6  # the rule of its authors: triplets on which so many people agreed
 
 
 class Rated(NamedTuple):
@@ -54,42 +68,68 @@ class Rated(NamedTuple):
     subset: str
 
 
-def read_tid2013(root: str | Path) -> Table:
+class Chosen(NamedTuple):
+    """Two images compared with a reference, and the share of people, or the person, who found p1 closer."""
+
+    ref: str
+    p0: str
+    p1: str
+    judgment: float
+    split: str = ""
+
+
+def read_opinions(name: str, root: str | Path) -> Table:
+    """Read a published set of opinions from its folder.
+
+    Args:
+        name: one of `OPINIONS`.
+        root: the folder, as published.
+
+    Raises:
+        FileNotFoundError: a file or folder of the set is missing; says where to get the set.
+        ValueError: a file is not what it should be, or an image is missing.
+    """
+    read, larger = OPINIONS[name]
+    rated = list(read(Path(root)))
+    if not rated:
+        raise ValueError(f"{root} holds no scores of {name}")
+    items, paths = number_images([(item.ref, item.dist) for item in rated])
+    subset, subsets = number_subsets([item.subset for item in rated])
+    score = np.array([item.score for item in rated], np.float32)
+    return Table(
+        kind=OPINION,
+        paths=paths,
+        items=items,
+        answer=-score if larger == "better" else score,
+        subset=subset,
+        subsets=subsets,
+    )
+
+
+def _tid2013(root: Path) -> Iterator[Rated]:
     """TID2013: `mos_with_names.txt`, `reference_images`, `distorted_images`; the case of names varies."""
-    root = Path(root)
-    scores = needed("tid2013", root / "mos_with_names.txt")
+    scored = _scored(needed("tid2013", root / "mos_with_names.txt"), None, name_at=1)
     refs, dists = Names(root / "reference_images"), Names(root / "distorted_images")
-    rated = []
-    for row, line in enumerate(scores.read_text("utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        cells = line.split()
-        if len(cells) != 2 or not np.isfinite(number(cells[0])):
-            raise ValueError(f"{scores}: line {row} is no score and name: {line!r}")
-        score, name = number(cells[0]), cells[1]
+    for name, score in scored:
         ref = name.partition("_")[0] + Path(name).suffix
-        rated.append(Rated(refs[ref], dists[name], score, "tid2013"))
-    return _table("tid2013", scores, rated, "better")
+        yield Rated(refs[ref], dists[name], score, "tid2013")
 
 
-def read_kadid10k(root: str | Path) -> Table:
+def _kadid10k(root: Path) -> Iterator[Rated]:
     """KADID-10k: `dmos.csv` with `dist_img`, `ref_img`, `dmos`, and `images`; larger "dmos" are better."""
-    root = Path(root)
     columns = read_columns(needed("kadid10k", root / "dmos.csv"), ("dist_img", "ref_img", "dmos"), None)
-    files = Names(root / "images")
-    scores = columns.numbers("dmos", 1, 5).tolist()
-    cells = zip(columns.cells["ref_img"], columns.cells["dist_img"], scores, strict=True)
-    rated = [Rated(files[ref], files[dist], score, "kadid10k") for ref, dist, score in cells]
-    return _table("kadid10k", columns.path, rated, "better")
+    files, scores = Names(root / "images"), columns.numbers("dmos", 1, 5).tolist()
+    for ref, dist, score in zip(columns.cells["ref_img"], columns.cells["dist_img"], scores, strict=True):
+        yield Rated(files[ref], files[dist], score, "kadid10k")
 
 
-def read_csiq(root: str | Path) -> Table:
+def _csiq(root: Path) -> Iterator[Rated]:
     """CSIQ: the sheet `all_by_image` of `csiq.DMOS.xlsx` (needs `openpyxl`), `src_imgs` and `dst_imgs`."""
-    root = Path(root)
     names = ("image", "dst_type", "dst_lev", "dmos")
-    if (root / "csiq.DMOS.csv").is_file():
-        columns = read_columns(root / "csiq.DMOS.csv", names, None)
-        scores, path = columns.numbers("dmos", -np.inf).tolist(), columns.path
+    path = root / "csiq.DMOS.csv"
+    if path.is_file():
+        columns = read_columns(path, names, None)
+        scores = columns.numbers("dmos", -np.inf).tolist()
         rows = list(zip(*(columns.cells[name] for name in names[:3]), scores, strict=True))
     else:
         path = needed("csiq", root / "csiq.DMOS.xlsx")
@@ -97,66 +137,48 @@ def read_csiq(root: str | Path) -> Table:
     refs = Names(root / "src_imgs")
     folders = [root / "dst_imgs" / folder for folder, _ in CSIQ.values()]
     dists = Names(*(folder for folder in folders if folder.is_dir()))
-    rated = []
     for image, kind, level, score in rows:
         name = str(image).removesuffix(".0")
         if kind not in CSIQ:
             raise ValueError(f"{path}: dst_type must be one of {', '.join(CSIQ)}, got {kind!r}")
         dist = dists[f"{name}.{CSIQ[kind][1]}.{int(float(level))}.png"]
-        rated.append(Rated(refs[f"{name}.png"], dist, float(score), kind))
-    return _table("csiq", path, rated, "worse")
+        yield Rated(refs[f"{name}.png"], dist, float(score), kind)
 
 
-def read_live(root: str | Path) -> Table:
+def _live(root: Path) -> Iterator[Rated]:
     """LIVE, release 2: `dmos_realigned.mat`, or else `dmos.mat`; without the originals that it marks."""
     from scipy.io import loadmat
 
-    root = Path(root)
     realigned = (root / "dmos_realigned.mat").is_file()
     path = needed("live", root / ("dmos_realigned.mat" if realigned else "dmos.mat"))
     names_path = needed("live", root / "refnames_all.mat")
     try:
-        stored, names = loadmat(path), loadmat(names_path)["refnames_all"]
-        scores = np.asarray(stored["dmos_new" if realigned else "dmos"], float).ravel()
+        stored, names = loadmat(path), loadmat(names_path)["refnames_all"].ravel()
+        scores = np.asarray(stored["dmos_new" if realigned else "dmos"], float).ravel().tolist()
         original = np.asarray(stored["orgs"]).ravel().astype(bool)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise ValueError(f"{path} and {names_path.name} do not hold LIVE's scores: {error}") from None
-    counts = {kind: len(Names(root / kind)) for kind in LIVE}
-    places = [(kind, number) for kind, count in counts.items() for number in range(1, count + 1)]
-    if not len(scores) == len(original) == names.size == len(places):
+    refs, dists = Names(root / "refimgs"), {kind: Names(root / kind) for kind in LIVE}
+    places = [(kind, number) for kind, files in dists.items() for number in range(1, len(files) + 1)]
+    if not len(scores) == len(original) == len(names) == len(places):
         raise ValueError(
-            f"{path} has {len(scores):,} scores, {names_path.name} {names.size:,} names, and the folders "
+            f"{path} has {len(scores):,} scores, {names_path.name} {len(names):,} names, and the folders "
             f"{', '.join(LIVE)} hold {len(places):,} images"
         )
-    refs, dists = Names(root / "refimgs"), {kind: Names(root / kind) for kind in LIVE}
-    rated = [
-        Rated(refs[str(np.ravel(name)[0])], dists[kind][f"img{number}.bmp"], score, kind)
-        for (kind, number), name, score, undistorted in zip(
-            places, names.ravel(), scores.tolist(), original, strict=True
-        )
-        if not undistorted
-    ]
-    return _table("live", path, rated, "worse")
+    for (kind, place), name, score, undistorted in zip(places, names, scores, original, strict=True):
+        if not undistorted:
+            yield Rated(refs[str(np.ravel(name)[0])], dists[kind][f"img{place}.bmp"], score, kind)
 
 
-def read_pipal(root: str | Path) -> Table:
+def _pipal(root: Path) -> Iterator[Rated]:
     """PIPAL's training part: `Train_Label/A0001.txt` with lines `A0001_00_00.bmp,1500.0`, and the images."""
-    root = Path(root)
     labels = needed("pipal", root / "Train_Label")
     refs = Names(root / "Train_Ref")
     folders = [Path(one.path) for one in listed(root) if "Dist" in one.name and one.is_dir()]
     dists = Names(*folders) if folders else Names(root / "Train_Dist")
-    rated = []
     for path in (Path(one.path) for one in listed(labels) if one.name.endswith(".txt")):
-        for row, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-            if not line.strip():
-                continue
-            name, _, elo = line.partition(",")
-            score = number(elo.strip())
-            if not np.isfinite(score):
-                raise ValueError(f"{path}: line {row} is no name and score: {line!r}")
-            rated.append(Rated(refs[f"{path.stem}{Path(name).suffix}"], dists[name.strip()], score, "pipal"))
-    return _table("pipal", labels, rated, "better")
+        for name, score in _scored(path, ",", name_at=0):
+            yield Rated(refs[f"{path.stem}{Path(name).suffix}"], dists[name], score, "pipal")
 
 
 class Names:
@@ -171,7 +193,7 @@ class Names:
             self._files |= {
                 nfc(entry.name).lower(): entry.path
                 for entry in listed(folder)
-                if entry.is_file() and Path(entry.name).suffix.lower() in (".bmp", ".png", ".jpg")
+                if entry.is_file() and Path(entry.name).suffix.lower() in ENDINGS
             }
 
     def __len__(self) -> int:
@@ -194,6 +216,18 @@ def needed(name: str, path: Path) -> Path:
     return path
 
 
+def _scored(path: Path, separator: str | None, name_at: int) -> list[tuple[str, float]]:
+    """The name and the score in each line of a file; empty lines are skipped."""
+    found = []
+    for row, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        cells = [cell.strip() for cell in line.split(separator)] if line.strip() else []
+        if cells and (len(cells) != 2 or not np.isfinite(number(cells[1 - name_at]))):
+            raise ValueError(f"{path}: line {row} is not a name and a score: {line!r}")
+        if cells:
+            found.append((cells[name_at], number(cells[1 - name_at])))
+    return found
+
+
 def _sheet(path: Path, names: Iterable[str]) -> list[tuple[Any, ...]]:
     try:
         from openpyxl import load_workbook
@@ -212,26 +246,150 @@ def _sheet(path: Path, names: Iterable[str]) -> list[tuple[Any, ...]]:
     return [tuple(row[i] for i in places) for row in cells[top + 1 :] if row[places[0]] is not None]
 
 
-def _table(name: str, source: Path, rated: list[Rated], larger: Larger) -> Table:
-    if not rated:
-        raise ValueError(f"{source} holds no scores of {name}")
-    items, paths = number_images([(item.ref, item.dist) for item in rated])
-    subset, subsets = number_subsets([item.subset for item in rated])
-    score = np.array([item.score for item in rated], np.float32)
+def read_choices(name: str, root: str | Path) -> Table:
+    """Read a published set of choices from its folder, as triplets; otherwise as `read_opinions`.
+
+    Rows of one question are its votes, where each is the answer of a person.
+    """
+    root = Path(root)
+    chosen = list(CHOICES[name](root))
+    if not chosen:
+        raise ValueError(f"{root} holds no answers of {name}")
+    questions = [(one.ref, one.p0, one.p1) for one in chosen]
+    judgment, votes = np.array([one.judgment for one in chosen], np.float32), None
+    splits = np.array([one.split for one in chosen]) if chosen[0].split else None
+    if splits is None:
+        place = {question: i for i, question in enumerate(dict.fromkeys(questions))}
+        which = np.array([place[question] for question in questions])
+        votes = np.bincount(which).astype(np.float32)
+        judgment = (np.bincount(which, weights=judgment) / votes).astype(np.float32)
+        questions = list(place)
+    items, files = number_images(questions)
     return Table(
-        kind=OPINION,
-        paths=paths,
+        kind=TWO_AFC,
+        paths=as_on_disk(_file(root, path) for path in files),
         items=items,
-        answer=-score if larger == "better" else score,
-        subset=subset,
-        subsets=subsets,
+        answer=judgment,
+        subset=np.zeros(len(questions), np.int64),
+        subsets=[name],
+        votes=votes,
+        split=splits,
     )
 
 
-OPINIONS: dict[str, Callable[[str | Path], Table]] = {
-    "tid2013": read_tid2013,
-    "kadid10k": read_kadid10k,
-    "csiq": read_csiq,
-    "live": read_live,
-    "pipal": read_pipal,
+def _mucped23(root: Path) -> Iterator[Chosen]:
+    """mucped23: `answers.csv` beside the folders of the methods and `originals`.
+
+    `answerValue` is the image that looks farther from the original: mostly that of the lower quality, where
+    two settings of one codec are compared.
+    """
+    path = needed("mucped23", root / "answers.csv")
+    names = ("originalname", "methoda", "methodb", "answervalue")
+    columns = read_columns(path, names, None)
+    columns.words("answervalue", ("A", "B"))
+    for name, first, second, farther in zip(*(columns.cells[name] for name in names), strict=True):
+        yield Chosen(f"originals/{name}", f"{first}/{name}", f"{second}/{name}", float(farther == "A"))
+
+
+def _clic(root: Path) -> Iterator[Chosen]:
+    """CLIC's perceptual track: rows of original, A, B and 0 (A is closer) or 1, in the folder."""
+    names = ("oracle.csv", "validation.csv")
+    path = next((root / name for name in names if (root / name).is_file()), root / names[0])
+    with needed("clic", path).open(newline="", encoding="utf-8-sig") as file:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
+    wrong = [i for i, row in enumerate(rows, 1) if len(row) != 4 or row[3] not in ("0", "1", "0.0", "1.0")]
+    if wrong or not rows:
+        raise ValueError(
+            f"{path}: rows must be original, A, B and 0 or 1; {len(wrong)} of {len(rows)} are not"
+            + (f", the first is line {wrong[0]}" if wrong else "")
+        )
+    for ref, first, second, answer in rows:
+        yield Chosen(ref, first, second, float(answer))
+
+
+def _pieapp(root: Path) -> Iterator[Chosen]:
+    """PieAPP: the pairwise labels of its three splits; comparisons with the reference itself are left out.
+
+    The preference is the processed one where there is one (training), else the raw one.
+    """
+    needed("pieapp", root / "labels")
+    names = ("ref. image", "distorted image a", "distorted image b")
+    for split in ("train", "val", "test"):
+        for path in sorted((root / "labels" / split).glob("[!.]*_pairwise_labels.csv")):
+            columns = read_columns(path, names, None)
+            folder = f"distorted_images/{split}/{path.name.removesuffix('_pairwise_labels.csv')}"
+            cells = zip(*(columns.cells[name] for name in names), strict=True)
+            for (ref, first, second), share in zip(cells, _preference(columns).tolist(), strict=True):
+                if ref not in (first, second):
+                    original = f"reference_images/{split}/{ref}"
+                    yield Chosen(original, f"{folder}/{first}", f"{folder}/{second}", 1 - share, split)
+
+
+def _preference(columns: Columns) -> np.ndarray:
+    """The share that preferred A, (N,)."""
+    names = [name for name in columns.cells if "preference" in name]
+    chosen = next((name for name in names if "processed" in name), names[0] if names else None)
+    if chosen is None:
+        raise ValueError(
+            f"{columns.path}: no column with a preference for A; it has {', '.join(columns.cells)}"
+        )
+    return columns.numbers(chosen, 0, 1)
+
+
+def _file(root: Path, name: str) -> str:
+    """The file of that name, or the one with one of `ENDINGS`; that it is missing is said as it is read."""
+    path = root / name
+    if path.suffix.lower() in ENDINGS:
+        return str(path)
+    found = (Path(f"{path}{ending}") for ending in ENDINGS)
+    return str(next((candidate for candidate in found if candidate.is_file()), Path(f"{path}.png")))
+
+
+def read_nights(folder: str | Path, min_votes: int = MIN_VOTES) -> Table:
+    """List the triplets of NIGHTS that its authors use, from its folder as published.
+
+    `data.csv` there names the images and counts the votes; left is p0, right is p1, and `judgment` is the
+    share of `right_vote`. The set's own `split` is kept; other columns are ignored.
+
+    Args:
+        folder: of the set.
+        min_votes: triplets of fewer votes are left out, and so are images that only they show.
+
+    Raises:
+        FileNotFoundError: there is no `data.csv`.
+        ValueError: it lacks columns, holds no row of so many votes, or has a value that is not allowed.
+    """
+    path = Path(folder) / NIGHTS
+    images = ("ref_path", "left_path", "right_path")
+    columns = read_columns(path, ("left_vote", "right_vote", "votes", *images, "split"), None)
+    left, right = columns.numbers("left_vote", 0), columns.numbers("right_vote", 0)
+    votes, total = columns.people("votes"), left + right
+    rule = "left_vote or right_vote must be positive"
+    columns.refuse("left_vote", rule, (total == 0) & (votes >= min_votes))
+    paths, items = columns.files(images)
+    table = Table(
+        kind=TWO_AFC,
+        paths=paths,
+        items=items,
+        answer=right / np.where(total == 0, 1, total),
+        subset=np.zeros(len(columns), np.int64),
+        subsets=["nights"],
+        votes=votes,
+        split=columns.words("split", SPLITS),
+    )
+    return table.of_votes(min_votes)
+
+
+# how each set is read, and what larger scores mean
+OPINIONS: dict[str, tuple[Callable[[Path], Iterator[Rated]], Larger]] = {
+    "tid2013": (_tid2013, "better"),
+    "kadid10k": (_kadid10k, "better"),
+    "csiq": (_csiq, "worse"),
+    "live": (_live, "worse"),
+    "pipal": (_pipal, "better"),
+}
+CHOICES: dict[str, Callable[[Path], Iterator[Chosen]]] = {
+    "mucped23": _mucped23,
+    "clic": _clic,
+    "pieapp": _pieapp,
 }

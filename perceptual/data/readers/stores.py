@@ -14,8 +14,7 @@ The folder may lie on object storage (`s3://bucket/folder`). A store split in sh
 """
 
 import io
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -226,22 +225,3 @@ def _remote_images(folder: Any, size: int) -> Ranges:
     digests = np.load(io.BytesIO((folder / "digests.npy").read_bytes()))
     part = Part(str(folder / "images.npy"), shape[0], start, 3 * size**2)
     return Ranges([part], size, digests)
-
-
-def columns_of(table: Table) -> dict[str, np.ndarray]:
-    """All of a store except the images, their digests and `store.json`."""
-    return {"items": table.items, **table.columns}
-
-
-def write_columns(folder: Path, table: Table) -> None:
-    """Write all of a store except the images, their digests and `store.json`."""
-    for name, column in columns_of(table).items():
-        np.save(folder / f"{name}.npy", column)
-
-
-def write_info(folder: Path, info: StoreInfo) -> None:
-    """Write `store.json`, which makes the folder a store."""
-    record = asdict(info)
-    if info.size is not None:  # as earlier versions write and read it
-        del record["shorter_side"]
-    (folder / INFO).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -11,17 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perceptual.data.synthetic.distortions import FAMILIES, GROUPS
-from perceptual.data.synthetic.distortions.ranges import RANGES
+from perceptual.data.synthetic.distortions import FAMILIES, GROUPS, RANGES
+from perceptual.data.synthetic.observer import JUST_NOTICEABLE_SEVERITY
 from perceptual.data.synthetic.steps import CNN, Step, drawn, nuisance
 
-PREFERENCE_WIDTH = 0.1  # difference of severities at which it prefers the weaker with 1 / (1 + e^-1) = 73 %
-JUST_NOTICEABLE, NOTICING_WIDTH = 0.2, 0.05  # severity with "same" in half of the votes; width of the slope
 FAINTEST = 0.02  # share of a range that the severities of pairs begin at
 
 Patches = list[list[Step]]  # steps of each distorted patch
-# (rng, names of distorters, whether patches differ as they shall) → number of the subset, steps
-Draw = Callable[[np.random.Generator, Sequence[str], Callable[[Patches], bool]], tuple[int, Patches]]
+# (rng, names of distorters, whether patches differ as they should) → number of the subset, steps
+DrawTriplet = Callable[[np.random.Generator, Sequence[str], Callable[[Patches], bool]], tuple[int, Patches]]
+DrawPair = Callable[[np.random.Generator, Sequence[str]], tuple[int, Patches]]
 
 
 @dataclass(frozen=True)
@@ -29,46 +28,45 @@ class Design:
     """How items are made."""
 
     subsets: tuple[str, ...]
-    triplet: Draw  # steps of p0 and of p1
-    pair: Draw  # steps of p1 only; faint
-    by_severity: bool  # how the observer judges
-    needs_distorters: bool
+    triplet: DrawTriplet  # steps of p0 and of p1
+    pair: DrawPair  # steps of p1 only; faint
+    by_severity: bool = False  # how the observer judges
+    needs_distorters: bool = False
 
 
-def _differing(draw: Callable[[np.random.Generator, Sequence[str]], tuple[int, Patches]]) -> Draw:
+def _differing(draw: Callable[[np.random.Generator, Sequence[str]], Patches]) -> DrawTriplet:
     """A draw that is made anew, up to 20 times, if its patches do not differ, as saturation leaves grey."""
 
     def drawn(
         rng: np.random.Generator, distorters: Sequence[str], accept: Callable[[Patches], bool]
     ) -> tuple[int, Patches]:
         for _ in range(20):
-            subset, patches = draw(rng, distorters)
+            patches = draw(rng, distorters)
             if accept(patches):
                 break
-        return subset, patches
+        return 0, patches
 
     return drawn
 
 
-def _paper(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
-    return 0, [_traditional(rng) for _ in range(2)]
+def _paper(rng: np.random.Generator, distorters: Sequence[str]) -> Patches:
+    return [_traditional(rng) for _ in range(2)]
 
 
 def _paper_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
     return 0, [_traditional(rng, faint=True)]
 
 
-def _cnn(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
-    first, second = rng.permutation(len(distorters))[:2]
-    return 0, [[_network(rng, distorters[which])] for which in (first, second)]
+def _cnn(rng: np.random.Generator, distorters: Sequence[str]) -> Patches:
+    return [[_network(rng, distorters[which])] for which in rng.permutation(len(distorters))[:2]]
 
 
 def _cnn_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
     return 0, [[_network(rng, rng.choice(distorters), FAINTEST)]]
 
 
-def _mix(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
-    return 0, [_either(rng, distorters) for _ in range(2)]
+def _mix(rng: np.random.Generator, distorters: Sequence[str]) -> Patches:
+    return [_either(rng, distorters) for _ in range(2)]
 
 
 def _mix_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
@@ -117,7 +115,7 @@ def _severity(
 
 
 def _severity_pair(rng: np.random.Generator, distorters: Sequence[str]) -> tuple[int, Patches]:
-    group, step = _of_a_group(rng, rng.uniform(0, 2.5 * JUST_NOTICEABLE))
+    group, step = _of_a_group(rng, rng.uniform(0, 2.5 * JUST_NOTICEABLE_SEVERITY))
     return group, [[step]]
 
 
@@ -129,8 +127,8 @@ def _of_a_group(rng: np.random.Generator, severity: float) -> tuple[int, Step]:
 
 
 DESIGNS: dict[str, Design] = {
-    "paper": Design(("traditional",), _differing(_paper), _differing(_paper_pair), False, False),
-    "severity": Design(tuple(GROUPS), _severity, _differing(_severity_pair), True, False),
-    "cnn": Design(("cnn",), _differing(_cnn), _differing(_cnn_pair), False, True),
-    "mix": Design(("mix",), _differing(_mix), _differing(_mix_pair), False, True),
+    "paper": Design(("traditional",), _differing(_paper), _paper_pair),
+    "severity": Design(tuple(GROUPS), _severity, _severity_pair, by_severity=True),
+    "cnn": Design(("cnn",), _differing(_cnn), _cnn_pair, needs_distorters=True),
+    "mix": Design(("mix",), _differing(_mix), _mix_pair, needs_distorters=True),
 }

@@ -4,35 +4,46 @@ What is done to the patches follows a design, see `perceptual.data.synthetic.des
 each item, see `perceptual.data.synthetic.steps`.
 """
 
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from PIL import Image
 from torch import Tensor, nn
 
+from perceptual.data.decode import pixel_digest
 from perceptual.data.images import Images, Pixels
-from perceptual.data.kinds import JND, TWO_AFC, Kind
-from perceptual.data.synthetic import designs, observer
-from perceptual.data.synthetic.cropping import chance, check_sizes, crop, quantised, read_photo
+from perceptual.data.kinds import TWO_AFC, Kind
+from perceptual.data.readers.stores import StoreInfo, is_store, read_info, read_store
+from perceptual.data.synthetic import observer
 from perceptual.data.synthetic.designs import DESIGNS, Design
 from perceptual.data.synthetic.distorters.population import load_population, small_population
-from perceptual.data.synthetic.steps import Step, apply, record
+from perceptual.data.synthetic.photographs import chance, check_sizes, crop, quantised, read_photo
+from perceptual.data.synthetic.steps import LONGEST, Step, apply, record
 from perceptual.data.table import Table
 from perceptual.data.workers import each_done
+from perceptual.data.writers.folders import FORMS, write_files
+from perceptual.data.writers.partial import begin, clear, complete, state_of, working_on
+from perceptual.data.writers.stores import already_there, finish
+from perceptual.files.writing import refuse_existing
 
 _CHUNK = 256  # items per task, at most
 
 
-class Item(NamedTuple):
-    """One triplet or pair."""
+class Items(NamedTuple):
+    """Triplets or pairs."""
 
-    patches: Tensor  # (roles, 3, S, S) uint8
-    answer: float
-    subset: int  # its number
-    made: bytes  # record of the distortions
+    patches: Tensor  # (roles, N, 3, S, S) uint8
+    answer: list[float]
+    subset: list[int]  # numbers
+    made: list[bytes]  # records of the distortions
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ class Making:
         """The same with one photograph: what a process needs for a task, however many there are."""
         return replace(self, photos=[path])
 
-    def make(self, path: str, rows: np.ndarray) -> list[Item]:
+    def make(self, path: str, rows: np.ndarray) -> Items:
         """The items of a task.
 
         Raises:
@@ -113,9 +124,11 @@ class Making:
         torch.set_num_threads(1)  # patches are too small to share out; on busy cores that is ten times slower
         try:
             with torch.inference_mode():
-                return [_make_item(self, photo, networks, chance(self.seed, row, 1)) for row in rows.tolist()]
+                made = [_make_item(self, photo, networks, chance(self.seed, row, 1)) for row in rows.tolist()]
         finally:
             torch.set_num_threads(threads)
+        patches, *columns = zip(*made, strict=True)
+        return Items(torch.stack(patches, dim=1), *map(list, columns))
 
     def image_rows(self, rows: np.ndarray) -> np.ndarray:
         """Where the images (roles × n) of some items are among all (roles × N)."""
@@ -124,7 +137,6 @@ class Making:
     def table(self, images: Images, answers: np.ndarray, subset: np.ndarray, made: np.ndarray) -> Table:
         """The table of all items, of images and columns in the order of the items."""
         roles = self.image_rows(np.arange(self.count)).reshape(-1, self.count)
-        votes = observer.TRIPLET_VOTES if self.kind == TWO_AFC else observer.PAIR_VOTES
         return Table(
             kind=self.kind,
             opened=images,
@@ -132,12 +144,13 @@ class Making:
             answer=answers,
             subset=subset,
             subsets=list(self.how.subsets),
-            votes=np.full(self.count, votes, np.float32),
+            votes=np.full(self.count, observer.VOTES[self.kind.name], np.float32),
             made=made,
         )
 
 
-def make_triplets(
+def make_items(
+    kind: Kind,
     photos: Sequence[str],
     count: int,
     seed: int,
@@ -146,68 +159,37 @@ def make_triplets(
     design: str = "paper",
     distorters: str | None = None,
 ) -> Table:
-    """Make triplets of distorted patches, with a simulated observer's judgments.
+    """Make triplets or pairs of distorted patches in memory, with a simulated observer's judgments.
 
-    Triplet i depends on the photographs, the seed, the size, the design and i only: not on the count nor the
-    workers. Its photograph, place and distortions are drawn at random; its judgment is the fraction of 5
-    simulated votes.
+    A judgment of a triplet is the fraction of 5 simulated votes, and that of a pair, a patch and its faint
+    distortion, of 3. For sets larger than memory, see `perceptual.data.synthetic.making`.
 
     Args:
-        photos: image files, at least `size` and 64 pixels on the smaller side.
-        count: number of triplets.
-        seed: chooses all of them.
-        size: side S of the patches.
+        kind, photos, count, seed, size, design, distorters: as in `Making`.
         workers: processes to make them in; more than one need a main module that can be imported.
-        design, distorters: as in `Making`.
-
-    Returns:
-        a table over 3 × count images in memory. For sets larger than memory, see
-        `perceptual.data.synthetic.storing`.
 
     Raises:
         ValueError: as `Making`, or a photograph is too small; names it.
         OSError: a photograph cannot be read.
     """
-    return make(Making(TWO_AFC, photos, count, seed, size, design, distorters), workers)
-
-
-def make_pairs(
-    photos: Sequence[str],
-    count: int,
-    seed: int,
-    size: int = 64,
-    workers: int = 1,
-    design: str = "paper",
-    distorters: str | None = None,
-) -> Table:
-    """Make pairs of a patch and its faint distortion; `same` is the fraction of 3 simulated votes.
-
-    Arguments, result and errors as in `make_triplets`.
-    """
-    return make(Making(JND, photos, count, seed, size, design, distorters), workers)
-
-
-def make(making: Making, workers: int = 1) -> Table:
-    """The table of all items, with its images in memory; see `make_triplets`."""
-    roles, size = len(making.kind.roles), making.size
-    images = torch.empty(roles * making.count, 3, size, size, dtype=torch.uint8)
-    answers, subset = np.empty(making.count, np.float32), np.empty(making.count, np.int64)
-    made = np.empty(making.count, object)
+    making = Making(kind, photos, count, seed, size, design, distorters)
+    images = torch.empty(len(kind.roles) * count, 3, size, size, dtype=torch.uint8)
+    columns = np.empty(count, np.float32), np.empty(count, np.int64), np.empty(count, object)
     tasks = making.tasks()
     calls = [(making.for_worker(path), path, rows) for path, rows in tasks]
-    for task, items in each_done(Making.make, calls, workers, f"Making {making.kind.plural}"):
+    for task, items in each_done(Making.make, calls, workers, f"Making {kind.plural}"):
         rows = tasks[task][1]
-        patches = torch.stack([item.patches for item in items], dim=1)
-        images[torch.from_numpy(making.image_rows(rows))] = patches.flatten(0, 1)
-        answers[rows] = [item.answer for item in items]
-        subset[rows] = [item.subset for item in items]
-        made[rows] = [item.made for item in items]
+        images[torch.from_numpy(making.image_rows(rows))] = items.patches.flatten(0, 1)
+        for column, values in zip(columns, items[1:], strict=True):
+            column[rows] = values
+    answers, subset, made = columns
     return making.table(Pixels.squares(images), answers, subset, made.astype(np.bytes_))
 
 
 def _make_item(
     making: Making, photo: Image.Image, networks: Mapping[str, nn.Module], rng: np.random.Generator
-) -> Item:
+) -> tuple[Tensor, float, int, bytes]:
+    """Patches (roles, 3, S, S) uint8, answer, number of the subset, record."""
     ref, how = crop(photo, making.size, rng), making.how
     whole, triplet = quantised(ref), making.kind == TWO_AFC
     known: dict[tuple[tuple[Step, ...], ...], tuple[list[Tensor], list[Tensor]]] = {}
@@ -221,31 +203,115 @@ def _make_item(
         return known[key]
 
     def differ(steps: list[list[Step]]) -> bool:
-        if not triplet:
-            return True
         patches, (first, second) = distorted(steps)
         if how.by_severity:
             return not torch.equal(*patches)
         return not any(torch.equal(*pair) for pair in ((first, second), (whole, first), (whole, second)))
 
-    subset, steps = (how.triplet if triplet else how.pair)(rng, list(networks), differ)
+    names = list(networks)
+    subset, steps = how.triplet(rng, names, differ) if triplet else how.pair(rng, names)
     patches = torch.stack([whole, *distorted(steps)[1]])
-    return Item(patches, _answer(how, patches, steps, rng), subset, record(steps))
-
-
-def _answer(how: Design, patches: Tensor, steps: list[list[Step]], rng: np.random.Generator) -> float:
-    """The share of simulated votes for p1, or for "same" where there is one distorted patch."""
-    severities = [each[0].severity for each in steps]
-    if len(steps) == 2:
-        votes = observer.TRIPLET_VOTES
-        if how.by_severity:
-            chosen = 1 / (1 + np.exp((severities[1] - severities[0]) / designs.PREFERENCE_WIDTH))
-        else:
-            chosen = observer.prefers_p1(*observer.differences(patches.numpy()))
+    if how.by_severity:
+        chosen = observer.by_severity(*(each[0].severity for each in steps))
     else:
-        votes = observer.PAIR_VOTES
-        if how.by_severity:
-            chosen = 1 / (1 + np.exp((severities[0] - designs.JUST_NOTICEABLE) / designs.NOTICING_WIDTH))
-        else:
-            chosen = observer.says_same(*observer.differences(patches.numpy()))
-    return rng.binomial(votes, chosen) / votes
+        chosen = observer.by_sight(*observer.differences(patches.numpy()))
+    votes = observer.VOTES[making.kind.name]
+    return patches, rng.binomial(votes, chosen) / votes, subset, record(steps)
+
+
+def make_store(making: Making, dst: str | Path, source: str, workers: int = 1) -> StoreInfo:
+    """Write the store of the items that `making` describes.
+
+    Args:
+        making: what to make.
+        dst: the store: a folder that does not exist yet, or the same store, which is left unchanged.
+        source: where the items come from, for the record.
+        workers: processes to make them in; more than one need a main module that can be imported.
+
+    Raises:
+        ValueError: `dst` is something else already, another process is writing it, or a photograph is too
+            small.
+        OSError: a photograph cannot be read, or the disk is full.
+    """
+    dst, request = Path(dst), _request(making)
+    if dst.exists():
+        return already_there(dst, request)
+    kind, tasks = making.kind, making.tasks()
+    with working_on(dst) as partial:
+        columns: dict[str, tuple[int, DTypeLike]] = {
+            kind.answer: (making.count, np.float32),
+            "subset": (making.count, np.int64),
+            "made": (making.count, f"S{LONGEST}"),
+        }
+        sizes = np.full((len(kind.roles) * making.count, 2), making.size, np.int64)
+        begin(partial, f"{request} {state_of(making.photos)}", sizes, making.size, len(tasks), columns)
+        _fill(partial, making, tasks, workers)
+        answers, subset, made = (np.load(partial / f"{name}.npy") for name in columns)
+        (partial / "plan").unlink()  # a run killed from here on starts over
+        made = made.astype(f"S{np.char.str_len(made).max()}")  # no longer than they are
+        table = making.table(Pixels.mapped(partial), answers, subset, made)
+        return finish(partial, dst, table, source, request, [], workers=workers)
+
+
+def make_files(making: Making, dst: str | Path, source: str, form: str, workers: int = 1) -> None:
+    """Write the items that `making` describes as image files.
+
+    Args:
+        making, dst, source, workers: as in `make_store`; `dst` must not exist.
+        form: `folder`, the layout of BAPPS, or `unjudged`, with a manifest for people to fill in.
+
+    Raises:
+        ValueError, OSError: as `make_store`.
+    """
+    dst = Path(dst)
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+    refuse_existing(dst)
+    with working_on(dst) as partial:
+        store, files = partial / "store", partial / form
+        if is_store(store) and read_info(store).request != _request(making):
+            clear(partial)  # what an earlier run with another request left
+        make_store(making, store, source, workers)
+        write_files(read_store(making.kind, store), files, form, workers)
+        os.replace(files, dst)
+        shutil.rmtree(partial)
+
+
+Made = tuple[list[bytes], list[float], list[int], list[bytes]]  # digests of images, and columns of items
+
+
+def _fill(partial: Path, making: Making, tasks: list[tuple[str, np.ndarray]], workers: int) -> None:
+    """Make the items that no earlier run has made."""
+    names = ("digests", making.kind.answer, "subset", "made")
+    digests, *columns = (np.lib.format.open_memmap(partial / f"{name}.npy", mode="r+") for name in names)
+    rows = [making.image_rows(of_items) for _, of_items in tasks]
+
+    def keep(task: int, made: Made) -> bool:
+        digests[rows[task]] = np.frombuffer(b"".join(made[0]), np.uint8).reshape(-1, 32)
+        for column, values in zip(columns, made[1:], strict=True):
+            column[tasks[task][1]] = values
+            column.flush()  # unlike images, these have no digest that would show a loss
+        return True
+
+    array = str(partial / "images.npy")
+    arguments = [(making.for_worker(path), array, path, of_items) for path, of_items in tasks]
+    complete(partial, rows, _write, arguments, keep, workers, f"Making {making.kind.plural}")
+
+
+def _write(making: Making, array: str, path: str, rows: np.ndarray) -> Made:
+    """Make the items of a task and write their images into the array."""
+    made = making.make(path, rows)
+    pixels = made.patches.flatten(0, 1).numpy()
+    images = np.lib.format.open_memmap(array, mode="r+")
+    images[making.image_rows(rows)] = pixels
+    return [pixel_digest(image) for image in pixels], *made[1:]
+
+
+def _request(making: Making) -> str:
+    """SHA-256 of what is to be made; photographs count by their names."""
+    folder = os.path.commonpath([os.path.dirname(path) for path in making.photos]) or "."
+    names = [os.path.relpath(path, folder) for path in making.photos]
+    head = f"made 3 {making.design} {making.kind.answer} {making.size} {making.count} {making.seed}"
+    if making.distorters:
+        head += f" {load_population(making.distorters).digest}"
+    return sha256("\n".join([head, *names]).encode(errors="surrogateescape")).hexdigest()

@@ -13,12 +13,14 @@ from functools import lru_cache
 import numpy as np
 from scipy.fft import dctn, idctn
 
-TRIPLET_VOTES, PAIR_VOTES = 5, 3  # as in BAPPS
+VOTES = {"2afc": 5, "jnd": 3}  # by the kind of the items, as in BAPPS
 PIXELS_PER_DEGREE = 15.0  # patches are shown enlarged, 64 pixels at 256, on a display of 60
 ADAPTATION = 0.8  # share of a difference of the means that is not seen
 DECISION_NOISE = 0.2  # of the logarithm of the ratio of two differences, scale of the logistic
 JUST_NOTICEABLE = 2.0  # ΔE called "same" by half
 NOTICING_NOISE = 0.25  # of the logarithm of ΔE, scale of the logistic
+PREFERENCE_WIDTH = 0.1  # difference of severities at which it prefers the weaker with 1 / (1 + e^-1) = 73 %
+JUST_NOTICEABLE_SEVERITY, NOTICING_WIDTH = 0.2, 0.05  # called "same" by half; width of the slope
 _NOTHING = 0.05  # ΔE below which differences are alike: less than a step of 8 bits
 
 _RGB_TO_XYZ = np.array(
@@ -57,14 +59,24 @@ def differences(images: np.ndarray) -> np.ndarray:
     return np.sqrt(np.square(seen).sum(1)).mean((1, 2), dtype=np.float64)
 
 
-def prefers_p1(d0: float, d1: float) -> float:
-    """Probability that the observer finds p1 more similar, by the visible differences of p0 and of p1."""
-    return _logistic((np.log(d0 + _NOTHING) - np.log(d1 + _NOTHING)) / DECISION_NOISE)
+def by_sight(d0: float, d1: float | None = None) -> float:
+    """Probability that the observer finds p1 more similar than p0, or calls a pair the same.
+
+    Args:
+        d0: visible difference of p0, or of the pair.
+        d1: of p1; None: it is a pair.
+    """
+    seen = np.log(d0 + _NOTHING)
+    if d1 is None:
+        return _logistic((np.log(JUST_NOTICEABLE) - seen) / NOTICING_NOISE)
+    return _logistic((seen - np.log(d1 + _NOTHING)) / DECISION_NOISE)
 
 
-def says_same(difference: float) -> float:
-    """Probability that the observer calls a pair the same."""
-    return _logistic((np.log(JUST_NOTICEABLE) - np.log(difference + _NOTHING)) / NOTICING_NOISE)
+def by_severity(s0: float, s1: float | None = None) -> float:
+    """The same by the severities of one family of distortion, in [0, 1]."""
+    if s1 is None:
+        return _logistic((JUST_NOTICEABLE_SEVERITY - s0) / NOTICING_WIDTH)
+    return _logistic((s0 - s1) / PREFERENCE_WIDTH)
 
 
 def _logistic(x: float) -> float:

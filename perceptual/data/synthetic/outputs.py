@@ -6,16 +6,15 @@ As the "real algorithm" sets of Zhang et al. 2018 (https://arxiv.org/abs/1801.03
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from perceptual.data.decode import checked_rgb
 from perceptual.data.kinds import ALGORITHMS, TWO_AFC
+from perceptual.data.readers.folders import join_stems
 from perceptual.data.synthetic.photographs import find_photos
 from perceptual.files import csv_cells
-from perceptual.files.messages import first_few
 from perceptual.files.places import nfc
 from perceptual.files.writing import refuse_existing, whole_folder
 
@@ -23,16 +22,9 @@ TRIES = 20  # places, until the two outputs differ and the patch is not uniform
 UNIFORM = 4.0  # standard deviation of pixels
 
 
-class Made(NamedTuple):
-    """What was written."""
-
-    triplets: int
-    alike: int  # triplets whose outputs are equal at every place that was tried
-
-
 def make_from_outputs(
     originals: Path, outputs: Sequence[Path], dst: Path, count: int, seed: int = 0, size: int | None = 64
-) -> Made:
+) -> int:
     """Write `<dst>/{ref,p0,p1}/NNNNNN.png` and `<dst>/manifest.csv` for people to judge.
 
     The manifest has the names of the folders as `algorithm0` and `algorithm1`. Originals, pairs of algorithms
@@ -45,6 +37,9 @@ def make_from_outputs(
         count: number of triplets.
         seed: of all choices.
         size: side of the square patches, in pixels of the originals; None: whole images.
+
+    Returns:
+        number of triplets whose outputs are equal at every place that was tried.
 
     Raises:
         ValueError: folders of one name, stems that are not in all folders, images of different size or too
@@ -74,7 +69,7 @@ def make_from_outputs(
             rows.append([*images, "", *(names[i - 1] for i in pair)])
         columns = [*TWO_AFC.roles, TWO_AFC.on_disk, *ALGORITHMS]
         csv_cells.write_file(partial / "manifest.csv", columns, rows)
-    return Made(count, alike)
+    return alike
 
 
 def _in_turn(kinds: int, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -85,16 +80,8 @@ def _in_turn(kinds: int, count: int, rng: np.random.Generator) -> np.ndarray:
 
 def _join(folders: Sequence[Path]) -> list[list[str]]:
     """For each stem the file of every folder."""
-    by_stem = [{nfc(Path(path).stem): path for path in find_photos(folder)} for folder in folders]
-    stems = sorted(set().union(*by_stem))
-    gaps = [
-        f"{stem} (not in {', '.join(absent)})"
-        for stem in stems
-        if (absent := [str(folders[i]) for i, found in enumerate(by_stem) if stem not in found])
-    ]
-    if gaps:
-        raise ValueError(f"{len(gaps):,} of {len(stems):,} images are not in all folders: {first_few(gaps)}")
-    return [[found[stem] for found in by_stem] for stem in stems]
+    files = {str(folder): {nfc(Path(path).stem): path for path in find_photos(folder)} for folder in folders}
+    return list(join_stems(files, folders[0]).values())
 
 
 def _patches(paths: Sequence[str], size: int | None, rng: np.random.Generator) -> list[np.ndarray]:

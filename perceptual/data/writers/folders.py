@@ -11,7 +11,7 @@ from PIL import Image
 from perceptual.data.images import Images
 from perceptual.data.readers.folders import MADE
 from perceptual.data.table import Table
-from perceptual.data.workers import each_done
+from perceptual.data.workers import all_done
 from perceptual.files import csv_cells
 from perceptual.files.writing import refuse_existing, whole_folder
 
@@ -22,30 +22,14 @@ _CHUNK = 256  # images per task
 Files = list[tuple[str, int]]  # path of each file, and the image it holds
 
 
-def write_folder(table: Table, dst: str | Path) -> None:
-    """Write `<dst>/<subset>/<role>/NNNNNN.png` and the answers as `.npy`, the layout of BAPPS.
-
-    NNNNNN is the number of the item in the table. What was done to synthetic items is in
-    `<dst>/<subset>/made.csv`.
+def write_new(table: Table, dst: str | Path, form: str) -> None:
+    """Write a table, over open images, into a new folder; see `write_files`.
 
     Raises:
         ValueError: `dst` exists.
     """
-    _write_new(table, Path(dst), "folder")
-
-
-def write_unjudged(table: Table, dst: str | Path) -> None:
-    """Write `<dst>/<role>/NNNNNN.png` and a manifest, `<dst>/manifest.csv`, with empty answers.
-
-    Raises:
-        ValueError: `dst` exists.
-    """
-    _write_new(table, Path(dst), "unjudged")
-
-
-def _write_new(table: Table, dst: Path, form: str) -> None:
     refuse_existing(dst)
-    with whole_folder(dst) as folder:
+    with whole_folder(Path(dst)) as folder:
         write_files(table, folder, form, workers=1)
 
 
@@ -55,7 +39,9 @@ def write_files(table: Table, folder: Path, form: str, workers: int) -> None:
     Args:
         table: the items.
         folder: where the files go.
-        form: `folder` or `unjudged`.
+        form: `folder`, the layout of BAPPS, `<subset>/<role>/NNNNNN.png` and the answers as `.npy`, where
+            NNNNNN is the number of the item in the table, and `<subset>/made.csv` says what was done to
+            synthetic ones; or `unjudged`, `<role>/NNNNNN.png` and `manifest.csv` with empty answers.
         workers: processes to write them in, where the images are those of a store.
     """
     files: list[Files] = []
@@ -69,8 +55,7 @@ def write_files(table: Table, folder: Path, form: str, workers: int) -> None:
             files += [listed[start : start + _CHUNK] for start in range(0, len(listed), _CHUNK)]
     tasks = [(table.images, part) for part in files]
     shared = table.images.folder is not None
-    for _ in each_done(_write_images, tasks, workers if shared else 1, "Writing images"):
-        pass
+    all_done(_write_images, tasks, workers if shared else 1, "Writing images")
     if form == "folder":
         _write_answers(table, folder)
     else:

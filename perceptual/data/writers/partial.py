@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 
 from perceptual.data.images import Pixels
 from perceptual.data.workers import each_done
-from perceptual.files.writing import allocate
+from perceptual.files.writing import new_array
 
 Result = TypeVar("Result")
 MARK = ".perceptual"  # in an incomplete folder: it is ours, and may be removed
@@ -71,51 +71,56 @@ def _is_ours(partial: Path) -> bool:
     return not any(partial.iterdir()) or any((partial / name).exists() for name in left)
 
 
+def goes_on(partial: Path, plan: str) -> bool:
+    """Whether an earlier run with the same plan left the folder; what another one left is removed."""
+    path = partial / "plan"
+    if path.exists() and path.read_text() == plan:
+        return True
+    clear(partial)
+    return False
+
+
 def begin(
     partial: Path,
     plan: str,
-    images: int,
+    sizes: np.ndarray,
     size: int | None,
     tasks: int,
     columns: Mapping[str, tuple[int, DTypeLike]] | None = None,
-    sizes: np.ndarray | None = None,
 ) -> None:
     """Prepare the arrays, unless an earlier run with the same plan left them.
 
     Args:
         partial: the folder.
         plan: identifies the store and the state of the files that it is made from.
-        images: number of images.
-        size: their side S; None: they have the sizes in `sizes`.
+        sizes: (M, 2), height and width of each image.
+        size: side S of squares; None: they keep their sizes.
         tasks: number of tasks.
         columns: other arrays to fill by tasks, their length and type by name.
-        sizes: (images, 2) height and width of each.
 
     Raises:
         OSError: the disk is full.
     """
-    path = partial / "plan"
-    if path.exists() and path.read_text() == plan:
+    if goes_on(partial, plan):
         return
-    clear(partial)
-    pixels: tuple[str, tuple[int, ...]] = ("images", (images, 3, size or 0, size or 0))
-    if sizes is not None:
-        pixels = ("pixels", (int(3 * sizes.prod(1).sum()),))
-        np.save(partial / "sizes.npy", sizes)
-    arrays: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
-        **{
-            name: (shape, np.uint8) for name, shape in (pixels, ("digests", (images, 32)), ("done", (tasks,)))
-        },
-        **{name: ((length,), kind) for name, (length, kind) in (columns or {}).items()},
-    }
     try:
-        for name, (of, kind) in arrays.items():
-            np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.dtype(kind), of)
-            allocate(partial / f"{name}.npy")
-        path.write_text(plan)
+        new_pixels(partial, sizes, size)
+        new_array(partial / "digests.npy", np.uint8, (len(sizes), 32))
+        new_array(partial / "done.npy", np.uint8, (tasks,))
+        for name, (length, kind) in (columns or {}).items():
+            new_array(partial / f"{name}.npy", kind, (length,))
+        (partial / "plan").write_text(plan)
     except OSError:  # a full disk, which what is there already need not fill
         clear(partial)
         raise
+
+
+def new_pixels(folder: Path, sizes: np.ndarray, size: int | None) -> np.ndarray:
+    """Make the array of all pixels, flat, to be filled; and that of the sizes, where they differ."""
+    if size is not None:
+        return new_array(folder / "images.npy", np.uint8, (len(sizes), 3, size, size)).reshape(-1)
+    np.save(folder / "sizes.npy", sizes)
+    return new_array(folder / "pixels.npy", np.uint8, (int(3 * sizes.prod(1).sum()),))
 
 
 def complete(

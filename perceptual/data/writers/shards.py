@@ -9,7 +9,6 @@ import io
 import json
 import tarfile
 from dataclasses import asdict
-from typing import Any
 
 import fsspec
 import numpy as np
@@ -19,12 +18,11 @@ from perceptual.data.readers.stores import (
     KINDS,
     SHARDS,
     StoreInfo,
-    columns_of,
     read_info,
     read_store,
 )
 from perceptual.data.table import Table
-from perceptual.data.workers import each_done
+from perceptual.data.workers import all_done
 from perceptual.files.places import place
 
 BEGUN = "shards.partial.json"
@@ -67,11 +65,13 @@ def write_shards(src: str, dst: str, images: int = 1000) -> StoreInfo:
     names = [f"images-{number:06}.tar" for number in range(len(starts))]
     rows = [range(start, min(start + images, info.images)) for start in starts]
     tasks = [(table, part, str(target / name)) for name, part in zip(names, rows, strict=True)]
-    parts: list[Any] = [None] * len(tasks)
-    for number, found in each_done(_write_shard, tasks, 1, "Writing shards"):
-        parts[number] = {"file": names[number], "images": len(rows[number]), **found}
+    written = all_done(_write_shard, tasks, 1, "Writing shards")
+    parts = [
+        {"file": name, "images": len(part), **found}
+        for name, part, found in zip(names, rows, written, strict=True)
+    ]
     encoded = io.BytesIO()
-    columns = columns_of(table) | {"digests": np.asarray(table.images.digests)}
+    columns = {"items": table.items, **table.columns, "digests": np.asarray(table.images.digests)}
     np.savez(encoded, **columns)  # type: ignore[arg-type]  # takes columns by name
     (target / COLUMNS).write_bytes(encoded.getvalue())
     (target / SHARDS).write_text(json.dumps({**plan, "shards": parts}, indent=1) + "\n")

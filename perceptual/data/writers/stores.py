@@ -5,45 +5,31 @@ The work is done in `DST.partial`, which is renamed to DST once it is complete. 
 """
 
 import os
-from collections.abc import Container, Sequence
-from dataclasses import replace
+from collections.abc import Container
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from perceptual.data.decode import (
-    RESIZE,
-    size_of,
-    write_native,
-    write_pixels,
-)
-from perceptual.data.images import Pixels, resolution_of
+from perceptual.data.decode import RESIZE, write_images
+from perceptual.data.images import Pixels, UnusableImages, resolution_of, sizes_of
 from perceptual.data.readers.stores import (
+    INFO,
     VERSION,
     StoreInfo,
     beside,
     is_store,
     read_info,
-    write_columns,
-    write_info,
 )
 from perceptual.data.settings import check_resolution
 from perceptual.data.table import Table, check_alike
-from perceptual.data.writers.partial import begin, complete, settle, state_of, working_on
-from perceptual.files.messages import first_few
-from perceptual.files.writing import allocate, refuse_existing
+from perceptual.data.writers.partial import begin, complete, new_pixels, settle, state_of, working_on
+from perceptual.files.records import to_json
+from perceptual.files.writing import refuse_existing
 
 _CHUNK = 256  # images per task
-
-
-class UnusableImages(ValueError):
-    """Images that cannot be used; `problems` names each of them with the reason."""
-
-    def __init__(self, problems: list[str], total: int) -> None:
-        super().__init__(f"{len(problems):,} of {total:,} images cannot be used: {first_few(problems)}")
-        self.problems = problems
 
 
 def pack(
@@ -81,23 +67,18 @@ def pack(
     if dst.exists():
         return already_there(dst, request)
     with working_on(dst) as partial:
-        plan = f"{request} {state_of(table.paths)}"
-        tasks, processes = len(_chunks(len(table.paths))), workers or os.cpu_count() or 1
-        if size is None:
-            sizes, problems = _sizes(table.paths, shorter_side)
-            if not problems or skip_unusable:
-                begin(partial, plan, len(table.paths), None, tasks, sizes=sizes)
-                problems |= _decode(partial, table.paths, None, processes, shorter_side, set(problems))
-        else:
-            begin(partial, plan, len(table.paths), size, tasks)
-            problems = _decode(partial, table.paths, size, processes)
+        sizes, problems = sizes_of(table.paths, size, shorter_side)
+        processes = workers or os.cpu_count() or 1
+        if not problems or skip_unusable:
+            tasks = len(range(0, len(sizes), _CHUNK))
+            begin(partial, f"{request} {state_of(table.paths)}", sizes, size, tasks)
+            problems |= _decode(partial, table.paths, sizes, size, shorter_side, processes, set(problems))
         if problems and not skip_unusable:
-            raise UnusableImages(list(problems.values()), len(table.paths))
+            raise UnusableImages(problems, len(table.paths))
         (partial / "plan").unlink()  # a run killed from here on starts over
         if problems:
-            table = _without(partial, table, list(problems))
-        if size is None:
-            check_alike(table.kind.roles, table.items, np.load(partial / "sizes.npy"), [])
+            table = _without(partial, table, list(problems), size)
+        check_alike(table.kind.roles, table.items, Pixels.mapped(partial).sizes, [])
         return finish(partial, dst, table, source, request, list(problems.values()), shorter_side, processes)
 
 
@@ -139,28 +120,28 @@ def already_there(dst: Path, request: str) -> StoreInfo:
     return info
 
 
-def _sizes(paths: list[str], shorter_side: int | None) -> tuple[np.ndarray, dict[int, str]]:
-    """Height and width of each image, (M, 2), and what is wrong with which of them."""
-    sizes, problems = np.zeros((len(paths), 2), np.int64), dict[int, str]()
-    for row, path in enumerate(paths):
-        try:
-            sizes[row] = size_of(path, shorter_side)
-        except ValueError as error:
-            problems[row] = str(error)
-    return sizes, problems
-
-
 def _decode(
     partial: Path,
     paths: list[str],
+    sizes: np.ndarray,
     size: int | None,
+    shorter_side: int | None,
     workers: int,
-    shorter_side: int | None = None,
-    known: Container[int] = (),
+    known: Container[int],
 ) -> dict[int, str]:
     """Decode what is not done yet; returns what is wrong with which images, in the order of the images."""
     digests = np.lib.format.open_memmap(partial / "digests.npy", mode="r+")
-    chunks: list[Sequence[int]] = [*_chunks(len(paths))]
+    ends = np.cumsum(3 * sizes.prod(1))
+    starts = np.append(0, ends[:-1]).tolist()
+    array = str(partial / ("pixels.npy" if size is None else "images.npy"))
+    chunks = [
+        [row for row in range(first, min(first + _CHUNK, len(paths))) if row not in known]
+        for first in range(0, len(paths), _CHUNK)
+    ]
+    tasks = [
+        (array, [starts[row] for row in rows], [paths[row] for row in rows], size, shorter_side)
+        for rows in chunks
+    ]
     problems: dict[int, str] = {}
 
     def keep(chunk: int, results: list[bytes | str]) -> bool:
@@ -171,59 +152,29 @@ def _decode(
                 digests[row] = np.frombuffer(result, np.uint8)
         return not any(isinstance(result, str) for result in results)
 
-    if size is None:
-        ends = np.cumsum(3 * np.load(partial / "sizes.npy").prod(1))
-        starts = np.append(0, ends[:-1]).tolist()
-        array = str(partial / "pixels.npy")
-        chunks = [[row for row in rows if row not in known] for rows in chunks]
-        flat = [(array, [starts[r] for r in rows], [paths[r] for r in rows], shorter_side) for rows in chunks]
-        complete(partial, chunks, write_native, flat, keep, workers, "Packing images")
-    else:
-        array = str(partial / "images.npy")
-        tasks = [(array, rows, [paths[row] for row in rows], size) for rows in chunks]
-        complete(partial, chunks, write_pixels, tasks, keep, workers, "Packing images")
+    complete(partial, chunks, write_images, tasks, keep, workers, "Packing images")
     return dict(sorted(problems.items()))  # several processes find them in any order
 
 
-def _chunks(images: int) -> list[range]:
-    return [range(start, min(start + _CHUNK, images)) for start in range(0, images, _CHUNK)]
-
-
-def _without(partial: Path, table: Table, bad: list[int]) -> Table:
+def _without(partial: Path, table: Table, bad: list[int], size: int | None) -> Table:
     """Drop the items that show bad images, and the images that no item shows then."""
     keep = np.flatnonzero(~np.isin(table.items, bad).any(axis=0))
     if not len(keep):
         raise ValueError(f"every item shows one of the {len(bad):,} images that cannot be used")
     table = table.take(keep)
     used = np.unique(table.items)
-    names = ("images", "digests")
-    if (partial / "sizes.npy").exists():
-        _keep_pixels(partial, used)
-        names = ("sizes", "digests")
-    for name in names:
-        whole = np.load(partial / f"{name}.npy", mmap_mode="r")
-        kept = np.lib.format.open_memmap(
-            partial / "kept.npy", "w+", whole.dtype, (len(used), *whole.shape[1:])
-        )
-        allocate(partial / "kept.npy")
-        for start in range(0, len(used), _CHUNK):
-            kept[start : start + _CHUNK] = whole[used[start : start + _CHUNK]]
-        kept.flush()
-        os.replace(partial / "kept.npy", partial / f"{name}.npy")
-    return replace(table, items=np.searchsorted(used, table.items))
-
-
-def _keep_pixels(partial: Path, used: np.ndarray) -> None:
-    """Drop the pixels of images in their own sizes that are not used."""
-    images = Pixels.mapped(partial)
-    ends = np.cumsum(3 * images.sizes[used].prod(1))
-    kept = np.lib.format.open_memmap(partial / "kept.npy", "w+", np.uint8, (int(ends[-1]),))
-    allocate(partial / "kept.npy")
-    for end, image in zip(ends.tolist(), used.tolist(), strict=True):
+    images, kept = Pixels.mapped(partial), partial / "kept"
+    kept.mkdir()
+    flat, end = new_pixels(kept, images.sizes[used], size), 0
+    for image in used.tolist():
         pixels = images.one(image).numpy().ravel()
-        kept[end - len(pixels) : end] = pixels
-    kept.flush()
-    os.replace(partial / "kept.npy", partial / "pixels.npy")
+        flat[end : end + len(pixels)] = pixels
+        end += len(pixels)
+    np.save(kept / "digests.npy", images.digests[used])
+    for path in kept.iterdir():
+        os.replace(path, partial / path.name)
+    kept.rmdir()
+    return replace(table, items=np.searchsorted(used, table.items))
 
 
 def finish(
@@ -242,7 +193,8 @@ def finish(
         ValueError: pixels are not what was written: the disk or the memory is broken.
     """
     (partial / "done.npy").unlink(missing_ok=True)
-    write_columns(partial, table)
+    for name, column in {"items": table.items, **table.columns}.items():
+        np.save(partial / f"{name}.npy", column)
     images = Pixels.mapped(partial, resolution_of(None, shorter_side))
     images.check(workers)
     counts = np.bincount(table.subset, minlength=len(table.subsets)).tolist()
@@ -261,6 +213,9 @@ def finish(
         fingerprint=replace(table, opened=images).fingerprint(),
         beside=beside(table),
     )
-    write_info(partial, info)
+    record = asdict(info)
+    if info.size is not None:
+        del record["shorter_side"]
+    (partial / INFO).write_text(to_json(record), "utf-8")
     settle(partial, dst)
     return info

@@ -19,14 +19,12 @@ from annotated_types import Len, Predicate
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from perceptual.data.synthetic.cropping import patches
-from perceptual.data.synthetic.distorters.network import Distorter, Recipe, draw_recipe
-from perceptual.data.synthetic.distorters.training import train_file
-from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, packaged
-from perceptual.data.workers import each_done
-from perceptual.data.writers.partial import clear, settle, state_of, working_on
+from perceptual.data.synthetic.distorters.network import Distorter, Recipe, draw_recipe, train_file
+from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, packaged, patches
+from perceptual.data.workers import all_done
+from perceptual.data.writers.partial import goes_on, settle, state_of, working_on
 from perceptual.files.places import cache_folder
-from perceptual.files.records import check_record, read_record
+from perceptual.files.records import check_record, read_record, to_json
 
 VERSION, INFO = 1, "distorters.json"
 STEPS = 600  # of training, per network
@@ -87,32 +85,22 @@ def train_population(
             raise ValueError(f"{dst} is another population of distorters; remove it or choose another place")
         return
     with working_on(dst) as partial:
-        plan = f"{request} {state_of(photos)}"
-        path = partial / "plan"
-        if not (path.exists() and path.read_text() == plan):
-            clear(partial)
-            seen = patches(photos, _PATCHES, seed).mul(255).round().byte().numpy()
-            np.save(partial / "patches.npy", seen)
-            path.write_text(plan)
-        names = [f"{number:03}" for number in range(count)]
-        recipes = [draw_recipe(seed, number, steps) for number in range(count)]
-        files = [partial / f"{name}.safetensors" for name in names]
+        plan, seen = f"{request} {state_of(photos)}", partial / "patches.npy"
+        if not goes_on(partial, plan):
+            np.save(seen, patches(photos, _PATCHES, seed).mul(255).round().byte().numpy())
+            (partial / "plan").write_text(plan)
+        files = {f"{number:03}": partial / f"{number:03}.safetensors" for number in range(count)}
         tasks = [
-            (recipe, str(partial / "patches.npy"), str(file))
-            for recipe, file in zip(recipes, files, strict=True)
+            (draw_recipe(seed, number, steps), str(seen), str(file))
+            for number, file in enumerate(files.values())
             if not file.exists()
         ]
-        for _ in each_done(train_file, tasks, workers, "Training distorters"):
-            pass
-        digests = {
-            name: sha256(file.read_bytes()).hexdigest() for name, file in zip(names, files, strict=True)
-        }
-        (partial / "patches.npy").unlink()
-        path.unlink()
-        for left in partial.glob("*.partial"):
+        all_done(train_file, tasks, workers, "Training distorters")
+        digests = {name: sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
+        for left in (seen, partial / "plan", *partial.glob("*.partial")):
             left.unlink()
         info = PopulationInfo(VERSION, request, seed, digests)
-        (partial / INFO).write_text(json.dumps(asdict(info), indent=1) + "\n")
+        (partial / INFO).write_text(to_json(asdict(info)))
         settle(partial, dst)
 
 

@@ -1,4 +1,8 @@
+"""BAPPS from a server that misbehaves, resumed at any moment; archives of strangers."""
+
+import gzip
 import io
+import json
 import random
 import re
 import shutil
@@ -16,7 +20,7 @@ from trees import write_pair_subset, write_subset
 
 from perceptual.data import JND, TWO_AFC
 from perceptual.data.download import http as fetching
-from perceptual.data.download.bapps import BAPPS, Part, download_bapps
+from perceptual.data.download.bapps import BAPPS, Part, download_bapps, unpack
 
 COUNTS = {"traditional": 6, "cnn": 5}
 PARTS = {
@@ -183,19 +187,6 @@ def test_what_has_no_version_is_not_joined(download, server, tmp_path, tag):
     assert tree_bytes(tmp_path / "root/2afc/val") == tree_bytes(tmp_path / "made/2afc/val")
 
 
-def test_a_file_that_changes_in_spite_of_its_range_starts_over(download, server, tmp_path):
-    """The server goes on with another version, of the same length, and does not look at If-Range."""
-    part = tmp_path / "root/.download/val.tar.gz.part"
-    part.parent.mkdir(parents=True)
-    data = server.files["val.tar.gz"]
-    part.write_bytes(bytes(1000))
-    Path(f"{part}.json").write_text(f'{{"tag": "\\"zero\\"", "total": {len(data)}}}')
-    server.mood = "ignores versions"
-    download("val")
-    assert server.asked[:2] == ["bytes=1000-", None]
-    assert tree_bytes(tmp_path / "root/2afc/val") == tree_bytes(tmp_path / "made/2afc/val")
-
-
 def test_an_end_that_is_not_known_is_refused(download, server, tmp_path):
     server.mood = "no length"
     with pytest.raises(OSError, match=r"does not say how long the file is.*put it at .*root/val\.tar\.gz"):
@@ -224,59 +215,42 @@ def test_a_transfer_that_stalls_ends(pace, download, server, monkeypatch):
     assert time.monotonic() - start < 10
 
 
-def test_a_file_that_changed_starts_over(download, server, tmp_path):
-    part = tmp_path / "root/.download/val.tar.gz.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(b"bytes of another version")
-    Path(f"{part}.json").write_text('{"tag": "\\"zero\\"", "total": 50}')
-    download()
-    assert server.asked[0] == "bytes=24-"
-    assert whole(tmp_path)
+ZERO, ONE = '"zero"', '"one"'  # versions; the server has the second
+PARTS_LEFT = {  # bytes of an earlier run, its note, how the server is; and what is asked for
+    "of another version": (lambda data: b"bytes of another version", ZERO, "", ["bytes=24-"]),
+    "of another version, served all the same": (
+        lambda data: bytes(1000),
+        ZERO,
+        "ignores versions",
+        ["bytes=1000-", None],
+    ),
+    "whole, of another version of one length": (
+        lambda data: bytes(len(data)),
+        ZERO,
+        "ignores versions",
+        ["bytes={length}-", None],
+    ),
+    "whole": (lambda data: data, ONE, "", ["bytes={length}-"]),
+    "of a server without ranges": (lambda data: data[:1000], ONE, "ignores ranges", ["bytes=1000-"]),
+    "of a server of wrong ranges": (lambda data: data[:1000], ONE, "wrong range", ["bytes=1000-", None]),
+    **{f"noted as {note!r}": (lambda data: b"what", note, "", [None]) for note in (None, "", "{}", "[1]")},
+}
 
 
-@pytest.mark.parametrize("note", [None, "", "{}", "[1]"])
-def test_a_part_without_its_note_starts_over(download, server, tmp_path, note):
+@pytest.mark.parametrize("name", PARTS_LEFT)
+def test_a_part_is_continued_only_by_its_own_version(download, server, tmp_path, name):
+    content, note, mood, asked = PARTS_LEFT[name]
+    data = server.files["val.tar.gz"]
     part = tmp_path / "root/.download/val.tar.gz.part"
     part.parent.mkdir(parents=True)
-    part.write_bytes(b"nobody knows what")
+    part.write_bytes(content(data))
+    if note in (ZERO, ONE):
+        note = json.dumps({"tag": note, "total": len(data)})
     if note is not None:
         Path(f"{part}.json").write_text(note)
+    server.mood = mood
     download()
-    assert server.asked[0] is None
-    assert whole(tmp_path)
-
-
-def test_a_part_that_was_complete(download, server, tmp_path):
-    part = tmp_path / "root/.download/val.tar.gz.part"
-    part.parent.mkdir(parents=True)
-    data = server.files["val.tar.gz"]
-    part.write_bytes(data)
-    Path(f"{part}.json").write_text(f'{{"tag": "\\"one\\"", "total": {len(data)}}}')
-    download()
-    assert server.asked[0] == f"bytes={len(data)}-"
-    assert whole(tmp_path)
-
-
-def test_a_whole_part_of_another_version_starts_over(download, server, tmp_path):
-    """Nothing follows it, as both versions have one length; the server does not look at If-Range."""
-    part = tmp_path / "root/.download/val.tar.gz.part"
-    part.parent.mkdir(parents=True)
-    length = len(server.files["val.tar.gz"])
-    part.write_bytes(bytes(length))
-    Path(f"{part}.json").write_text(f'{{"tag": "\\"zero\\"", "total": {length}}}')
-    server.mood = "ignores versions"
-    download("val")
-    assert server.asked[:2] == [f"bytes={length}-", None]
-    assert tree_bytes(tmp_path / "root/2afc/val") == tree_bytes(tmp_path / "made/2afc/val")
-
-
-def test_servers_that_know_less(download, server, tmp_path):
-    part = tmp_path / "root/.download/val.tar.gz.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(server.files["val.tar.gz"][:1000])
-    Path(f"{part}.json").write_text(f'{{"tag": "\\"one\\"", "total": {len(server.files["val.tar.gz"])}}}')
-    server.mood = "ignores ranges"
-    download()
+    assert server.asked[: len(asked)] == [each and each.format(length=len(data)) for each in asked]
     assert whole(tmp_path)
 
 
@@ -297,17 +271,6 @@ def test_servers_that_never_deliver(download, server, tmp_path, mood, message):
     assert not (tmp_path / "root/2afc").exists()
     server.mood = ""
     download()
-    assert whole(tmp_path)
-
-
-def test_a_wrong_range_is_not_joined(download, server, tmp_path):
-    part = tmp_path / "root/.download/val.tar.gz.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(server.files["val.tar.gz"][:1000])
-    Path(f"{part}.json").write_text(f'{{"tag": "\\"one\\"", "total": {len(server.files["val.tar.gz"])}}}')
-    server.mood = "wrong range"
-    download()
-    assert server.asked[:2] == ["bytes=1000-", None]
     assert whole(tmp_path)
 
 
@@ -365,22 +328,19 @@ def test_hostile_archives(download, server, tmp_path, bad, message):
     assert not list(tmp_path.rglob("escape.png"))
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>not here</html>", b"\x1f\x8b\x08\x00garbage"])
-def test_archives_that_are_none(download, server, data):
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (b"", ValueError, r"val.tar.gz is damaged"),
+        (b"<html>not here</html>", ValueError, r"val.tar.gz is damaged"),
+        (b"\x1f\x8b\x08\x00garbage", ValueError, r"val.tar.gz is damaged"),
+        (tar_with(member("readme.txt")), ValueError, "holds no folder val"),
+        (tar_with(member("val/a.png"), member("val/a.png")), OSError, "File exists"),
+    ],
+)
+def test_archives_that_are_none(download, server, data, error, message):
     server.files["val.tar.gz"] = data
-    with pytest.raises(ValueError, match=r"val.tar.gz is damaged"):
-        download("val")
-
-
-def test_an_archive_of_something_else(download, server):
-    server.files["val.tar.gz"] = tar_with(member("readme.txt"))
-    with pytest.raises(ValueError, match="holds no folder val"):
-        download("val")
-
-
-def test_a_member_twice(download, server):
-    server.files["val.tar.gz"] = tar_with(member("val/a.png"), member("val/a.png"))
-    with pytest.raises(OSError, match="File exists"):
+    with pytest.raises(error, match=message):
         download("val")
 
 
@@ -440,3 +400,42 @@ def test_killed_at_any_moment(download, server, tmp_path, kills):
     server.pace = 0
     work()
     assert whole(tmp_path)
+
+
+def test_every_flipped_bit_of_an_archive_is_noticed_or_harmless(tmp_path):
+    rng = np.random.default_rng(0)
+    members = {f"{i}.npy": rng.bytes(300) for i in range(4)}
+    whole = tar_with(*((tarfile.TarInfo(name), content) for name, content in members.items()))
+    noticed = 0
+    for number, place in enumerate(rng.choice(len(whole), 60, replace=False)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << int(rng.integers(8))
+        (tmp_path / "b.tar.gz").write_bytes(changed)
+        folder = tmp_path / f"out{number}"
+        try:
+            unpack(tmp_path / "b.tar.gz", folder)
+        except ValueError:
+            noticed += 1
+        else:  # the header of gzip has a time, a name and flags, which change nothing
+            assert {path.name: path.read_bytes() for path in folder.iterdir()} == members
+    assert noticed >= 50
+
+
+def test_an_archive_that_fills_the_disk_is_refused(tmp_path):
+    large = tar_with(*((tarfile.TarInfo(str(i)), bytes(2**20)) for i in range(8)))
+    (tmp_path / "a.tar.gz").write_bytes(large)
+    with pytest.raises(ValueError, match="more than 50 times its size"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+
+
+def test_a_sparse_file_is_refused(tmp_path):
+    info = tarfile.TarInfo("hole")
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"00000100000\0"  # the real size
+    checksum = sum(header[:148]) + 8 * 32 + sum(header[156:])
+    header[148:156] = f"{checksum:06o}\0 ".encode()
+    with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
+        file.write(bytes(header) + bytes(1024))
+    with pytest.raises(ValueError, match="not to be trusted"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "out")

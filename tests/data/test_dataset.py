@@ -1,13 +1,26 @@
+"""A dataset gives the pixels of the files, weighted and shared among the items of a batch."""
+
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from judged import apart
 from PIL import Image
-from trees import plain, write_manifest, write_subset
+from trees import plain, write_manifest, write_pair_subset, write_subset
 
-from perceptual.data import TWO_AFC, JudgedDataset, decode, images, read_folder, read_manifest
+from perceptual.data import (
+    JND,
+    TWO_AFC,
+    JudgedDataset,
+    decode,
+    images,
+    pack,
+    read_folder,
+    read_manifest,
+    read_store,
+)
 from perceptual.data.images import Files
 
 HEADER = "ref,p0,p1,judge"
@@ -19,39 +32,50 @@ def table(tmp_path):
     return read_manifest(write_manifest(tmp_path / "t.csv", 4, ROWS, HEADER + ",votes"))
 
 
-@pytest.mark.parametrize("budget", [2**30, 0], ids=["in memory", "from disk"])
-def test_batch_equals_plain_reading(table, tmp_path, monkeypatch, budget):
+def of_files(table, tmp_path):
+    """Rows of the manifest, and the file of each role."""
+    files = {role: [tmp_path / f"img/{row[i]}.png" for row in ROWS] for i, role in enumerate(TWO_AFC.roles)}
+    return JudgedDataset(table.open(16)), files, [row[3] for row in ROWS]
+
+
+def of_pairs(table, tmp_path):
+    write_pair_subset(tmp_path / "cnn", 4)
+    files = {role: [tmp_path / f"cnn/{role}/{i:06}.png" for i in range(4)] for role in JND.roles}
+    pairs = read_folder(tmp_path, ["cnn"], JND)
+    return JudgedDataset(pairs.open(16)), files, pairs.answer.tolist()
+
+
+def of_a_store(table, tmp_path):
+    pack(table, tmp_path / "store", "manifest", 16, workers=1)
+    _, files, answers = of_files(table, tmp_path)
+    return JudgedDataset(read_store(TWO_AFC, tmp_path / "store").open(16)), files, answers
+
+
+@pytest.mark.parametrize(
+    ("source", "budget"), [(of_files, 2**30), (of_files, 0), (of_pairs, 2**30), (of_a_store, 2**30)]
+)
+def test_batch_equals_plain_reading(table, tmp_path, monkeypatch, source, budget):
     monkeypatch.setattr(images, "MEMORY_BUDGET", budget)
-    dataset = JudgedDataset(table.open(16))
+    dataset, files, answers = source(table, tmp_path)
     assert isinstance(dataset.images, Files) == (budget == 0)
     batch = dataset.__getitems__([2, 0, 2])
-    for role, name in enumerate(("ref", "p0", "p1")):
-        expected = np.stack([plain(tmp_path / f"img/{ROWS[row][role]}.png", 16) for row in (2, 0, 2)])
-        got = batch.role(name)
+    for role, paths in files.items():
+        got = batch.role(role)
         assert got.dtype == torch.float32
         assert got.is_contiguous()
-        np.testing.assert_array_equal(got.numpy(), expected)
-    assert batch.answer.tolist() == [1, 0.25, 1]
+        np.testing.assert_array_equal(got.numpy(), np.stack([plain(paths[i], 16) for i in (2, 0, 2)]))
+        np.testing.assert_array_equal(dataset[1].role(role), plain(paths[1], 16)[None])
+    np.testing.assert_array_equal(batch.answer, np.float32([answers[i] for i in (2, 0, 2)]))
     assert batch.weight.tolist() == [1, 1, 1]
     assert batch.subset.tolist() == [0, 0, 0]
     assert batch.subset.dtype == torch.int64
 
 
-def test_one_item_is_a_batch_of_one(table):
-    item = JudgedDataset(table.open(16))[1]
-    assert item.role("ref").shape == (1, 3, 16, 16)
-    assert item.answer.item() == 0.75
-
-
 def test_votes_weight_with_mean_one(table):
     weight = JudgedDataset(table.open(16), weight_by_votes=True).__getitems__(range(4)).weight
     np.testing.assert_allclose(weight, [1, 0.5, 1.5, 1])
-
-
-def test_weight_by_votes_needs_votes(tmp_path):
-    table = read_manifest(write_manifest(tmp_path / "t.csv", 3, [(0, 1, 2, 0.5)], HEADER))
     with pytest.raises(ValueError, match="have none"):
-        JudgedDataset(table.open(16), weight_by_votes=True)
+        JudgedDataset(replace(table, votes=None).open(16), weight_by_votes=True)
 
 
 def test_shared_images_are_decoded_once(table, monkeypatch):
