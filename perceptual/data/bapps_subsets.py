@@ -1,4 +1,4 @@
-"""The subsets of BAPPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924), as folders in its archives.
+"""Subsets of BAPPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924), as folders in its archives.
 
 Numbers are the items of a subset, None where no exact number is published.
 """

@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     subset: Tensor  # (N,) int64, number of the subset; -1 if it is none of the data module's
 
     def role(self, role: str) -> Tensor:
-        """The images of one role, (N, 3, H, W)."""
+        """Return the images of one role, (N, 3, H, W)."""
         number = self.kind.roles.index(role)
         if self.items is None:
             return self.images.view(len(self.kind.roles), -1, *self.images.shape[1:])[number]
@@ -58,13 +58,13 @@ class Batch(NamedTuple):
         return tuple(distance(images[x], images[y]) for x, y in self.kind.compared)
 
     def to(self, *args: Any, **kwargs: Any) -> "Batch":
-        """The batch on another device, as `Tensor.to`."""
+        """Move the batch to another device, as `Tensor.to`."""
         items = None if self.items is None else self.items.to(*args, **kwargs)
         columns = (column.to(*args, **kwargs) for column in self[3:])
         return Batch(self.kind, self.images.to(*args, **kwargs), items, *columns)
 
     def pieces(self, pixels: int) -> list["Batch"]:
-        """The batch in parts whose images have at most so many pixels each, or are of one item."""
+        """Split the batch into parts whose images have at most so many pixels, or are of one item."""
         if self.items is not None:
             return [self]
         roles = len(self.kind.roles)
@@ -104,12 +104,12 @@ class Batch(NamedTuple):
         return self._replace(items=items, answer=answer)
 
     def _of_images(self, draws: Tensor) -> Tensor:
-        """The draws of each image: those of its item, or the first for all where images recur."""
+        """Return the draws of each image: those of its item, or the first for all where images recur."""
         return draws[:1] if self.items is not None else draws.repeat(len(self.kind.roles), 1)
 
 
 class JudgedDataset(Dataset[Batch]):
-    """The items of a table as float tensors; a DataLoader gets whole batches through `__getitems__`.
+    """Items of a table as float tensors; a DataLoader gets whole batches through `__getitems__`.
 
     Args:
         table: the items, open. Where their images keep their sizes, a batch holds images of one size.
@@ -141,7 +141,7 @@ class JudgedDataset(Dataset[Batch]):
 
     @property
     def images_per_item(self) -> int:
-        """How many images an item has."""
+        """Number of images of an item."""
         return len(self.table.kind.roles)
 
     def __getitem__(self, index: int) -> Batch:
@@ -169,7 +169,7 @@ class JudgedDataset(Dataset[Batch]):
         return answer, weight, subset
 
     def pairs(self) -> "JudgedDataset":
-        """The pairs of images that the items compare, once each, see `Table.distinct_pairs`."""
+        """Return the pairs of images that the items compare, once each, see `Table.distinct_pairs`."""
         pairs = self.table.distinct_pairs[0]
         nothing = np.zeros(pairs.shape[1], np.float32)
         subset = np.zeros(pairs.shape[1], np.int64)
@@ -178,7 +178,7 @@ class JudgedDataset(Dataset[Batch]):
         )
 
     def sharing(self, batch_size: int) -> "JudgedDataset":
-        """The same; its batches hold each image once, where one would hold each twice on average."""
+        """Return a copy whose batches hold each image once, if one would hold each twice on average."""
         distinct, shown = len(self.items.unique()), len(self.items) * min(batch_size, len(self))
         if self.sizes is not None or self.crop is not None or 2 * distinct > shown:
             return self

@@ -63,7 +63,7 @@ def contact_sheet(src: str | Path, count: int, seed: int, size: int = 64) -> Ima
 
 
 def made_lines(src: str | Path, count: int, seed: int) -> list[str]:
-    """What was done to the patches of the items that `contact_sheet` draws, in its order, a line each.
+    """Say what was done to the patches of the items that `contact_sheet` draws, a line for each item.
 
     Raises:
         ValueError: that is not recorded, or as `contact_sheet`.

@@ -108,7 +108,7 @@ def _inflated(data: bytes) -> bytes:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1, not turned, where it is missing or cannot be read."""
+    """Return the EXIF orientation; 1, not turned, where it is missing or cannot be read."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # cameras write anything; damaged pixels are found as they are read

@@ -67,12 +67,12 @@ class Images(ABC):
 
     @property
     def square(self) -> bool:
-        """Whether all images are squares of one size."""
+        """True if all images are squares of one size."""
         return isinstance(self.resolution, int)
 
     @property
     def read_ahead(self) -> bool:
-        """Whether threads should read batches: processes would each hold whole photographs, and pass them."""
+        """True if threads should read batches: processes would each hold whole photographs, and pass them."""
         return self.decodes and not self.square
 
     @property
@@ -219,7 +219,7 @@ class Pixels(Images):
         self._refuse([row for rows in found for row in rows])
 
     def damaged(self, rows: Iterable[int]) -> list[int]:
-        """The rows of images that are not what was packed."""
+        """Return the rows of images that are not what was packed."""
         return [row for row in rows if pixel_digest(self.one(row).numpy()) != self.digests[row].tobytes()]
 
     def _refuse(self, damaged: list[int]) -> None:
@@ -339,7 +339,7 @@ def _same_size(count: int, side: int) -> np.ndarray:
 
 
 def resolution_of(size: int | None, shorter_side: int | None) -> int | str:
-    """The `resolution` of images that are opened with these."""
+    """Return the `resolution` of images that are opened with these."""
     return size or ("native" if shorter_side is None else f"shorter side {shorter_side}")
 
 

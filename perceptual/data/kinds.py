@@ -23,7 +23,7 @@ class Kind:
 
     @property
     def is_share(self) -> bool:
-        """Whether an answer is the share of the people asked who said so."""
+        """True if an answer is the share of the people asked who said so."""
         return bool(np.isfinite(self.high))
 
     def pairs(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -15,39 +15,31 @@ AHEAD = 1 << 29  # bytes of float32 images read ahead by threads; one batch is, 
 Batch = TypeVar("Batch")
 
 
-class ReadAhead:
+def _read_ahead(dataset: Any, sampler: Iterable[np.ndarray]) -> Iterator[Any]:
     """Batches that threads read ahead: decoders work without holding the GIL, and nothing is copied.
 
     Args:
         dataset: as `Batches` takes it, with `sizes` and `images_per_item`.
         sampler: indices of each batch.
     """
-
-    def __init__(self, dataset: Any, sampler: Iterable[np.ndarray]) -> None:
-        self.dataset, self.sampler = dataset, sampler
-
-    def __iter__(self) -> Iterator[Any]:
-        waiting: deque[tuple[int, Future[Any]]] = deque()
-        size = 0
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            try:
-                for indices in self.sampler:
-                    new = self._bytes(indices)
-                    while waiting and size + new > AHEAD:
-                        done, future = waiting.popleft()
-                        size -= done
-                        yield future.result()
-                    waiting.append((new, pool.submit(self.dataset.__getitems__, indices)))
-                    size += new
-                while waiting:
-                    yield waiting.popleft()[1].result()
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def _bytes(self, indices: np.ndarray) -> int:
-        if self.dataset.sizes is None or not len(indices):
-            return AHEAD // 8
-        return int(12 * len(indices) * self.dataset.images_per_item * self.dataset.sizes[indices[0]].prod())
+    waiting: deque[tuple[int, Future[Any]]] = deque()
+    size = 0
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        try:
+            for indices in sampler:
+                new = AHEAD // 8
+                if dataset.sizes is not None and len(indices):
+                    new = int(12 * len(indices) * dataset.images_per_item * dataset.sizes[indices[0]].prod())
+                while waiting and size + new > AHEAD:
+                    done, future = waiting.popleft()
+                    size -= done
+                    yield future.result()
+                waiting.append((new, pool.submit(dataset.__getitems__, indices)))
+                size += new
+            while waiting:
+                yield waiting.popleft()[1].result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 class Batches(Generic[Batch]):
@@ -93,18 +85,19 @@ class Batches(Generic[Batch]):
         )
         self._given = {"epoch": 0, "batches": 0}
         self._resume: dict[str, int] = {}
-        self._loader: Iterable[Any] = DataLoader(
-            dataset,
-            batch_sampler=self.sampler,  # type: ignore[arg-type]  # of arrays, faster than lists
-            num_workers=num_workers,
-            collate_fn=_whole_batch,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=num_workers > 0,
-            # a separate one, or each epoch would draw from the generator that dropout uses
-            generator=torch.Generator().manual_seed(seed or 0),
+        self._ahead, self._loader = (
+            ahead,
+            DataLoader(
+                dataset,
+                batch_sampler=self.sampler,  # type: ignore[arg-type]  # of arrays, faster than lists
+                num_workers=num_workers,
+                collate_fn=_whole_batch,
+                pin_memory=torch.cuda.is_available(),
+                persistent_workers=num_workers > 0,
+                # a separate one, or each epoch would draw from the generator that dropout uses
+                generator=torch.Generator().manual_seed(seed or 0),
+            ),
         )
-        if ahead:
-            self._loader = ReadAhead(dataset, self.sampler)
 
     def __len__(self) -> int:
         """Batches per epoch, the same for every process."""
@@ -116,14 +109,15 @@ class Batches(Generic[Batch]):
         start = self._resume["batches"] if self._resume.get("epoch") == epoch else 0
         self._resume = {}
         self.sampler.start = start
-        for index, batch in enumerate(self._loader, start):
+        batches = _read_ahead(self.dataset, self.sampler) if self._ahead else self._loader
+        for index, batch in enumerate(batches, start):
             self._given = {"epoch": epoch, "batches": index + 1}
             if self.sampler.seed is not None and (weight := self.sampler.weight(index)) != 1:
                 batch = batch._replace(weight=batch.weight * weight)
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, the number of its batches that were given out, and which data they are of."""
+        """Return the epoch, the number of its batches that were given out, and which data they are of."""
         return {**self._given, **self._counted()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -162,7 +156,7 @@ def loader(
 def val_loaders(
     datasets: Sequence[Any], batch_size: int, num_workers: int | None
 ) -> Batches[Any] | list[Batches[Any]]:
-    """The validation loaders: of one dataset its own, of several a list."""
+    """Return the validation loader of one dataset, or a list of those of several."""
     loaders = [loader(dataset, batch_size, num_workers, seed=0) for dataset in datasets]
     return loaders if len(loaders) > 1 else loaders[0]
 
@@ -281,14 +275,14 @@ class EpochBatches(Sampler[np.ndarray]):
         return np.concatenate([batches[batch] for batch in self._shuffled(len(batches), len(self._groups))])
 
     def _split(self) -> np.ndarray:
-        """Where batches end, those of the first group first."""
+        """Return where batches end, those of the first group first."""
         counts = [
             min(most, len(rows) - start) for rows, most in self._groups for start in range(0, len(rows), most)
         ]
         return np.cumsum(counts, dtype=np.int64)
 
     def _ends_of_epoch(self) -> np.ndarray:
-        """Where the batches of this epoch end in its order."""
+        """Return where the batches of this epoch end in its order."""
         if self.seed is None or len(self._groups) == 1:
             return self._ends
         counts = np.diff(self._ends, prepend=0)

@@ -1,4 +1,4 @@
-"""The DataModule of judged items: a subclass says how its tables are read."""
+"""DataModule of judged items: a subclass says how its tables are read."""
 
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -60,16 +60,16 @@ class JudgedDataModule(Training, pl.LightningDataModule):
         return [] if self.jnd is None else [read_pairs(self.jnd)]
 
     def source(self) -> str:
-        """Where the items come from, for `describe`."""
+        """Say where the items come from, for `describe`."""
         return str(self.place)
 
     def how(self) -> str:
-        """How the two sides are separated, or what else there is to say, for `describe`."""
+        """Say how the two sides are separated, for `describe`."""
         return ""
 
     @property
     def val_set(self) -> JudgedDataset:
-        """The validation items of this module's own kind; call `setup` first."""
+        """Validation items of this module's own kind; call `setup` first."""
         if not self.val_sets:
             raise RuntimeError("call setup() first: no items have been read")
         return self.val_sets[0]
@@ -99,7 +99,7 @@ class JudgedDataModule(Training, pl.LightningDataModule):
         return val_loaders(sets, self.batch_size, self.num_workers)
 
     def describe(self) -> str:
-        """The number of items and how they are split, in one line; call `setup` first."""
+        """Say in one line how many items there are and how they are split; call `setup` first."""
         train = f"{len(self.train_set):,} training and " if self.train_set is not None else ""
         count = f"{train}{len(self.val_set):,} {'validation ' if self.trains else ''}{self.kind.plural}"
         beside = "".join(

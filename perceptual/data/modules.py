@@ -1,4 +1,4 @@
-"""The DataModules of judged items, one for each place that they come from."""
+"""DataModules of judged items, one for each place that they come from."""
 
 from dataclasses import replace
 from functools import cached_property
@@ -42,7 +42,7 @@ from perceptual.files.places import place
 
 
 class BAPPSDataModule(BAPPS, JudgedDataModule):
-    """The Berkeley-Adobe Perceptual Patch Similarity data set, BAPPS (Zhang et al. 2018).
+    """Berkeley-Adobe Perceptual Patch Similarity data set, BAPPS (Zhang et al. 2018).
 
     Args:
         root: folder that holds `2afc/` with `<subset>/{ref,p0,p1,judge}`, that folder itself, or a store
@@ -116,7 +116,7 @@ class ManifestDataModule(Manifest, JudgedDataModule):
 
     @cached_property
     def _split(self) -> tuple[dict[str, Table], str]:
-        """The rows of each side, and how they were split; opened together, as they may share images."""
+        """Rows of each side, and how they were split; opened together, as they may share images."""
         table = self._table().open(self.size, self.shorter_side)
         if table.split is not None:
             train, val = table.split == "train", table.split == self.val_split
@@ -170,7 +170,7 @@ class ManifestDataModule(Manifest, JudgedDataModule):
         return table
 
     def source(self) -> str:
-        """The path, and the votes that a triplet needs."""
+        """Name the path, and the votes that a triplet needs."""
         return super().source() + (f", triplets of at least {self._least} votes" if self._least > 1 else "")
 
     def how(self) -> str:
@@ -254,7 +254,7 @@ class JNDDataModule(Pairs, JudgedDataModule):
         return read_pairs(self.place, self.subsets)
 
     def how(self) -> str:
-        """The subsets."""
+        """Name the subsets."""
         return f" ({', '.join(self.val_set.table.subsets)})"
 
 

@@ -47,7 +47,7 @@ def _convert(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 @lru_cache(maxsize=8)
 def _transform(profile: bytes | None) -> tuple[str, Any]:
-    """The mode of images that a profile is for, and its transform to sRGB; None: they are sRGB already."""
+    """Return the mode of images that a profile is for, and its transform to sRGB; None: it is sRGB."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
     except OSError:
@@ -60,7 +60,7 @@ def _transform(profile: bytes | None) -> tuple[str, Any]:
 
 
 def _is_identity(transform: Any) -> bool:
-    """Whether a transform of RGB changes no colour by more than rounding, as that of an sRGB profile."""
+    """Return whether a transform of RGB changes no colour by more than rounding, as an sRGB profile does."""
     levels = np.arange(0, 256, 15, dtype=np.uint8)
     colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
     after = np.asarray(ImageCms.applyTransform(Image.fromarray(colours), transform))

@@ -19,7 +19,7 @@ SMALLEST = 8  # pixels of a side
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Loading:
-    """How images are read and batched, see `perceptual.data.module.JudgedDataModule`."""
+    """Settings of reading and batching images, see `perceptual.data.module.JudgedDataModule`."""
 
     size: int | None = 64
     shorter_side: int | None = None
@@ -60,7 +60,7 @@ class Photos(Training):
 
 @dataclass(eq=False, repr=False)
 class BAPPS(Training):
-    """The data set of the paper."""
+    """Data set of the paper."""
 
     root: str
     train_subsets: Sequence[str] = tuple(f"train/{subset}" for subset in bapps_subsets.TRAIN)

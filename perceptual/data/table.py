@@ -46,7 +46,7 @@ class Table:
 
     @property
     def images(self) -> Images:
-        """The images; raises RuntimeError before `open`."""
+        """Images; raises RuntimeError before `open`."""
         if self.opened is None:
             raise RuntimeError("call open() before the images are used")
         return self.opened
@@ -58,13 +58,13 @@ class Table:
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
-        """What is known of each item, by the names that stores use; of optional columns those that it has."""
+        """Columns by the names that stores use; of optional ones those that are known."""
         known = {self.kind.answer: self.answer, "subset": self.subset}
         optional = {"votes": self.votes, "split": self.split, "made": self.made}
         return known | {name: column for name, column in optional.items() if column is not None}
 
     def open(self, size: int | None, shorter_side: int | None = None) -> "Table":
-        """The same table with its images checked, at size × size, or in their own sizes.
+        """Check the images, and return the table with them at size × size, or in their own sizes.
 
         Args:
             size: side of the square that images are resized to; None: they keep their sizes.
@@ -88,7 +88,7 @@ class Table:
         return self
 
     def same_content(self) -> "Table":
-        """The table with images of the same pixels taken for one, the first of them; they must be open."""
+        """Replace images of the same pixels by the first of them; they must be open."""
         used = np.unique(self.items)
         content = self._contents(used)
         _, first, which = np.unique(content, axis=0, return_index=True, return_inverse=True)
@@ -98,7 +98,7 @@ class Table:
         return replace(self, items=one[np.searchsorted(used, self.items)])
 
     def _contents(self, used: np.ndarray) -> np.ndarray:
-        """What tells images apart, (n, 32 or 48) uint8: a digest of pixels does not tell the shape."""
+        """Return what tells images apart, (n, 32 or 48) uint8: a digest of pixels does not tell the shape."""
         content = self.images.digests_of(used)
         if self.images.square:
             return content
@@ -130,13 +130,13 @@ class Table:
         return found
 
     def take(self, rows: np.ndarray) -> "Table":
-        """The items that a mask (N,) or indices choose, over the same images."""
+        """Return the items that a mask (N,) or indices choose, over the same images."""
         columns = ("answer", "subset", "votes", "split", "made")
         chosen = {name: column[rows] for name in columns if (column := getattr(self, name)) is not None}
         return replace(self, items=self.items[:, rows], **chosen)
 
     def of_votes(self, min_votes: int) -> "Table":
-        """The items that at least so many people judged; files that none of them shows are left out.
+        """Return the items that at least so many people judged, without files that none of them shows.
 
         Raises:
             ValueError: votes are not recorded, or there is no such item.
@@ -153,7 +153,7 @@ class Table:
         return replace(chosen, paths=paths, items=items.reshape(chosen.items.shape))
 
     def only(self, subsets: Sequence[str], names: list[str]) -> "Table":
-        """The items of some subsets, one subset after the other, under other names.
+        """Return the items of some subsets, one subset after the other, under other names.
 
         Raises:
             ValueError: there is no such subset.
@@ -172,7 +172,7 @@ class Table:
 
     @cached_property
     def distinct_pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """The pairs of images that items compare, once each, sorted; and which of them each item compares.
+        """Pairs of images that items compare, once each, sorted; and which of them each item compares.
 
         Returns:
             (2, P) and (compared, N), int64.
@@ -203,7 +203,7 @@ class Table:
 
 
 def number_subsets(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """The number of each item's subset, (N,) int64, and the distinct names, as they appear."""
+    """Return the number of each item's subset, (N,) int64, and the distinct names, as they appear."""
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     return np.array([number[name] for name in names], np.int64), list(number)
 
@@ -246,7 +246,7 @@ def check_alike(roles: Sequence[str], items: np.ndarray, sizes: np.ndarray, path
 
 
 def no_people(answers: np.ndarray, votes: np.ndarray) -> np.ndarray:
-    """Where answer · votes is no whole number of people, (N,) bool.
+    """Return where answer · votes is no whole number of people, (N,) bool.
 
     The tolerance is for files that print shares with a few decimals; that of
     `perceptual.metrics.votes.counted` is the same.

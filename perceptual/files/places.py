@@ -14,7 +14,7 @@ def cache_folder() -> Path:
 
 
 def is_remote(place: object) -> bool:
-    """Whether it is a URL, such as `s3://bucket/folder`."""
+    """Return whether it is a URL, such as `s3://bucket/folder`."""
     return "://" in str(place)
 
 
@@ -35,7 +35,7 @@ def place(where: object) -> Any:
 
 
 def listed(folder: str | Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder, without hidden ones, sorted by name; raises OSError."""
+    """List the entries of a folder, without hidden ones, sorted by name; raises OSError."""
     with os.scandir(folder) as entries:
         return sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
 
@@ -68,7 +68,7 @@ def nfc(name: str) -> str:
 
 
 def as_on_disk(paths: Iterable[str]) -> list[str]:
-    """The paths, in the spelling of the disk where their names differ from it in Unicode's form only."""
+    """Return the paths, spelled as on disk where their names differ from it in Unicode's form only."""
 
     @cache
     def spellings(folder: str) -> dict[str, list[str]]:

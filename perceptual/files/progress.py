@@ -1,4 +1,4 @@
-"""How far long work is: a bar where a person watches, else a line every half minute."""
+"""Progress of long work: a bar where a person watches, else a line every half minute."""
 
 import sys
 import time
@@ -84,7 +84,7 @@ class Progress:
         self._bar.update(self._task, completed=done, total=self.total)
 
     def line(self) -> str:
-        """How far the work is, and how long it has taken or will take."""
+        """Say how far the work is, and how long it has taken or will take."""
         spent = time.monotonic() - self._start
         new = self.done - self._before
         if not self.total or not new:

@@ -70,7 +70,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def _too_much(text: str) -> str | None:
-    """Why a YAML text could take all memory or stack once its aliases are written out; None if it cannot."""
+    """Say why a YAML text could take all memory or stack with its aliases written out; None if it cannot."""
     import yaml
 
     nodes, begun, sizes = 0, list[tuple[str | None, int]](), dict[str, int]()

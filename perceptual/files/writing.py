@@ -8,6 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import DTypeLike
@@ -80,7 +82,7 @@ def save_picture(picture: Any, path: Path) -> None:
 
 
 def ending_of(path: Path) -> str:
-    """The format that the name of a picture asks for: `png` where it has no suffix."""
+    """Return the format that the name of a picture ends in, `png` if it has no suffix."""
     return path.suffix.lstrip(".").lower() or "png"
 
 
@@ -129,3 +131,18 @@ def refuse_existing(dst: str | Path) -> None:
     """Raise ValueError if there is such a file or folder."""
     if Path(dst).exists():
         raise ValueError(f"{dst} exists already; remove it or choose another place")
+
+
+@contextmanager
+def alone(lock: Path, otherwise: str) -> Iterator[None]:
+    """Hold a lock file, removed afterwards; raises ValueError that says `otherwise` if another does."""
+    held = FileLock(lock, timeout=0)
+    try:
+        held.acquire()
+    except Timeout:
+        raise ValueError(otherwise) from None
+    try:
+        yield
+    finally:
+        held.release()
+        lock.unlink(missing_ok=True)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -28,7 +27,7 @@ from perceptual.data.images import as_floats, crops
 from perceptual.features import custom
 from perceptual.features.build import describe
 from perceptual.files.records import to_json
-from perceptual.files.writing import write_text
+from perceptual.files.writing import alone, write_text
 from perceptual.training.checkpoints import differences, read_checkpoint, refuse
 
 # in which the first process may say what went wrong in all, and end the others
@@ -143,16 +142,8 @@ def alone_in(run_dir: Path) -> Iterator[None]:
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         yield
         return
-    lock = FileLock(run_dir / "train.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(f"hydra.run.dir={run_dir}: another process is training there") from None
-    try:
+    with alone(run_dir / "train.lock", f"hydra.run.dir={run_dir}: another process is training there"):
         yield
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def prepare_folder(run_dir: Path, about: dict[str, Any]) -> None:

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from filelock import FileLock, Timeout
-
 from perceptual.data import bapps_subsets
 from perceptual.data.download.http import fetch
 from perceptual.data.kinds import JND, TWO_AFC, Kind
 from perceptual.data.readers.folders import read_folder
 from perceptual.files.progress import Progress
+from perceptual.files.writing import alone
 
 BASE = "https://perceptual-similarity.s3.us-west-2.amazonaws.com/dataset/"
 
@@ -79,15 +78,8 @@ def _workshop(root: Path) -> Iterator[Path]:
     """`<root>/.download`, for one process at a time; removed when all is done."""
     workshop = root / ".download"
     workshop.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(workshop / "lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(f"another process is downloading to {root}") from None
-    try:
+    with alone(workshop / "lock", f"another process is downloading to {root}"):
         yield workshop
-    finally:
-        lock.release()
     shutil.rmtree(workshop)
 
 

@@ -5,19 +5,28 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import requests
 import urllib3
 
 from perceptual.files.progress import Progress
+from perceptual.files.records import read_record
 
 PATIENCE = 5  # attempts in a row without a new byte
 WAIT = 1.0  # seconds before the second attempt, doubled for each one after
 TIMEOUT = 30  # seconds without a byte, or with few
 SLOWEST = 1000  # bytes per second
 _BLOCK = 1 << 13  # bytes; a block during which the connection breaks is lost
+
+
+@dataclass(frozen=True)
+class Note:
+    """Which version of a file a part is of, and the length of the whole."""
+
+    tag: str
+    total: int | None
 
 
 class _Failed(Exception):
@@ -72,11 +81,11 @@ def _fetch_rest(url: str, part: Path, progress: Progress) -> None:
     """One request for what is missing; returns when the file is complete."""
     have, note = _size(part), _read_note(part)
     headers = {"Accept-Encoding": "identity"}
-    if have and note.get("tag"):  # without one, the rest could be that of another version
-        headers |= {"Range": f"bytes={have}-", "If-Range": note["tag"]}
+    if have and note.tag:  # without one, the rest could be that of another version
+        headers |= {"Range": f"bytes={have}-", "If-Range": note.tag}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == 416:  # nothing follows the part that is here
-            same = _tag(response) in ("", note.get("tag")) and note.get("total") in (None, have)
+            same = _tag(response) in ("", note.tag) and note.total in (None, have)
             if same and _content_range(response)[1] == have:
                 return
             part.unlink()
@@ -85,7 +94,7 @@ def _fetch_rest(url: str, part: Path, progress: Progress) -> None:
         goes_on = response.status_code == 206
         start, total = _content_range(response) if goes_on else (0, _length(response))
         tag = _tag(response)
-        if goes_on and (start != have or total != note.get("total") or tag not in ("", note["tag"])):
+        if goes_on and (start != have or total != note.total or tag not in ("", note.tag)):
             part.unlink()
             raise _Failed("the server sent another part than requested")
         if total is None and response.headers.get("Transfer-Encoding", "").lower() != "chunked":
@@ -108,7 +117,7 @@ def _fetch_rest(url: str, part: Path, progress: Progress) -> None:
 
 
 def _blocks(response: requests.Response) -> Iterator[bytes]:
-    """The file's bytes as they come; raises `_Failed` where they end early or few come."""
+    """Yield the file's bytes as they come; raises `_Failed` where they end early or few come."""
     # a whole block of a file that drips would be waited for for hours; urllib3 1 knows no other way
     read = getattr(response.raw, "read1", response.raw.read)
     clock, came = time.monotonic(), 0
@@ -130,7 +139,7 @@ def _blocks(response: requests.Response) -> Iterator[bytes]:
 
 
 def _tag(response: requests.Response) -> str:
-    """What tells versions of the file apart; a weak tag promises the same meaning, not the same bytes."""
+    """Return what tells versions of the file apart; a weak tag does not promise the same bytes."""
     tag = response.headers.get("ETag", "")
     return response.headers.get("Last-Modified", "") if tag.startswith("W/") or not tag else tag
 
@@ -143,12 +152,11 @@ def _note(part: Path) -> Path:
     return Path(f"{part}.json")
 
 
-def _read_note(part: Path) -> dict[str, Any]:
+def _read_note(part: Path) -> Note:
     try:
-        note = json.loads(_note(part).read_text())
-        return {"tag": note["tag"], "total": note["total"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}  # start over
+        return read_record(_note(part), Note, "")
+    except (OSError, ValueError):
+        return Note("", None)  # start over
 
 
 def _length(response: requests.Response) -> int | None:
@@ -165,7 +173,7 @@ def _content_range(response: requests.Response) -> tuple[int | None, int | None]
 
 
 def _explained(error: requests.RequestException) -> _Failed:
-    """Why a request failed; trying again is useless where the server refuses it."""
+    """Explain why a request failed; trying again is useless where the server refuses it."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
         response = error.response
         return _Failed(f"{response.status_code} {response.reason}", final=400 <= response.status_code < 500)

@@ -31,7 +31,7 @@ _COUNT = re.compile(r"\d+([.,]0+)?", re.ASCII)
 
 @dataclass(frozen=True)
 class Columns:
-    """The rows of a CSV file, column by column."""
+    """Rows of a CSV file, column by column."""
 
     path: Path
     cells: dict[str, list[str]]  # trimmed, by the name of the column
@@ -71,7 +71,7 @@ class Columns:
         return words
 
     def files(self, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
-        """The distinct files in some columns, relative to the CSV, and their indices, (columns, N)."""
+        """Return the distinct files in some columns, relative to the CSV, and their indices, (columns, N)."""
         files: dict[str, int] = {}
         items = []
         for name in names:
@@ -153,7 +153,7 @@ def _read(path: Path) -> tuple[list[str], str, list[tuple[int, list[str]]]]:
 
 
 def _without_empty_end(row: list[str], length: int = 0) -> list[str]:
-    """The cells of a row up to the last that is not empty, and at least so many."""
+    """Drop empty cells at the end of a row, but keep at least `length` cells."""
     while len(row) > length and not row[-1]:
         row = row[:-1]
     return row

@@ -65,7 +65,7 @@ def find_subsets(kind: Kind, root: str | Path) -> list[str]:
 
 
 def subset_names(subsets: Sequence[str]) -> list[str]:
-    """The last parts of the subsets' paths; raises ValueError if there are none or two are the same."""
+    """Return the last parts of the subsets' paths; raises ValueError if there are none or two are alike."""
     names = [] if isinstance(subsets, str) else [Path(subset).name for subset in subsets]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"subsets must be a list of folders whose names differ, got {subsets!r}")
@@ -107,7 +107,7 @@ def _read_subset(kind: Kind, folder: Path) -> tuple[list[list[str]], np.ndarray]
 
 
 def _read_made(root: str | Path, subsets: Sequence[str], files: list[list[str]]) -> np.ndarray | None:
-    """What was done to synthetic items, of `made.csv` in each subset; None where one has no such file."""
+    """Read what was done to synthetic items from `made.csv` in each subset; None if one has no such file."""
     found: list[bytes] = []
     for subset, paths in zip(subsets, files, strict=True):
         file = Path(root) / subset / MADE
@@ -134,7 +134,7 @@ def _files_by_stem(folder: Path, role: str) -> dict[str, str]:
 
 
 def _around(folder: Path) -> str:
-    """What a folder, or the nearest one that exists, holds, for messages about what it lacks."""
+    """Say what a folder, or the nearest one that exists, holds, for messages about what is missing."""
     around = next(path for path in (folder, *folder.parents) if path.is_dir())
     there = first_few(sorted(entry.name for entry in around.iterdir())) or "nothing"
     return f"{around} holds {there}"

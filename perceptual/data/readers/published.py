@@ -217,7 +217,7 @@ def needed(name: str, path: Path) -> Path:
 
 
 def _scored(path: Path, separator: str | None, name_at: int) -> list[tuple[str, float]]:
-    """The name and the score in each line of a file; empty lines are skipped."""
+    """Read the name and the score in each line of a file; empty lines are skipped."""
     found = []
     for row, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         cells = [cell.strip() for cell in line.split(separator)] if line.strip() else []
@@ -326,7 +326,7 @@ def _pieapp(root: Path) -> Iterator[Chosen]:
 
 
 def _preference(columns: Columns) -> np.ndarray:
-    """The share that preferred A, (N,)."""
+    """Return the share that preferred A, (N,)."""
     names = [name for name in columns.cells if "preference" in name]
     chosen = next((name for name in names if "processed" in name), names[0] if names else None)
     if chosen is None:
@@ -337,7 +337,7 @@ def _preference(columns: Columns) -> np.ndarray:
 
 
 def _file(root: Path, name: str) -> str:
-    """The file of that name, or the one with one of `ENDINGS`; that it is missing is said as it is read."""
+    """Return the file of that name, or with one of `ENDINGS`; reading it reports one that is missing."""
     path = root / name
     if path.suffix.lower() in ENDINGS:
         return str(path)

@@ -41,7 +41,7 @@ Side = Annotated[int, Ge(1)]
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What `store.json` records."""
+    """Content of `store.json`."""
 
     version: int  # of this format
     kind: Literal["triplets", "pairs"]
@@ -71,7 +71,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Shards:
-    """What `shards.json` records."""
+    """Content of `shards.json`."""
 
     store: StoreInfo
     images_per_shard: Side
@@ -79,12 +79,12 @@ class Shards:
 
 
 def is_store(path: str | Path) -> bool:
-    """Whether there is a complete store."""
+    """Return whether there is a complete store."""
     return (place(path) / INFO).is_file() or (place(path) / SHARDS).is_file()
 
 
 def read_info(folder: str | Path) -> StoreInfo:
-    """What a store's `store.json` records; raises ValueError if it is of another format."""
+    """Read a store's `store.json`; raises ValueError if it is of another format."""
     path = place(folder) / SHARDS
     if path.is_file():
         info = read_record(path, Shards, REMEDY).store
@@ -97,7 +97,7 @@ def read_info(folder: str | Path) -> StoreInfo:
 
 
 def read_store(kind: Kind, folder: str | Path) -> Table:
-    """The table of a store, its images mapped; all but the pixels is checked against `store.json`.
+    """Read the table of a store, its images mapped; all but the pixels is checked against `store.json`.
 
     Args:
         kind: of its items.
@@ -151,7 +151,7 @@ def check_pixels(folder: str | Path) -> StoreInfo:
 
 
 def _open(kind: Kind, home: Any, info: StoreInfo) -> tuple[Images, dict[str, Any]]:
-    """The images and the other columns of a store, as they are."""
+    """Open the images and the other columns of a store, unchecked."""
     if info.size is not None and (home / SHARDS).is_file():
         columns = dict(np.load(io.BytesIO((home / COLUMNS).read_bytes())))
         return Ranges(_shards(home), info.size, columns.pop("digests")), columns
@@ -201,7 +201,7 @@ def _check(kind: Kind, images: Images, columns: dict[str, Any], info: StoreInfo)
 
 
 def _shards(folder: Any) -> list[Part]:
-    """The files of a store in shards; raises ValueError for one that is missing or of another length."""
+    """List the files of a store in shards; raises ValueError for one that is missing or of another length."""
     shards = read_record(folder / SHARDS, Shards, REMEDY).shards
     for shard in shards:
         path = folder / Path(shard.file).name  # no file elsewhere
@@ -215,7 +215,7 @@ def _shards(folder: Any) -> list[Part]:
 
 
 def _remote_images(folder: Any, size: int) -> Ranges:
-    """The images of a store on object storage."""
+    """Open the images of a store on object storage."""
     with (folder / "images.npy").open("rb") as file:
         np.lib.format.read_magic(file)
         shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)

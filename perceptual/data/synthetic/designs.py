@@ -25,7 +25,7 @@ DrawPair = Callable[[np.random.Generator, Sequence[str]], tuple[int, Patches]]
 
 @dataclass(frozen=True)
 class Design:
-    """How items are made."""
+    """Settings of how items are made."""
 
     subsets: tuple[str, ...]
     triplet: DrawTriplet  # steps of p0 and of p1

@@ -1,4 +1,4 @@
-"""The traditional distortions of Zhang et al. 2018, Table 2 (https://arxiv.org/abs/1801.03924).
+"""Traditional distortions of Zhang et al. 2018, Table 2 (https://arxiv.org/abs/1801.03924).
 
 A family is a function `(images, severity, generator) -> distorted`: images (N, 3, H, W) float32 RGB in
 [0, 1], severity (N,) in [0, 1], where 0 changes nothing and 1 is plainly visible; generator draws what is
@@ -171,7 +171,7 @@ def _blurring(kernel: Tensor, extent: int) -> Tensor:
 
 @kept
 def _places(extent: int, width: int) -> Tensor:
-    """Where in such a matrix, flattened, each value of a kernel belongs, (S · K)."""
+    """Return the places in such a matrix, flattened, of each value of a kernel, (S · K)."""
     source = F.pad(torch.arange(extent)[None, None].float(), [width // 2] * 2, mode="reflect")[0, 0].long()
     return (torch.arange(extent)[:, None] * extent + source.unfold(0, width, 1)).flatten()
 
@@ -228,7 +228,7 @@ def linear_warp(images: Tensor, severity: Tensor, generator: Generator) -> Tenso
 
 
 def cubic_warp(images: Tensor, severity: Tensor, generator: Generator) -> Tensor:
-    """The same, bicubic between the points of the grid: smooth."""
+    """Warp in the same way, bicubic between the points of the grid: smooth."""
     return _warp(images, severity, generator, "bicubic")
 
 

@@ -88,7 +88,7 @@ class Making:
 
     @property
     def how(self) -> Design:
-        """The design."""
+        """Settings of the design."""
         return DESIGNS[self.design]
 
     def tasks(self) -> list[tuple[str, np.ndarray]]:
@@ -108,11 +108,11 @@ class Making:
         ]
 
     def for_worker(self, path: str) -> "Making":
-        """The same with one photograph: what a process needs for a task, however many there are."""
+        """Return a copy with one photograph, which is all that a process needs for a task."""
         return replace(self, photos=[path])
 
     def make(self, path: str, rows: np.ndarray) -> Items:
-        """The items of a task.
+        """Make the items of a task.
 
         Raises:
             ValueError: the photograph is too small.
@@ -131,11 +131,11 @@ class Making:
         return Items(torch.stack(patches, dim=1), *map(list, columns))
 
     def image_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Where the images (roles × n) of some items are among all (roles × N)."""
+        """Return the places of the images (roles × n) of some items among all (roles × N)."""
         return (np.arange(len(self.kind.roles))[:, None] * self.count + rows).flatten()
 
     def table(self, images: Images, answers: np.ndarray, subset: np.ndarray, made: np.ndarray) -> Table:
-        """The table of all items, of images and columns in the order of the items."""
+        """Return the table of all items, from images and columns in the order of the items."""
         roles = self.image_rows(np.arange(self.count)).reshape(-1, self.count)
         return Table(
             kind=self.kind,
@@ -174,7 +174,7 @@ def make_items(
     """
     making = Making(kind, photos, count, seed, size, design, distorters)
     images = torch.empty(len(kind.roles) * count, 3, size, size, dtype=torch.uint8)
-    columns = np.empty(count, np.float32), np.empty(count, np.int64), np.empty(count, object)
+    columns = [np.empty(count, kind) for kind in (np.float32, np.int64, object)]
     tasks = making.tasks()
     calls = [(making.for_worker(path), path, rows) for path, rows in tasks]
     for task, items in each_done(Making.make, calls, workers, f"Making {kind.plural}"):
@@ -195,7 +195,7 @@ def _make_item(
     known: dict[tuple[tuple[Step, ...], ...], tuple[list[Tensor], list[Tensor]]] = {}
 
     def distorted(steps: list[list[Step]]) -> tuple[list[Tensor], list[Tensor]]:
-        """The patches as they come out of the distortions, and their pixels."""
+        """Distort the patch by each sequence of steps; returns the patches and their pixels."""
         key = tuple(map(tuple, steps))
         if key not in known:
             patches = [apply(ref, each, networks) for each in steps]

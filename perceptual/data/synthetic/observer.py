@@ -73,7 +73,7 @@ def by_sight(d0: float, d1: float | None = None) -> float:
 
 
 def by_severity(s0: float, s1: float | None = None) -> float:
-    """The same by the severities of one family of distortion, in [0, 1]."""
+    """Return the same probability by the severities of one family of distortion, in [0, 1]."""
     if s1 is None:
         return _logistic((JUST_NOTICEABLE_SEVERITY - s0) / NOTICING_WIDTH)
     return _logistic((s0 - s1) / PREFERENCE_WIDTH)

@@ -1,4 +1,4 @@
-"""What is done to a patch, as a sequence of steps that can be repeated from its record.
+"""Sequences of steps that are done to a patch, and can be repeated from their record.
 
 The record of an item is JSON: for each distorted patch a list of `[family, severity, seed]`. A family is one
 of `FAMILIES`, `nuisance/TOP/LEFT` with a factor of lightness for its severity, or `cnn/NAME` for a
@@ -34,13 +34,13 @@ def drawn(family: str, severity: float, rng: np.random.Generator) -> Step:
 
 
 def nuisance(rng: np.random.Generator) -> Step:
-    """What people nearly ignore: a shift of up to 2 pixels, and lightness changed by up to 3 %."""
+    """Draw what people nearly ignore: a shift of up to 2 pixels, and lightness changed by up to 3 %."""
     top, left = rng.integers(0, 5, 2)
     return Step(f"{NUISANCE}{top}/{left}", float(rng.uniform(0.97, 1.03)), 0)
 
 
 def apply(patch: Tensor, steps: Sequence[Step], distorters: Mapping[str, nn.Module]) -> Tensor:
-    """The patch (3, S, S) after the steps.
+    """Apply the steps to a patch (3, S, S).
 
     Raises:
         ValueError: a family, or a distorter, that there is none of.
@@ -68,12 +68,12 @@ def apply(patch: Tensor, steps: Sequence[Step], distorters: Mapping[str, nn.Modu
 
 
 def record(patches: Sequence[Sequence[Step]]) -> bytes:
-    """The steps of each distorted patch of an item, as JSON."""
+    """Write the steps of each distorted patch of an item as JSON."""
     return json.dumps(patches, separators=(",", ":")).encode()
 
 
 def recorded(text: bytes | str) -> list[list[Step]]:
-    """The steps of a record; raises ValueError if it is none."""
+    """Read the steps of a record; raises ValueError if it is none."""
     try:
         return [
             [Step(str(family), float(severity), int(seed)) for family, severity, seed in steps]

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import DTypeLike
 
 from perceptual.data.images import Pixels
 from perceptual.data.workers import each_done
-from perceptual.files.writing import new_array
+from perceptual.files.writing import alone, new_array
 
 Result = TypeVar("Result")
 MARK = ".perceptual"  # in an incomplete folder: it is ours, and may be removed
@@ -27,7 +26,7 @@ COMPLETE = ("store.json", "distorters.json")  # killed between the last file and
 
 @contextmanager
 def working_on(dst: Path) -> Iterator[Path]:
-    """The folder `DST.partial`, locked against other processes.
+    """Make or enter the folder `DST.partial`, locked against other processes.
 
     Raises:
         ValueError: another process is writing this store, or a folder of that name is not one of these.
@@ -36,18 +35,10 @@ def working_on(dst: Path) -> Iterator[Path]:
     if partial.is_symlink() or (partial.exists() and not _is_ours(partial)):
         raise ValueError(f"{partial} is in the way, and not made by an interrupted run: rename or remove it")
     partial.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{partial}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(f"another process is writing {dst}") from None
-    try:
+    with alone(Path(f"{partial}.lock"), f"another process is writing {dst}"):
         partial.mkdir(exist_ok=True)  # another process may have given it its name while this one waited
         (partial / MARK).touch()
         yield partial
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def clear(partial: Path) -> None:
@@ -66,13 +57,13 @@ def settle(partial: Path, dst: Path) -> None:
 
 
 def _is_ours(partial: Path) -> bool:
-    """Whether an interrupted run left a folder."""
+    """Return whether an interrupted run left a folder."""
     left = (MARK, *COMPLETE)
     return not any(partial.iterdir()) or any((partial / name).exists() for name in left)
 
 
 def goes_on(partial: Path, plan: str) -> bool:
-    """Whether an earlier run with the same plan left the folder; what another one left is removed."""
+    """Return whether an earlier run with the same plan left the folder; else empty it."""
     path = partial / "plan"
     if path.exists() and path.read_text() == plan:
         return True
@@ -163,6 +154,6 @@ def state_of(paths: Sequence[str]) -> str:
 
 
 def _intact(partial: Path, rows: Sequence[int] | np.ndarray) -> bool:
-    """Whether images of an earlier run are as they were when their digests were taken."""
+    """Check that images of an earlier run are as they were when their digests were taken."""
     # mapped anew for each task: pages that stay mapped count as memory of this process
     return not Pixels.mapped(partial).damaged(rows)

@@ -108,7 +108,7 @@ def _request(
 
 
 def already_there(dst: Path, request: str) -> StoreInfo:
-    """The store at `dst` if it was made by the same request; raises ValueError for anything else."""
+    """Read the store at `dst` if it was made by the same request; raises ValueError for anything else."""
     if not is_store(dst):
         raise ValueError(f"{dst} exists already and is no store; remove it or choose another place")
     info = read_info(dst)

@@ -31,7 +31,7 @@ _SHRUNK = 4  # factor of downsampling
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a network is and how it is trained."""
+    """Architecture and training of one network."""
 
     corruption: Corruption  # of its input, in training and afterwards
     depth: Annotated[int, Interval(ge=1, le=6)]  # levels below the full size
@@ -51,7 +51,7 @@ class Recipe:
 
 
 def draw_recipe(seed: int, number: int, steps: int) -> Recipe:
-    """The recipe of one network of a population."""
+    """Draw the recipe of one network of a population."""
     rng = np.random.default_rng([seed, number])
     depth = int(rng.integers(1, 4))
     return Recipe(
@@ -91,11 +91,11 @@ class Distorter(nn.Module):
         self.last = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, images: Tensor, generator: Generator) -> Tensor:
-        """The output for corrupted input, clamped to [0, 1]."""
+        """Corrupt and restore images; the output is clamped to [0, 1]."""
         return self.raw(corrupt(images, self.recipe.corruption, generator)).clamp(0, 1)
 
     def raw(self, corrupted: Tensor) -> Tensor:
-        """The output for input that is corrupted already, in training's range."""
+        """Restore images that are corrupted already, without clamping."""
         maps = [self.first(corrupted - 0.5)]
         for layer in self.down:
             maps.append(layer(maps[-1]))

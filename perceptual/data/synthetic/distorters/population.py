@@ -35,7 +35,7 @@ REMEDY = "train the distorters again"
 
 @dataclass(frozen=True)
 class PopulationInfo:
-    """What `distorters.json` records."""
+    """Content of `distorters.json`."""
 
     version: int  # of this format
     request: str  # SHA-256 of what the population was made of
@@ -105,7 +105,7 @@ def train_population(
 
 
 def small_population() -> Path:
-    """The folder of the small population of packaged photographs, which is trained if it is not there yet."""
+    """Return the folder of the small population of packaged photographs; train it if it is missing."""
     cache = cache_folder()
     folder = cache / f"distorters-{VERSION}-{SMALL_COUNT}-{SMALL_STEPS}"
     if not folder.exists():
@@ -115,7 +115,7 @@ def small_population() -> Path:
 
 
 def load_population(folder: str | Path | None) -> Population:
-    """The networks of a folder, on the CPU, ready to use.
+    """Load the networks of a folder, on the CPU.
 
     Raises:
         ValueError: it is no such folder, of another version, or a file is missing, damaged or not finite.
