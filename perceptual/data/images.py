@@ -419,7 +419,7 @@ def sizes_of(
 
     Nothing is read where all become squares of one size.
     """
-    sizes = _same_size(len(paths), size or 0)
+    sizes = _same_size(len(paths), size or 1)  # what cannot be measured takes next to no room
 
     def measure(row: int) -> None:
         sizes[row] = size_of(paths[row], shorter_side)

@@ -207,6 +207,12 @@ def test_bad_images_are_listed_completely_or_left_out(root, tmp_path):
             path = expected.paths[expected.role(role)[row]]
             np.testing.assert_array_equal(batch.role(role)[0], plain(path, 16))
         assert batch.answer.item() == expected.answer[row]
+    info = pack(root, tmp_path / "native", None, skip_unusable=True)
+    assert (info.items, info.images, len(info.skipped)) == (11, 33, 2)
+    native = read_store(TWO_AFC, tmp_path / "native/2afc")
+    for ours, theirs in zip(native.items.T.ravel(), expected.items.T.ravel(), strict=True):
+        shown = Image.open(expected.paths[theirs])
+        np.testing.assert_array_equal(native.images.one(ours).permute(1, 2, 0), np.asarray(shown))
 
 
 def test_bad_images_are_listed_in_order_by_any_number_of_workers(root, tmp_path, monkeypatch):
