@@ -1,8 +1,6 @@
 """Synthetic triplets and pairs, made in memory, into a store and as files; killed at any moment."""
 
-import json
 import re
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -173,18 +171,6 @@ def test_files_record_what_was_made(tmp_path):
     assert read_store(TWO_AFC, tmp_path / "packed").made.tolist() == made
 
 
-def test_stores_without_what_their_record_names_are_refused(tmp_path):
-    make_store(triplets(4), tmp_path / "store", "photographs")
-    (tmp_path / "store/made.npy").unlink()
-    with pytest.raises(ValueError, match="has not the beside that is recorded"):
-        read_store(TWO_AFC, tmp_path / "store")
-    record = json.loads((tmp_path / "store/store.json").read_text())
-    del record["beside"]
-    (tmp_path / "store/store.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=r"store\.json.*beside"):
-        read_store(TWO_AFC, tmp_path / "store")
-
-
 def test_other_photographs_start_over(tmp_path, monkeypatch):
     monkeypatch.setattr(makes, "_CHUNK", 2)
     rng = np.random.default_rng(0)
@@ -241,13 +227,3 @@ def test_memory_does_not_grow_with_the_count(tmp_path, monkeypatch):
     make_store(making, tmp_path / "store", "photographs")
     assert (tmp_path / "store/images.npy").stat().st_size > 147e6
     assert max(grown) < 60e6
-
-
-def test_progress_is_drawn_on_a_terminal(tmp_path, monkeypatch, capsys):
-    make_store(triplets(4), tmp_path / "one", "photographs")
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    make_store(triplets(4), tmp_path / "two", "photographs")
-    assert "Making triplets" in capsys.readouterr().err

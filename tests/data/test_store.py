@@ -1,5 +1,6 @@
 import errno
 import io
+import json
 import os
 import pickle
 import random
@@ -112,12 +113,6 @@ def test_images_on_disk_have_the_same_fingerprint(root, monkeypatch):
     assert changed != first
     Image.new("RGB", (24, 24)).save(root / "2afc/val/cnn/p1/000001.png")
     assert fingerprint() not in (first, changed)
-
-
-def test_fingerprint_needs_setup(root):
-    for side in ("train", "val"):
-        with pytest.raises(RuntimeError, match="call setup"):
-            BAPPSDataModule(str(root)).fingerprint(side)
 
 
 def test_mapping_is_pickled_by_its_path(root, tmp_path):
@@ -332,8 +327,9 @@ def _npy(array):
     return file.getvalue()
 
 
-def test_the_splits_of_a_store_are_checked(manifest, tmp_path):
+def test_what_the_fingerprint_leaves_out_is_checked(manifest, tmp_path):
     pack(manifest, tmp_path / "store")
+    write_store(make_items(TWO_AFC, packaged(), 4, 3, 16), tmp_path / "made", "photographs")
     split = np.load(tmp_path / "store/split.npy")
     for other, message in [
         (split[::-1], "has not the beside that is recorded"),
@@ -342,9 +338,15 @@ def test_the_splits_of_a_store_are_checked(manifest, tmp_path):
         np.save(tmp_path / "store/split.npy", other)
         with pytest.raises(ValueError, match=message):
             read_store(TWO_AFC, tmp_path / "store")
-    (tmp_path / "store/split.npy").unlink()
-    with pytest.raises(ValueError, match="has not the beside that is recorded"):
-        read_store(TWO_AFC, tmp_path / "store")
+    for store, name in ((tmp_path / "store", "split"), (tmp_path / "made", "made")):
+        (store / f"{name}.npy").unlink()
+        with pytest.raises(ValueError, match="has not the beside that is recorded"):
+            read_store(TWO_AFC, store)
+        record = json.loads((store / "store.json").read_text())
+        del record["beside"]
+        (store / "store.json").write_text(json.dumps(record))
+        with pytest.raises(ValueError, match=r"store\.json.*beside"):
+            read_store(TWO_AFC, store)
 
 
 @pytest.mark.parametrize("size", [16, None], ids=["squares", "own sizes"])
