@@ -129,7 +129,7 @@ def made_up(lpips: LPIPS, pairs: Iterable[Tensor], *_: Any) -> Iterator[Tensor]:
 def measure(name: str) -> dict[str, Any]:
     """Seconds of ten epochs by each, and how many times the package's time is ours."""
     packed = store()
-    data = JudgedDataset(read_store(TWO_AFC, packed))
+    data = JudgedDataset(read_store(packed))
     theirs, ours = same_weights(name)
     trainer = reference(theirs, NETS[name])
     check_equal(trainer, ours, data)

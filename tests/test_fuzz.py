@@ -18,7 +18,7 @@ import torch
 from trees import write_subset
 
 from perceptual import LPIPS, PerceptualRanker
-from perceptual.data import TWO_AFC, BAPPSDataModule, ManifestDataModule, pack
+from perceptual.data import BAPPSDataModule, ManifestDataModule, pack
 from perceptual.data.readers import stores
 from perceptual.data.readers.columns import read_manifest
 from perceptual.data.readers.folders import read_origin
@@ -119,7 +119,7 @@ def measure(distance):
 
 def stored(folder):
     check_pixels(folder)
-    table = read_store(TWO_AFC, folder)
+    table = read_store(folder)
     return [table.fingerprint(), table.answer, table.items, table.split, table.made]
 
 

@@ -29,7 +29,7 @@ from perceptual.data.decode import checked_rgb
 from perceptual.data.kinds import ALGORITHMS, TWO_AFC
 from perceptual.data.readers.columns import read_columns, read_header
 from perceptual.data.readers.folders import read_origin
-from perceptual.data.readers.stores import KINDS, is_store, read_info, read_store
+from perceptual.data.readers.stores import is_store, read_store
 from perceptual.data.synthetic.distortions import distort
 from perceptual.data.table import SPLITS, Table, number_subsets
 from perceptual.files.messages import first_few
@@ -58,7 +58,7 @@ def read_source(path: str | Path) -> Source:
     """
     path = Path(path)
     if is_store(path):
-        return Source(read_store(KINDS[read_info(path).kind], path), None)
+        return Source(read_store(path), None)
     if (path / MANIFEST).is_file():
         path = path / MANIFEST
     if path.is_file():

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from perceptual.data.decode import read_pixels, read_rgb, resized
 from perceptual.data.kinds import JND, TWO_AFC
 from perceptual.data.readers.folders import read_origin
-from perceptual.data.readers.stores import KINDS, is_store, read_info, read_store
+from perceptual.data.readers.stores import is_store, read_store
 from perceptual.data.synthetic.distorters.population import load_population
 from perceptual.data.synthetic.distortions import FAMILIES, distort
 from perceptual.data.synthetic.photographs import VAL_PHOTOS, packaged, patches, quantised
@@ -128,7 +128,7 @@ def _grid(rows: Mapping[str, Sequence[np.ndarray]], left: int, heads: Sequence[s
 def _read(src: Path) -> Table:
     inside = next((src / half for half in ("2afc", "jnd") if is_store(src / half)), src)
     if is_store(inside):
-        return read_store(KINDS[read_info(inside).kind], inside)
+        return read_store(inside)
     return next(iter(read_origin(src).values()))
 
 

@@ -235,7 +235,7 @@ def _damaged_part(images: Pixels, rows: range) -> list[int]:
     return copy(images).damaged(rows)
 
 
-class Part(NamedTuple):
+class Stretch(NamedTuple):
     """A file of images of one shape, at equal distances."""
 
     path: str  # or URL
@@ -253,7 +253,7 @@ class Ranges(Images):
         digests: (M, 32) uint8, SHA-256 of each image's pixels.
     """
 
-    def __init__(self, parts: list[Part], size: int, digests: np.ndarray) -> None:
+    def __init__(self, parts: list[Stretch], size: int, digests: np.ndarray) -> None:
         self.parts, self.resolution, self.digests = parts, size, digests
         self.ends = np.cumsum([part.images for part in parts])
         self.sizes = _same_size(int(self.ends[-1]) if parts else 0, size)

@@ -69,7 +69,7 @@ class BAPPSDataModule(BAPPS, JudgedDataModule):
         subsets = self.train_subsets if side == "train" else self.val_subsets
         folder = self.place / "2afc" if (self.place / "2afc").is_dir() else self.place
         if is_store(folder):
-            return read_store(TWO_AFC, folder).only(subsets, subset_names(subsets))
+            return read_store(folder, TWO_AFC).only(subsets, subset_names(subsets))
         return read_folder(folder, subsets)
 
     def how(self) -> str:
@@ -148,7 +148,7 @@ class ManifestDataModule(Manifest, JudgedDataModule):
         if self.layout != CSV:
             table = read_choices(self.layout, self.place)
         elif is_store(self.place):
-            table = read_store(TWO_AFC, self.place)
+            table = read_store(self.place, TWO_AFC)
         else:
             table = read_manifest(self.place)
         return table if self._least == 1 else table.of_votes(self._least)

@@ -48,7 +48,7 @@ def of_pairs(table, tmp_path):
 def of_a_store(table, tmp_path):
     pack(table, tmp_path / "store", "manifest", 16, workers=1)
     _, files, answers = of_files(table, tmp_path)
-    return JudgedDataset(read_store(TWO_AFC, tmp_path / "store").open(16)), files, answers
+    return JudgedDataset(read_store(tmp_path / "store").open(16)), files, answers
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_workers_give_the_same_bytes(kind, two_workers, tmp_path):
     for name in ("items", "answer", "subset", "votes"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     make_store(Making(kind, packaged(), 20, 3, 32), tmp_path / "store", "photographs", workers=2)
-    assert read_store(kind, tmp_path / "store").fingerprint() == one.fingerprint()
+    assert read_store(tmp_path / "store").fingerprint() == one.fingerprint()
 
 
 def test_does_not_touch_the_threads_or_the_global_generators():
@@ -168,7 +168,7 @@ def test_files_record_what_was_made(tmp_path):
     (tmp_path / "unjudged/judged.csv").write_text(text)
     assert read_manifest(tmp_path / "unjudged/judged.csv").made.tolist() == made
     pack(read_folder(tmp_path / "folder", ["traditional"]), tmp_path / "packed", "a", 16, workers=1)
-    assert read_store(TWO_AFC, tmp_path / "packed").made.tolist() == made
+    assert read_store(tmp_path / "packed").made.tolist() == made
 
 
 def test_other_photographs_start_over(tmp_path, monkeypatch):

@@ -58,8 +58,8 @@ def assert_same(path, store):
     assert ours.fingerprint("train") == theirs.fingerprint("train")
     for a, b in zip(ours.train_dataloader(), theirs.train_dataloader(), strict=True):
         assert equal(a, b)
-    table = read_store(TWO_AFC, str(path))
-    np.testing.assert_array_equal(table.made, read_store(TWO_AFC, store).made)
+    table = read_store(str(path))
+    np.testing.assert_array_equal(table.made, read_store(store).made)
 
 
 def test_shards_give_the_tensors_of_the_store(store, tmp_path):
@@ -106,7 +106,7 @@ def test_object_storage(store, bucket):
     bucket.rm("judged/shards/images-000001.tar")
     bucket.invalidate_cache()
     with pytest.raises(ValueError, match=r"the shard s3://judged/shards/images-000001.tar is missing"):
-        read_store(TWO_AFC, "s3://judged/shards")
+        read_store("s3://judged/shards")
 
 
 def test_interrupted_it_goes_on(store, tmp_path, monkeypatch):
@@ -140,17 +140,17 @@ def test_shards_that_cannot_be_used(store, tmp_path):
     write_shards(str(store), str(tmp_path / "shards"), 50)
     with pytest.raises(ValueError, match="holds shards of another store"):
         write_shards(str(store), str(tmp_path / "shards"), 51)
-    table = read_store(TWO_AFC, tmp_path / "shards")
+    table = read_store(tmp_path / "shards")
     shard = tmp_path / "shards/images-000002.tar"
     content = shard.read_bytes()
     shard.unlink()
     with pytest.raises(ValueError, match=r"images-000002.tar is missing"):
-        read_store(TWO_AFC, tmp_path / "shards")
+        read_store(tmp_path / "shards")
     with pytest.raises(ValueError, match=r"images-000002.tar is missing"):
         table.images.batch(torch.tensor([3 * COUNT - 1]))
     shard.write_bytes(content[:-600])
     with pytest.raises(ValueError, match=rf"has {len(content) - 600} bytes, not {len(content)}"):
-        read_store(TWO_AFC, tmp_path / "shards")
+        read_store(tmp_path / "shards")
     (tmp_path / "shards/shards.json").write_text(json.dumps({"shards": []}))
     with pytest.raises(ValueError, match=r"shards\.json: store: Field required; pack it again"):
-        read_store(TWO_AFC, tmp_path / "shards")
+        read_store(tmp_path / "shards")

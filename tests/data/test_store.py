@@ -164,7 +164,7 @@ def test_workers_read_a_store(root, tmp_path):
 def test_store_of_images_in_memory(tmp_path):
     table = make_items(TWO_AFC, packaged(), 12, 0, 32)
     info = write_store(table, tmp_path / "store", "photographs")
-    read = read_store(TWO_AFC, tmp_path / "store")
+    read = read_store(tmp_path / "store")
     assert info.fingerprint == read.fingerprint() == table.fingerprint()
     with pytest.raises(ValueError, match="exists already"):
         write_store(table, tmp_path / "store", "photographs")
@@ -178,7 +178,7 @@ def test_votes_of_a_store_are_of_people(tmp_path):
     with pytest.raises(
         ValueError, match=rf"judgment · votes must be a whole number .* 1 of 20 are not, .* item {first}"
     ):
-        read_store(TWO_AFC, tmp_path / "store")
+        read_store(tmp_path / "store")
 
 
 def test_bad_images_are_listed_completely_or_left_out(root, tmp_path):
@@ -196,7 +196,7 @@ def test_bad_images_are_listed_completely_or_left_out(root, tmp_path):
     info = pack(root, tmp_path / "store", skip_unusable=True)
     assert (info.items, info.images, len(info.skipped)) == (11, 33, 2)
     expected = read_folder(root / "2afc", ["val/cnn", "val/color"]).take(np.array([0, 2, 3, *range(5, 13)]))
-    store = JudgedDataset(read_store(TWO_AFC, tmp_path / "store/2afc"))
+    store = JudgedDataset(read_store(tmp_path / "store/2afc"))
     for row, batch in enumerate(store.__getitems__([i]) for i in range(11)):
         for role in ("ref", "p0", "p1"):
             path = expected.paths[expected.role(role)[row]]
@@ -204,7 +204,7 @@ def test_bad_images_are_listed_completely_or_left_out(root, tmp_path):
         assert batch.answer.item() == expected.answer[row]
     info = pack(root, tmp_path / "native", None, skip_unusable=True)
     assert (info.items, info.images, len(info.skipped)) == (11, 33, 2)
-    native = read_store(TWO_AFC, tmp_path / "native/2afc")
+    native = read_store(tmp_path / "native/2afc")
     for ours, theirs in zip(native.items.T.ravel(), expected.items.T.ravel(), strict=True):
         shown = Image.open(expected.paths[theirs])
         np.testing.assert_array_equal(native.images.one(ours).permute(1, 2, 0), np.asarray(shown))
@@ -316,9 +316,9 @@ def test_damaged_stores_are_refused(root, tmp_path):
         good = (store / name).read_bytes()
         (store / name).write_bytes(spoil(good))
         with pytest.raises(ValueError, match=message):
-            read_store(TWO_AFC, store)
+            read_store(store)
         (store / name).write_bytes(good)
-    assert len(read_store(TWO_AFC, store)) == read_info(store).items == 18
+    assert len(read_store(store)) == read_info(store).items == 18
 
 
 def _npy(array):
@@ -337,23 +337,23 @@ def test_what_the_fingerprint_leaves_out_is_checked(manifest, tmp_path):
     ]:
         np.save(tmp_path / "store/split.npy", other)
         with pytest.raises(ValueError, match=message):
-            read_store(TWO_AFC, tmp_path / "store")
+            read_store(tmp_path / "store")
     for store, name in ((tmp_path / "store", "split"), (tmp_path / "made", "made")):
         (store / f"{name}.npy").unlink()
         with pytest.raises(ValueError, match="has not the beside that is recorded"):
-            read_store(TWO_AFC, store)
+            read_store(store)
         record = json.loads((store / "store.json").read_text())
         del record["beside"]
         (store / "store.json").write_text(json.dumps(record))
         with pytest.raises(ValueError, match=r"store\.json.*beside"):
-            read_store(TWO_AFC, store)
+            read_store(store)
 
 
 @pytest.mark.parametrize("size", [16, None], ids=["squares", "own sizes"])
 def test_flipped_pixels_of_a_store_are_found(size, root, tmp_path):
     pack(root, tmp_path / "store", size)
     assert check_pixels(tmp_path / "store/2afc").images == 54
-    table = read_store(TWO_AFC, tmp_path / "store/2afc")
+    table = read_store(tmp_path / "store/2afc")
     path = tmp_path / "store/2afc" / ("images.npy" if size else "pixels.npy")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -361,7 +361,7 @@ def test_flipped_pixels_of_a_store_are_found(size, root, tmp_path):
     with pytest.raises(ValueError, match=r"1 of 54 images in .* are not what was packed: 53"):
         check_pixels(tmp_path / "store/2afc")
     with pytest.raises(ValueError, match="are not what was packed: 53"):
-        read_store(TWO_AFC, tmp_path / "store/2afc").images.checked(torch.tensor([2, 53]))
+        read_store(tmp_path / "store/2afc").images.checked(torch.tensor([2, 53]))
     table.images.checked(torch.tensor([2]))
 
 
@@ -453,7 +453,7 @@ def test_a_partial_store_of_changed_files_is_not_gone_on_with(root, tmp_path, mo
     bad.write_bytes(good)
     Image.new("RGB", (24, 24), "red").save(root / "2afc/train/mix/ref/000000.png")
     pack(root, tmp_path / "store")
-    table = read_store(TWO_AFC, tmp_path / "store/2afc")
+    table = read_store(tmp_path / "store/2afc")
     assert (table.images.batch(torch.tensor([0]))[0, 0] == 255).all()
 
 

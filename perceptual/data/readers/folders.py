@@ -201,7 +201,7 @@ def read_pairs(root: Any, subsets: Sequence[str] | None = None) -> Table:
     folder = root / JND.name if (root / JND.name).is_dir() else root
     if folder.is_dir() and not is_store(folder):
         return read_folder(folder, subsets or find_subsets(JND, folder), JND)
-    table = read_store(JND, folder) if is_store(folder) else read_manifest(folder, JND)
+    table = read_store(folder, JND) if is_store(folder) else read_manifest(folder, JND)
     chosen = subsets or table.subsets
     return table.only(chosen, subset_names(chosen))
 

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Ge
 
-from perceptual.data.images import Images, Part, Pixels, Ranges, resolution_of
+from perceptual.data.images import Images, Pixels, Ranges, Stretch, resolution_of
 from perceptual.data.kinds import JND, TWO_AFC, Kind
 from perceptual.data.table import SPLITS, Table, no_people
 from perceptual.files.places import is_remote, place
@@ -96,19 +96,20 @@ def read_info(folder: str | Path) -> StoreInfo:
     return info
 
 
-def read_store(kind: Kind, folder: str | Path) -> Table:
+def read_store(folder: str | Path, kind: Kind | None = None) -> Table:
     """Read the table of a store, its images mapped; all but the pixels is checked against `store.json`.
 
     Args:
-        kind: of its items.
         folder: the store.
+        kind: of its items; None: any.
 
     Raises:
         ValueError: it holds the other kind, or a file of it is missing, damaged or does not fit.
     """
     home, info = place(folder), read_info(folder)
-    if KINDS[info.kind] != kind:
+    if kind is not None and KINDS[info.kind] != kind:
         raise ValueError(f"{folder} is a store of {info.kind}, not of {kind.plural}")
+    kind = KINDS[info.kind]
     if info.size is None and is_remote(home):
         raise ValueError(f"{folder} holds images in their own sizes, which are read from local stores only")
     try:
@@ -144,7 +145,7 @@ def check_pixels(folder: str | Path) -> StoreInfo:
     """
     info = read_info(folder)
     try:
-        read_store(KINDS[info.kind], folder).images.check()
+        read_store(folder).images.check()
     except ValueError as error:
         raise ValueError(f"{folder} is damaged, {REMEDY}: {error}") from None
     return info
@@ -200,18 +201,17 @@ def _check(kind: Kind, images: Images, columns: dict[str, Any], info: StoreInfo)
         )
 
 
-def _shards(folder: Any) -> list[Part]:
+def _shards(folder: Any) -> list[Stretch]:
     """List the files of a store in shards; raises ValueError for one that is missing or of another length."""
-    shards = read_record(folder / SHARDS, Shards, REMEDY).shards
-    for shard in shards:
+    found = []
+    for shard in read_record(folder / SHARDS, Shards, REMEDY).shards:
         path = folder / Path(shard.file).name  # no file elsewhere
         if not path.is_file():
             raise ValueError(f"the shard {path} is missing")
         if path.stat().st_size != shard.bytes:
             raise ValueError(f"the shard {path} has {path.stat().st_size} bytes, not {shard.bytes}")
-    return [
-        Part(str(folder / Path(shard.file).name), shard.images, shard.start, shard.stride) for shard in shards
-    ]
+        found.append(Stretch(str(path), shard.images, shard.start, shard.stride))
+    return found
 
 
 def _remote_images(folder: Any, size: int) -> Ranges:
@@ -223,5 +223,5 @@ def _remote_images(folder: Any, size: int) -> Ranges:
             raise ValueError(f"images is of type {dtype}" + (", by columns" if by_columns else ""))
         start = file.tell()
     digests = np.load(io.BytesIO((folder / "digests.npy").read_bytes()))
-    part = Part(str(folder / "images.npy"), shape[0], start, 3 * size**2)
+    part = Stretch(str(folder / "images.npy"), shape[0], start, 3 * size**2)
     return Ranges([part], size, digests)

@@ -272,7 +272,7 @@ def make_files(making: Making, dst: str | Path, source: str, form: str, workers:
         if is_store(store) and read_info(store).request != _request(making):
             clear(partial)  # what an earlier run with another request left
         make_store(making, store, source, workers)
-        write_files(read_store(making.kind, store), files, form, workers)
+        write_files(read_store(store, making.kind), files, form, workers)
         os.replace(files, dst)
         shutil.rmtree(partial)
 

@@ -43,7 +43,7 @@ def find_photos(folder: str | Path) -> list[str]:
 
 
 FLAT = 12  # standard deviation of the pixels of a nearly uniform square
-SMALLEST_CROP, LARGEST_CROP = 64, 256  # sides, in pixels of the photograph
+SMALLEST_PATCH, LARGEST_PATCH = 64, 256  # sides, in pixels of the photograph
 
 
 def chance(seed: int, row: int, use: int) -> np.random.Generator:
@@ -97,18 +97,18 @@ def check_sizes(photos: Sequence[str], size: int) -> None:
 
 
 def _refuse_small(path: str, width_height: tuple[int, int], size: int) -> None:
-    if min(width_height) < max(size, SMALLEST_CROP):
+    if min(width_height) < max(size, SMALLEST_PATCH):
         width, height = width_height
         raise ValueError(
-            f"{path} is {width}×{height}, patches need {max(size, SMALLEST_CROP)} on the smaller side"
+            f"{path} is {width}×{height}, patches need {max(size, SMALLEST_PATCH)} on the smaller side"
         )
 
 
 def crop(photo: Image.Image, size: int, rng: np.random.Generator) -> Tensor:
     """A random square of 64 to 256 pixels, resized to (3, S, S) in [0, 1]; redrawn if nearly uniform."""
     for _ in range(20):
-        largest = min(LARGEST_CROP, *photo.size)
-        side = int(np.exp(rng.uniform(np.log(SMALLEST_CROP), np.log(largest))))
+        largest = min(LARGEST_PATCH, *photo.size)
+        side = int(np.exp(rng.uniform(np.log(SMALLEST_PATCH), np.log(largest))))
         left, top = (int(rng.integers(extent - side + 1)) for extent in photo.size)
         pixels = np.array(resized(photo.crop((left, top, left + side, top + side)), size))
         values = pixels.ravel().astype(np.int64)  # sums are exact, and a third of the time of np.std

@@ -15,7 +15,6 @@ import numpy as np
 
 from perceptual.data.readers.stores import (
     COLUMNS,
-    KINDS,
     SHARDS,
     StoreInfo,
     read_info,
@@ -45,7 +44,7 @@ def write_shards(src: str, dst: str, images: int = 1000) -> StoreInfo:
     info = read_info(src)
     if info.size is None:
         raise ValueError(f"{src} holds images in their own sizes, which are not split in shards")
-    table = read_store(KINDS[info.kind], src)
+    table = read_store(src)
     target = place(dst)
     plan = {"store": asdict(info), "images_per_shard": images}
     if (target / SHARDS).is_file():
