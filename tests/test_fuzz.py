@@ -20,8 +20,8 @@ from trees import write_subset
 from perceptual import LPIPS, PerceptualRanker
 from perceptual.data import BAPPSDataModule, ManifestDataModule, pack
 from perceptual.data.readers import stores
-from perceptual.data.readers.columns import read_manifest
 from perceptual.data.readers.folders import read_origin
+from perceptual.data.readers.manifests import read_manifest
 from perceptual.data.readers.stores import check_pixels, read_store
 from perceptual.data.synthetic.distorters.population import load_population
 from perceptual.data.writers.shards import write_shards

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from perceptual.data.modules import ManifestDataModule as ManifestDataModule
     from perceptual.data.modules import OpinionDataModule as OpinionDataModule
     from perceptual.data.modules import PhotosDataModule as PhotosDataModule
-    from perceptual.data.readers.columns import read_manifest as read_manifest
-    from perceptual.data.readers.columns import read_opinion_manifest as read_opinion_manifest
     from perceptual.data.readers.folders import read_folder as read_folder
+    from perceptual.data.readers.manifests import read_manifest as read_manifest
+    from perceptual.data.readers.manifests import read_opinion_manifest as read_opinion_manifest
     from perceptual.data.readers.published import read_nights as read_nights
     from perceptual.data.readers.stores import read_store as read_store
     from perceptual.data.table import Table as Table
@@ -41,9 +41,9 @@ _HOMES = {
     "Table": "table",
     "pack": "writers.stores",
     "read_folder": "readers.folders",
-    "read_manifest": "readers.columns",
+    "read_manifest": "readers.manifests",
     "read_nights": "readers.published",
-    "read_opinion_manifest": "readers.columns",
+    "read_opinion_manifest": "readers.manifests",
     "read_store": "readers.stores",
 }
 __all__ = list(_HOMES)

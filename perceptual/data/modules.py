@@ -10,8 +10,8 @@ import torch
 from perceptual.data.images import Pixels
 from perceptual.data.kinds import JND, OPINION, TWO_AFC
 from perceptual.data.module import JudgedDataModule, Side
-from perceptual.data.readers.columns import read_manifest, read_opinion_manifest
 from perceptual.data.readers.folders import read_folder, read_pairs, subset_names
+from perceptual.data.readers.manifests import read_manifest, read_opinion_manifest
 from perceptual.data.readers.published import (
     CHOICES,
     MIN_VOTES,

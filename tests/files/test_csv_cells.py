@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from perceptual.cli.output import RowFile, write_csv
-from perceptual.data.readers.columns import read_manifest
+from perceptual.data.readers.manifests import read_manifest
 from perceptual.files import csv_cells
 
 NAMES = ["=1+1", "+x", "-2+3", "@SUM(A1)", "\tx", "\r=x", "'=x", "''@x", "=cmd|' /C calc'!A0"]

@@ -9,14 +9,11 @@ import csv
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from perceptual.data.kinds import ALGORITHMS, OPINION, TWO_AFC, Kind
-from perceptual.data.settings import Larger
-from perceptual.data.table import SPLITS, Table, no_people, number_subsets
 from perceptual.files import csv_cells
 from perceptual.files.messages import first_few
 from perceptual.files.places import as_on_disk
@@ -162,78 +159,3 @@ def _without_empty_end(row: list[str], length: int = 0) -> list[str]:
 def number(cell: str) -> float:
     """A number as people write it; NaN for anything else."""
     return float(cell) if _NUMBER.fullmatch(cell) else np.nan
-
-
-OPTIONAL = ("votes", "subset", "split", "made", *ALGORITHMS)
-# what larger numbers mean, by the column's name; None: not said by it
-LARGER: dict[str, Larger | None] = {"mos": "better", "dmos": "worse", "score": None}
-
-
-def read_manifest(path: str | Path, kind: Kind = TWO_AFC) -> Table:
-    """List the triplets, or the pairs, of a CSV file with a header.
-
-    Its columns are `ref`, `p0`, `p1` (image files, relative to the CSV), `judge` (fraction that preferred p1)
-    and optionally `votes` (people asked), `subset` (a name to score by) `split` (train, val or test)
-    and `made` (what was done to synthetic items, see `perceptual.data.synthetic.steps`). Those of pairs
-    (`JND`) have `p0`, `p1` and `same`. Files saved by spreadsheets are read, see
-    `perceptual.data.readers.columns`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not such a CSV, holds no row, or has a value that is not allowed.
-    """
-    return _read_table(kind, Path(path), kind.on_disk)
-
-
-def read_opinion_manifest(path: str | Path, larger: Larger | None = None) -> Table:
-    """List the opinions of a CSV with `ref`, `dist` and one of `mos`, `dmos`, `score`, any number.
-
-    Args:
-        path: the CSV, otherwise as in `read_manifest`.
-        larger: whether larger scores are better or worse images. `mos` are better and `dmos` worse by what
-            they are; a column `score` needs it said.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_manifest`; or it is not said what larger scores mean.
-    """
-    path = Path(path)
-    header = read_header(path)
-    answers = [name for name in LARGER if name in header]
-    if len(answers) != 1:
-        found = ", ".join(answers) or "none of them"
-        raise ValueError(f"{path}: needs one column of {', '.join(LARGER)}, and has {found}")
-    (name,) = answers
-    means = LARGER[name] or larger
-    if means is None:
-        raise ValueError(
-            f"{path}: a column score does not say whether larger is better or worse; say "
-            "data.larger=better or data.larger=worse, or call it mos (better) or dmos (worse)"
-        )
-    if larger is not None and larger != means:
-        raise ValueError(f"{path}: larger {name} are {means} by definition, but larger={larger} was given")
-    table = _read_table(OPINION, path, name)
-    return replace(table, answer=-table.answer) if means == "better" else table
-
-
-def _read_table(kind: Kind, path: Path, answer: str) -> Table:
-    columns = read_columns(path, (*kind.roles, answer), OPTIONAL)
-    if not any(columns.cells[answer]):
-        raise ValueError(f"{path}: the column {answer} is empty: these have not been judged yet")
-    answers = columns.numbers(answer, kind.low, kind.high)
-    votes = columns.people("votes") if "votes" in columns else None
-    if votes is not None and kind.is_share:
-        rule = f"{answer} · votes must be a whole number of people"
-        columns.refuse(answer, rule, no_people(answers, votes))
-    paths, items = columns.files(kind.roles)
-    subset, subsets = number_subsets(columns.cells.get("subset", [path.stem] * len(columns)))
-    return Table(
-        kind=kind,
-        paths=paths,
-        items=items,
-        answer=answers,
-        subset=subset,
-        subsets=subsets,
-        votes=votes,
-        split=columns.words("split", SPLITS) if "split" in columns else None,
-        made=np.array([cell.encode() for cell in columns.cells["made"]]) if "made" in columns else None,
-    )

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from perceptual.data.kinds import JND, TWO_AFC, Kind
-from perceptual.data.readers.columns import read_columns, read_header, read_manifest
+from perceptual.data.readers.columns import read_columns, read_header
+from perceptual.data.readers.manifests import read_manifest
 from perceptual.data.readers.published import NIGHTS, read_nights
 from perceptual.data.readers.stores import is_store, read_store
 from perceptual.data.table import Table
