@@ -1,8 +1,9 @@
 """Pictures of data: a contact sheet of triplets or pairs, and a gallery of the distortions."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,10 +24,27 @@ _TILE = 96  # pixels of a patch on the sheet
 _GAP, _TEXT, _MARGIN = 4, 18, 14
 _FONT = ImageFont.load_default(12)
 _INK, _PALE = (20, 20, 20), (120, 120, 120)
-_LEGEND = {  # of a sheet, by the kind of its items
-    TWO_AFC.name: "p0 · ref · p1. Below p0 and p1: share of people who chose it as closer. "
-    "Below ref: subset.",
-    JND.name: 'p0 · p1. Below p0: subset. Below p1: share of people who said "same".',
+
+
+class Sheet(NamedTuple):
+    """What a sheet shows of items of one kind."""
+
+    roles: tuple[str, ...]  # from left to right
+    captions: Callable[[float, str], tuple[str, ...]]  # (answer, subset) → a caption for each role
+    legend: str
+
+
+SHEETS = {
+    TWO_AFC.name: Sheet(
+        ("p0", "ref", "p1"),
+        lambda answer, subset: (f"{1 - answer:.0%}", subset, f"{answer:.0%}"),
+        "p0 · ref · p1. Below p0 and p1: share of people who chose it as closer. Below ref: subset.",
+    ),
+    JND.name: Sheet(
+        ("p0", "p1"),
+        lambda answer, subset: (subset, f"same {answer:.0%}"),
+        'p0 · p1. Below p0: subset. Below p1: share of people who said "same".',
+    ),
 }
 
 
@@ -46,19 +64,24 @@ def contact_sheet(src: str | Path, count: int, seed: int, size: int = 64) -> Ima
     """
     table = _read(Path(src))
     rows = _chosen(table, count, seed)
-    roles = ("p0", "ref", "p1") if table.kind == TWO_AFC else table.kind.roles
+    roles, captions, said = SHEETS[table.kind.name]
     width, height = len(roles) * (_TILE + _GAP) - _GAP, _TILE + _TEXT
     columns = max(1, min(12 // len(roles), len(rows)))
     lines = -(-len(rows) // columns)
     across, down = columns * (width + _MARGIN) + _MARGIN, lines * (height + _MARGIN) + _MARGIN
-    legend = textwrap.wrap(_LEGEND[table.kind.name], (across - 2 * _MARGIN) // 7)  # pixels of a character
+    legend = textwrap.wrap(said, (across - 2 * _MARGIN) // 7)  # pixels of a character
     sheet = Image.new("RGB", (across, down + _TEXT * len(legend) + _MARGIN), "white")
-    for line, said in enumerate(legend):
-        ImageDraw.Draw(sheet).text((_MARGIN, down + _TEXT * line), said, _PALE, _FONT)
+    for line, words in enumerate(legend):
+        ImageDraw.Draw(sheet).text((_MARGIN, down + _TEXT * line), words, _PALE, _FONT)
     for place, row in enumerate(rows.tolist()):
         left = _MARGIN + place % columns * (width + _MARGIN)
         top = _MARGIN + place // columns * (height + _MARGIN)
-        _draw_item(sheet, left, top, table, roles, row, size)
+        subset = table.subsets[table.subset[row]]
+        for role, caption in zip(roles, captions(float(table.answer[row]), subset), strict=True):
+            sheet.paste(_tile(_pixels(table, int(table.role(role)[row]), size)), (left, top))
+            middle, ink = left + _TILE // 2, _PALE if caption is subset else _INK
+            ImageDraw.Draw(sheet).text((middle, top + _TILE + _TEXT // 2), caption, ink, _FONT, anchor="mm")
+            left += _TILE + _GAP
     return sheet
 
 
@@ -130,21 +153,6 @@ def _read(src: Path) -> Table:
     if is_store(inside):
         return read_store(inside)
     return next(iter(read_origin(src).values()))
-
-
-def _draw_item(
-    sheet: Image.Image, left: int, top: int, table: Table, roles: tuple[str, ...], row: int, size: int
-) -> None:
-    draw = ImageDraw.Draw(sheet)
-    answer = float(table.answer[row])
-    captions = {"p0": f"{1 - answer:.0%}", "p1": f"{answer:.0%}", "ref": table.subsets[table.subset[row]]}
-    if table.kind == JND:
-        captions = {"p0": table.subsets[table.subset[row]], "p1": f"same {answer:.0%}"}
-    for place, role in enumerate(roles):
-        x = left + place * (_TILE + _GAP)
-        sheet.paste(_tile(_pixels(table, int(table.role(role)[row]), size)), (x, top))
-        ink = _PALE if role == "ref" or (role, table.kind) == ("p0", JND) else _INK
-        draw.text((x + _TILE // 2, top + _TILE + _TEXT // 2), captions[role], ink, _FONT, anchor="mm")
 
 
 def _pixels(table: Table, index: int, size: int) -> np.ndarray:
