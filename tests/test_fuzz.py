@@ -33,23 +33,8 @@ from perceptual.features.weights import read as read_weights
 from perceptual.training import checkpoints
 from perceptual.training.cache import CachedDataModule
 
-ODD = [
-    None,
-    -1,
-    10**30,
-    10**400,
-    3.5,
-    1e-300,
-    "text",
-    "",
-    [],
-    {},
-    [[]],
-    True,
-    float("nan"),
-    {"a": [1]},
-    "../../etc/passwd",
-]
+NUMBERS = [-1, 10**30, 10**400, 3.5, 1e-300, float("nan")]
+ODD = [None, True, *NUMBERS, "text", "", "../../etc/passwd", [], [[]], {}, {"a": [1]}]
 SMALL_NET = """
 from torch import nn
 class Small(nn.Sequential):

@@ -13,21 +13,8 @@ pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 def study(shell, folder):
     """A small study, by the command."""
     write_source(folder / "source", 4)
-    code, out, _ = shell(
-        "collect",
-        "new",
-        "study",
-        "--from",
-        "source",
-        "--items",
-        3,
-        "--votes",
-        1,
-        "--practice",
-        0,
-        "--repeats",
-        0,
-    )
+    few = ("--items", 3, "--votes", 1, "--practice", 0, "--repeats", 0)
+    code, out, _ = shell("collect", "new", "study", "--from", "source", *few)
     assert code == 0
     assert out.startswith("study: 4 items (2afc), shown 16 times enlarged\n")
     return folder / "study"
