@@ -39,7 +39,7 @@ def anonymous(pid: int) -> int:
     while left:
         one = left.pop()
         try:
-            status = Path(f"/proc/{one}/status").read_text()
+            status = Path(f"/proc/{one}/status").read_text(encoding="utf-8")
             total += 1024 * next(
                 int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")
             )

@@ -255,10 +255,10 @@ def photograph(folder: Path) -> None:
 
 def split(source: Path, target: Path) -> None:
     """Add a column `split` to a manifest: every third reference, in the order of names, is `val`."""
-    with source.open(newline="") as file:
+    with source.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     held_out = sorted({row["ref"] for row in rows})[::3]
-    with target.open("w", newline="") as file:
+    with target.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], "split"])
         writer.writeheader()
         for row in rows:

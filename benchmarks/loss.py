@@ -82,7 +82,7 @@ def grow(name: str, kind: str) -> dict[str, float]:
     step = steps(name)[kind]
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts anew
     before = resident("VmRSS")
     for _ in range(3):
         step()
@@ -92,7 +92,7 @@ def grow(name: str, kind: str) -> dict[str, float]:
 
 def resident(which: str) -> float:
     """Resident memory of this process in MiB, now (VmRSS) or at its peak (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     (size,) = (line.split()[1] for line in lines if line.startswith(which))
     return int(size) / 1024
 

@@ -95,7 +95,8 @@ def finish_device() -> None:
 
 def machine() -> dict[str, Any]:
     """Processor, graphics card, threads and libraries: ratios are of these."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "processor": models[0] if models else platform.processor(),
@@ -113,7 +114,7 @@ def report(rows: Sequence[Mapping[str, Any]], output: Path, **setting: Any) -> N
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
     Console(width=200).print(table)
     result = {"machine": machine(), "setting": setting, "rows": list(rows)}
-    output.write_text(json.dumps(result, indent=1) + "\n")
+    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def arguments(description: str | None, output: str) -> argparse.Namespace:

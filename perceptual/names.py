@@ -168,7 +168,8 @@ def default(network: str) -> str | None:
 
 
 def _has_slash(said: str) -> bool:
-    return os.sep in said and not any(part.startswith(SCHEMES) for part in said.split(JOINT))
+    slash = "/" in said or os.sep in said
+    return slash and not any(part.startswith(SCHEMES) for part in said.split(JOINT))
 
 
 def _is_network(base: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perceptual.evaluation.results import folder_name
+from perceptual.files.places import safe_name
 from perceptual.files.writing import whole_file
 
 EVERY = 20.0  # seconds between two writings: what a killed run loses at most
@@ -48,4 +48,4 @@ class Begun:
         shutil.rmtree(self._path(method).parent, ignore_errors=True)
 
     def _path(self, method: str) -> Path:
-        return self._folder / folder_name(method) / f"{self._of}.npz"
+        return self._folder / safe_name(method) / f"{self._of}.npz"

@@ -24,7 +24,7 @@ from perceptual.evaluation import people, provenance
 from perceptual.evaluation.begun import Begun
 from perceptual.evaluation.methods import Asked
 from perceptual.evaluation.opinion_protocol import opinion_protocol
-from perceptual.evaluation.results import AGAIN, FAILED, SCORED, DataResults, Items, Result, folder_name
+from perceptual.evaluation.results import AGAIN, FAILED, SCORED, DataResults, Items, Result
 from perceptual.evaluation.scoring import (
     Columns,
     Measured,
@@ -36,6 +36,7 @@ from perceptual.evaluation.scoring import (
 from perceptual.evaluation.tables import score_table
 from perceptual.features.backbone import Precision, check_precision
 from perceptual.files.messages import first_line
+from perceptual.files.places import safe_name
 from perceptual.metrics import SCORES
 from perceptual.names import Method
 
@@ -225,7 +226,7 @@ def require_one(methods: Iterable[Method], results: str | os.PathLike[str], **sp
     reasons = []
     for method in methods:
         try:
-            if any(Path(results).glob(f"*/scored/{glob.escape(folder_name(str(method)))}*")):
+            if any(Path(results).glob(f"*/scored/{glob.escape(safe_name(str(method)))}*")):
                 return
             grammar.build(method, **speed)
             return

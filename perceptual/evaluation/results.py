@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,6 +25,7 @@ import numpy as np
 from pydantic import BeforeValidator, ConfigDict
 
 from perceptual.data.kinds import KINDS, Kind
+from perceptual.files.places import safe_name
 from perceptual.files.records import check_record, to_json
 from perceptual.files.writing import whole_folder
 
@@ -150,7 +150,7 @@ class Result(Kept):
     @property
     def folder(self) -> str:
         """Name of its folder."""
-        return folder_name(self.method) + (f"-seed{self.seed}" if self.seed else "")
+        return safe_name(self.method) + (f"-seed{self.seed}" if self.seed else "")
 
 
 Record = TypeVar("Record", bound=Kept)
@@ -275,11 +275,3 @@ def _digest(row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
         found.update(f"{name} {array.dtype.str} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
-
-
-def folder_name(method: str) -> str:
-    """The folder of a method: its own name, or a readable part and a hash where it has odd characters."""
-    if re.fullmatch(r"\w[\w.-]*", method):
-        return method
-    readable = re.sub(r"[^\w.-]+", "-", method).strip("-.")[-80:]
-    return f"{readable}-{hashlib.sha256(method.encode()).hexdigest()[:8]}"

@@ -1,16 +1,48 @@
 """Local paths and URLs of object storage by one interface; walking through folders; the folder of caches."""
 
+import hashlib
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+ELSEWHERE = "PERCEPTUAL_CACHE=… names another folder"
+# names that Windows gives to devices, whatever follows their first dot
+DEVICES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)),
+}
+
 
 def cache_folder() -> Path:
-    """`$PERCEPTUAL_CACHE`, or `~/.cache/perceptual`; it may be deleted between runs."""
-    return Path(os.path.expanduser(os.environ.get("PERCEPTUAL_CACHE") or "~/.cache/perceptual"))
+    """`$PERCEPTUAL_CACHE`, or `~/.cache/perceptual`; it may be deleted between runs.
+
+    Raises:
+        OSError: there is no home folder.
+    """
+    folder = Path(os.path.expanduser(os.environ.get("PERCEPTUAL_CACHE") or "~/.cache/perceptual"))
+    if folder.parts[:1] == ("~",):  # no HOME, and the system does not list the user
+        raise OSError(f"there is no home folder for the cache: {ELSEWHERE}")
+    return folder
+
+
+def safe_name(name: str) -> str:
+    """A name for a file or folder on any system: the name itself, or a readable part of it and a hash.
+
+    The hash stands where there are odd characters or capitals (names that differ in these are one on some
+    disks), and after the names of Windows' devices.
+    """
+    plain = re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_-])?", name)
+    if plain and name.partition(".")[0] not in DEVICES:
+        return name
+    readable = re.sub(r"[^\w.-]+", "-", name).strip("-.")[-80:]
+    return f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def is_remote(place: object) -> bool:

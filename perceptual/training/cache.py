@@ -31,7 +31,7 @@ from perceptual.data.module import JudgedDataModule
 from perceptual.distance.differences import mean_differences, weigh
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.custom import BUILT
-from perceptual.files.places import cache_folder
+from perceptual.files.places import ELSEWHERE, cache_folder
 from perceptual.files.progress import Progress
 from perceptual.files.writing import new_array, write_text
 
@@ -39,7 +39,6 @@ from perceptual.files.writing import new_array, write_text
 VIEWS, PIXELS = 8, 20_000 * 64**2
 VERSION = 3  # of the numbers and of the files; caches of another version are not read
 PART = 1024  # pairs that a process computes alone, checksums together, and loses at most when it is killed
-ELSEWHERE = "PERCEPTUAL_CACHE=… names another folder, data.cache=off does without"
 
 
 class DifferenceBatch(NamedTuple):
@@ -251,7 +250,7 @@ class _Cache:
             size = 4 * math.prod(self.shape) / 1e6
             raise OSError(
                 f"cannot keep {size:,.0f} MB of features of {self.name} in the cache folder "
-                f"{str(self.folder.parent)!r}: {error.strerror}; {ELSEWHERE}"
+                f"{str(self.folder.parent)!r}: {error.strerror}; {ELSEWHERE}, data.cache=off does without"
             ) from error
 
     def complete(self, lpips: LPIPS, pairs: JudgedDataset) -> None:

@@ -196,7 +196,7 @@ def fit(
         else:
             time.sleep(SECONDS_TO_SPEAK)
         with suppress(OSError):  # the disk may be what is wrong
-            Path(run_dir, "error.txt").write_text(traceback.format_exc())
+            Path(run_dir, "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         known = isinstance(error, (ValueError, OSError, MisconfigurationException))
         reason = (
             f"{error}" if known else f"{type(error).__name__}: {error} (see {Path(run_dir, 'error.txt')})"

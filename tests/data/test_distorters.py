@@ -192,6 +192,16 @@ def test_folders_that_cannot_be_used(distorters, tmp_path, damage, message):
         load_population(folder)
 
 
+def test_a_cache_that_cannot_be_written_is_one_line_that_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("PERCEPTUAL_CACHE", "/proc/x")
+    with pytest.raises(OSError, match=r"^cannot keep .* cache folder '/proc/x': .*PERCEPTUAL_CACHE=… names"):
+        small_population()
+    monkeypatch.delenv("PERCEPTUAL_CACHE")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # without HOME, as a user who is not listed
+    with pytest.raises(OSError, match=r"^there is no home folder for the cache: PERCEPTUAL_CACHE=… names"):
+        small_population()
+
+
 def test_the_small_population_is_trained_once(tmp_path, monkeypatch):
     monkeypatch.setenv("PERCEPTUAL_CACHE", str(tmp_path))
     monkeypatch.setattr(population, "SMALL_COUNT", 2)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from killing import in_process
 
-from perceptual.evaluation.results import FAILED, DataResults, Items, Result, find, folder_name, publish, read
+from perceptual.evaluation.results import FAILED, DataResults, Items, Result, find, publish, read
+from perceptual.files.places import safe_name
 
 METHODS = [f"method{i}" for i in range(30)]
 
@@ -104,13 +105,28 @@ def test_failures_written_at_once_disturb_neither_writers_nor_readers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "method", ["alexnet-v0.1", "resnet18.tv_in1k", "runs/a b/last.ckpt@12ab", "..", "../x"]
+    "method",
+    [
+        "alexnet-v0.1",
+        "resnet18.tv_in1k",
+        "runs/a b/last.ckpt@12ab",
+        "..",
+        "../x",
+        "con",
+        "nul.txt",
+        "a.",
+        "ResNet",
+    ],
 )
 def test_folders_of_methods_are_distinct_names_in_place(method, tmp_path):
-    name = folder_name(method)
+    name = safe_name(method)
     assert (tmp_path / name).resolve().parent == tmp_path.resolve()
     assert not name.startswith(".")
-    assert name != folder_name(method + "x")
+    assert name != safe_name(method + "x")
+    # what Windows and macOS take for the same name, or for no name
+    assert not name.endswith(".")
+    assert name.partition(".")[0] not in ("con", "nul")
+    assert method == method.lower() or name.lower() != safe_name(method.lower())
     DataResults(tmp_path).write(Result(method))
     assert [result.method for result in DataResults(tmp_path).all()] == [method]
 
@@ -142,8 +158,8 @@ def test_a_row_that_was_changed_is_refused(change, tmp_path):
 def test_a_folder_with_the_result_of_another_method_is_named(method, tmp_path):
     results = DataResults(tmp_path)
     results.write(Result("l2", arrays={"d0": np.zeros(3)}))
-    (tmp_path / "scored/l2").rename(tmp_path / "scored" / folder_name(method))
-    said = f"scored/{folder_name(method)} holds the result of another method, 'l2'; remove it"
+    (tmp_path / "scored/l2").rename(tmp_path / "scored" / safe_name(method))
+    said = f"scored/{safe_name(method)} holds the result of another method, 'l2'; remove it"
     for ask in (results.all, lambda: results.find(method)):
         with pytest.raises(ValueError, match=re.escape(said)):
             ask()

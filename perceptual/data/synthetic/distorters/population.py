@@ -23,7 +23,7 @@ from perceptual.data.synthetic.distorters.network import Distorter, Recipe, draw
 from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, packaged, patches
 from perceptual.data.workers import all_done
 from perceptual.data.writers.partial import goes_on, settle, state_of, working_on
-from perceptual.files.places import cache_folder
+from perceptual.files.places import ELSEWHERE, cache_folder
 from perceptual.files.records import check_record, read_record, to_json
 
 VERSION, INFO = 1, "distorters.json"
@@ -105,12 +105,22 @@ def train_population(
 
 
 def small_population() -> Path:
-    """Return the folder of the small population of packaged photographs; train it if it is missing."""
+    """Return the folder of the small population of packaged photographs; train it if it is missing.
+
+    Raises:
+        OSError: the cache folder cannot be written, or the disk is full.
+    """
     cache = cache_folder()
     folder = cache / f"distorters-{VERSION}-{SMALL_COUNT}-{SMALL_STEPS}"
     if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        train_population(packaged(TRAIN_PHOTOS), folder, SMALL_COUNT, seed=0, steps=SMALL_STEPS)
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            train_population(packaged(TRAIN_PHOTOS), folder, SMALL_COUNT, seed=0, steps=SMALL_STEPS)
+        except OSError as error:
+            raise OSError(
+                f"cannot keep the distorting networks in the cache folder {str(cache)!r}: "
+                f"{error.strerror or error}; {ELSEWHERE}"
+            ) from error
     return folder
 
 
