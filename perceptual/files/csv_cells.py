@@ -5,7 +5,7 @@ https://owasp.org/www-community/attacks/CSV_Injection. What is written so is rea
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -34,17 +34,13 @@ class Rows:
     def __init__(
         self, file: TextIO, columns: Sequence[str], number: Callable[[Any], Any] = lambda value: value
     ) -> None:
-        self._columns, self._number = list(columns), number
+        self._number = number
         self._rows = csv.writer(file, lineterminator="\n")
         self._rows.writerow(map(written, columns))
 
     def write(self, row: Iterable[Any]) -> None:
         """Write a row, in the order of the columns."""
         self._rows.writerow(written(cell) if isinstance(cell, str) else self._number(cell) for cell in row)
-
-    def write_named(self, row: Mapping[str, Any]) -> None:
-        """Write a row by the names of the columns: other cells are left out, missing ones are empty."""
-        self.write(row.get(name, "") for name in self._columns)
 
 
 def write_file(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -36,12 +36,8 @@ def test_a_manifest_of_such_names(tmp_path):
     names = ["=1.png", "-2.png", "'=3.png"]
     for name in names:
         Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / name)
-    with (tmp_path / "t.csv").open("w", newline="") as file:
-        rows = csv_cells.Rows(file, ["ref", "p0", "p1", "judge", "subset"])
-        rows.write([*names, 0.5, "+subset"])
-        rows.write_named(
-            {"subset": "+subset", "judge": 1, **dict(zip(("ref", "p0", "p1"), names, strict=True))}
-        )
+    rows = [[*names, judge, "+subset"] for judge in (0.5, 1)]
+    csv_cells.write_file(tmp_path / "t.csv", ["ref", "p0", "p1", "judge", "subset"], rows)
     lines = csv.reader((tmp_path / "t.csv").read_text().splitlines())
     assert all(cell[:1] not in tuple("=+-@") for row in lines for cell in row)
     table = read_manifest(tmp_path / "t.csv")

@@ -92,7 +92,8 @@ def _fetch_rest(url: str, part: Path, progress: Progress) -> None:
             raise _Failed("the file changed on the server")
         response.raise_for_status()
         goes_on = response.status_code == 206
-        start, total = _content_range(response) if goes_on else (0, _length(response))
+        length = response.headers.get("Content-Length", "")
+        start, total = _content_range(response) if goes_on else (0, int(length) if length.isdigit() else None)
         tag = _tag(response)
         if goes_on and (start != have or total != note.total or tag not in ("", note.tag)):
             part.unlink()
@@ -157,11 +158,6 @@ def _read_note(part: Path) -> Note:
         return read_record(_note(part), Note, "")
     except (OSError, ValueError):
         return Note("", None)  # start over
-
-
-def _length(response: requests.Response) -> int | None:
-    length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdigit() else None
 
 
 def _content_range(response: requests.Response) -> tuple[int | None, int | None]:
