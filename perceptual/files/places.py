@@ -38,10 +38,11 @@ def safe_name(name: str) -> str:
     The hash stands where there are odd characters or capitals (names that differ in these are one on some
     disks), and after the names of Windows' devices.
     """
-    plain = re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_-])?", name)
-    if plain and name.partition(".")[0] not in DEVICES:
+    device = name.partition(".")[0].lower() in DEVICES
+    if not device and re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_-])?", name):
         return name
-    readable = re.sub(r"[^\w.-]+", "-", name).strip("-.")[-80:]
+    odd = r"\W+" if device else r"[^\w.-]+"
+    readable = re.sub(odd, "-", name).strip("-.")[-80:]
     return f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
