@@ -17,8 +17,6 @@ from perceptual.chance import FEWEST, LEVEL
 from perceptual.metrics.kinds import Weighted
 from perceptual.metrics.two_afc import weighted_mean
 
-__all__ = ["FEWEST", "LEVEL", "Intervals", "bootstrap", "clusters", "ends", "rank_groups", "resample"]
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

@@ -18,15 +18,15 @@ from torchvision.transforms.functional import gaussian_blur, rotate
 from perceptual.data.batch import Batch, JudgedDataset
 from perceptual.data.images import as_floats
 from perceptual.data.kinds import PAIR, TWO_AFC
-from perceptual.data.loading import Batches
 from perceptual.data.module import JudgedDataModule
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation.evaluate import Findings, Study
 from perceptual.evaluation.results import CONDITIONS as PART
 from perceptual.evaluation.results import Estimate, Result
-from perceptual.evaluation.scoring import measure
+from perceptual.evaluation.scoring import compare, device_of
 from perceptual.evaluation.statistics import bootstrap, clusters
 from perceptual.evaluation.tables import Table, estimate, markdown, score_table
+from perceptual.files.messages import first_line
 from perceptual.files.progress import Progress
 from perceptual.metrics import two_afc_agreement
 
@@ -123,8 +123,8 @@ def agreement_under(
     rows = []
     with Progress(name, len(conditions)) as progress:
         for condition, change in conditions.items():
-            changed = _Changed(change(images), which)
-            d0, d1 = torch.from_numpy(_apart(name, distance, changed, condition)[of_items])
+            apart = _apart(name, distance, change(images), which, condition)
+            d0, d1 = torch.from_numpy(apart[of_items])
             rows.append(two_afc_agreement(d0, d1, judgment).numpy())
             progress.advance()
     return np.stack(rows)
@@ -186,30 +186,19 @@ def table(results: Sequence[Result], title: str) -> Table:
     )
 
 
-def _apart(name: str, distance: nn.Module, changed: "_Changed", condition: str) -> np.ndarray:
+def _apart(name: str, distance: nn.Module, images: Tensor, pairs: Tensor, condition: str) -> np.ndarray:
     """Distance (P,) of each pair; where few images are in many pairs, each is in one backbone pass."""
-    if isinstance(distance, LPIPS) and len(changed.images) <= FEW:
-        device = distance.lin[0].device
-        first, second = changed.pairs.T.to(device)
+    device = device_of(distance)
+    if isinstance(distance, LPIPS) and len(images) <= FEW:
+        first, second = pairs.T.to(device)
         with torch.no_grad():
-            return distance.among(changed.images.to(device), first, second).cpu().numpy()
-    batches: Batches[Batch] = Batches(changed, BATCH, shared=False)
-    found = measure({name: distance}, batches)[name]
-    if found.error:
-        raise ValueError(f"{name} under the condition {condition!r}: {found.error}")
-    return found.columns[0]
-
-
-class _Changed(torch.utils.data.Dataset[object]):
-    """Pairs of images that were changed, as batches."""
-
-    def __init__(self, images: Tensor, pairs: Tensor) -> None:
-        self.images, self.pairs = images, pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitems__(self, rows: list[int]) -> Batch:
-        nothing = torch.zeros(len(rows))
-        images = self.images[self.pairs[torch.as_tensor(rows)].T.flatten()]
-        return Batch(PAIR, images, None, nothing, nothing, nothing)
+            return distance.among(images.to(device), first, second).cpu().numpy()
+    parts = []
+    try:
+        for rows in pairs.split(BATCH):
+            nothing = torch.zeros(len(rows))
+            batch = Batch(PAIR, images[rows.T.flatten()], None, nothing, nothing, nothing)
+            parts.append(compare(distance, batch)[0])
+    except Exception as error:  # a network may fail in any way
+        raise ValueError(f"{name} under the condition {condition!r}: {first_line(error)}") from error
+    return torch.cat(parts).numpy()
