@@ -15,7 +15,7 @@ help:
 	@echo "make clean     remove .venv and the caches of the tools"
 
 train: .venv/installed
-	$(BIN)/python train.py model.lr=0.001 # ten times the paper's: a fiftieth of its triplets
+	$(BIN)/python train.py
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow" $(WORKERS)

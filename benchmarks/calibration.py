@@ -136,7 +136,7 @@ def measure(name: str) -> dict[str, Any]:
     taken = steps(trainer, data)
     with tempfile.TemporaryDirectory() as place, patch.dict(os.environ, PERCEPTUAL_CACHE=place):
         choices = [f"backbone={name}", f"backbone.weights={write_weights(theirs, name, Path(place))}"]
-        choices += ["model=lin", "data=bapps", f"data.root={packed}", f"runs={place}/runs"]
+        choices += ["experiment=paper_lin", "data=bapps", f"data.root={packed}", f"runs={place}/runs"]
         choices += ["data.train_subsets=[train/photos]", "data.val_subsets=[val/photos]"]
         if name in EXTRACTED:
             first = train(*choices)[0]

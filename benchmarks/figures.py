@@ -110,8 +110,8 @@ STEPS = {
         [
             "python -m benchmarks.figures --split path/to/jpeg/manifest.csv HERE/manifest_split.csv",
             *_trained(
-                "data=manifest data.path=HERE/manifest_split.csv data.size=null backbone=alexnet model=lin "
-                "model.lin_init=v0.1 model.dropout=0 model.lr=3e-2 trainer.max_epochs=20"
+                "experiment=paper_lin data=manifest data.path=HERE/manifest_split.csv data.size=null "
+                "backbone=alexnet model.lin_init=v0.1 model.dropout=0 model.lr=3e-2 trainer.max_epochs=20"
             ),
         ],
     ),
@@ -142,7 +142,7 @@ STEPS = {
             command
             for net in NETS
             for recipe in (
-                "model=lin model.ranking=antisymmetric model.lin_init=ones model.lr=0.01 model.dropout=0",
+                "model=lin model.ranking=antisymmetric model.lr=0.01 data.views=0",
                 "experiment=unseen_tune" + " trainer.max_epochs=2" * (net == "vgg16"),
             )
             for command in _trained(f"{recipe} {MATERIAL} data.split_by=triplet backbone={net}", 1)
@@ -154,8 +154,7 @@ STEPS = {
             command
             for net in (*NETS[:2], "alexnet+squeezenet1_1")
             for command in _trained(
-                f"backbone={net} model=lin model.ranking=antisymmetric model.lin_init=ones "
-                f"model.lr=0.01 model.dropout=0 {MATERIAL}"
+                f"backbone={net} model=lin model.ranking=antisymmetric model.lr=0.01 data.views=0 {MATERIAL}"
             )
         ],
     ),
@@ -166,7 +165,7 @@ STEPS = {
                 command
                 for weights in ("default", "null", "kmeans")
                 for command in _trained(
-                    "model=lin model.ranking=antisymmetric model.lin_init=ones model.lr=0.01 model.dropout=0 "
+                    "model=lin model.ranking=antisymmetric model.lr=0.01 data.views=0 "
                     f"{MATERIAL} backbone=alexnet backbone.weights={weights}"
                 )
             ),

@@ -18,7 +18,7 @@ from perceptual.data import ManifestDataModule
 from perceptual.evaluation.methods import build
 from perceptual.evaluation.robustness.conditions import CONDITIONS, score_under
 
-PAPER = "model=tune"
+PAPER = "experiment=paper_tune"
 TRAIN = Path(__file__).parents[1] / "train.py"
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Ranking = Literal["paper", "antisymmetric"]
+Ranking = Literal["paper", "antisymmetric", "bounded"]
 
 
 class PaperRanking(nn.Module):
@@ -53,8 +53,21 @@ class AntisymmetricRanking(nn.Module):
         return self.log_slope.exp() * (d0 - d1)
 
 
+class BoundedRanking(AntisymmetricRanking):
+    """logit = exp(a)·(d0 − d1) / (d0 + d1): antisymmetric, and the same for distances of any scale.
+
+    It is exp(a)·tanh(½ log(d0 / d1)), so that no triplet costs more than exp(a), however wrong the distance.
+    """
+
+    name: Ranking = "bounded"
+
+    def forward(self, d0: Tensor, d1: Tensor) -> Tensor:
+        """Logit (N,) that p1 is preferred, from d0 = distance(ref, p0) and d1 = distance(ref, p1), (N,)."""
+        return super().forward(d0, d1) / (d0 + d1 + 1e-6)
+
+
 RANKINGS: dict[str, type[PaperRanking | AntisymmetricRanking]] = {
-    kind.name: kind for kind in (PaperRanking, AntisymmetricRanking)
+    kind.name: kind for kind in (PaperRanking, AntisymmetricRanking, BoundedRanking)
 }
 
 
@@ -73,7 +86,7 @@ def restore(name: str, state: Mapping[str, Tensor], what: str) -> nn.Module:
     """A trained ranking network, in eval mode and frozen.
 
     Args:
-        name: `paper` or `antisymmetric`.
+        name: `paper`, `antisymmetric` or `bounded`.
         state: its weights.
         what: the file that they are from, for the error.
 

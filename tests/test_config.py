@@ -55,7 +55,9 @@ OF_MODEL = {"model": "variant", "optimizer": "optimizer"}
 def test_models_build_from_plain_values(group, name):
     backbone = "test_vit" if name == "lora" else "test_resnet"
     network = [f"backbone.name={backbone}", "backbone.weights=null"]
-    module = build(compose("train", [f"{group}={name}", *network]).model)
+    # the module's own defaults are the paper's
+    chosen = "experiment=paper_lin" if name == "lin" else f"{group}={name}"
+    module = build(compose("train", [chosen, *network]).model)
     plain = {"name": backbone, "weights": None, "out_indices": None, "input_size": None}
     assert module.hparams["backbone"] == plain
     assert module.hparams[OF_MODEL[group]] == name
@@ -106,6 +108,13 @@ def test_experiments_compose_and_name_their_score(name):
     assert f"experiment={name}" in header
     assert "Published" in header
     assert "Measured" in header
+
+
+@pytest.mark.parametrize("name", [name for name in options("experiment") if name.startswith("lpips_")])
+def test_a_row_of_the_papers_table_is_its_protocol_on_bapps(name):
+    row = compose("train", [f"experiment={name}", "data.root=somewhere"])
+    words = ["data=bapps", "data.root=somewhere", f"backbone.name={row.backbone.name}"]
+    assert row == compose("train", [f"experiment=paper_{name.rpartition('_')[2]}", *words])
 
 
 @pytest.mark.parametrize("variant", ["lin", "tune", "scratch"])

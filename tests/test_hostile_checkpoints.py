@@ -102,7 +102,7 @@ OTHER = "was damaged or changed: its SHA-256 is another"
 SCORE = "is not a checkpoint of a PerceptualRanker: best_model_score of BestCheckpoint"
 CHANGES = {
     "bit": (flip("state_dict", "distance.lin.0"), OTHER),
-    "removed": (lambda c: c["state_dict"].pop("ranking.layers.4.bias"), OTHER),
+    "removed": (lambda c: c["state_dict"].pop("ranking.log_slope"), OTHER),
     "extra": (put(torch.ones(1), "state_dict", "more"), OTHER),
     **{
         " ".join(keys): (put(3.5, *keys), "")
@@ -172,7 +172,7 @@ def test_a_run_is_not_mixed_with_another(tmp_path, monkeypatch, capsys):
     assert Path("run/scores.json").read_bytes() == before
     words = (*words, "ckpt=run/checkpoints/last.ckpt", "trainer.max_steps=2")
     message = app.refusal("train.py", *SMALL, *words, "model.lr=0.5", monkeypatch=monkeypatch, capsys=capsys)
-    assert "lr=0.0001 there, 0.5 here" in message
+    assert "lr=0.005 there, 0.5 here" in message
     train("hydra.run.dir=run", *words[-2:], monkeypatch=monkeypatch)
     assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
 

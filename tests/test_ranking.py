@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from perceptual.ranking import RANKINGS, AntisymmetricRanking, PaperRanking, ranking_loss
+from perceptual.ranking import RANKINGS, AntisymmetricRanking, BoundedRanking, PaperRanking, ranking_loss
 
 
 @pytest.fixture
@@ -68,14 +68,24 @@ def test_the_loss_is_finite_where_a_sigmoid_would_be_0_or_1():
     assert logit.grad.isfinite().all()
 
 
-def test_the_antisymmetric_ranking_changes_sign_with_the_order(distances):
-    ranking, (d0, d1) = AntisymmetricRanking(), distances
+@pytest.mark.parametrize("kind", [AntisymmetricRanking, BoundedRanking])
+def test_an_antisymmetric_ranking_changes_sign_with_the_order(kind, distances):
+    ranking, (d0, d1) = kind(), distances
     assert sum(p.numel() for p in ranking.parameters()) == 1
     for slope in (-3.0, 0.0, 3.0):
         ranking.log_slope.data.fill_(slope)
         assert torch.equal(ranking(d0, d1), -ranking(d1, d0))
         assert (ranking(d0, d1)[d1 < d0] > 0).all()  # p1 is nearer, p1 is preferred
     assert (ranking(d0, d0) == 0).all()
+
+
+def test_the_bounded_ranking_has_no_scale_and_is_finite_for_equal_images(distances):
+    ranking, (d0, d1) = BoundedRanking(), distances
+    torch.testing.assert_close(ranking(d0, d1), torch.tanh((d0 / d1).log() / 2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(ranking(d0, d1), ranking(100 * d0, 100 * d1), atol=1e-3, rtol=0)
+    zero = torch.zeros(3, requires_grad=True)
+    ranking(zero, zero).sum().backward()
+    assert zero.grad.isfinite().all()
 
 
 def test_the_papers_network_is_not_antisymmetric(distances):

@@ -58,7 +58,7 @@ class PerceptualRanker(pl.LightningModule):
         variant: what is trained besides the ranking network. `lin`: the channel weights, with the backbone
             frozen; `tune`: also the backbone, from its weights; `scratch`: also the backbone, from random
             weights; `lora`: also small matrices beside the attention of a transformer, see `lora.py`.
-        ranking: `paper` or `antisymmetric`.
+        ranking: `paper`, `antisymmetric` or `bounded`, see `perceptual.ranking`.
         form: of the distance, `per_position` or `pooled`, see `LPIPS`.
         lin_init: `random` as the reference, U(−1/√C, 1/√C); `ones`, the uncalibrated distance; or `v0.1`, the
             published calibration of the backbone.

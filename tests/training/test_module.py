@@ -9,7 +9,7 @@ from rankers import RANDOM, distances, fit, loader, make_batches, snapshot, trai
 
 from perceptual.data import Batch
 from perceptual.distance.lpips import LPIPS
-from perceptual.ranking import ranking_loss
+from perceptual.ranking import RANKINGS, ranking_loss
 from perceptual.training.module import PerceptualRanker
 
 
@@ -158,7 +158,7 @@ def test_lin_starts_as_the_references_convolutions_do():
         assert abs(vector.std().item() / (bound / 3**0.5) - 1) < 0.4
 
 
-@pytest.mark.parametrize("ranking", ["paper", "antisymmetric"])
+@pytest.mark.parametrize("ranking", RANKINGS)
 def test_both_rankings_train(ranking, tmp_path):
     ranker = PerceptualRanker(RANDOM, ranking=ranking)
     before = snapshot(ranker.ranking)
@@ -170,7 +170,7 @@ def test_both_rankings_train(ranking, tmp_path):
     ("arguments", "message"),
     [
         ({"variant": "frozen"}, "variant must be one of lin, tune, scratch, lora, got 'frozen'"),
-        ({"ranking": "bce"}, "ranking must be one of paper, antisymmetric, got 'bce'"),
+        ({"ranking": "bce"}, "ranking must be one of paper, antisymmetric, bounded, got 'bce'"),
         ({"form": "mean"}, "form must be one of per_position, pooled, got 'mean'"),
         ({"lr": 0}, "lr must be positive, got 0"),
         ({"dropout": 1}, "dropout must be at least 0 and less than 1, got 1"),

@@ -354,7 +354,8 @@ def test_two_processes_train_as_one(folder, epochs, model):
     # with weights, batch normalisation keeps its statistics; of random ones each process has its own
     torch.save(timm.create_model("test_resnet").state_dict(), "net.pt")
     common = (
-        *(*model, "model.lin_init=ones", "model.dropout=0"),  # each process draws its own dropout
+        # each process draws its own dropout and views
+        *(*model, "model.lin_init=ones", "model.dropout=0", "data.views=0"),
         *("data.batch_size=13", f"trainer.max_epochs={epochs}"),
     )
     words = [word for word in SETTINGS if word not in ("trainer.devices=1", "data.batch_size=10")]
