@@ -214,7 +214,7 @@ def test_jnd_pairs_are_scored_alike(pairs):
     same, subset = (place.items().arrays[name] for name in ("same", "subset"))
     for result in place.all():
         distance = result.arrays["distance"]
-        for number, name in enumerate(pairs.subsets):
+        for number, name in enumerate(place.items().subsets):
             expected = reference.jnd_average_precision(distance[subset == number], same[subset == number])
             assert result.scores[name] == pytest.approx(expected, abs=1e-9)
     board = make(place)
