@@ -25,6 +25,7 @@ SMALL = (
     "data=manifest",
     "data.size=32",
     "data.batch_size=20",
+    "data.views=0",
     "backbone.name=resnet10t",
     "backbone.weights=null",
     "trainer.max_epochs=1",

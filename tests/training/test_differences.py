@@ -230,7 +230,7 @@ def test_train_py_says_it_in_one_line(tmp_path, monkeypatch, capsys):
     path = app.write_manifest(tmp_path / "set")
     monkeypatch.setenv("PERCEPTUAL_CACHE", "/proc/x")
     small = ("data=manifest", f"data.path={path}", "data.size=32", "backbone.name=test_resnet")
-    small = (*small, "backbone.weights=null", "trainer=smoke")
+    small = (*small, "backbone.weights=null", "trainer=smoke", "data.views=0")
     message = app.refusal("train.py", *small, monkeypatch=monkeypatch, capsys=capsys)
     assert "the cache folder '/proc/x': " in message
     assert len(message.splitlines()) == 1
@@ -278,7 +278,7 @@ def test_train_py_uses_the_cache_and_can_do_without(tmp_path, monkeypatch):
     path = app.write_manifest(tmp_path / "set")
     monkeypatch.setenv("PERCEPTUAL_CACHE", str(tmp_path / "cache"))
     small = ("data=manifest", f"data.path={path}", "data.size=32", "backbone.name=test_resnet")
-    small = (*small, "backbone.weights=null", "trainer=smoke")
+    small = (*small, "backbone.weights=null", "trainer=smoke", "data.views=0")
     app.run("train.py", *small, "data.cache=off", monkeypatch=monkeypatch)
     assert not Path("cache").exists()
     app.run("train.py", *small, monkeypatch=monkeypatch)
