@@ -365,6 +365,7 @@ def test_train_py_killed_while_it_extracts_goes_on_part_by_part(tmp_path, monkey
             monkeypatch.setenv("PERCEPTUAL_CACHE", str(tmp_path / place))
             monkeypatch.setattr(cache, "chunks_of_pairs", told)
             small = ("data.size=32", "backbone.name=test_resnet", "backbone.weights=null", "trainer=smoke")
+            small = (*small, "data.views=0")
             app.run("train.py", "data=manifest", f"data.path={path}", *small, monkeypatch=monkeypatch)
         finally:
             os._exit(0)
