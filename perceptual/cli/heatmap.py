@@ -76,5 +76,4 @@ def _levels(chosen: "Chosen", x: "Tensor", y: "Tensor") -> tuple[list[float], "T
     with torch.inference_mode():
         x, y = chosen.load(x), chosen.load(y)
         shares: list[float] = distance.per_level(x, y)[0].tolist()
-        distance.spatial = True
-        return shares, distance.per_level(x, y)[0].cpu()
+        return shares, distance.per_level(x, y, spatial=True)[0].cpu()

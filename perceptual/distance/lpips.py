@@ -126,13 +126,13 @@ class LPIPS(HubMixin, nn.Module):
         x, y = to_rgb(self, x=x, y=y)
         return self.compare(self._levels(x, y), x.shape[2:], self.spatial).sum(1, keepdim=self.spatial)
 
-    def per_level(self, x: Tensor, y: Tensor) -> Tensor:
+    def per_level(self, x: Tensor, y: Tensor, *, spatial: bool | None = None) -> Tensor:
         """Compute what each level adds to the distance: (N, L), or with `spatial` (N, L, H, W).
 
-        Arguments and errors as in `forward`.
+        Arguments and errors as in `forward`; `spatial` is that of the distance by default.
         """
         x, y = to_rgb(self, x=x, y=y)
-        return self.compare(self._levels(x, y), x.shape[2:], self.spatial)
+        return self.compare(self._levels(x, y), x.shape[2:], self.spatial if spatial is None else spatial)
 
     def triplet(self, ref: Tensor, p0: Tensor, p1: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the distances (d0, d1) of p0 and p1 from ref, with one backbone pass per image.

@@ -116,12 +116,6 @@ def test_what_breaks_the_contract_is_one_line(network, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_network_is_built_from_the_users_module(nets):
-    nets(MY_NETS)
-    network = custom.build({"_target_": "my_nets.MyNet", "width": 6}, trusted=True)
-    assert Backbone.of(network).channels == [6]
-
-
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

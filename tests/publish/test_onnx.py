@@ -45,17 +45,39 @@ def check(path, metric, *shapes, dtype=torch.float32):
 
 # an export takes PyTorch some ten seconds
 slow = pytest.mark.slow
+ANY = [(count, 3, *side) for count, *side in SIZES]
+EFFICIENTNET = [(64, 64), (224, 160), (97, 131), (63, 66), (33, 250)]
+WAYS = ({"spatial": True}, {"form": "pooled"}, {"value_range": (-1, 1)}, {"uint8": True})
+OF_ONE_SIZE = ("test_vit", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224")
 
 
 @slow
-@pytest.mark.parametrize("name", ["test_resnet", "squeezenet1_1"])
-def test_onnx_of_a_cnn_takes_any_batch_and_any_size(tmp_path, name):
-    metric = a_metric(name)
-    to_onnx(metric, tmp_path / "model.onnx")
-    check(tmp_path / "model.onnx", metric, *((count, 3, *side) for count, *side in SIZES))
-    x, _ = pairs(2, 3, 64, 64)
-    x[1] = 0
-    assert np.array_equal(run_onnx(tmp_path / "model.onnx", x, x), [0, 0])
+@pytest.mark.parametrize(
+    ("name", "arguments", "size", "shapes"),
+    [
+        *((name, {}, None, ANY) for name in ("test_resnet", "squeezenet1_1")),
+        ("tf_efficientnet_lite0", {}, None, [(n, 3, *size) for n, size in enumerate(EFFICIENTNET, 1)]),
+        *((name, {}, (64, 64), [(1, 3, 64, 64), (3, 3, 64, 64)]) for name in OF_ONE_SIZE),
+        *(
+            ("test_resnet", arguments, None, [(2, 3, 50, 70), (1, 3, 64, 64)])
+            for arguments in (
+                {"spatial": True},
+                {"form": "pooled"},
+                {"value_range": (-1, 1)},
+                {"uint8": True},
+            )
+        ),
+    ],
+)
+def test_onnx_gives_the_same_distances_of_any_batch(tmp_path, name, arguments, size, shapes):
+    uint8 = arguments.get("uint8", False)
+    metric = a_metric(name, **{key: value for key, value in arguments.items() if key != "uint8"})
+    to_onnx(metric, tmp_path / "model.onnx", size=size, uint8=uint8)
+    check(tmp_path / "model.onnx", metric, *shapes, dtype=torch.uint8 if uint8 else torch.float32)
+    if shapes is ANY:
+        x, _ = pairs(2, 3, 64, 64)
+        x[1] = 0
+        assert np.array_equal(run_onnx(tmp_path / "model.onnx", x, x), [0, 0])
 
 
 @pytest.mark.slow
@@ -69,47 +91,10 @@ def test_onnx_of_padding_that_depends_on_the_size(tmp_path):
     check(tmp_path / "model.onnx", metric, *((count, 3, *size) for count, size in enumerate(sizes, 1)))
 
 
-@slow
-def test_onnx_of_an_efficientnet_takes_any_batch_and_any_size(tmp_path):
-    metric = LPIPS("tf_efficientnet_lite0", lin=None)
-    to_onnx(metric, tmp_path / "model.onnx")
-    sizes = [(64, 64), (224, 160), (97, 131), (63, 66), (33, 250)]
-    check(tmp_path / "model.onnx", metric, *((count, 3, *size) for count, size in enumerate(sizes, 1)))
-
-
 def test_same_padding_is_what_the_last_window_lacks():
     for side, kernel, stride, dilation in itertools.product(range(1, 40), (1, 2, 3, 5), (1, 2, 3, 4), (1, 2)):
         last = range(0, side, stride)[-1] + dilation * (kernel - 1)
         assert same_padding(side, kernel, stride, dilation) == max(last - (side - 1), 0)
-
-
-@slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("test_vit", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"),
-    ],
-)
-def test_onnx_of_a_transformer_takes_any_batch_of_one_size(tmp_path, name):
-    metric = a_metric(name)
-    to_onnx(metric, tmp_path / "model.onnx", size=(64, 64))
-    check(tmp_path / "model.onnx", metric, (1, 3, 64, 64), (3, 3, 64, 64))
-
-
-@slow
-@pytest.mark.parametrize(
-    ("arguments", "dtype"),
-    [
-        ({"spatial": True}, torch.float32),
-        ({"form": "pooled"}, torch.float32),
-        ({"value_range": (-1, 1)}, torch.float32),
-        ({}, torch.uint8),
-    ],
-)
-def test_onnx_of_the_other_ways_to_call_it(tmp_path, arguments, dtype):
-    metric = a_metric("test_resnet", **arguments)
-    to_onnx(metric, tmp_path / "model.onnx", uint8=dtype == torch.uint8)
-    check(tmp_path / "model.onnx", metric, (2, 3, 50, 70), (1, 3, 64, 64), dtype=dtype)
 
 
 @slow
