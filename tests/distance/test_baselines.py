@@ -228,7 +228,3 @@ def test_luma(photographs):
     assert ours("psnr_y", photographs) == pytest.approx(-expected, abs=1e-5)
     large = [np.kron(image, np.ones((2, 2, 1))) for image in photographs]
     assert ours("ssim_y_256", large) == pytest.approx(ours("ssim_y", photographs), abs=1e-5)
-
-
-def test_every_classic_distance_says_what_it_is_of():
-    assert set(DEFINITIONS) == set(BASELINES)
