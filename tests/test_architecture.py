@@ -148,6 +148,7 @@ def test_wandb_is_imported_only_where_it_is_used():
         assert "wandb" not in names, f"{module} imports wandb when it is imported"
 
 
+@pytest.mark.slow  # the test above reads the imports of every file
 def test_everything_is_importable_without_wandb():
     modules = [name for name, _ in sources() if not name.endswith("__main__")]
     code = "import sys; sys.modules['wandb'] = None\n" + "\n".join(f"import {name}" for name in modules)

@@ -47,6 +47,7 @@ def test_the_metric_in_a_lightning_module(example):
     assert after < before
 
 
+@pytest.mark.slow  # docs/python.md, which a fast test runs, has the same steps
 def test_a_distance_is_trained_in_python_and_saved(example):
     before, after = example("train_in_python", "--epochs", 2, "--count", 200)
     data = PhotosDataModule(200, count_val=50, num_workers=0)

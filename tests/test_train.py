@@ -459,10 +459,10 @@ def test_evaluate_refuses_what_is_no_checkpoint(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "name",
     [
-        "swin_tiny_patch4_window7_224",
+        "convnext_atto",
+        pytest.param("swin_tiny_patch4_window7_224", marks=pytest.mark.slow),
         pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow),
         pytest.param("vit_small_patch14_dinov2", marks=pytest.mark.slow),
-        pytest.param("convnext_atto", marks=pytest.mark.slow),
         "resnet18",
         pytest.param("efficientnet_lite0", marks=pytest.mark.slow),
     ],

@@ -265,7 +265,9 @@ class PerceptualRanker(pl.LightningModule):
         Raises:
             ValueError: naming what differs.
         """
-        checkpoints.check_intact(checkpoint)
+        if self._trainer is not None:
+            # else `load_from_checkpoint` has read the file, and put its own arguments into what it said
+            checkpoints.check_intact(checkpoint)
         if self._trainer is not None and self._trainer.training:
             theirs = checkpoint["hyper_parameters"]
             checkpoints.check_data(checkpoint, self._sides())

@@ -67,7 +67,7 @@ def test_a_checkpoint_becomes_a_folder_with_all_that_is_known(shell, checkpoint,
     said = json.loads(shell("info", "./mine", "--json")[1])
     assert (said["data"], said["command"]) == (record["data"], record["command"])
     assert said["scores"][score["data"]]["score"] == mean["score"]
-    assert (said["form"], said["ranking_network"]) == ("per_position", "PaperRanking")
+    assert (said["form"], said["ranking_network"]) == ("per_position", "BoundedRanking")
 
 
 def test_the_form_of_a_checkpoint_is_exported(shell, folder):
