@@ -355,6 +355,7 @@ def test_an_experiment_runs(name, tmp_path, monkeypatch):
         (("data=bapps",), "data.root"),
         (("data=tid2013", "data.root=empty"), "data=tid2013 has opinions: they cannot be trained on"),
         (("data=jnd", "data.root=empty"), "data=jnd has pairs that people called the same or not"),
+        (("data.batchsize=3",), "Key 'batchsize' not in"),
         (("data.path=nowhere.csv",), "data.path=… is of a kind of data that was not said: add data=manifest"),
         (("data.jnd=nowhere.csv",), "nowhere.csv"),
         (("ckpt=last",), "no checkpoint of a run below 'runs'"),

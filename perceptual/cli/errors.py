@@ -132,8 +132,12 @@ def explain(error: BaseException) -> str:
     if match := re.match(r"Could not override '(\w+)'\.", said):
         return f"there is no group {match[1]!r}; `--help` lists them"
     if match := re.match(r"Could not override 'data\.(\w+)'\.", said):
-        kinds = OF_DATA.get(match[1], "data=manifest or another")
-        if not any(word.startswith("data=") for word in sys.argv):
+        from perceptual.data import settings
+
+        sets = (settings.BAPPS, settings.Manifest, settings.Pairs, settings.Opinions)
+        known = match[1] in {one.name for each in sets for one in fields(each)}
+        if known and not any(word.startswith("data=") for word in sys.argv):
+            kinds = OF_DATA.get(match[1], "data=manifest or another")
             return f"data.{match[1]}=… is of a kind of data that was not said: add {kinds}"
     cause = error.__cause__
     if cause is not None and type(cause).__module__.startswith("omegaconf"):
