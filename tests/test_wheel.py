@@ -53,7 +53,17 @@ def installed(tmp_path_factory):
     bin, site = (Path(sysconfig.get_path(name, vars=place)) for name in ("scripts", "purelib"))
     # what the wheel needs is found where this process has it, but not the clone: files in there are not read
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    install = ["pip", "--python", bin / "python", "install", "--no-deps", "--no-index", "-q", wheel]
+    install = [
+        "pip",
+        "--python",
+        bin / "python",
+        "install",
+        "--no-deps",
+        "--no-index",
+        "--ignore-installed",
+        "-q",
+        wheel,
+    ]
     subprocess.run([sys.executable, "-m", *map(str, install)], check=True, timeout=60)
     assert {path.name for path in site.iterdir() if "dist-info" not in path.name} >= {"perceptual"}
 
