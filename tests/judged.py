@@ -7,6 +7,17 @@ from torch import Tensor
 from perceptual.data import JND, TWO_AFC, Batch, Kind, Table
 from perceptual.data.images import Images, Pixels
 
+ODD = Kind(
+    name="odd",
+    roles=("a", "b", "c"),
+    compared=(("a", "b"), ("a", "c"), ("b", "c")),
+    columns=("ab", "ac", "bc"),
+    answer="odd_c",
+    on_disk="odd",
+    plural="threes",
+)
+"""Which of three is the odd one? The answer is the share who said c."""
+
 
 def make_table(kind: Kind, images: Tensor | Images | list[str], **columns) -> Table:
     """A table from a column for each role and for the answer, over squares in memory, images or paths."""

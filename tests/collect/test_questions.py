@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from judged import ODD
 from PIL import Image
 from studies import Visitor, make_study, read_rows, seen, served, write_source
 
@@ -10,17 +11,7 @@ from perceptual.collect.export import export
 from perceptual.collect.quality import Rules
 from perceptual.collect.questions import QUESTIONS, Question
 from perceptual.collect.votes import read_votes
-from perceptual.data import Kind
 
-ODD = Kind(
-    name="odd",
-    roles=("a", "b", "c"),
-    compared=(("a", "b"), ("a", "c"), ("b", "c")),
-    columns=("ab", "ac", "bc"),
-    answer="odd_c",
-    on_disk="odd",
-    plural="threes",
-)
 WHICH = Question(
     kind=ODD,
     heading="Which one is the odd one?",

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from judged import make_table
+from judged import ODD, make_table
 from torchmetrics import MeanMetric
 
-from perceptual.data import JudgedDataModule, Kind
+from perceptual.data import JudgedDataModule
 from perceptual.data.kinds import KINDS
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation.board import make
@@ -15,17 +15,6 @@ from perceptual.evaluation.results import FAILED
 from perceptual.evaluation.scoring import score
 from perceptual.evaluation.tables import markdown
 from perceptual.metrics.kinds import SCORES, Score
-
-ODD = Kind(
-    name="odd",
-    roles=("a", "b", "c"),
-    compared=(("a", "b"), ("a", "c"), ("b", "c")),
-    columns=("ab", "ac", "bc"),
-    answer="odd_c",
-    on_disk="odd",
-    plural="threes",
-)
-"""Which of three is the odd one? The answer is the share who said c."""
 
 
 class OddScore(MeanMetric):
