@@ -1,12 +1,13 @@
 """Put the application beside the library: `perceptual new` copies it out of the installed package."""
 
+import runpy
 import shutil
 from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-APPLICATION = ("train.py", "evaluate.py", "conf", "callbacks")
+copy_application = runpy.run_path("perceptual/files/application.py")["copy_application"]
 
 
 class WithApplication(build_py):
@@ -19,12 +20,7 @@ class WithApplication(build_py):
             return
         target = Path(self.build_lib, "perceptual", "application")
         shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        for name in APPLICATION:
-            if Path(name).is_dir():
-                shutil.copytree(name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(name, target / name)
+        copy_application(Path(), target)
 
 
 setup(cmdclass={"build_py": WithApplication})

@@ -268,10 +268,10 @@ class PerceptualRanker(pl.LightningModule):
         if self._trainer is not None:
             # else `load_from_checkpoint` has read the file, and put its own arguments into what it said
             checkpoints.check_intact(checkpoint)
-        if self._trainer is not None and self._trainer.training:
-            theirs = checkpoint["hyper_parameters"]
-            checkpoints.check_data(checkpoint, self._sides())
-            checkpoints.refuse(checkpoints.differences(theirs, self.hparams, leave_out=FITTING))
+            if self._trainer.training:
+                theirs = checkpoint["hyper_parameters"]
+                checkpoints.check_data(checkpoint, self._sides())
+                checkpoints.refuse(checkpoints.differences(theirs, self.hparams, leave_out=FITTING))
         checkpoints.put_back_backbone(checkpoint, self.distance.backbone)
         checkpoints.check_fits(checkpoint, self.hparams, self.state_dict())
 

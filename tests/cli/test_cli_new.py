@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from perceptual.cli.new import APPLICATION
+from perceptual.files.application import APPLICATION
 
 ROOT = Path(__file__).parents[2]
 
