@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, HydraException
@@ -68,7 +67,7 @@ def evaluate(cfg: DictConfig) -> Numbers:
         study: Study = UnderConditions(data)
     else:
         study = Robustness(data, cfg.seed) if cfg.robustness else Scores(data)
-    evaluated = evaluation.evaluate(chosen, data, cfg.results, device(), study=study, **speed)
+    evaluated = evaluation.evaluate(chosen, data, cfg.results, methods.device(), study=study, **speed)
     if not evaluated.found:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in evaluated.lost.items()))
     shown, files = study.show(evaluated.found)
@@ -118,7 +117,7 @@ def evaluate_suite(cfg: DictConfig) -> Numbers:
     }
     chosen = methods.expand(listed(cfg.methods) or PUBLISHED)
     evaluation.require_one(chosen, cfg.results, **speed)
-    suite = suites.evaluate(sets, chosen, cfg.results, device(), build_data, **speed)
+    suite = suites.evaluate(sets, chosen, cfg.results, methods.device(), build_data, **speed)
     say(suite_tables.table(suite))
     for line in suite_tables.notes(suite):
         say(line)
@@ -169,11 +168,6 @@ def build_set(folder: Path, name: str, of: dict[str, Any]) -> JudgedDataModule:
         return build(data_arguments(node))
     except (OmegaConfBaseException, HydraException) as error:
         raise ValueError(f"{name}: {first_line(error)}") from None
-
-
-def device() -> str:
-    """Where distances are computed: on a GPU if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def listed(methods: str | Sequence[str] | None) -> list[str]:

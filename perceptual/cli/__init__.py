@@ -23,6 +23,9 @@ from perceptual.cli.results import compare, leaderboard
 from perceptual.cli.video import video
 from perceptual.version import __version__
 
+# the CPU does what a GPU of Apple cannot; PyTorch reads this as it is imported, and nothing above imports it
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+
 
 def _show_flags_bare(command: Any) -> None:
     """Have help show `--json` where newer versions of typer show `--json <bool>`, in commands below too."""

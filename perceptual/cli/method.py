@@ -40,5 +40,5 @@ def choose(said: str | None) -> Chosen:
     """
     method = Method.parse(said or "alexnet")
     distance, ranking = methods.load(method)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = methods.device()
     return Chosen(str(method), distance.to(device), device, ranking)

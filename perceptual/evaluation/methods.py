@@ -41,6 +41,13 @@ class Loaded(NamedTuple):
     ranking: nn.Module | None = None
 
 
+def device() -> str:
+    """Where distances are computed: on a GPU, of Apple too, if there is one."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def build(method: str | Method, precision: Precision = "32-true", compile: bool = False) -> nn.Module:
     """The distance that a name stands for, in eval mode: (x, y) → (N,), images in [0, 1].
 

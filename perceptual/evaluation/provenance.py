@@ -49,7 +49,7 @@ def inspect(distance: nn.Module, x: Tensor, y: Tensor) -> Row:
     row: Row = {"flops": counter.get_total_flops()}
     per_level: Callable[[Tensor, Tensor], Tensor] | None = getattr(distance, "per_level", None)
     if per_level is not None:
-        levels = per_level(x, y).double().clamp(min=0).mean(0)
+        levels = per_level(x, y).cpu().double().clamp(min=0).mean(0)
         row["level_shares"] = (levels / levels.sum()).tolist()
     return row
 

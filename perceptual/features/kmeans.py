@@ -150,7 +150,7 @@ def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     zero = torch.zeros((), dtype=torch.float64, device="cpu")
     count, total, squares = 0, zero, zero
     for batch in batches:
-        values = batch.double().transpose(0, 1).flatten(1)
+        values = batch.cpu().double().transpose(0, 1).flatten(1)
         count += values.shape[1]
         total = total + values.sum(1)
         squares = squares + values.square().sum(1)

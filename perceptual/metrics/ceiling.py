@@ -142,7 +142,7 @@ def fit(cells: Floats, counts: Floats, iterations: int = ITERATIONS) -> Floats:
 
 
 def _asked(judgment: Tensor, votes: Tensor) -> tuple[Floats, Floats]:
-    k, n = (column.numpy() for column in counted(judgment.cpu(), votes.cpu()))
+    k, n = (column.numpy() for column in counted(judgment, votes))
     return k[n > 0], n[n > 0]
 
 

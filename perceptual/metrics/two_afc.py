@@ -24,11 +24,13 @@ def two_afc_agreement(d0: Tensor, d1: Tensor, judgment: Tensor) -> Tensor:
         judgment: (N,) fraction of people who preferred p1, in [0, 1].
 
     Returns:
-        (N,) float64 in [0, 1]. A tie counts ½, whatever people said.
+        (N,) float64 in [0, 1], on the CPU, as all scores here. A tie counts ½, whatever people said.
 
     Raises:
         ValueError: shapes differ or are not (N,), a distance is NaN, or a judgment is outside [0, 1].
     """
+    # Apple's GPUs have no float64, and the checks wait for a device anyway
+    d0, d1, judgment = d0.cpu(), d1.cpu(), judgment.cpu()
     _check(d0, d1, judgment)
     j = judgment.double()
     return torch.where(d0 < d1, 1 - j, torch.where(d1 < d0, j, 0.5))
@@ -70,7 +72,7 @@ def human_score(judgment: Tensor) -> Tensor:
 
     The person's own vote is among the votes, so with few votes it flatters; see `two_people_agreement`.
     """
-    j = judgment.double()
+    j = judgment.cpu().double()
     return (j**2 + (1 - j) ** 2).mean()
 
 
@@ -79,7 +81,7 @@ def ceiling_score(judgment: Tensor) -> Tensor:
 
     Few votes inflate it; `perceptual.metrics.ceiling` estimates what a distance can reach with other people.
     """
-    j = judgment.double()
+    j = judgment.cpu().double()
     return torch.maximum(j, 1 - j).mean()
 
 
@@ -156,7 +158,7 @@ class TwoAFCScore(Metric):
 
     def update(self, d0: Tensor, d1: Tensor, judgment: Tensor) -> None:
         """Add N items: distances and judgments, (N,) each."""
-        # the checks wait for the device anyway, and float64 is everywhere on the CPU
+        # once for both
         d0, d1, judgment = d0.cpu(), d1.cpu(), judgment.cpu()
         agreement = two_afc_agreement(d0, d1, judgment)
         # not in place: in inference mode a score may be made or reset, and then go on outside

@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def counted(judgment: Tensor, votes: Tensor) -> tuple[Tensor, Tensor]:
-    """(k, n), float64 whole numbers (N,): people who preferred p1, and people asked.
+    """(k, n), float64 whole numbers (N,) on the CPU: people who preferred p1, and people asked.
 
     Args:
         judgment: (N,) fraction of people who preferred p1 (of JND pairs: who said "same"), in [0, 1].
@@ -19,10 +19,10 @@ def counted(judgment: Tensor, votes: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"judgment and votes must have one shape (N,), got {shapes}")
     if (outside := int((~((judgment >= 0) & (judgment <= 1))).sum())) > 0:
         raise ValueError(f"judgment must lie in [0, 1], but {outside} of {len(judgment)} do not")
-    n = votes.double()
+    n = votes.cpu().double()
     if (odd := int((~((n >= 0) & (n == n.round()))).sum())) > 0:
         raise ValueError(f"votes must be whole numbers of people, but {odd} item(s) are not")
-    share = judgment.double() * n
+    share = judgment.cpu().double() * n
     k = share.round()
     # files print the judgment with a few decimals
     if (fractional := int(((share - k).abs() > 0.05).sum())) > 0:

@@ -139,7 +139,7 @@ def decide(distance: nn.Module, triplets: Triplets) -> tuple[Tensor, Tensor]:
     """(d0, d1), float64, in batches."""
     columns = zip(*(images.split(BATCH) for images in triplets), strict=True)
     parts = [(distance(ref, p0), distance(ref, p1)) for ref, p0, p1 in columns]
-    d0, d1 = (torch.cat(column).double().cpu() for column in zip(*parts, strict=True))
+    d0, d1 = (torch.cat(column).cpu().double() for column in zip(*parts, strict=True))
     return d0, d1
 
 
@@ -147,7 +147,7 @@ def decide(distance: nn.Module, triplets: Triplets) -> tuple[Tensor, Tensor]:
 def apart(distance: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Distance (N,) of each pair, float64, in batches."""
     pairs = zip(x.split(BATCH), y.split(BATCH), strict=True)
-    return torch.cat([distance(a, b) for a, b in pairs]).double().cpu()
+    return torch.cat([distance(a, b) for a, b in pairs]).cpu().double()
 
 
 def shifts(distance: nn.Module, triplets: Triplets, generator: Generator) -> Values:
