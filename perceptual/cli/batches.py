@@ -17,14 +17,15 @@ Item = TypeVar("Item")
 
 
 class Pair(NamedTuple):
-    """Two images (3, H, W) uint8 of one size."""
+    """Two images (3, H, W) uint8 of one size, and what of them counts, (1, H, W) uint8; None: all."""
 
     x: Tensor
     y: Tensor
+    mask: Tensor | None = None
 
 
 Read = Pair | ValueError
-Measure = Callable[[Tensor, Tensor], list[float]]
+Measure = Callable[..., list[float]]
 
 
 def measure_all(
@@ -35,7 +36,8 @@ def measure_all(
     Memory does not depend on how many items there are.
 
     Args:
-        measure: images (N, 3, H, W) uint8, twice, to N distances; called in threads.
+        measure: images (N, 3, H, W) uint8, twice, and masks if there are any, to N distances; called in
+            threads.
         items: what `read` takes, one after the other.
         read: an item to its images; called in threads.
     """
@@ -49,7 +51,7 @@ def measure_all(
 
 
 def stack(images: Sequence[Tensor]) -> Tensor:
-    """(N, 3, H, W) of (3, H, W), with the channels last in memory, where they are in files."""
+    """(N, C, H, W) of (C, H, W), with the channels last in memory, where they are in files."""
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
@@ -79,9 +81,9 @@ def _measured(
     """Measure a group of `_by_size`: distances in place of images."""
     values: list[float | ValueError] = [pair for _, _, pair in group if isinstance(pair, ValueError)]
     if not values:
-        x, y = (stack(side) for side in zip(*(pair for _, _, pair in group), strict=True))
+        parts = zip(*(pair for _, _, pair in group), strict=True)
         try:
-            values = [*measure(x, y)]
+            values = [*measure(*(stack(part) for part in parts if part[0] is not None))]
         except ValueError as error:  # such as images too small for the backbone
             values = [error] * len(group)
     return [(number, item, value) for (number, item, _), value in zip(group, values, strict=True)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from perceptual.cli.options import Csv, Json, Method, Resize, Table
+from perceptual.cli.options import Csv, Json, Mask, Method, Outside, Resize, Table
 from perceptual.files.places import nfc
 
 if TYPE_CHECKING:
@@ -34,6 +34,17 @@ def dirs(
     dir1: Annotated[str, typer.Argument(metavar="DIR1", help="Another one.", show_default=False)],
     output: Table = None,
     method: Method = None,
+    mask: Mask = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(
+            "--masks",
+            metavar="DIR",
+            help="A folder with a mask for each pair, of the same name.",
+            show_default=False,
+        ),
+    ] = None,
+    outside: Outside = "see",
     resize: Resize = False,
     json: Json = False,
     csv: Csv = False,
@@ -47,12 +58,16 @@ def dirs(
 
     Example: `perceptual dirs originals/ compressed/ -o distances.csv`
 
+    Example: `perceptual dirs originals/ compressed/ --masks faces/ --outside fill`
+
     Example: `perceptual dirs originals/ compressed/ --resize --csv | sort -t, -k2 -g`
     """
     from perceptual.cli.images import list_images
     from perceptual.cli.method import choose
     from perceptual.cli.output import Problems, RowFile, note, print_for_scripts, print_table, refuse_inputs
 
+    if mask and masks:
+        raise ValueError("--mask is one for all pairs, --masks a folder with one for each: give one of them")
     found = match(list_images(dir0), list_images(dir1))
     for folder, names in ((dir0, found.only0), (dir1, found.only1)):
         for name in names[:SHOWN]:
@@ -61,12 +76,21 @@ def dirs(
             note(f"only in {folder}: {len(names) - SHOWN:,} more")
     if not found.pairs:
         raise ValueError(f"{dir0} and {dir1} have no name in common")
-    refuse_inputs(output, *(path for _, *paths in found.pairs for path in paths))
+    named = {name: name for name, *_ in found.pairs}
+    of_name = {name: path for name, _, path in match(named, list_images(masks)).pairs} if masks else {}
+
+    def mask_of(name: str) -> str | None:
+        if masks and name not in of_name:
+            raise ValueError(f"{masks} has no mask of this name")
+        return of_name.get(name, mask)
+
+    inputs = (path for _, *paths in found.pairs for path in paths)
+    refuse_inputs(output, *inputs, *of_name.values(), *filter(None, [mask]))
     rows: list[tuple[str, float]] = []
     problems = Problems("pairs")
     with RowFile(output, COLUMNS) if output else nullcontext() as file:
-        chosen = choose(method)
-        for row in _measure(chosen, found.pairs, resize, problems):
+        chosen = choose(method, outside)
+        for row in _measure(chosen, found.pairs, mask_of, resize, problems):
             rows.append(row)
             if file:
                 file.write([row])
@@ -102,14 +126,18 @@ def _by_key(names: Sequence[str], key: Callable[[str], str]) -> dict[str, list[s
 
 
 def _measure(
-    chosen: "Chosen", pairs: Sequence[tuple[str, str, str]], resize: bool, problems: "Problems"
+    chosen: "Chosen",
+    pairs: Sequence[tuple[str, str, str]],
+    mask_of: Callable[[str], str | None],
+    resize: bool,
+    problems: "Problems",
 ) -> Iterator[tuple[str, float]]:
     """Yield the name and distance of each pair, in order."""
     from perceptual.cli.batches import measure_all
     from perceptual.cli.images import read_pair
     from perceptual.files.progress import track
 
-    found = measure_all(chosen.measure, pairs, lambda pair: read_pair(pair[1], pair[2], resize))
+    found = measure_all(chosen.measure, pairs, lambda pair: read_pair(*pair[1:], resize, mask_of(pair[0])))
     for (name, _, _), value in track(found, "Pairs", len(pairs)):
         if isinstance(value, ValueError):
             problems.add(f"{name}: {value}")

@@ -4,13 +4,15 @@ import sys
 
 import typer
 
-from perceptual.cli.options import Csv, First, Json, Method, Resize, Second
+from perceptual.cli.options import Csv, First, Json, Mask, Method, Outside, Resize, Second
 
 
 def distance(
     a: First,
     b: Second,
     method: Method = None,
+    mask: Mask = None,
+    outside: Outside = "see",
     resize: Resize = False,
     json: Json = False,
     csv: Csv = False,
@@ -22,14 +24,16 @@ def distance(
     Example: `perceptual distance photo.png photo.jpg --method vgg16 --json`
 
     Example: `perceptual distance photo.png photo.jpg --method ssim`
+
+    Example: `perceptual distance photo.png photo.jpg --mask face.png --outside fill`
     """
     from perceptual.cli.images import read_pair
     from perceptual.cli.method import choose
     from perceptual.cli.output import print_json, short, write_csv
 
-    x, y = read_pair(a, b, resize)
-    chosen = choose(method)
-    (value,) = chosen.measure(x[None], y[None])
+    pair = read_pair(a, b, resize, mask)
+    chosen = choose(method, outside)
+    (value,) = chosen.measure(*(part[None] for part in pair if part is not None))
     if json:
         print_json({"a": a, "b": b, "method": chosen.name, "distance": value})
     elif csv:

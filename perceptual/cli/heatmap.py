@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import First, Json, Method, Resize, Second
+from perceptual.cli.options import First, Json, Mask, Method, Outside, Resize, Second
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from perceptual.cli.batches import Pair
     from perceptual.cli.method import Chosen
 
 
@@ -24,6 +25,8 @@ def heatmap(
         typer.Option("--levels", help="Add a strip that shows what each level of the network contributes."),
     ] = False,
     method: Method = None,
+    mask: Mask = None,
+    outside: Outside = "see",
     resize: Resize = False,
     json: Json = False,
 ) -> None:
@@ -43,12 +46,12 @@ def heatmap(
     from perceptual.cli.output import print_json, short
     from perceptual.cli.plots import draw_heatmap
 
-    x, y = read_pair(a, b, resize)
-    chosen = choose(method)
-    shares, maps = _levels(chosen, x[None], y[None])
+    pair = read_pair(a, b, resize, mask)
+    chosen = choose(method, outside)
+    shares, maps = levels_of(chosen, pair)
     value = sum(shares)
     draw_heatmap(
-        [image.permute(1, 2, 0).numpy() for image in (x, y)],
+        [image.permute(1, 2, 0).numpy() for image in pair[:2]],
         [Path(a).name, Path(b).name],
         maps.numpy(),
         short(value),
@@ -64,7 +67,7 @@ def heatmap(
         typer.echo(f"{output}: distance {short(value)} · {chosen.name}")
 
 
-def _levels(chosen: "Chosen", x: "Tensor", y: "Tensor") -> tuple[list[float], "Tensor"]:
+def levels_of(chosen: "Chosen", pair: "Pair") -> tuple[list[float], "Tensor"]:
     """Return what each level adds to the distance, and at which position (L, H, W)."""
     import torch
 
@@ -74,6 +77,6 @@ def _levels(chosen: "Chosen", x: "Tensor", y: "Tensor") -> tuple[list[float], "T
     if not isinstance(distance, LPIPS) or distance.form != "per_position":
         raise ValueError(f"{chosen.name} gives one number, no map; choose an LPIPS distance, by position")
     with torch.inference_mode():
-        x, y = chosen.load(x), chosen.load(y)
-        shares: list[float] = distance.per_level(x, y)[0].tolist()
-        return shares, distance.per_level(x, y, spatial=True)[0].cpu()
+        said = [chosen.load(part[None]) for part in pair if part is not None]
+        shares: list[float] = distance.per_level(*said)[0].tolist()
+        return shares, distance.per_level(*said, spatial=True)[0].cpu()

@@ -53,10 +53,16 @@ def fit(image: Image.Image, path: str, size: tuple[int, int], other: str, resize
     return image.resize(size, Image.Resampling.BILINEAR)
 
 
-def read_pair(path0: str, path1: str, resize: bool) -> Pair:
-    """Two images of one size; raises what `read_image` and `fit` do."""
+def read_pair(path0: str, path1: str, resize: bool, mask: str | None = None) -> Pair:
+    """Two images of one size, with a mask; raises what `read_image` and `fit` do, and for a black mask."""
     first, second = read_image(path0), read_image(path1)
-    return Pair(pixels(first), pixels(fit(second, path1, first.size, path0, resize)))
+    pair = Pair(pixels(first), pixels(fit(second, path1, first.size, path0, resize)))
+    if mask is None:
+        return pair
+    weights = pixels(fit(read_image(mask), mask, first.size, path0, resize)).amax(0, keepdim=True)
+    if not weights.any():
+        raise ValueError(f"the mask {mask} is black: nothing of {path0} would count")
+    return pair._replace(mask=weights)
 
 
 def pixels(image: Image.Image) -> Tensor:

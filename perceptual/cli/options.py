@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -43,6 +43,20 @@ Table = Annotated[Path | None, typer.Option("-o", "--output", help="CSV file to 
 NewFolder = Annotated[Path, typer.Option("-o", "--output", help="The folder to write; must not exist.")]
 Resize = Annotated[
     bool, typer.Option("--resize", help="Resize images of another size to that of the first (bilinear).")
+]
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        "--mask", metavar="FILE", help="An image: what is white counts, black does not.", show_default=False
+    ),
+]
+Outside = Annotated[
+    Literal["see", "fill"],
+    typer.Option(
+        "--outside",
+        help="What the network sees outside of a mask: see, what is there; or fill, its mean colour in both "
+        "images, so that nothing there counts.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.", callback=_one_format)]
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV, for scripts.", callback=_one_format)]

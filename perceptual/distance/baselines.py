@@ -11,6 +11,8 @@ from importlib import import_module
 
 from torch import Tensor, nn
 
+from perceptual.distance.inputs import to_weights
+from perceptual.distance.level import mean
 from perceptual.features.backbone import is_transformed
 
 SSIM = ("torchmetrics.functional.image", "structural_similarity_index_measure")
@@ -25,19 +27,27 @@ class Baseline(nn.Module):
     Args:
         formula: (x, y) → (N,) or, for one image, a scalar.
         min_size: smallest height and width that the formula is defined for.
+        at: (x, y) → (N, C, H, W), the map whose mean the formula takes; None: it has none, so no masks.
+        of_mean: that mean, (N,), to the distance; None: it is the distance.
 
     Raises:
         ValueError: (on call) shapes differ or are not (N, 3, H, W), no floats, values outside the range,
-            images smaller than `min_size`.
+            images smaller than `min_size`, or a mask that the formula cannot take.
     """
 
-    def __init__(self, formula: Callable[[Tensor, Tensor], Tensor], min_size: int = 1) -> None:
+    def __init__(
+        self,
+        formula: Callable[[Tensor, Tensor], Tensor],
+        min_size: int = 1,
+        at: Callable[[Tensor, Tensor], Tensor] | None = None,
+        of_mean: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
-        self.formula = formula
+        self.formula, self.at, self.of_mean = formula, at, of_mean
         self.min_size = min_size
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the distance of each pair of images."""
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Compute the distance of each pair of images; with `mask`, (N, 1, H, W) in [0, 1], of its part."""
         if x.ndim != 4 or x.shape[1] != 3 or x.shape != y.shape:
             shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
             raise ValueError(f"x and y must have one shape (N, 3, H, W), got {shapes}")
@@ -48,7 +58,14 @@ class Baseline(nn.Module):
             )
         if not len(x):  # which many formulas refuse
             return _unit_range("x", x)[:, 0, 0, 0]
-        return self.formula(_unit_range("x", x), _unit_range("y", y)).reshape(len(x))
+        x, y = _unit_range("x", x), _unit_range("y", y)
+        if mask is None:
+            return self.formula(x, y).reshape(len(x))
+        if self.at is None:
+            raise ValueError("this distance has no map of where images differ, so it takes no mask")
+        weights = to_weights(mask, len(x), x.shape[2:], x.dtype)
+        value = mean(self.at(x, y), weights).mean(1)
+        return self.of_mean(value) if self.of_mean else value
 
 
 def _unit_range(name: str, image: Tensor) -> Tensor:
@@ -63,11 +80,20 @@ def _l2(x: Tensor, y: Tensor) -> Tensor:
     return (x - y).square().mean(dim=(1, 2, 3))
 
 
-def _l2_lab(x: Tensor, y: Tensor) -> Tensor:
+def _squares(x: Tensor, y: Tensor) -> Tensor:
+    return (x - y).square()
+
+
+def _lab(image: Tensor) -> Tensor:
     from piq.functional import rgb2xyz, xyz2lab
 
     # sRGB has the white of D65; piq's own rgb2lab takes D50, which tints every grey
-    return _l2(xyz2lab(rgb2xyz(x), illuminant="D65"), xyz2lab(rgb2xyz(y), illuminant="D65"))
+    found: Tensor = xyz2lab(rgb2xyz(image), illuminant="D65")
+    return found
+
+
+def _decibels(mean: Tensor) -> Tensor:
+    return 10 * mean.log10()
 
 
 def _minus_psnr(x: Tensor, y: Tensor) -> Tensor:
@@ -76,14 +102,19 @@ def _minus_psnr(x: Tensor, y: Tensor) -> Tensor:
     return -peak_signal_noise_ratio(x, y, data_range=1.0, reduction="none", dim=(1, 2, 3))
 
 
+def _ssim_map(x: Tensor, y: Tensor) -> Tensor:
+    _, found = getattr(import_module(SSIM[0]), SSIM[1])(x, y, data_range=1.0, return_full_image=True)
+    return 1 - found.reshape(x.shape)
+
+
 def _luma(image: Tensor) -> Tensor:
     """Y of ITU-R BT.601 at full range, (N, 1, H, W) in [0, 1]."""
     weights = image.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     return (image * weights).sum(1, keepdim=True).clamp(0, 1)
 
 
-def _of_luma(formula: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
-    return formula(_luma(x), _luma(y))
+def _of(space: Callable[[Tensor], Tensor], formula: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
+    return formula(space(x), space(y))
 
 
 def _one_minus(library: str, similarity: str, x: Tensor, y: Tensor, **options: bool) -> Tensor:
@@ -125,21 +156,23 @@ class DISTS(Baseline):
 
 BASELINES: dict[str, Callable[[], Baseline]] = {
     # mean squared difference of RGB values, and of L*a*b*
-    "l2": partial(Baseline, _l2),
-    "l2_lab": partial(Baseline, _l2_lab),
+    "l2": partial(Baseline, _l2, at=_squares),
+    "l2_lab": partial(Baseline, partial(_of, _lab, _l2), at=partial(_of, _lab, _squares)),
     # −dB: −∞ for equal images
-    "psnr": partial(Baseline, _minus_psnr),
-    "ssim": partial(Baseline, partial(_one_minus, *SSIM), min_size=6),
+    "psnr": partial(Baseline, _minus_psnr, at=_squares, of_mean=_decibels),
+    "ssim": partial(Baseline, partial(_one_minus, *SSIM), min_size=6, at=_ssim_map),
     # the same where the window lies inside the image, as scikit-image and piq have it
     "ssim_valid": partial(Baseline, partial(_one_minus, "piq", "ssim", downsample=False), min_size=11),
     # of luma; and of luma reduced to about 256 pixels first, as Wang's own code suggests
     "ssim_y": partial(
         Baseline,
-        partial(_of_luma, partial(_one_minus, "piq", "ssim", downsample=False)),
+        partial(_of, _luma, partial(_one_minus, "piq", "ssim", downsample=False)),
         min_size=11,
     ),
-    "ssim_y_256": partial(Baseline, partial(_of_luma, partial(_one_minus, "piq", "ssim")), min_size=11),
-    "psnr_y": partial(Baseline, partial(_of_luma, _minus_psnr)),
+    "ssim_y_256": partial(Baseline, partial(_of, _luma, partial(_one_minus, "piq", "ssim")), min_size=11),
+    "psnr_y": partial(
+        Baseline, partial(_of, _luma, _minus_psnr), at=partial(_of, _luma, _squares), of_mean=_decibels
+    ),
     # five scales of 11×11 windows; that of torchmetrics asks for 176 pixels
     "ms_ssim": partial(Baseline, partial(_one_minus, "piq", "multi_scale_ssim"), min_size=161),
     # FSIM of the luminance, and FSIMc with chrominance

@@ -1,6 +1,6 @@
 """Images as users pass them → RGB in [0, 1], or one line that says what is wrong with them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,6 +48,39 @@ def to_rgb(metric: "LPIPS", **images: Tensor) -> list[Tensor]:
         unit = image if (black, white) == (0, 1) else (image - black) / (white - black)
         rgb.append(unit.expand(-1, 3, -1, -1))
     return rgb
+
+
+def to_weights(mask: Tensor, count: int, size: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Check a mask, and bring it to weights in [0, 1].
+
+    Args:
+        mask: (N, 1, H, W) or, for all images, (1, 1, H, W): float in [0, 1], bool, or uint8 in 0 … 255.
+        count: number N of pairs of images.
+        size: (H, W) of the images.
+        dtype: of the weights.
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: another shape, type or range; or a mask that is 0 everywhere.
+    """
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask must be a torch.Tensor, got {type(mask).__name__}")
+    if mask.ndim != 4 or mask.shape[1:] != (1, *size) or mask.shape[0] not in (1, count):
+        shape = f"({count}, 1, {size[0]}, {size[1]})"
+        raise ValueError(f"mask must have the shape {shape} of the images, got {tuple(mask.shape)}")
+    if not (mask.is_floating_point() or mask.dtype in (torch.bool, torch.uint8)):
+        raise ValueError(f"mask must be float, bool or uint8, got {mask.dtype}")
+    weights = mask.to(dtype)
+    if mask.dtype == torch.uint8:
+        weights = weights / 255
+    if torch.compiler.is_compiling() or is_transformed() or not weights.numel():
+        return weights
+    low, high = torch.stack(weights.detach().flatten(1).aminmax(dim=1)).tolist()
+    if not (min(low) >= 0 and max(high) <= 1):  # NaN is in no range
+        raise ValueError(f"mask must lie in [0, 1], got {min(low):.4g} … {max(high):.4g}")
+    if empty := [item for item, value in enumerate(high) if not value]:
+        raise ValueError(f"mask[{empty[0]}] is 0 everywhere: nothing of that pair of images would count")
+    return weights
 
 
 def check(metric: "LPIPS", images: Mapping[str, Tensor]) -> None:

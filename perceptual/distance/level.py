@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from perceptual.features.backbone import is_transformed
 
 Form = Literal["per_position", "pooled"]  # compared at each position, or as means over all of them
 FORMS: tuple[Form, ...] = get_args(Form)
+Outside = Literal["see", "fill"]  # what a network is shown outside a mask: what is there, or its mean colour
+OUTSIDE: tuple[Outside, ...] = get_args(Outside)
 EPS = 1e-10
 PIECE = {"cpu": 1 << 18}  # elements of a map worked on at once: what is computed of them stays in the cache
 LARGE_PIECE = 1 << 24  # elsewhere, where the start of a kernel costs more than its memory
@@ -26,6 +29,17 @@ def unit_normalize(f: Tensor) -> Tensor:
     Where f is all zero, its gradient is zero: the formula has none there (‖f‖ is not differentiable at 0).
     """
     return f * _inverse(torch.linalg.vector_norm(f, dim=1, keepdim=True))
+
+
+def mean(maps: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the positions of (N, C, h, w), weighted by masks (N or 1, 1, H, W): (N, C).
+
+    A mask is reduced to the size of the maps by areas.
+    """
+    if mask is None:
+        return maps.mean((2, 3))
+    weight = F.interpolate(mask, maps.shape[2:], mode="area")
+    return (maps * weight).sum((2, 3)) / weight.sum((2, 3))
 
 
 def compare(lin: Tensor, x: Tensor, *others: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from perceptual.distance import calibration as calibrations
 from perceptual.distance import compiled, pairwise
 from perceptual.distance import level as fast
-from perceptual.distance.inputs import check, to_rgb
-from perceptual.distance.level import FORMS, Form, unit_normalize
+from perceptual.distance.inputs import check, to_rgb, to_weights
+from perceptual.distance.level import FORMS, OUTSIDE, Form, Outside, unit_normalize
 from perceptual.distance.saving.hub import HubMixin
 from perceptual.features.backbone import Precision, is_transformed
 from perceptual.names import DEFAULT, Method
@@ -59,6 +59,8 @@ class LPIPS(HubMixin, nn.Module):
             calibration uses 0.5).
         form: `per_position`, means over H×W after the difference, as in the paper; or `pooled`, before it.
             The published calibrations were made per position.
+        outside: what the network sees outside of masks. `see`: what is there, which reaches the inside by
+            receptive fields; `fill`: its mean colour, in both images, so that nothing there counts.
         compile: compile the comparison of each level by torch.compile. The first call for a size of images
             takes some seconds; needs a C++ compiler.
 
@@ -86,6 +88,7 @@ class LPIPS(HubMixin, nn.Module):
         check_range: bool = True,
         dropout: float = 0.0,
         form: Form = "per_position",
+        outside: Outside = "see",
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -93,6 +96,8 @@ class LPIPS(HubMixin, nn.Module):
             compiled.check_compiler()
         if form not in FORMS:
             raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+        if outside not in OUTSIDE:
+            raise ValueError(f"outside must be one of {', '.join(OUTSIDE)}, got {outside!r}")
         if spatial and form == "pooled":
             raise ValueError("form='pooled' compares no positions, so it has no map: spatial must be False")
         if not value_range[0] < value_range[1]:
@@ -105,6 +110,7 @@ class LPIPS(HubMixin, nn.Module):
         self.calibration = calibration.name
         self.dropout = nn.Dropout(dropout)
         self.form: Form = form
+        self.outside: Outside = outside
         self.compiled = compile
         self.spatial = spatial
         self.value_range = value_range
@@ -112,40 +118,50 @@ class LPIPS(HubMixin, nn.Module):
         self.saved = calibration.saved
         self.eval()
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute the distance of each pair, (N,), or with `spatial` its map (N, 1, H, W).
 
         Args:
             x, y: images (N, 3, H, W) or grey (N, 1, H, W) of one size: uint8, or float in `value_range`. One
                 of them may be a single image, which is compared with each of the other.
+            mask: what counts: (N, 1, H, W), or (1, 1, H, W) for all, float in [0, 1], bool, or uint8 in
+                0 … 255. Each level takes the mean over its positions weighted by the mask, which is reduced
+                to its size by areas. A `spatial` map is multiplied by it. See `outside`.
 
         Raises:
             TypeError: no tensor.
-            ValueError: another shape, type or range, or images too small for the backbone.
+            ValueError: another shape, type or range, or images too small for the backbone; a mask that is 0
+                everywhere.
         """
-        x, y = to_rgb(self, x=x, y=y)
-        return self.compare(self._levels(x, y), x.shape[2:], self.spatial).sum(1, keepdim=self.spatial)
+        return self._measure(mask, self.spatial, x=x, y=y).sum(1, keepdim=self.spatial)
 
-    def per_level(self, x: Tensor, y: Tensor, *, spatial: bool | None = None) -> Tensor:
+    def per_level(
+        self, x: Tensor, y: Tensor, mask: Tensor | None = None, *, spatial: bool | None = None
+    ) -> Tensor:
         """Compute what each level adds to the distance: (N, L), or with `spatial` (N, L, H, W).
 
         Arguments and errors as in `forward`; `spatial` is that of the distance by default.
         """
-        x, y = to_rgb(self, x=x, y=y)
-        return self.compare(self._levels(x, y), x.shape[2:], self.spatial if spatial is None else spatial)
+        return self._measure(mask, self.spatial if spatial is None else spatial, x=x, y=y)
 
-    def triplet(self, ref: Tensor, p0: Tensor, p1: Tensor) -> tuple[Tensor, Tensor]:
+    def triplet(
+        self, ref: Tensor, p0: Tensor, p1: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Compute the distances (d0, d1) of p0 and p1 from ref, with one backbone pass per image.
 
         Arguments and errors as in `forward`.
         """
-        ref, p0, p1 = to_rgb(self, ref=ref, p0=p0, p1=p1)
-        levels = self.compare(self._levels(ref, p0, p1), ref.shape[2:], self.spatial)
+        levels = self._measure(mask, self.spatial, ref=ref, p0=p0, p1=p1)
         d0, d1 = levels.sum(1, keepdim=self.spatial).chunk(2)
         return d0, d1
 
     def compare(
-        self, levels: Sequence[Sequence[Tensor]], size: Sequence[int], spatial: bool, compile: bool = True
+        self,
+        levels: Sequence[Sequence[Tensor]],
+        size: Sequence[int],
+        spatial: bool,
+        mask: Tensor | None = None,
+        compile: bool = True,
     ) -> Tensor:
         """Equation 1, level by level: distances of the first maps from the second, then from the third ….
 
@@ -153,6 +169,7 @@ class LPIPS(HubMixin, nn.Module):
             levels: for each level, maps (N, C, h, w) of two or more batches of images.
             size: (H, W) of the images.
             spatial: upsample to maps, instead of taking the mean over positions.
+            mask: (N, 1, H, W) or (1, 1, H, W), weights in [0, 1] of the positions.
             compile: run compiled code if the metric was made so.
 
         Returns:
@@ -161,8 +178,10 @@ class LPIPS(HubMixin, nn.Module):
         plain = torch.compiler.is_compiling() or is_transformed()
         if self.compiled and compile and not plain:
             # not once more within: where torch.compile gives up, it runs this as it is
-            return compiled.call(LPIPS.compare, self, levels, size, spatial, False)
+            return compiled.call(LPIPS.compare, self, levels, size, spatial, mask, False)
         parts = []
+        if mask is not None:  # of each batch after the first
+            mask = mask.repeat(len(levels[0]) - 1, 1, 1, 1)
         # autocast would round distances to the three digits of bfloat16, and make ties of preferences
         with torch.autocast(levels[0][0].device.type, enabled=False):
             for (x, *others), lin in zip(levels, self.lin, strict=True):
@@ -174,25 +193,57 @@ class LPIPS(HubMixin, nn.Module):
                     # the same in less memory
                     part = fast.compare(lin, x, *others).flatten(0, 1).unsqueeze(1)
                 if spatial:
-                    parts.append(F.interpolate(part, list(size), mode="bilinear", align_corners=False))
+                    part = F.interpolate(part, list(size), mode="bilinear", align_corners=False)
+                    parts.append(part if mask is None else part * mask)
                 else:
-                    parts.append(part.mean((2, 3)))
+                    parts.append(fast.mean(part, mask))
         return torch.cat(parts, dim=1)
 
-    def maps(self, rgb: Tensor) -> list[Tensor]:
+    def maps(self, rgb: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """Compute the maps (N, C, h, w) per level, 1×1 if pooled, of `rgb` (N, 3, H, W) in [0, 1]."""
-        maps: list[Tensor] = self.backbone(rgb)
-        if self.form == "pooled":
-            return [m.mean((2, 3), keepdim=True, dtype=self.lin[0].dtype) for m in maps]
-        return maps
+        return [self._level(m, mask) for m in self.backbone(rgb)]
 
-    def _levels(self, *batches: Tensor) -> list[tuple[Tensor, ...]]:
+    def masked(self, mask: Tensor | None, rgb: list[Tensor]) -> tuple[Tensor | None, list[Tensor]]:
+        """Check a mask of images, as `to_rgb` returns them; give both as they are measured, see `outside`."""
+        if mask is None:
+            return None, rgb
+        count = max(image.shape[0] for image in rgb)
+        mask = to_weights(mask, count, rgb[0].shape[2:], rgb[0].dtype)
+        if self.outside == "fill":
+            rgb = [torch.where(mask > 0, image, self.backbone.mean) for image in rgb]
+        return mask, rgb
+
+    def _measure(self, mask: Tensor | None, spatial: bool, **images: Tensor) -> Tensor:
+        """What each level adds to the distances of the first images from the others, see `compare`."""
+        rgb = to_rgb(self, **images)
+        if mask is not None:
+            mask, rgb = self.masked(mask, rgb)
+        return self.compare(self._levels(rgb, mask), rgb[0].shape[2:], spatial, mask)
+
+    def _level(self, maps: Tensor, mask: Tensor | None) -> Tensor:
+        """Maps of a level as they are compared: 1×1 if pooled, the mean over their positions.
+
+        Raises:
+            ValueError: a mask that cannot act on a level of one position.
+        """
+        if mask is not None and self.outside == "see" and maps.shape[2:].numel() == 1:
+            raise ValueError(
+                f"a level of {self.backbone.name} has one position for the whole image, which no mask can "
+                "divide; outside='fill' hides the rest from the network"
+            )
+        if self.form != "pooled":
+            return maps
+        return fast.mean(maps.to(self.lin[0].dtype), mask)[..., None, None]
+
+    def _levels(self, batches: Sequence[Tensor], mask: Tensor | None = None) -> list[tuple[Tensor, ...]]:
         """`maps` of each batch, level by level, those of a single image repeated."""
         if len({batch.requires_grad for batch in batches}) > 1:  # one pass would give some a needless graph
-            levels = list(zip(*(self.maps(batch) for batch in batches), strict=True))
+            levels = list(zip(*map(self.backbone, batches), strict=True))
         else:
             sizes = [batch.shape[0] for batch in batches]  # len() would fix that of an exported program
-            levels = [m.split(sizes) for m in self.maps(torch.cat(batches))]
+            levels = [m.split(sizes) for m in self.backbone(torch.cat(list(batches)))]
+        if mask is not None or self.form == "pooled":
+            levels = [tuple(self._level(f, mask) for f in level) for level in levels]
         counts = [f.shape[0] for f in levels[0]]
         if any(count != counts[0] for count in counts):
             count = next(count for count in counts if count != 1)  # which may be 0
@@ -223,24 +274,25 @@ class LPIPS(HubMixin, nn.Module):
         pairs = ([(f[i], f[j]) for f in maps] for i, j in chunks)
         return torch.cat([self.compare(levels, rgb.shape[2:], False).sum(1) for levels in pairs])
 
-    def reference(self, y: Tensor) -> "Reference":
+    def reference(self, y: Tensor, mask: Tensor | None = None) -> "Reference":
         """Hold the features of y: the object that is returned is called as ref(x) → (N,).
 
         For optimising many x against one y. Arguments and errors as in `forward`.
         """
-        return Reference(self, y)
+        return Reference(self, y, mask)
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute vectors (N, D) whose squared Euclidean distance is that of the images, to search with.
 
         They are √(lin_c / HW) · x̂ of all levels, one after the other; D depends on the size of the images.
-        Neither `spatial` nor dropout acts on them. Arguments and errors as in `forward`.
+        Neither `spatial` nor dropout acts on them. Arguments and errors as in `forward`; distances within a
+        mask are those of vectors with one and the same mask.
 
         Raises:
             ValueError: lin has negative weights, so that no such vectors exist.
         """
-        (x,) = to_rgb(self, x=x)
-        return pairwise.vectors(self.maps(x), self.lin)
+        mask, (x,) = self.masked(mask, to_rgb(self, x=x))
+        return pairwise.vectors(self.maps(x, mask), self.lin, mask)
 
     @torch.no_grad()
     def pairwise(self, images: Tensor, other: Tensor | None = None, *, memory: int = 1 << 30) -> Tensor:
@@ -291,11 +343,12 @@ class LPIPS(HubMixin, nn.Module):
 class Reference:
     """Distance of images from one target whose features are held: what `LPIPS.reference` returns."""
 
-    def __init__(self, lpips: LPIPS, y: Tensor) -> None:
+    def __init__(self, lpips: LPIPS, y: Tensor, mask: Tensor | None = None) -> None:
         # features made in inference mode could not take part in a gradient later
         with torch.inference_mode(False), torch.no_grad():
-            (rgb,) = to_rgb(lpips, y=y.clone() if y.is_inference() else y)
-            self._maps = lpips.maps(rgb)
+            said = to_rgb(lpips, y=y.clone() if y.is_inference() else y)
+            self._mask, (rgb,) = lpips.masked(mask, said)
+            self._maps = lpips.maps(rgb, self._mask)
         self._lpips = lpips
         self._shape = rgb.shape
 
@@ -315,8 +368,9 @@ class Reference:
                 f"x must have the shape of the reference, {tuple(self._shape)}"
                 f"{', with any number of images' if count == 1 else ''}, got {tuple(x.shape)}"
             )
+        mask, (rgb,) = lpips.masked(self._mask, [rgb])
         levels = [
             (f, held.expand(len(rgb), -1, -1, -1))
-            for f, held in zip(lpips.maps(rgb), self._maps, strict=True)
+            for f, held in zip(lpips.maps(rgb, mask), self._maps, strict=True)
         ]
-        return lpips.compare(levels, rgb.shape[2:], lpips.spatial).sum(1, keepdim=lpips.spatial)
+        return lpips.compare(levels, rgb.shape[2:], lpips.spatial, mask).sum(1, keepdim=lpips.spatial)

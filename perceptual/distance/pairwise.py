@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from perceptual.distance.level import unit_normalize
@@ -62,12 +63,13 @@ def squared_distances(a: Tensor, b: Tensor, memory: int, device: torch.device) -
     return result
 
 
-def vectors(maps: Sequence[Tensor], lin: Iterable[Tensor]) -> Tensor:
+def vectors(maps: Sequence[Tensor], lin: Iterable[Tensor], mask: Tensor | None = None) -> Tensor:
     """Compute vectors (N, D) whose squared distance is LPIPS: √(lin_c / HW) · x̂ of all levels.
 
     Args:
         maps: for each level (N, C, h, w).
         lin: for each level (C,), none of them negative.
+        mask: (N, 1, H, W) or (1, 1, H, W), weights of the positions in place of 1/HW each.
 
     Raises:
         ValueError: lin has negative weights, so that no such vectors exist.
@@ -80,8 +82,15 @@ def vectors(maps: Sequence[Tensor], lin: Iterable[Tensor]) -> Tensor:
                     "lin has negative weights: no vectors have such distances; project() makes them 0"
                 )
             scale = (weights.detach() / math.prod(f.shape[2:])).sqrt()
-            parts.append((unit_normalize(f.to(weights.dtype)) * scale.view(-1, 1, 1)).flatten(1))
+            vector = unit_normalize(f.to(weights.dtype)) * scale.view(-1, 1, 1)
+            parts.append((vector if mask is None else vector * _relative(mask, f).sqrt()).flatten(1))
     return torch.cat(parts, dim=1)
+
+
+def _relative(mask: Tensor, maps: Tensor) -> Tensor:
+    """Weights (N, 1, h, w) of the positions of maps, 1 on average."""
+    weight = F.interpolate(mask, maps.shape[2:], mode="area")
+    return weight / weight.mean((2, 3), keepdim=True)
 
 
 def products(lin: Tensor, f: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from perceptual.distance import calibration as calibrations
 from perceptual.distance.compiled import check_compiler
+from perceptual.distance.level import OUTSIDE, Outside
 from perceptual.distance.lpips import LPIPS
 from perceptual.distance.saving import folders
 from perceptual.evaluation.results import Result
@@ -48,17 +49,20 @@ def device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def build(method: str | Method, precision: Precision = "32-true", compile: bool = False) -> nn.Module:
+def build(
+    method: str | Method, precision: Precision = "32-true", compile: bool = False, outside: Outside = "see"
+) -> nn.Module:
     """The distance that a name stands for, in eval mode: (x, y) → (N,), images in [0, 1].
 
     Args:
         method: the name, or what was read of it.
         precision: of deep features, as `Backbone` takes it; classic distances are in float32.
         compile: have deep features compared by compiled code, as `LPIPS` takes it.
+        outside: what a network sees outside of masks, as `LPIPS` takes it.
 
     Raises:
-        ValueError: no such method, a checkpoint or folder that is not one of ours, no such precision, or
-            `compile` without a compiler.
+        ValueError: no such method, a checkpoint or folder that is not one of ours, no such precision,
+            `compile` without a compiler, or `fill` without a network.
         FileNotFoundError: a checkpoint, folder or weights that cannot be found.
     """
     check_precision(precision)
@@ -67,6 +71,21 @@ def build(method: str | Method, precision: Precision = "32-true", compile: bool 
     distance = load(method).distance
     if isinstance(distance, LPIPS):
         distance.accelerate(precision=precision, compile=compile)
+    return seeing(outside, distance, str(method))
+
+
+def seeing(outside: Outside, distance: nn.Module, name: str) -> nn.Module:
+    """Have a distance of a name see that outside of masks, from now on; itself.
+
+    Raises:
+        ValueError: no such word, or `fill` of a distance without a network.
+    """
+    if outside not in OUTSIDE:
+        raise ValueError(f"outside must be one of {', '.join(OUTSIDE)}, got {outside!r}")
+    if isinstance(distance, LPIPS):
+        distance.outside = outside
+    elif outside == "fill":
+        raise ValueError(f"outside='fill' gives the mean colour of a network, and {name} has none")
     return distance
 
 
@@ -140,6 +159,8 @@ def create_metric(
     *,
     precision: Precision = "32-true",
     compile: bool = False,
+    outside: Outside = "see",
+    weight: Literal["image", "area"] = "image",
 ) -> "PerceptualDistance":
     """Create a torchmetrics metric of the distance with that name; `.distance` is the distance itself.
 
@@ -156,14 +177,16 @@ def create_metric(
         reduction: `mean` or `sum` over pairs, or `none`: the distances (N,).
         precision: of deep features, as `Backbone` takes it; classic distances are in float32.
         compile: compare deep features by compiled code, as `LPIPS` takes it.
+        outside: what a network sees outside of masks, as `LPIPS` takes it.
+        weight: what a pair counts in the mean, one or the area of its mask, as `PerceptualDistance` takes it.
 
     Raises:
-        ValueError: unknown name, reduction or precision, or `compile` without a compiler.
+        ValueError: unknown name or word, or `compile` without a compiler.
         FileNotFoundError: a checkpoint, folder or weights file does not exist.
     """
     from perceptual.metrics import PerceptualDistance  # torchmetrics, which takes seconds
 
-    return PerceptualDistance(build(name, precision, compile), reduction)
+    return PerceptualDistance(build(name, precision, compile, outside), reduction, weight=weight)
 
 
 def list_metrics(pattern: str = "*") -> list[str]:

@@ -1,7 +1,7 @@
 """A distance between images as a metric of torchmetrics: its mean over all pairs of images seen."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,8 @@ from torchmetrics import Metric
 from perceptual.distance.lpips import LPIPS
 
 Reduction = Literal["mean", "sum", "none"]
+Weight = Literal["image", "area"]
+WEIGHTS: tuple[Weight, ...] = get_args(Weight)
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": torch.mean,
     "sum": torch.sum,
@@ -29,7 +31,7 @@ class OfDistance(Metric):
     full_state_update = False
     plot_lower_bound = 0.0
 
-    def __init__(self, distance: Callable[[Tensor, Tensor], Tensor], **kwargs: Any) -> None:
+    def __init__(self, distance: Callable[..., Tensor], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._hidden = (distance,)  # nn.Module does not look into tuples
         # A MetricCollection takes metrics with equal states for one and computes only the first. The distance
@@ -37,7 +39,7 @@ class OfDistance(Metric):
         self.add_state("apart", torch.tensor(torch.nan), dist_reduce_fx="max")
 
     @property
-    def distance(self) -> Callable[[Tensor, Tensor], Tensor]:
+    def distance(self) -> Callable[..., Tensor]:
         """The distance."""
         return self._hidden[0]
 
@@ -62,8 +64,8 @@ class PerceptualDistance(OfDistance):
 
     `update(x, y)` takes pairs of images (N, 3, H, W) as the distance does, in [0, 1] for those of ours;
     `compute()` gives the reduction over all pairs of all processes. `forward(x, y)` also returns that of its
-    own pairs, through which gradients flow to the images: as a loss it keeps two numbers, however long it is
-    used.
+    own pairs, through which gradients flow to the images: as a loss it keeps few numbers, however long it is
+    used. With `mask`, (N, 1, H, W) in [0, 1], only what it covers counts, if the distance takes masks.
 
     Examples:
         >>> import torch
@@ -73,13 +75,14 @@ class PerceptualDistance(OfDistance):
         tensor(1.)
 
     Args:
-        distance: (x, y) → (N,), larger = more different.
+        distance: (x, y) → (N,), larger = more different; masks are passed as `mask`.
         reduction: `mean` or `sum` of the pairs (scalar), or `none`: (N,) distances of all pairs, which are
             kept for that.
+        weight: what a pair counts in the mean: `image`, one; or `area`, the pixels that its mask covers.
         kwargs: of `torchmetrics.Metric`, such as `dist_sync_on_step`.
 
     Raises:
-        ValueError: unknown reduction; (on compute) no pairs to take the mean of.
+        ValueError: unknown reduction or weight, `area` without a mean; (on compute) no pairs of images.
     """
 
     higher_is_better = False
@@ -87,22 +90,30 @@ class PerceptualDistance(OfDistance):
 
     total: Tensor
     lost: Tensor
-    pairs: Tensor
     distances: list[Tensor]
 
     def __init__(
-        self, distance: Callable[[Tensor, Tensor], Tensor], reduction: Reduction = "mean", **kwargs: Any
+        self,
+        distance: Callable[..., Tensor],
+        reduction: Reduction = "mean",
+        *,
+        weight: Weight = "image",
+        **kwargs: Any,
     ) -> None:
         super().__init__(distance, **kwargs)
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-        self.reduction = reduction
+        if weight not in WEIGHTS:
+            raise ValueError(f"weight must be one of {', '.join(WEIGHTS)}, got {weight!r}")
+        if weight == "area" and reduction != "mean":
+            raise ValueError(f"weight='area' is of means: reduction must be 'mean', got {reduction!r}")
+        self.reduction, self.weight = reduction, weight
         if reduction == "none":
             self.add_state("distances", [], dist_reduce_fx="cat")
         else:
+            # of distances, and of what they count
             for state in ("total", "lost"):
-                self.add_state(state, torch.tensor(0.0, dtype=torch.float32), dist_reduce_fx="sum")
-            self.add_state("pairs", torch.tensor(0), dist_reduce_fx="sum")
+                self.add_state(state, torch.zeros(2, dtype=torch.float32), dist_reduce_fx="sum")
 
     @classmethod
     def lpips(
@@ -133,21 +144,23 @@ class PerceptualDistance(OfDistance):
             distance, "none" if reduction is None else reduction, **kwargs
         )
 
-    def update(self, x: Tensor, y: Tensor) -> None:
+    def update(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> None:
         """Add N pairs of images, (N, 3, H, W) each."""
         with torch.no_grad():
-            self._add(self.distance(x, y))
+            self._add(self._measured(x, y, mask), self._counts(x, y, mask))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
         """Add N pairs of images and return the reduction over these alone, with its gradient."""
         if self.dist_sync_on_step:
-            value: Tensor = super().forward(x, y)
+            value: Tensor = super().forward(x, y, mask)
             return value
-        distance = self.distance(x, y)
+        distance, counts = self._measured(x, y, mask), self._counts(x, y, mask)
         self._computed = None
         self._update_count += 1
-        self._add(distance.detach())
+        self._add(distance.detach(), counts)
         value = REDUCTIONS[self.reduction](distance)
+        if counts is not None:
+            value = (distance * counts).sum() / counts.sum()
         self._forward_cache = value.detach()  # type: ignore[assignment]  # declared as None
         return value
 
@@ -156,30 +169,47 @@ class PerceptualDistance(OfDistance):
         if self.reduction == "none":
             distances = self.distances
             return torch.cat(distances) if isinstance(distances, list) else distances
-        if not self.pairs:
+        total, counted = self.total - self.lost
+        if not counted:
             raise ValueError("no pairs of images were given")
-        total = self.total - self.lost
-        return total / self.pairs if self.reduction == "mean" else total
+        return total / counted if self.reduction == "mean" else total
 
-    def _add(self, distance: Tensor) -> None:
+    def _measured(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+        return self.distance(x, y) if mask is None else self.distance(x, y, mask=mask)
+
+    def _counts(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | None:
+        """What each pair counts in the mean, (N,); None: one."""
+        if self.weight == "image":
+            return None
+        count, pixels = max(len(x), len(y)), float(x.shape[2:].numel())
+        if mask is None:
+            return x.new_full((count,), pixels, dtype=torch.float32)
+        scale = 255 if mask.dtype == torch.uint8 else 1
+        return (mask.detach().float().mean((1, 2, 3)) * (pixels / scale)).expand(count)
+
+    def _add(self, distance: Tensor, counts: Tensor | None) -> None:
         if self.reduction == "none":
             self.distances.append(distance)
             return
+        distance = distance.float()
+        if counts is None:
+            added = torch.stack([distance.sum(), distance.new_tensor(len(distance))])
+        else:
+            added = torch.stack([(distance * counts).sum(), counts.sum()])
         # Kahan: `lost` is what rounding added, so that the millionth pair counts as much as the first
-        addend = distance.float().sum() - self.lost
+        addend = added - self.lost
         total = self.total + addend
         self.lost = torch.where(total.isfinite(), total - self.total - addend, 0)
         self.total = total
-        self.pairs = self.pairs + len(distance)
 
 
 class LearnedPerceptualImagePatchSimilarity(PerceptualDistance):
     """`PerceptualDistance` with the names that torchmetrics gives to the images."""
 
-    def update(self, img1: Tensor, img2: Tensor) -> None:
+    def update(self, img1: Tensor, img2: Tensor) -> None:  # type: ignore[override]  # no masks there
         """Add N pairs of images, (N, 3, H, W) each."""
         super().update(img1, img2)
 
-    def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
+    def forward(self, img1: Tensor, img2: Tensor) -> Tensor:  # type: ignore[override]
         """Add N pairs of images and return the reduction over these alone, with its gradient."""
         return super().forward(img1, img2)

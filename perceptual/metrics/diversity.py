@@ -63,17 +63,20 @@ class PerceptualDiversity(OfDistance):
             self.add_state(state, [], dist_reduce_fx="cat")
 
     @torch.no_grad()
-    def update(self, images: Tensor, group: Tensor | int) -> None:
+    def update(self, images: Tensor, group: Tensor | int, mask: Tensor | None = None) -> None:
         """Add samples.
 
         Args:
             images: (N, 3, H, W) as `LPIPS` takes them; one size for all samples.
             group: the group of each, (N,) integers, or one number for all.
+            mask: (1, 1, H, W), what counts, as `LPIPS` takes it; the same for all samples of a group.
         """
+        if mask is not None and (mask.ndim != 4 or len(mask) != 1):
+            raise ValueError(f"mask must be one for all samples, (1, 1, H, W), got {tuple(mask.shape)}")
         group = _as_tensor(group, len(images)).to(self.device)
         metric: Any = self.distance
         chunks = images.split(BATCH)
-        vectors = torch.cat([metric.embed(chunk) for chunk in chunks]).to(self.device, self._float)
+        vectors = torch.cat([metric.embed(chunk, mask) for chunk in chunks]).to(self.device, self._float)
         held = [*self._held()]
         if len(held[0]) and len(held[3]) // len(held[0]) != vectors.shape[1]:
             raise ValueError(

@@ -7,6 +7,7 @@ import sys
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -52,6 +53,42 @@ def test_json_and_csv(shell, two_folders):
     assert (found["only_in_0"], found["only_in_1"], found["count"]) == (["left.png"], ["right.png"], 4)
     _, out, _ = shell("dirs", "a", "b", "-m", "l2", "--csv")
     assert [line.split(",")[0] for line in out.splitlines()] == ["name", *(p["name"] for p in found["pairs"])]
+
+
+def test_masks_say_what_counts(shell, two_folders, weights):
+    """Each distance is that of Python, of one mask for all or one of each name."""
+    from perceptual import LPIPS
+
+    ink = np.zeros((40, 48), np.uint8)
+    ink[8:30, 10:40] = 255
+    for name in ("m.png", "masks/1.gif", "masks/2.png", "masks/deep/4.png"):
+        Path(name).parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(ink if name != "masks/2.png" else 255 - ink).save(name)
+    Image.fromarray(ink * 0).save("black.png")
+    x, y = (torch.from_numpy(np.array(Image.open(f"{f}/2.png"))).permute(2, 0, 1)[None] for f in "ab")
+    for outside in ("see", "fill"):
+        metric, mask = LPIPS("alexnet", outside=outside), torch.from_numpy(ink)[None, None]
+        for words, said in (("--mask=m.png", mask), ("--masks=masks", 255 - mask)):
+            code, out, err = shell("dirs", "a", "b", words, f"--outside={outside}", "--json")
+            found = {pair["name"]: pair["distance"] for pair in json.loads(out)["pairs"]}
+            assert found["2.png"] == pytest.approx(metric(x, y, said).item(), rel=1e-5)
+            assert code == (words == "--masks=masks")
+            assert ("3.png" in found) != code
+            assert ("not measured: 3.png: masks has no mask of this name" in err) == code
+        _, out, _ = shell("distance", "a/2.png", "b/2.png", "--mask=m.png", f"--outside={outside}", "--json")
+        assert json.loads(out)["distance"] == pytest.approx(metric(x, y, mask).item(), rel=1e-5)
+        _, out, _ = shell("heatmap", "a/2.png", "b/2.png", "--mask=m.png", f"--outside={outside}", "--json")
+        assert sum(json.loads(out)["levels"]) == pytest.approx(metric(x, y, mask).item(), rel=1e-5)
+    assert shell("dirs", "a", "b", "--mask=m.png", "--masks=masks")[0] == 1
+    for words, said in (
+        (["--mask=black.png"], "the mask black.png is black: nothing of a/2.png would count"),
+        (["--mask=m.png", "-m", "gmsd"], "so it takes no mask"),
+        (["--mask=m.png", "-m", "ssim", "--outside=fill"], "and ssim has none"),
+        (["--mask=gone.png"], "no file gone.png"),
+    ):
+        code, _, err = shell("distance", "a/2.png", "b/2.png", *words)
+        assert code == 1
+        assert said in err
 
 
 def test_names_that_differ_in_the_suffix_only_belong_together():
