@@ -92,7 +92,10 @@ def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens there; raises ValueError if it cannot."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=512)
+        server = socket.create_server((host, port), family=family, backlog=512)
+        # asyncio does not know it for TCP, and the body of an answer would wait 40 ms for the header's receipt
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return server
     except socket.gaierror as error:
         raise ValueError(f"host {host!r} is not an address of this machine: {error.strerror}") from None
     except OSError as error:

@@ -22,7 +22,7 @@ from studies import TOKEN, VOTE, Visitor, attentive, make_study, parsed, served
 from perceptual.collect.database import Database
 from perceptual.collect.questions import QUESTIONS
 from perceptual.collect.schema import ITEMS, VOTES
-from perceptual.collect.serving import serve
+from perceptual.collect.serving import listen, serve
 from perceptual.collect.sessions import find, read_participants
 from perceptual.collect.votes import read_votes
 
@@ -32,6 +32,15 @@ def server(tmp_path_factory):
     study = make_study(tmp_path_factory.mktemp("study"), votes_per_item=50)
     with served(study, hosts=["Study.example.org"]) as server:
         yield server
+
+
+def test_an_answer_does_not_wait_for_the_receipt_of_its_header():
+    with (
+        listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        closing(listening.accept()[0]) as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.fixture
