@@ -93,7 +93,7 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         server = socket.create_server((host, port), family=family, backlog=512)
-        # asyncio does not know it for TCP, and the body of an answer would wait 40 ms for the header's receipt
+        # asyncio does not know it for TCP: the body of an answer would wait 40 ms for the header's receipt
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return server
     except socket.gaierror as error:
