@@ -27,6 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.backbone import PATCH, Backbone
+from perceptual.features.info import Level
 
 Row = dict[str, Any]
 MILLION = 2**20
@@ -40,6 +41,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("coverage.jsonl"), help="rows, one JSON a line")
     parser.add_argument("--filter", default="*", help="only architectures that fit this pattern")
+    parser.add_argument("--levels", nargs="+", help="levels in place of the default: cls, embedding, patches")
     parser.add_argument("--memory", type=float, default=1, help="limit of a network's weights in GiB")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -47,7 +49,7 @@ def main() -> None:
     done = {row["name"] for row in read(given.out) if row["ok"]}
     sizes = count_parameters([name for name in names if name not in done], given.out.with_suffix(".sizes"))
     for name in track(sorted(sizes, key=lambda name: sizes[name]), "Surveying"):
-        append(given.out, survey(name, sizes[name], given.memory * 2**30))
+        append(given.out, survey(name, sizes[name], given.memory * 2**30, given.levels))
     rows = list({row["name"]: row for row in read(given.out)}.values())  # the last of each
     print(f"{sum(row['ok'] for row in rows)} of {len(rows)} architectures of timm {timm.__version__} pass")
     print(f"{sum(row.get('distance_of_equal') == 0 for row in rows)} with exactly 0 for equal images")
@@ -60,7 +62,7 @@ def main() -> None:
             print(f"{row['name']}: {row['reason']}")
 
 
-def survey(name: str, parameters: int, memory: float = 2**30) -> Row:
+def survey(name: str, parameters: int, memory: float = 2**30, levels: list[Level] | None = None) -> Row:
     """The row of an architecture: levels, channels, input size, the rule applied, and whether it passes."""
     dtype = torch.float32 if 4 * parameters <= memory else torch.bfloat16
     device = "cpu" if dtype.itemsize * parameters <= memory else "meta"
@@ -68,20 +70,20 @@ def survey(name: str, parameters: int, memory: float = 2**30) -> Row:
     row["device"] = device
     start = time.perf_counter()
     try:
-        row |= _distances(name, dtype, device)
+        row |= _distances(name, dtype, device, levels)
     except Exception as error:  # the survey is after these
         row |= {"ok": False, "reason": f"{type(error).__name__}: {error}".splitlines()[0]}
     return row | {"seconds": round(time.perf_counter() - start, 2)}
 
 
-def _distances(name: str, dtype: torch.dtype, device: str) -> Row:
+def _distances(name: str, dtype: torch.dtype, device: str, levels: list[Level] | None) -> Row:
     torch.manual_seed(0)
     x, y = torch.rand(2, 1, 3, PATCH, PATCH)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device), RepeatedRandomness():
-            distance = LPIPS(Backbone(name, weights=None), lin=None)
+            distance = LPIPS(Backbone(name, weights=None, out_indices=levels), lin=None)
     finally:
         torch.set_default_dtype(before)
     backbone = distance.backbone

@@ -7,7 +7,7 @@ interval of Student's t over splits.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,14 +77,16 @@ class Triplets:
         return 100 * two_afc_score(d0, d1, self.judgment[rows]).item()
 
 
-def train(data: Triplets, views: list[Tensor], rows: Tensor, seed: int, recipe: dict[str, Any]) -> Tensor:
-    """Channel weights (C,) by a recipe."""
+def start(channels: Sequence[int], seed: int, ones: bool) -> Tensor:
+    """Channel weights (C,) at the start of a recipe."""
     torch.manual_seed(seed)
-    parts = [
-        torch.ones(c) if recipe["ones"] else torch.empty(c).uniform_(-(c**-0.5), c**-0.5)
-        for c in data.lpips.backbone.channels
-    ]
-    lin = torch.cat(parts).requires_grad_()
+    parts = [torch.ones(c) if ones else torch.empty(c).uniform_(-(c**-0.5), c**-0.5) for c in channels]
+    return torch.cat(parts)
+
+
+def train(data: Any, lin: Tensor, views: list[Tensor], rows: Tensor, recipe: dict[str, Any]) -> Tensor:
+    """Channel weights (C,) by a recipe, from those of `start`, of data with `pairs` and `judgment`."""
+    lin = lin.requires_grad_()
     ranking, drop = RANKINGS[recipe["ranking"]](), torch.nn.Dropout(recipe["dropout"])
     optimizer = torch.optim.Adam([lin, *ranking.parameters()], lr=recipe["lr"], betas=(0.5, 0.999))
     for epoch in range(EPOCHS):
@@ -132,7 +134,10 @@ def main() -> None:
     for split in range(asked.splits):
         masks = split_by_image(data.table, 0.3, split)
         rows, held_out = (torch.from_numpy(np.flatnonzero(mask)) for mask in masks)
-        lins = [torch.ones(views[0].shape[1]), *(train(data, views, rows, split, RECIPES[n]) for n in names)]
+        lins = [torch.ones(views[0].shape[1])]
+        for name in names:
+            first = start(data.lpips.backbone.channels, split, RECIPES[name]["ones"])
+            lins.append(train(data, first, views, rows, RECIPES[name]))
         scores[split] = [[data.score(lin, m, held_out) for m in conditions.values()] for lin in lins]
     print(f"{asked.backbone}, {asked.splits} splits: uncalibrated, {', '.join(names)}; then less the paper's")
     show(scores)

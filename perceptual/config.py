@@ -51,7 +51,7 @@ class BackboneConfig:
     options: dict[str, Any] = field(default_factory=dict)
     nodes: list[str] | None = None
     members: list[str] | None = None
-    out_indices: list[int] | None = None
+    out_indices: list[int | str] | None = None
     input_size: int | None = None
 
 

@@ -10,6 +10,7 @@
 | `alexnet-kmeans`                          | uncalibrated, on weights made of packaged photographs  |
 | `alexnet-kmeans:path/to/photographs`      | likewise, of the photographs in a folder               |
 | `resnet18[aa_layer=blurpc]`, `A+B`        | a variant of a network; several networks as one        |
+| `vit_small_patch16_224[out_indices=[cls]]`| a network at other levels                              |
 | `alex`, `vgg`, `squeeze`                  | short for `alexnet`, `vgg16`, `squeezenet1_1`          |
 | `runs/…/last.ckpt`                        | the distance of a checkpoint of `PerceptualRanker`     |
 | `path/to/folder`, `./folder`              | a folder written by `LPIPS.save_pretrained`            |
@@ -41,6 +42,7 @@ SCHEMES = ("hf-hub:", "hf_hub:", LOCAL)  # of timm, after which a slash is no pa
 OF_TORCHVISION = "torchvision:"
 ALIASES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}  # of lpips and torchmetrics
 JOINT = "+"
+LEVELS = "out_indices"  # the option of every network
 CLASSICS = (
     *("l2", "l2_lab", "psnr", "psnr_y", "ssim", "ssim_valid", "ssim_y", "ssim_y_256", "ms_ssim"),
     *("fsim", "fsimc", "gmsd", "vif", "haarpsi", "mdsi", "dists"),

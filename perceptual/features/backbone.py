@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from perceptual.features import custom, networks
 from perceptual.features import weights as weight_files
-from perceptual.features.info import BackboneInfo, Network
+from perceptual.features.info import BackboneInfo, Level, Network
 from perceptual.files.messages import first_line
 from perceptual.names import JOINT, KMEANS, Name, read_names
 
@@ -53,7 +53,11 @@ class Backbone(nn.Module):
         prefix: of the names that the weights have in their file, such as `model.encoder.`.
         out_indices: levels to tap, rising; negative ones count from the last. By default LPIPS's on AlexNet,
             SqueezeNet and VGG16, the first five of another pyramid, or the blocks at the four quarters of a
-            network of one resolution (ViT).
+            network of one resolution (ViT). After them, or alone, embeddings, which are maps of 1×1: `cls`,
+            the class token as the last block leaves it; `embedding`, what the network's own head pools, after
+            the final norm, and projected where there is a projection (of AlexNet and SqueezeNet, the mean
+            over positions of what the head gets); `patches`, the mean of the last block's patch tokens. As an
+            option of the name, `NAME[out_indices=[cls]]`, they are part of the name.
         input_size: resize every image to this many pixels per side first; None leaves them.
         trainable: False freezes the weights and keeps the network in eval mode whatever `train()` is called
             around it.
@@ -83,7 +87,7 @@ class Backbone(nn.Module):
         *,
         options: Mapping[str, Any] | None = None,
         prefix: str = "",
-        out_indices: Sequence[int] | None = None,
+        out_indices: Sequence[Level] | None = None,
         input_size: int | None = None,
         trainable: bool = False,
         mean: Sequence[float] | None = None,
@@ -164,7 +168,7 @@ class Backbone(nn.Module):
         return self.info.source
 
     @property
-    def out_indices(self) -> tuple[int, ...]:
+    def out_indices(self) -> tuple[Level, ...]:
         """Levels that are tapped."""
         return self.info.out_indices
 
@@ -195,7 +199,7 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Compute maps (N, C, h, w) of the tapped levels, shallow to deep.
+        """Compute maps (N, C, h, w) of the tapped levels, shallow to deep; of embeddings, (N, C, 1, 1).
 
         Args:
             images: (N, 3, H, W) in [0, 1].
@@ -222,7 +226,9 @@ class Backbone(nn.Module):
                 except SIZE_ERRORS as error:
                     self._explain(images.shape[-2:], error)
                     raise
-        return [m.permute(0, 3, 1, 2) for m in maps] if info.channels_last else maps
+        if info.channels_last:
+            return [m.permute(0, 3, 1, 2) for m in maps]
+        return [m if m.ndim == 4 else m[:, :, None, None] for m in maps]
 
     def train(self, mode: bool = True) -> "Backbone":
         """Set training mode, except of a frozen backbone, and of batch normalisation with learned statistics.
@@ -334,7 +340,8 @@ def _joint(members: Iterable[Backbone]) -> Network:
     source = "random" if "random" in sources else "; ".join(sources)
     name, levels = JOINT.join(info.name for info in infos), tuple(range(len(channels)))
     # each part normalises and resizes by its own rule
-    info = BackboneInfo(name, levels, channels, source, (0, 0, 0), (1, 1, 1), prepares=True)
+    embeds = all(info.embeds for info in infos)
+    info = BackboneInfo(name, levels, channels, source, (0, 0, 0), (1, 1, 1), embeds=embeds, prepares=True)
     return Network(_Joint(members), info)
 
 

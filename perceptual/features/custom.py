@@ -26,10 +26,10 @@ class FeatureNetwork(Protocol):
     """What a network must offer to be the backbone of a distance.
 
     It is an `nn.Module` called with images (N, 3, H, W) in [0, 1], which gives a list or tuple of at least
-    one map (N, C, h, w), shallow to deep, of floating-point features; it normalises the images itself. It may
-    have `channels`, the C of each map (else they are found by trying it on a 64×64 image), `name`, what
-    checkpoints and results call it (else the name of its class), and `mean` and `std`, three numbers each,
-    which are recorded as what it normalises with.
+    one map (N, C, h, w), shallow to deep, or embedding (N, C), of floating-point features; it normalises the
+    images itself. It may have `channels`, the C of each (else they are found by trying it on a 64×64 image),
+    `name`, what checkpoints and results call it (else the name of its class), and `mean` and `std`, three
+    numbers each, which are recorded as what it normalises with.
     """
 
     def __call__(self, images: Tensor) -> Sequence[Tensor]:
@@ -50,19 +50,24 @@ def described(network: nn.Module, learned: bool = True, name: str | None = None,
         ValueError: it does not fulfil the contract.
     """
     name = str(name or getattr(network, "name", None) or type(network).__name__)
-    channels = channels_of(network, name)
+    channels, embeds = channels_of(network, name)
     mean, std = (
         torch.as_tensor(getattr(network, key, default), dtype=torch.float64).flatten().tolist()
         for key, default in (("mean", (0.0, 0.0, 0.0)), ("std", (1.0, 1.0, 1.0)))
     )
     spec = {BUILT: name, "weights": "given" if learned else None}
-    known = {"source": "given", "spec": spec, **known}
+    known = {"source": "given", "spec": spec, "embeds": all(embeds), **known}
     levels = tuple(range(len(channels)))
     return Network(network, BackboneInfo(name, levels, channels, mean=mean, std=std, prepares=True, **known))
 
 
-def channels_of(network: nn.Module, name: str, sizes: Sequence[tuple[int, int]] = SIZES) -> list[int]:
-    """Find the channels of each map by trying the network on one image of each size.
+def channels_of(
+    network: nn.Module, name: str, sizes: Sequence[tuple[int, int]] = SIZES
+) -> tuple[list[int], list[bool]]:
+    """Find the channels of each level by trying the network on one image of each size.
+
+    Returns:
+        the channels, and which levels are embeddings.
 
     Raises:
         ValueError: it fails, or gives no list of maps (N, C, h, w), or not the `channels` that it states.
@@ -78,7 +83,7 @@ def channels_of(network: nn.Module, name: str, sizes: Sequence[tuple[int, int]] 
     stated = getattr(network, "channels", None)
     if stated is not None and list(stated) != channels:
         raise ValueError(f"{name} states channels={list(stated)}, but gives maps of {channels} channels")
-    return channels
+    return channels, [m.ndim == 2 for m in first]
 
 
 @torch.no_grad()
@@ -91,11 +96,11 @@ def _try(network: nn.Module, name: str, size: tuple[int, int]) -> Sequence[Tenso
         raise ValueError(f"{name} fails on an image (1, 3, {size[0]}, {size[1]}): {say(error)}") from error
     finally:
         network.train(training)
-    wanted = "a feature network gives a list of maps (N, C, h, w), shallow to deep"
+    wanted = "a feature network gives a list of maps (N, C, h, w), shallow to deep, or embeddings (N, C)"
     if not isinstance(maps, list | tuple) or not maps:
         raise ValueError(f"{name} gives {_kind(maps)}; {wanted}")
     for index, m in enumerate(maps):
-        if not isinstance(m, Tensor) or m.ndim != 4 or m.shape[0] != 1 or not m.is_floating_point():
+        if not isinstance(m, Tensor) or m.ndim not in (2, 4) or m.shape[0] != 1 or not m.is_floating_point():
             raise ValueError(f"{name} gives {_kind(m)} as its map {index}; {wanted}")
     return maps
 

@@ -5,28 +5,55 @@ timm is imported where it is used: importing it takes longer than measuring two 
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from perceptual.features import timm_networks, torchvision_networks
 from perceptual.features import weights as weight_files
-from perceptual.features.info import Network
+from perceptual.features.info import Level, Network
 from perceptual.features.torchvision_networks import TORCHVISION
-from perceptual.names import ALIASES, LOCAL, OF_TORCHVISION, SCHEMES, Name, read_names
+from perceptual.names import ALIASES, LEVELS, LOCAL, OF_TORCHVISION, SCHEMES, Name, read_names
 
 
 def find(
     name: Name,
     weights: str | None,
-    out_indices: Sequence[int] | None,
+    out_indices: Sequence[Level] | None,
     input_size: tuple[int, int] | None,
     prefix: str = "",
 ) -> Network:
     """Build the network of a name with its weights; arguments and errors as in `Backbone`."""
+    said, name = name, _without_levels(name)
+    if name != said and out_indices is not None:
+        raise ValueError(f"{str(said)!r} says {LEVELS} already: leave out {LEVELS}")
+    levels = said.options.get(LEVELS, out_indices)
+    net, info = _find(name, weights, levels, input_size, prefix)
+    return Network(net, replace(info, name=str(said)))
+
+
+def _find(
+    name: Name,
+    weights: str | None,
+    out_indices: Sequence[Level] | None,
+    input_size: tuple[int, int] | None,
+    prefix: str,
+) -> Network:
     if name.base in TORCHVISION:
         return torchvision_networks.find_taps(name.base, weights, out_indices, input_size, prefix)
     if name.base.startswith(OF_TORCHVISION):
         return torchvision_networks.find_nodes(name, weights, out_indices, input_size, prefix)
     return timm_networks.Builder(name, input_size).build(weights, out_indices, prefix)
+
+
+def _without_levels(name: Name) -> Name:
+    """Return the name of a network without the levels that it says.
+
+    Raises:
+        ValueError: they are not a list.
+    """
+    if not isinstance(levels := name.options.get(LEVELS, []), list):
+        raise ValueError(f"{str(name)!r}: {LEVELS} must be a list, {LEVELS}=[{levels}]")
+    return Name(name.base, {key: value for key, value in name.options.items() if key != LEVELS})
 
 
 def local_files(names: Iterable[Name]) -> list[Path]:
@@ -60,7 +87,7 @@ def check_name(names: str | Iterable[Name]) -> None:
 
 
 def _check_name(name: Name) -> None:
-    base, options = name
+    base, options = _without_levels(name)
     if base in TORCHVISION:
         if options:
             raise ValueError(f"{base} has no options, got {', '.join(options)}")

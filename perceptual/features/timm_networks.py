@@ -12,10 +12,19 @@ from torch.overrides import TorchFunctionMode
 
 from perceptual.features import custom
 from perceptual.features import weights as weight_files
-from perceptual.features.info import BackboneInfo, Network, levels, no_weights
+from perceptual.features.info import (
+    EMBEDDINGS,
+    BackboneInfo,
+    Level,
+    Network,
+    embeddings_of,
+    levels,
+    no_weights,
+)
 from perceptual.files.messages import first_line
 from perceptual.names import SCHEMES, Name
 
+LARGEST_PROJECTION = 4096  # numbers; other heads classify: ImageNet-1k into 1000, larger sets into more
 OF_WEIGHTS = ("timm", "huggingface_hub", "safetensors")  # that read them
 # of timm's own constructors, what a feature network sets itself or has no use for
 NOT_OPTIONS = {"self", "num_classes", "in_chans", "global_pool", "args", "kwargs", "device", "dtype"}
@@ -58,6 +67,59 @@ def _with_classes(options: Mapping[str, Any]) -> dict[str, Any]:
     return dict(options) | ({"aa_layer": layers[name]} if isinstance(name, str) else {})
 
 
+class _Embeddings(torch.nn.Module):
+    """A whole network of timm, at levels of which some are embeddings.
+
+    Args:
+        model: the network, without a classifier.
+        taps: numbers of its maps, then embeddings.
+    """
+
+    def __init__(self, model: Any, taps: Sequence[Level]) -> None:
+        from timm.models import FeatureInfo
+
+        super().__init__()
+        self.model, self.words = model, embeddings_of(taps)
+        self.numbers = [level for level in taps if isinstance(level, int)]
+        maps, projected = list(model.feature_info), model.num_classes
+        last = len(maps) - 1
+        self.indices = sorted({*self.numbers, last})
+        width = {"embedding": projected or model.head_hidden_size}
+        self.norm = torch.nn.Identity()
+        if "embedding" not in self.words:  # no weights that nothing uses
+            model.prune_intermediate_layers([last], prune_norm=True, prune_head="cls" not in self.words)
+        elif "cls" in self.words:
+            self.norm, model.norm = model.norm, self.norm
+        offered = [maps[i] for i in self.numbers]
+        offered += [maps[-1] | {"num_chs": width.get(word, maps[-1]["num_chs"])} for word in self.words]
+        self.feature_info = FeatureInfo([dict(level) for level in offered], tuple(range(len(offered))))
+        self.pretrained_cfg = model.pretrained_cfg
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Compute maps (N, C, h, w), then embeddings (N, C)."""
+        last, maps = self.model.forward_intermediates(x, indices=self.indices, output_fmt="NCHW")
+        found = [maps[self.indices.index(level)] for level in self.numbers]
+        for word in self.words:
+            if word == "cls":
+                found.append(last[:, 0])
+            elif word == "patches":
+                found.append(maps[-1].mean((2, 3)))
+            else:
+                projects = bool(self.model.num_classes)
+                found.append(self.model.forward_head(self.norm(last), pre_logits=not projects))
+        return found
+
+
+def _embeddings(net: Any, offered: Any) -> list[str]:
+    """Return the embeddings that a network offers."""
+    known = {
+        "cls": getattr(net, "cls_token", None) is not None,
+        "embedding": hasattr(net, "forward_intermediates"),
+        "patches": len({*offered.reduction(list(range(len(offered))))}) == 1,
+    }
+    return [word for word in EMBEDDINGS if known[word]]
+
+
 class Builder:
     """Builds a network by the rule on input sizes that `Backbone` states.
 
@@ -77,14 +139,17 @@ class Builder:
             # without a configuration of its own, as networks that users register, timm's default
             self.cfg = timm.get_pretrained_cfg(self.base) or timm.models.PretrainedCfg()
 
-    def build(self, weights: str | None, out_indices: Sequence[int] | None, prefix: str) -> Network:
+    def build(self, weights: str | None, out_indices: Sequence[Level] | None, prefix: str) -> Network:
         """Build the network with its weights."""
         from timm.layers import Format
+        from timm.models import FeatureInfo
 
         here = weights if weights != "default" or not self.base.startswith(SCHEMES) else None
         local = weight_files.find_local(self.base, here, prefix) if here is not None else None
+        words = embeddings_of(out_indices or ())
         with torch.device("meta"), _Numbers():
-            offered = getattr(self._create(), "feature_info", None)
+            net = self._create(**self._whole_or_maps(words))
+        offered = FeatureInfo(net.feature_info, ()) if words else getattr(net, "feature_info", None)
         if offered is None:
             raise ValueError(
                 f"{self.name} does not say its levels in feature_info, as networks of timm do; "
@@ -93,7 +158,7 @@ class Builder:
         # a stem that is no module of its own, as TResNet's, cannot be tapped
         named = [level for level in range(len(offered)) if offered.module_name(level)]
         default = [named[i] for i in default_levels(offered.reduction(named))]
-        taps = levels(self.name, out_indices, default, len(offered))
+        taps = levels(self.name, out_indices, default, len(offered), _embeddings(net, offered))
         net, source = self._load(*local, taps) if local else self._download(weights, taps)
         info = BackboneInfo(
             self.name,
@@ -105,6 +170,7 @@ class Builder:
             self.input_size,
             (self.cfg.min_input_size or self.cfg.input_size)[-2:],
             channels_last=getattr(net, "output_fmt", Format.NCHW) == Format.NHWC,
+            embeds=len(words) == len(taps),
         )
         return Network(net, info)
 
@@ -124,6 +190,21 @@ class Builder:
             reason = first_line(error)
             raise FileNotFoundError(f"{self.base} gave no network: {reason}") from error
 
+    def _whole_or_maps(self, words: Sequence[str]) -> dict[str, Any]:
+        """Arguments of timm for a whole network, of which embeddings are taken, or else for its maps."""
+        if not words:
+            return {"features_only": True}
+        size = self.cfg.num_classes
+        projects = "embedding" in words and size != 1000 and size < LARGEST_PROJECTION
+        return {"num_classes": size if projects else 0}
+
+    def _net(self, taps: Sequence[Level], **arguments: Any) -> Any:
+        words = embeddings_of(taps)
+        net = self._create(
+            **self._whole_or_maps(words), **arguments, **({} if words else {"out_indices": taps})
+        )
+        return _Embeddings(net, taps) if words else net
+
     def _create(self, **arguments: Any) -> Any:
         import timm
 
@@ -131,7 +212,7 @@ class Builder:
 
         def build(**sizes: Any) -> Any:
             try:
-                return timm.create_model(self.base, features_only=True, **arguments, **sizes)
+                return timm.create_model(self.base, **arguments, **sizes)
             except RuntimeError as error:
                 if str(error).startswith("features_only not implemented"):
                     raise ValueError(f"{self.name} gives no feature maps in this version of timm") from error
@@ -168,9 +249,9 @@ class Builder:
                     ) from error
             raise ValueError(f"{self.name} cannot be built: {custom.say(error)}") from error
 
-    def _load(self, state: Mapping[str, Tensor], source: str, taps: Sequence[int]) -> tuple[Any, str]:
+    def _load(self, state: Mapping[str, Tensor], source: str, taps: Sequence[Level]) -> tuple[Any, str]:
         with torch.device("meta"), _Numbers():
-            net = self._create(out_indices=taps)
+            net = self._net(taps)
         what = f"{self.name} from {source}"
         weight_files.check_names(net, state, what)
         if weight_files.lives_in_state_dict(net) and not weight_files.other_shapes(net, state):
@@ -179,14 +260,14 @@ class Builder:
         # timm resamples position embeddings to the input size, and computes what no file holds.
         overlay = {"state_dict": dict(state)}
         try:
-            return self._create(pretrained=True, pretrained_cfg_overlay=overlay, out_indices=taps), source
+            return self._net(taps, pretrained=True, pretrained_cfg_overlay=overlay), source
         except RuntimeError as error:
             weight_files.check_shapes(net, state, what)
             raise ValueError(f"weights of {what} do not fit: {error}") from error
 
-    def _download(self, weights: str | None, taps: Sequence[int]) -> tuple[Any, str]:
+    def _download(self, weights: str | None, taps: Sequence[Level]) -> tuple[Any, str]:
         try:
-            net = self._create(pretrained=weights is not None, out_indices=taps)
+            net = self._net(taps, pretrained=weights is not None)
         except (OSError, RuntimeError) as error:
             if weights is None:
                 raise

@@ -16,7 +16,9 @@ from perceptual.features.info import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     BackboneInfo,
+    Level,
     Network,
+    embeddings_of,
     levels,
     no_weights,
 )
@@ -39,23 +41,26 @@ TORCHVISION = {
 def find_taps(
     name: str,
     weights: str | None,
-    out_indices: Sequence[int] | None,
+    out_indices: Sequence[Level] | None,
     input_size: tuple[int, int] | None,
     prefix: str,
 ) -> Network:
     """Build AlexNet or SqueezeNet at the layers of LPIPS, which timm does not have."""
     taps = TORCHVISION[name]
-    chosen = levels(name, out_indices, range(len(taps.layers)), len(taps.layers))
+    chosen = levels(name, out_indices, range(len(taps.layers)), len(taps.layers), ["embedding"])
     layers = _alexnet() if weights is not None and name == "alexnet" else _of_torchvision(name, weights)
-    net = _TappedSequential(layers, [taps.layers[i] for i in chosen])
+    words = embeddings_of(chosen)
+    numbers = [level for level in range(len(taps.layers)) if level in chosen]
+    net = _TappedSequential(layers, [taps.layers[i] for i in numbers], bool(words))
     source = "random"
     if weights is not None:
         local = weight_files.find_local(name, weights, prefix)
         state, source = local or _from_hub(name, name, "IMAGENET1K_V1")
         given = {key.removeprefix("features."): value for key, value in state.items()}
         weight_files.assign(net, given, f"{name} from {source}")
-    channels = [taps.channels[i] for i in chosen]
-    return Network(net, BackboneInfo(name, chosen, channels, source, input_size=input_size))
+    channels = [taps.channels[i] for i in [*numbers, *(-1 for _ in words)]]
+    info = BackboneInfo(name, chosen, channels, source, input_size=input_size, embeds=not numbers)
+    return Network(net, info)
 
 
 def _alexnet() -> nn.Sequential:
@@ -80,11 +85,14 @@ def _of_torchvision(name: str, weights: str | None) -> nn.Sequential:
 
 
 class _TappedSequential(nn.Sequential):
-    """The layers up to the deepest tap; returns the outputs of the tapped ones."""
+    """The layers up to the deepest tap; returns the outputs of the tapped ones, then the embedding if asked.
 
-    def __init__(self, layers: nn.Sequential, taps: Sequence[int]) -> None:
-        super().__init__(*list(layers)[: max(taps) + 1])
-        self.taps = frozenset(taps)
+    That is the mean over positions of what all layers give to the head, which is a classifier.
+    """
+
+    def __init__(self, layers: nn.Sequential, taps: Sequence[int], embedding: bool) -> None:
+        super().__init__(*list(layers)[: None if embedding else max(taps) + 1])
+        self.taps, self.embedding = frozenset(taps), embedding
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
@@ -92,7 +100,7 @@ class _TappedSequential(nn.Sequential):
             x = layer(x)
             if index in self.taps:
                 maps.append(x)
-        return maps
+        return [*maps, x.mean((2, 3))] if self.embedding else maps
 
 
 def check_name(base: str, options: Mapping[str, Any]) -> None:
@@ -116,7 +124,7 @@ def check_name(base: str, options: Mapping[str, Any]) -> None:
 def find_nodes(
     named: Name,
     weights: str | None,
-    out_indices: Sequence[int] | None,
+    out_indices: Sequence[Level] | None,
     input_size: tuple[int, int] | None,
     prefix: str,
 ) -> Network:
@@ -141,12 +149,23 @@ def find_nodes(
         state, source = local or _from_hub(name, model_name, chosen or enum.DEFAULT.name)
         weight_files.assign(model, state, f"{name} from {source}")
     net = _Nodes(model.eval(), _nodes(name, named.options.get("nodes"), model))
-    channels = channels_of(net, name, [input_size] if input_size else SIZES)
+    channels, embeds = channels_of(net, name, [input_size] if input_size else SIZES)
     taps = levels(name, out_indices, range(len(channels)), len(channels))
-    net.taps = [net.taps[i] for i in taps]
+    numbers = [level for level in range(len(channels)) if level in taps]
+    net.taps = [net.taps[i] for i in numbers]
     transforms = enum.DEFAULT.transforms()
     mean, std = getattr(transforms, "mean", IMAGENET_MEAN), getattr(transforms, "std", IMAGENET_STD)
-    return Network(net, BackboneInfo(name, taps, [channels[i] for i in taps], source, mean, std, input_size))
+    info = BackboneInfo(
+        name,
+        taps,
+        [channels[i] for i in numbers],
+        source,
+        mean,
+        std,
+        input_size,
+        embeds=all(embeds[i] for i in numbers),
+    )
+    return Network(net, info)
 
 
 class _Nodes(nn.Module):

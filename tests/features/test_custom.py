@@ -100,7 +100,7 @@ def test_what_a_module_says_of_itself_is_kept():
         ),
         (Broken(lambda x: []), "gives an empty list"),
         (Broken(lambda x: {"a": x}), "gives a dict"),
-        (Broken(lambda x: [x.mean((2, 3))]), r"gives one tensor \(1, 3\) of float32 as its map 0"),
+        (Broken(lambda x: [x.mean(3)]), r"gives one tensor \(1, 3, 64\) of float32 as its map 0"),
         (Broken(lambda x: [x, x.int()]), "of int32 as its map 1"),
         (Broken(lambda x: [x.permute(0, 2, 3, 1)]), "second dimension changes with the size"),
         (Broken(lambda x: [x], channels=[4]), r"states channels=\[4\], but gives maps of \[3\] channels"),

@@ -31,7 +31,7 @@ from perceptual.features.build import build_backbone, check_description
 from perceptual.features.custom import BUILT, TARGET
 from perceptual.files.messages import first_line
 from perceptual.files.records import check_record, read_record
-from perceptual.names import members
+from perceptual.names import LEVELS, members, read_names
 from perceptual.version import __version__
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class BackboneRecord(TypedDict):
     source: Text
     saved: bool
     sha256: NotRequired[SHA256]  # where it is not saved
-    out_indices: Annotated[list[int], Len(1)]
+    out_indices: Annotated[list[int | str], Len(1)]
     input_size: int | None
     mean: Annotated[list[float], Len(3, 3)]
     std: Annotated[list[float], Len(3, 3)]
@@ -170,6 +170,8 @@ class Saved(NamedTuple):
         arguments = {key: record[key] for key in ("name", "out_indices", "input_size", "mean", "std")}
         if len(members(record["name"])) > 1:
             arguments = {"name": record["name"]}
+        elif LEVELS in read_names(record["name"])[0].options:
+            del arguments[LEVELS]
         return Backbone(**arguments, weights=None if record["saved"] else "default")
 
 
