@@ -29,7 +29,7 @@ class JudgedDataModule(Training, pl.LightningDataModule):
             size.
         batch_size: items per batch.
         num_workers: processes that read images; None: 0 where the images are in memory or in a store, else up
-            to 4.
+            to 4. A program that has some needs `if __name__ == "__main__":` except where Python forks.
         weight_by_votes: weight the training loss by the number of votes (mean 1 over the set).
         seed: of the order of the training items.
         jnd: JND pairs to score in validation, as the root of `JNDDataModule`; None: no pairs.
