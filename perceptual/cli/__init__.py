@@ -102,7 +102,7 @@ def _group(
 
 
 def main() -> None:
-    """Run the command; its exit status is 0, 1 for what went wrong, 2 for wrong usage, 130 after Ctrl-C."""
+    """Run the command; exit status 0, 1 after errors, 2 for wrong usage, 3 above a limit, 130 at Ctrl-C."""
     # names of files may be no UTF-8; stderr escapes what it cannot write already
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")

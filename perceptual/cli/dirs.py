@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from perceptual.cli.options import Csv, Json, Mask, Method, Outside, Resize, Table
+from perceptual.cli.options import (
+    Csv,
+    FailAbove,
+    Json,
+    JUnit,
+    Mask,
+    Method,
+    Outside,
+    Report,
+    Resize,
+    Table,
+)
 from perceptual.files.places import nfc
 
 if TYPE_CHECKING:
@@ -46,6 +57,9 @@ def dirs(
     ] = None,
     outside: Outside = "see",
     resize: Resize = False,
+    fail_above: FailAbove = None,
+    report: Report = None,
+    junit: JUnit = None,
     json: Json = False,
     csv: Csv = False,
 ) -> None:
@@ -58,14 +72,18 @@ def dirs(
 
     Example: `perceptual dirs originals/ compressed/ -o distances.csv`
 
+    Example: `perceptual dirs expected/ actual/ --fail-above 0.05 --report report.html --junit junit.xml`
+
     Example: `perceptual dirs originals/ compressed/ --masks faces/ --outside fill`
 
     Example: `perceptual dirs originals/ compressed/ --resize --csv | sort -t, -k2 -g`
     """
-    from perceptual.cli.images import list_images
+    from perceptual.cli.gate import Gate, Measured
+    from perceptual.cli.images import list_images, read_pair
     from perceptual.cli.method import choose
     from perceptual.cli.output import Problems, RowFile, note, print_for_scripts, print_table, refuse_inputs
 
+    gate = Gate(fail_above, report, junit)
     if mask and masks:
         raise ValueError("--mask is one for all pairs, --masks a folder with one for each: give one of them")
     found = match(list_images(dir0), list_images(dir1))
@@ -84,10 +102,15 @@ def dirs(
             raise ValueError(f"{masks} has no mask of this name")
         return of_name.get(name, mask)
 
-    inputs = (path for _, *paths in found.pairs for path in paths)
-    refuse_inputs(output, *inputs, *of_name.values(), *filter(None, [mask]))
+    inputs = [path for _, *paths in found.pairs for path in paths]
+    for written in (output, report, junit):
+        refuse_inputs(written, *inputs, *of_name.values(), *filter(None, [mask]))
     rows: list[tuple[str, float]] = []
     problems = Problems("pairs")
+    if gate.limit is not None:  # an image that has gone must not pass
+        for folder, names in ((dir0, found.only0), (dir1, found.only1)):
+            for name in names:
+                problems.append(f"{name}: only in {folder}")
     with RowFile(output, COLUMNS) if output else nullcontext() as file:
         chosen = choose(method, outside)
         for row in _measure(chosen, found.pairs, mask_of, resize, problems):
@@ -101,7 +124,15 @@ def dirs(
         if not output:
             print_table(COLUMNS, rows)
         _print_summary(len(rows), summary, chosen.name, output)
-    problems.finish(len(found.pairs))
+    files = {name: (path0, path1) for name, path0, path1 in found.pairs}
+    gate.check(
+        [Measured(name, value, files[name]) for name, value in rows],
+        problems,
+        chosen,
+        lambda some: (read_pair(*files[rows[i][0]], resize, mask_of(rows[i][0])) for i in some),
+    )
+    problems.finish(len(rows) + len(problems))
+    gate.leave()
 
 
 def match(files0: Mapping[str, str], files1: Mapping[str, str]) -> Matched:

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from perceptual.cli.batches import Pair
 from perceptual.distance.level import Outside
+from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import methods
 from perceptual.names import Method
 
@@ -27,6 +29,15 @@ class Chosen(NamedTuple):
         said = {} if mask is None else {"mask": self.load(mask)}
         values: list[float] = self.distance(self.load(x), self.load(y), **said).tolist()
         return values
+
+    @torch.inference_mode()
+    def map_of(self, pair: Pair) -> Tensor | None:
+        """Where two images differ, (H, W) on the CPU; None if the distance has no map."""
+        said = [self.load(part[None]) for part in pair if part is not None]
+        if isinstance(self.distance, LPIPS) and self.distance.form == "per_position":
+            return self.distance.per_level(*said, spatial=True)[0].sum(0).cpu()
+        at = getattr(self.distance, "at", None)
+        return at(*said[:2])[0].mean(0).cpu() if at else None
 
     def load(self, images: Tensor) -> Tensor:
         """Convert uint8 images to what distances take: float in [0, 1], on the device."""

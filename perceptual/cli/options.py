@@ -58,5 +58,27 @@ Outside = Annotated[
         "images, so that nothing there counts.",
     ),
 ]
+FailAbove = Annotated[
+    float | None,
+    typer.Option(
+        "--fail-above",
+        metavar="DISTANCE",
+        help="Greatest distance that is allowed; what exceeds it is listed, the worst first: exit status 3.",
+        show_default=False,
+    ),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE",
+        help="HTML page to write: both images and where they differ, of what exceeds the limit.",
+        show_default=False,
+    ),
+]
+JUnit = Annotated[
+    Path | None,
+    typer.Option("--junit", metavar="FILE", help="JUnit XML to write, for CI.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.", callback=_one_format)]
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV, for scripts.", callback=_one_format)]

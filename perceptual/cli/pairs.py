@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import Csv, Json, Method, Resize
+from perceptual.cli.options import Csv, FailAbove, Json, JUnit, Method, Report, Resize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +33,9 @@ def pairs(
     ] = None,
     method: Method = None,
     resize: Resize = False,
+    fail_above: FailAbove = None,
+    report: Report = None,
+    junit: JUnit = None,
     json: Json = False,
     csv: Csv = False,
 ) -> None:
@@ -44,9 +47,12 @@ def pairs(
 
     Example: `perceptual pairs photos/ --nearest 3 --csv`
     """
+    from perceptual.cli.batches import Pair
+    from perceptual.cli.gate import Gate, Measured
     from perceptual.cli.method import choose
     from perceptual.cli.output import Problems, RowFile, print_for_scripts, print_table
 
+    gate = Gate(fail_above, report, junit)
     if plot:
         from perceptual.cli.plots import check_picture
 
@@ -70,7 +76,15 @@ def pairs(
         print_table(COLUMNS, rows)
         for path in filter(None, (output, plot)):
             typer.echo(f"{path}: {len(names):,} images · {chosen.name}")
+    places = [(i, j) for i in range(len(names)) for j in range(i)] if gate.limit is not None else []
+    gate.check(
+        [Measured(f"{names[j]}, {names[i]}", matrix[i, j].item(), (names[j], names[i])) for i, j in places],
+        problems,
+        chosen,
+        lambda some: (Pair(images[places[k][1]], images[places[k][0]]) for k in some),
+    )
     problems.finish(len(names) + len(problems))
+    gate.leave()
 
 
 def _read(folder: str, resize: bool, problems: "Problems") -> tuple[list[str], "Tensor"]:

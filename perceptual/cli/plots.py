@@ -140,6 +140,15 @@ def shortened(names: Sequence[str]) -> list[str]:
     return short_names([name.encode(errors="backslashreplace").decode() for name in names])
 
 
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A map (H, W) of where images differ over a pale grey one of them, (H, W, 3) uint8 both."""
+    pale = 64 + image.mean(2, keepdims=True) * 0.5
+    colors = _overlay()(heat / _top(heat))
+    opaque = colors[..., 3:]
+    mixed: np.ndarray = (255 * colors[..., :3] * opaque + pale * (1 - opaque)).round().astype(np.uint8)
+    return mixed
+
+
 def _overlay() -> "Colormap":
     """Return the colours of heat, clear at 0 and dense at the top, so that equal parts stay visible."""
     from matplotlib import colormaps

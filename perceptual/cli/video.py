@@ -1,16 +1,17 @@
 """`perceptual video A.mp4 B.mp4`: the distance of two videos, frame by frame."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import Csv, Json, Method, Resize, Table
+from perceptual.cli.options import Csv, FailAbove, Json, JUnit, Method, Report, Resize, Table
 
 if TYPE_CHECKING:
+    from perceptual.cli.batches import Pair
     from perceptual.cli.frames import Together
     from perceptual.cli.method import Chosen
 
@@ -27,6 +28,9 @@ def video(
     ] = None,
     method: Method = None,
     resize: Resize = False,
+    fail_above: FailAbove = None,
+    report: Report = None,
+    junit: JUnit = None,
     json: Json = False,
     csv: Csv = False,
 ) -> None:
@@ -38,6 +42,9 @@ def video(
 
     Example: `perceptual video original.mp4 compressed.mp4 --json`
     """
+    from perceptual.cli.gate import Gate, Measured
+
+    gate = Gate(fail_above, report, junit)
     if plot:
         from perceptual.cli.plots import check_picture
 
@@ -78,8 +85,24 @@ def video(
             f"{len(rows):,} frames · mean {short(mean)} · greatest {short(worst[2])} at frame {worst[0]} "
             f"({worst[1]:.2f} s) · {chosen.name}{written}"
         )
+    named = [f"frame {number} ({seconds:.2f} s)" for number, seconds, _ in rows]
+    measured = [Measured(name, value, (a, b)) for name, value in zip(named, values, strict=True)]
+    problems = [str(frames.problem)] if frames.problem else []
+    gate.check(measured, problems, chosen, lambda some: _frames(a, b, resize, some))
     if frames.problem:
         raise frames.problem
+    gate.leave()
+
+
+def _frames(a: str, b: str, resize: bool, numbers: Sequence[int]) -> "Iterator[Pair]":
+    """Pixels of some frames of both, decoded again; numbers rise."""
+    from perceptual.cli.frames import together
+
+    with together(a, b, resize) as frames:
+        wanted = set(numbers)
+        for number, pair in enumerate(frames):
+            if number in wanted:
+                yield frames.read(pair)
 
 
 def _measure(chosen: "Chosen", frames: "Together") -> Iterator[Row]:
