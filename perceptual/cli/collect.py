@@ -200,8 +200,8 @@ def choose(
 ) -> None:
     """Choose the triplets on which distances disagree, and a random part that keeps scores unbiased.
 
-    The manifest's column `split` says which is which: `val` is the random part, which train.py and
-    evaluate.py score on, and `train` is where the distances disagree.
+    The manifest's column `split` says which is which: `val` is the random part, which training and
+    evaluation score on, and `train` is where the distances disagree.
 
     Example: `perceptual collect choose many --methods alexnet,ssim --count 500 -o chosen`
     """

@@ -21,6 +21,7 @@ from perceptual.cli.options import (
     Report,
     Resize,
     Table,
+    is_folder,
 )
 from perceptual.files.places import nfc
 
@@ -41,8 +42,13 @@ class Matched(NamedTuple):
 
 
 def dirs(
-    dir0: Annotated[str, typer.Argument(metavar="DIR0", help="A folder of images.", show_default=False)],
-    dir1: Annotated[str, typer.Argument(metavar="DIR1", help="Another one.", show_default=False)],
+    dir0: Annotated[
+        str,
+        typer.Argument(metavar="DIR0", help="A folder of images.", show_default=False, callback=is_folder),
+    ],
+    dir1: Annotated[
+        str, typer.Argument(metavar="DIR1", help="Another one.", show_default=False, callback=is_folder)
+    ],
     output: Table = None,
     method: Method = None,
     mask: Mask = None,
@@ -53,6 +59,7 @@ def dirs(
             metavar="DIR",
             help="A folder with a mask for each pair, of the same name.",
             show_default=False,
+            callback=is_folder,
         ),
     ] = None,
     outside: Outside = "see",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
-from perceptual.files.messages import first_line
+from perceptual.files.messages import first_line, install
 
 # packages that only some commands need, and the extra that installs each
 EXTRAS = {
@@ -38,7 +38,7 @@ def one_line_errors(*also: type[Exception]) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise
-        sys.exit(f"error: {error.name} is not installed: pip install -e '.[{EXTRAS[error.name]}]'")
+        sys.exit(f"error: {error.name} is not installed: {install(EXTRAS[error.name])}")
     except caught as error:
         if os.environ.get(FULL) == "1" and OURS not in os.environ:
             raise

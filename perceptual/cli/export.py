@@ -25,7 +25,7 @@ def export(
         bool, typer.Option("--uint8", help="Let model.onnx take bytes 0 … 255 rather than floats 0 … 1.")
     ] = False,
     results: Annotated[
-        Path, typer.Option(help="Folder of evaluate.py's results; those of the checkpoint go into the card.")
+        Path, typer.Option(help="Folder of results of evaluations; those of the checkpoint go into the card.")
     ] = Path("results"),
     measure: Annotated[
         bool, typer.Option(help="Score a checkpoint on its validation data if `results` has no score yet.")

@@ -1,4 +1,4 @@
-"""Frames of video files, two files side by side, by PyAV (`pip install -e '.[video]'`)."""
+"""Frames of video files, two files side by side, by PyAV (the extra `video`)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from perceptual.cli.batches import Pair
-from perceptual.cli.images import check_file, fit, pixels
+from perceptual.cli.images import fit, pixels
+from perceptual.cli.options import check_file
 
 Frames = tuple[Any, Any]
 SAME_RATE = 1e-4  # relative: 30 and 29.97 frames per second differ by 1e-3, files that round times by 1e-6

@@ -1,13 +1,12 @@
 """Image files of the commands: read, brought to one size, and listed."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from perceptual.cli.batches import Pair
+from perceptual.cli.options import check_file, check_folder
 from perceptual.data.decode import checked_rgb, image_files
 
 
@@ -19,22 +18,6 @@ def read_image(path: str) -> Image.Image:
     """
     check_file(path, "image")
     return checked_rgb(path)
-
-
-def check_file(path: str, kind: str) -> None:
-    """Refuse what is no file, of an image or a video.
-
-    Raises:
-        ValueError: a URL, a folder, or nothing there; names it.
-    """
-    if "://" in path:
-        raise ValueError(f"{path} is a URL, which is not fetched: download it and give the file")
-    if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder, where one {kind} is expected")
-    if not Path(path).exists():
-        raise ValueError(f"no file {path}")
-    if not Path(path).is_file():
-        raise ValueError(f"{path} is a pipe or a device, where one {kind} is expected")
 
 
 def fit(image: Image.Image, path: str, size: tuple[int, int], other: str, resize: bool) -> Image.Image:
@@ -76,10 +59,7 @@ def list_images(folder: str) -> dict[str, str]:
     Raises:
         ValueError: no such folder, none in it, or a link to a folder that it lies in.
     """
-    if not Path(folder).is_dir():
-        if Path(folder).exists():
-            raise ValueError(f"{folder} is a file, where a folder is expected")
-        raise ValueError(f"no folder {folder}")
+    check_folder(folder)
     images = image_files(folder)
     if not images:
         raise ValueError(f"{folder} holds no images")

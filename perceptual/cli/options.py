@@ -1,5 +1,10 @@
-"""Options that several commands share."""
+"""Arguments and options that several commands share.
 
+What is not there is said as words are read, before a command imports PyTorch.
+"""
+
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +19,44 @@ def complete_method(incomplete: str) -> list[str]:
     networks = {name.rpartition("-")[0] for name in published}
     names = published | networks | {f"{name}-uncalibrated" for name in networks}
     return sorted(name for name in names if name.startswith(incomplete))
+
+
+def check_file(path: str, kind: str = "image") -> None:
+    """Refuse what is no file, of an image or a video.
+
+    Raises:
+        ValueError: a URL, a folder, or nothing there; names it.
+    """
+    if "://" in path:
+        raise ValueError(f"{path} is a URL, which is not fetched: download it and give the file")
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder, where one {kind} is expected")
+    if not Path(path).exists():
+        raise ValueError(f"no file {path}")
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is a pipe or a device, where one {kind} is expected")
+
+
+def check_folder(path: str) -> None:
+    """Refuse what is no folder; raises ValueError that names it."""
+    if not Path(path).is_dir():
+        there = Path(path).exists()
+        raise ValueError(f"{path} is a file, where a folder is expected" if there else f"no folder {path}")
+
+
+def _checked(check: Callable[[str], None]) -> Callable[[str | None], str | None]:
+    """What typer calls with a word, or with None where an option was not given."""
+
+    def read(path: str | None) -> str | None:
+        if path is not None:
+            check(path)
+        return path
+
+    return read
+
+
+is_image, is_folder = _checked(check_file), _checked(check_folder)
+is_video = _checked(partial(check_file, kind="video"))
 
 
 def _one_format(context: typer.Context, option: typer.CallbackParam, value: bool) -> bool:
@@ -35,9 +78,12 @@ Method = Annotated[
         show_default=False,
     ),
 ]
-First = Annotated[str, typer.Argument(metavar="A", help="An image file.", show_default=False)]
+First = Annotated[
+    str, typer.Argument(metavar="A", help="An image file.", show_default=False, callback=is_image)
+]
 Second = Annotated[
-    str, typer.Argument(metavar="B", help="Another one, of the same size.", show_default=False)
+    str,
+    typer.Argument(metavar="B", help="Another one, of the same size.", show_default=False, callback=is_image),
 ]
 Table = Annotated[Path | None, typer.Option("-o", "--output", help="CSV file to write.", show_default=False)]
 NewFolder = Annotated[Path, typer.Option("-o", "--output", help="The folder to write; must not exist.")]
@@ -47,7 +93,11 @@ Resize = Annotated[
 Mask = Annotated[
     str | None,
     typer.Option(
-        "--mask", metavar="FILE", help="An image: what is white counts, black does not.", show_default=False
+        "--mask",
+        metavar="FILE",
+        help="An image: what is white counts, black does not.",
+        show_default=False,
+        callback=is_image,
     ),
 ]
 Outside = Annotated[

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import Csv, FailAbove, Json, JUnit, Method, Report, Resize
+from perceptual.cli.options import Csv, FailAbove, Json, JUnit, Method, Report, Resize, is_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,9 @@ COLUMNS = ("image", "nearest", "distance")
 
 
 def pairs(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder of images.", show_default=False)],
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="A folder of images.", show_default=False, callback=is_folder)
+    ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="CSV file for the matrix.", show_default=False)
     ] = None,

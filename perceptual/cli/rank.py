@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import Csv, Json, Method, Resize
+from perceptual.cli.options import Csv, Json, Method, Resize, is_image
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +18,9 @@ SURE = "preferred_to_next"
 
 
 def rank(
-    ref: Annotated[str, typer.Argument(metavar="REF", help="The reference.", show_default=False)],
+    ref: Annotated[
+        str, typer.Argument(metavar="REF", help="The reference.", show_default=False, callback=is_image)
+    ],
     images: Annotated[list[str], typer.Argument(metavar="IMG...", help="Candidates.", show_default=False)],
     method: Method = None,
     resize: Resize = False,

@@ -12,14 +12,14 @@ def leaderboard(
     results: Annotated[
         Path,
         typer.Argument(
-            metavar="RESULTS", help="Folder of results of evaluate.py, or of runs, such as a sweep's."
+            metavar="RESULTS", help="Folder of results of evaluations, or of runs, such as a sweep's."
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Table to write: .md or .html.")] = Path(
         "leaderboard.md"
     ),
     trust: Annotated[
-        bool, typer.Option("--trust", help="Add the trust reports of evaluate.py robustness=true.")
+        bool, typer.Option("--trust", help="Add the trust reports, of evaluations with robustness=true.")
     ] = False,
     plots: Annotated[Path | None, typer.Option(help="Folder to write pictures to, as PNG.")] = None,
 ) -> None:
@@ -79,7 +79,9 @@ def add_trust(results: Path, output: Path, plots: Path | None) -> None:
         raise ValueError(f"--trust writes Markdown: output must end in .md, got {str(output)!r}")
     reports = [(place.items(), kept) for place in find(results) if (kept := report.kept(place))]
     if not reports:
-        raise ValueError(f"no trust reports in {str(results)!r}; evaluate.py robustness=true makes them")
+        raise ValueError(
+            f"no trust reports in {str(results)!r}; an evaluation with robustness=true makes them"
+        )
     with output.open("a", encoding="utf-8") as file:
         for items, kept in reports:
             file.write("\n" + markdown(*report.tables(kept, f"Trust, {items.name}")))
@@ -96,7 +98,7 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     results: Annotated[
         Path,
-        typer.Argument(metavar="RESULTS", help="Folder of results of evaluate.py, or of runs."),
+        typer.Argument(metavar="RESULTS", help="Folder of results of evaluations, or of runs."),
     ],
 ) -> None:
     """Compare two methods on the items that both were scored on: difference, interval, items to decide it.

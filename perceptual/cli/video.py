@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import Csv, FailAbove, Json, JUnit, Method, Report, Resize, Table
+from perceptual.cli.options import Csv, FailAbove, Json, JUnit, Method, Report, Resize, Table, is_video
 
 if TYPE_CHECKING:
     from perceptual.cli.batches import Pair
@@ -20,8 +20,12 @@ Row = tuple[int, float, float]
 
 
 def video(
-    a: Annotated[str, typer.Argument(metavar="A", help="A video file.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one.", show_default=False)],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A video file.", show_default=False, callback=is_video)
+    ],
+    b: Annotated[
+        str, typer.Argument(metavar="B", help="Another one.", show_default=False, callback=is_video)
+    ],
     output: Table = None,
     plot: Annotated[
         Path | None, typer.Option(help="Picture of the distance over time to write.", show_default=False)

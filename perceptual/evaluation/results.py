@@ -210,7 +210,10 @@ def find(results: str | os.PathLike[str]) -> list[DataResults]:
     """
     found = [path.parents[1] for path in Path(results).rglob("items/row.json")]
     if not found:
-        raise FileNotFoundError(f"no results in {os.fspath(results)!r}; evaluate.py and train.py write them")
+        raise FileNotFoundError(
+            f"no results in {os.fspath(results)!r}; train.py and evaluate.py, which `perceptual new` gives, "
+            "write them"
+        )
     by_items: dict[str, list[Path]] = {}
     for folder in sorted(found, key=lambda folder: (folder / "items").stat().st_mtime):
         by_items.setdefault(read(folder / "items", Items).fingerprint, []).append(folder)

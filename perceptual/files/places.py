@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from perceptual.files.messages import install
+
 ELSEWHERE = "PERCEPTUAL_CACHE=… names another folder"
 # names that Windows gives to devices, whatever follows their first dot
 DEVICES = {
@@ -64,7 +66,7 @@ def place(where: object) -> Any:
 
         return UPath(str(where))
     except ImportError as error:
-        raise ValueError(f"{where} is a URL, which needs: pip install -e '.[remote]'") from error
+        raise ValueError(f"{where} is a URL, which needs: {install('remote')}") from error
 
 
 def listed(folder: str | Path) -> list[os.DirEntry[str]]:

@@ -14,7 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.backbone import PATCH
-from perceptual.files.messages import first_line
+from perceptual.files.messages import first_line, install
 
 
 def program(metric: LPIPS, size: tuple[int, int] | None = None, uint8: bool = False) -> ExportedProgram:
@@ -86,7 +86,7 @@ def to_onnx(
     """
     for package in ("onnx", "onnxscript"):
         if find_spec(package) is None:
-            raise ValueError(f"ONNX needs the package {package}: pip install -e '.[onnx]'")
+            raise ValueError(f"ONNX needs the package {package}: {install('onnx')}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the converter's remarks on its own passes
         made = torch.onnx.export(

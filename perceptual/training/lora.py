@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from perceptual.files.messages import install
+
 # names in timm's transformers of the layers that make queries, keys and values
 ATTENTION = {"qkv", "q", "k", "v", "kv", "q_proj", "k_proj", "v_proj"}
 
@@ -56,5 +58,5 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        raise ValueError("variant=lora needs the package peft: pip install -e '.[lora]'") from error
+        raise ValueError(f"variant=lora needs the package peft: {install('lora')}") from error
     return peft

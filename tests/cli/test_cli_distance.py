@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -42,6 +43,36 @@ def test_help_of_every_command_has_an_example_and_imports_nothing_heavy():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     for words in COMMANDS:
         assert re.search(rf"Example: perceptual {words}[ \n]", run.stdout), words
+
+
+MISSING = {
+    "distance no.png no.png": "no file no.png",
+    "distance no.png no.png --metod l2": "No such option: --metod",
+    "heatmap no.png no.png": "no file no.png",
+    "rank no.png no.png": "no file no.png",
+    "video no.mp4 no.mp4": "no file no.mp4",
+    "pairs no": "no folder no",
+    "dirs . no": "no folder no",
+}
+
+
+def test_what_is_not_there_is_said_before_anything_heavy_is_imported(folder):
+    code = (
+        "import sys\n"
+        "from perceptual.cli import app\n"
+        f"for words in {list(MISSING)}:\n"
+        "    try: app(words.split())\n"
+        "    except SystemExit as end: print(end.code, file=sys.stderr)\n"
+        f"heavy = {HEAVY} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(perceptual.__file__).parents[1])}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment
+    )
+    assert (run.returncode, run.stdout) == (0, ""), run.stderr
+    for said in MISSING.values():
+        assert said in run.stderr
 
 
 def test_the_shell_completes_commands_and_methods(shell, monkeypatch):

@@ -147,7 +147,7 @@ def test_a_map_that_cannot_be_drawn_is_one_line(shell, draw, weights, arguments,
 
 def test_a_plot_that_cannot_be_written_is_found_before_any_work(shell, draw, folder):
     draw("photos/a.png", 0)
-    for command in (("pairs", "photos"), ("video", "a.mp4", "b.mp4")):
+    for command in (("pairs", "photos"), ("video", *2 * ["photos/a.png"])):
         _, _, err = shell(*command, "--plot", "photos")
         assert err == "error: photos is a folder, where the name of a file is expected"
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from perceptual.files import messages
+
 av = pytest.importorskip("av")
 
 
@@ -173,6 +175,9 @@ def test_damage_in_the_middle_is_reported_and_what_came_before_done(shell, folde
     assert len(Path("out.csv").read_text().splitlines()) == 6
 
 
-def test_without_pyav_one_line_says_so(shell, monkeypatch):
+def test_without_pyav_one_line_says_so(shell, draw, monkeypatch, tmp_path):
+    draw("a", 0, format="png")
     monkeypatch.setitem(sys.modules, "av", None)
-    assert shell("video", "a", "b")[2] == "error: av is not installed: pip install -e '.[video]'"
+    for clone, what in ((messages.CLONE, "-e '.[video]'"), (tmp_path, "'perceptual-lpips[video]'")):
+        monkeypatch.setattr(messages, "CLONE", clone)
+        assert shell("video", "a", "a")[2] == f"error: av is not installed: pip install {what}"

@@ -37,8 +37,8 @@ def main(method, processes):
     trainer.fit(ranker, data)
     made = make_items(TWO_AFC, packaged(), 8, seed=0, size=32, workers=processes).images
     if trainer.is_global_zero:
-        found = {"lin": [vector.detach() for vector in ranker.distance.lin], "made": made.batch(torch.arange(24))}
-        torch.save(found, f"{method}-{processes}.pt")
+        lin = [vector.detach() for vector in ranker.distance.lin]
+        torch.save({"lin": lin, "made": made.batch(torch.arange(24))}, f"{method}-{processes}.pt")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from perceptual.data.readers.stores import (
 )
 from perceptual.data.table import Table
 from perceptual.data.workers import all_done
+from perceptual.files.messages import install
 from perceptual.files.places import place
 
 BEGUN = "shards.partial.json"
@@ -83,7 +84,7 @@ def _write_shard(table: Table, rows: range, path: str) -> dict[str, int]:
     try:
         from webdataset import TarWriter
     except ImportError as error:
-        raise ValueError("shards need: pip install -e '.[remote]'") from error
+        raise ValueError(f"shards need: {install('remote')}") from error
     encoded = io.BytesIO()
     writer = TarWriter(encoded, encoder=False, mtime=0, compress=False)
     for row in rows:
