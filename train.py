@@ -24,7 +24,6 @@ from callbacks.report import Trained, judge, make_reports
 from perceptual.cli.errors import one_line_errors, start
 from perceptual.cli.words import by_name, resumed
 from perceptual.config import Cache, build, check, data_arguments, recipe
-from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import people, runs
 from perceptual.evaluation.scoring import columns_of, joined, score
 from perceptual.evaluation.tables import score_tables
@@ -86,7 +85,7 @@ def train(cfg: DictConfig) -> Scores:
     # evaluate.py finds in the checkpoint which data the score is of
     batches.save_hyperparameters(described)
 
-    distances = {"uncalibrated": LPIPS(backbone, lin=None, form=model.distance.form)}
+    distances = {"uncalibrated": model.uncalibrated()}
     scores: Scores = {}
     if not cached:  # training may change the backbone; cached means come with fit, from all processes
         scores = score(distances, data.val_dataloader()) if first else {}

@@ -26,12 +26,19 @@ class Judged(NamedTuple):
     """(N,) float32, distance of ref and p0."""
     d1: np.ndarray
     """(N,) float32, distance of ref and p1."""
-    preference: np.ndarray
-    """(N,) float32, predicted fraction of people who prefer p1."""
+    predicted: np.ndarray | None
+    """(N,) float32, predicted fraction of people who prefer p1; None: no ranking network was trained."""
     judgment: np.ndarray
     """(N,) float32, the fraction that did."""
     votes: np.ndarray
     """(N,) how many people were asked; 1 where the data do not say."""
+
+    @property
+    def preference(self) -> np.ndarray:
+        """What was predicted; raises ValueError if nothing was."""
+        if self.predicted is None:
+            raise ValueError("model.loss=hinge trains no ranking network, so it predicts no preference")
+        return self.predicted
 
 
 class Trained(NamedTuple):
@@ -82,7 +89,9 @@ def judge(module: PerceptualRanker, columns: Columns, data: JudgedDataModule) ->
     """What the trained metric says of every validation triplet, from its distances d0 and d1."""
     table = data.val_set.table
     distances = (torch.from_numpy(column).to(device_of(module)) for column in columns)
-    preference = module.ranking(*distances).sigmoid().float().cpu().numpy()
+    preference = None
+    if module.ranking is not None:
+        preference = module.ranking(*distances).sigmoid().float().cpu().numpy()
     votes = np.ones(len(table)) if table.votes is None else table.votes
     d0, d1 = columns
     return Judged(d0, d1, preference, table.answer, votes)

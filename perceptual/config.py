@@ -25,6 +25,7 @@ from perceptual.training.module import PerceptualRanker
 
 # mypy cannot read the members of these enums, which stand in the library
 Variant = Enum("Variant", settings.VARIANTS)  # type: ignore[misc]
+Loss = Enum("Loss", settings.LOSSES)  # type: ignore[misc]
 Ranking = Enum("Ranking", list(RANKINGS))  # type: ignore[misc]
 Form = Enum("Form", FORMS)  # type: ignore[misc]
 LinInit = Enum("LinInit", settings.LIN_INITS)  # type: ignore[misc]
@@ -62,8 +63,11 @@ class ModelConfig:
     _target_: str = "perceptual.training.module.PerceptualRanker"
     backbone: Any = "${backbone}"
     variant: Variant = MISSING
+    loss: Loss = Loss[default_of(PerceptualRanker, "loss")]
+    margin: float = default_of(PerceptualRanker, "margin")
     ranking: Ranking = Ranking[default_of(PerceptualRanker, "ranking")]
     form: Form = Form[default_of(PerceptualRanker, "form")]
+    center: bool = default_of(PerceptualRanker, "center")
     lin_init: LinInit = LinInit[default_of(PerceptualRanker, "lin_init")]
     optimizer: Optimizer = Optimizer[default_of(PerceptualRanker, "optimizer")]
     lr: float = default_of(PerceptualRanker, "lr")
@@ -74,6 +78,9 @@ class ModelConfig:
     warmup: float = default_of(PerceptualRanker, "warmup")
     dropout: float = default_of(PerceptualRanker, "dropout")
     lora_rank: int = default_of(PerceptualRanker, "lora_rank")
+    lora_alpha: float | None = default_of(PerceptualRanker, "lora_alpha")
+    lora_dropout: float = default_of(PerceptualRanker, "lora_dropout")
+    lora_targets: list[str] | None = None
     augmentation: list[Augmentation] = field(default_factory=list)
     # compare features by compiled code; needs a C++ compiler
     compile: bool = default_of(PerceptualRanker, "compile")
@@ -180,14 +187,14 @@ def check(cfg: DictConfig) -> None:
     if clip is not None and not clip > 0:
         raise ValueError(f"trainer.gradient_clip_val must be positive, got {clip:g}")
     at_least("data.views", cfg.data.views or 0, 0)
-    if cfg.data.views and (cfg.data.cache is not Cache.on or cfg.model.variant.name != "lin"):
+    cached = cfg.data.cache is Cache.on and cfg.model.variant.name in settings.FROZEN
+    if cfg.data.views and not cached:
         raise ValueError(
-            f"data.views={cfg.data.views} needs cached features, hence model=lin and data.cache=on; "
-            "model.augmentation changes images where they are not cached"
+            f"data.views={cfg.data.views} needs cached features, hence model=lin or model=head, and "
+            "data.cache=on; model.augmentation changes images where they are not cached"
         )
     if cfg.data.views and cfg.data.size is None:
         raise ValueError(f"data.views={cfg.data.views} needs images of one size: give data.size")
-    cached = cfg.data.cache is Cache.on and cfg.model.variant.name == "lin"
     if cached and cfg.data.crop is not None:
         raise ValueError(
             f"data.crop={cfg.data.crop} needs images, and a frozen backbone's features are cached: add "

@@ -82,6 +82,23 @@ def ranking_loss(logit: Tensor, judgment: Tensor, weight: Tensor | None = None) 
     return F.binary_cross_entropy_with_logits(logit, judgment, weight)
 
 
+def hinge_loss(
+    d0: Tensor, d1: Tensor, judgment: Tensor, margin: float, weight: Tensor | None = None
+) -> Tensor:
+    """Mean of max(0, margin − (d0 − d1)·s) with s = 1 where most people preferred p1, else −1, a scalar.
+
+    Fu et al. 2023, "DreamSim", https://arxiv.org/abs/2306.09344, section 4.2; there d is 1 − cos.
+
+    Args:
+        d0, d1: (N,) distances of p0 and p1 from the reference.
+        judgment: (N,) fraction of people who preferred p1, in [0, 1].
+        margin: by how much the preferred one is to be nearer.
+        weight: (N,) weight of each triplet; None: all 1.
+    """
+    losses = (margin - (d0 - d1) * (2 * judgment.round() - 1)).clamp(min=0)
+    return (losses if weight is None else losses * weight).mean()
+
+
 def restore(name: str, state: Mapping[str, Tensor], what: str) -> nn.Module:
     """A trained ranking network, in eval mode and frozen.
 

@@ -55,13 +55,17 @@ OF_MODEL = {"model": "variant", "optimizer": "optimizer"}
 def test_models_build_from_plain_values(group, name):
     backbone = "test_vit" if name == "lora" else "test_resnet"
     network = [f"backbone.name={backbone}", "backbone.weights=null"]
+    levels, own = None, {}
+    if name == "head":  # which chooses three values
+        levels, own = ["embedding"], {"form": "concatenated", "loss": "hinge"}
+        network.append("backbone.out_indices=[embedding]")
     # the module's own defaults are the paper's
     chosen = "experiment=paper_lin" if name == "lin" else f"{group}={name}"
     module = build(compose("train", [chosen, *network]).model)
-    plain = {"name": backbone, "weights": None, "out_indices": None, "input_size": None}
+    plain = {"name": backbone, "weights": None, "out_indices": levels, "input_size": None}
     assert module.hparams["backbone"] == plain
     assert module.hparams[OF_MODEL[group]] == name
-    default = PerceptualRanker(plain, module.hparams["variant"])
+    default = PerceptualRanker(plain, module.hparams["variant"], **own)
     ours, theirs = ({k: v for k, v in m.hparams.items() if k != OF_MODEL[group]} for m in (module, default))
     if group != "optimizer":
         assert ours == theirs  # the schema's defaults are the module's own

@@ -20,7 +20,7 @@ from callbacks.report import Judged, Report, make_reports
 from perceptual.data import JudgedDataset, ManifestDataModule
 from perceptual.evaluation import methods
 from perceptual.training import run as training
-from perceptual.training.cache import DifferenceDataset
+from perceptual.training.cache import CachedDataset
 
 RUN = (
     "data=manifest",
@@ -85,7 +85,7 @@ def spy_on_readings(patch: pytest.MonkeyPatch) -> Counter:
         return reading
 
     patch.setattr(training, "fit", fitting)
-    for dataset in (JudgedDataset, DifferenceDataset):
+    for dataset in (JudgedDataset, CachedDataset):
         patch.setattr(dataset, "__getitems__", counting(dataset))
     return read
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from perceptual.data.profiles import to_srgb
-from perceptual.data.settings import SMALLEST
+from perceptual.data.settings import SMALLEST, Resize
 from perceptual.files.places import walk
 
 RESIZE = "PIL bilinear, antialiased"
@@ -115,6 +115,12 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+FILTERS: dict[Resize, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
 def resized(image: Image.Image, size: int) -> Image.Image:
     """Resize to size × size as the paper does: PIL bilinear, antialiased when it shrinks."""
     return image.resize((size, size), Image.Resampling.BILINEAR)
@@ -160,13 +166,16 @@ def _one_kind_of_error(path: str) -> Iterator[None]:
         raise ValueError(f"{path} ({error})") from None
 
 
-def read_pixels(path: str, size: int | None, shorter_side: int | None = None) -> np.ndarray:
+def read_pixels(
+    path: str, size: int | None, shorter_side: int | None = None, resize: Resize = "bilinear"
+) -> np.ndarray:
     """Decode a file to (3, H, W) uint8, RGB.
 
     Args:
         path: the file.
         size: side of the square to resize to; None: keep the shape.
         shorter_side: without `size`, pixels to resize the shorter side to; None: keep the size, too.
+        resize: `bilinear`, as in the paper, or `bicubic`; antialiased where they shrink.
 
     Raises:
         ValueError: as `checked_rgb`, or the smaller side is below a quarter of what it is resized to
@@ -180,9 +189,9 @@ def read_pixels(path: str, size: int | None, shorter_side: int | None = None) ->
     if min(width, height) < SMALLEST and size is None:
         raise ValueError(f"{path} ({width}×{height}, a side below {SMALLEST} pixels)")
     if size is not None:
-        image = resized(image, size)
+        image = image.resize((size, size), FILTERS[resize])
     elif shorter_side is not None:
-        image = image.resize(shrunk((width, height), shorter_side), Image.Resampling.BILINEAR)
+        image = image.resize(shrunk((width, height), shorter_side), FILTERS[resize])
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 

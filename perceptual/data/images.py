@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from perceptual.data.decode import pixel_digest, read_pixels, size_of
+from perceptual.data.settings import Resize
 from perceptual.data.workers import all_done
 from perceptual.files.messages import first_few
 from perceptual.files.progress import track
@@ -46,6 +47,7 @@ class Images(ABC):
     resolution: int | str
     digests: np.ndarray
     decodes = False
+    resize: Resize = "bilinear"  # by which they came to this resolution
     folder: Path | None = None
 
     def __len__(self) -> int:
@@ -310,7 +312,7 @@ class Files(Images):
         sizes: (M, 2) int64, height and width of each.
         resolution: see `Images`.
         digests: (M, 32) uint8, SHA-256 of each image's pixels.
-        shorter_side: pixels to resize the shorter side of each to.
+        shorter_side, resize: see `read_pixels`.
     """
 
     decodes = True
@@ -322,13 +324,14 @@ class Files(Images):
         resolution: int | str,
         digests: np.ndarray,
         shorter_side: int | None = None,
+        resize: Resize = "bilinear",
     ) -> None:
         self.paths, self.sizes, self.resolution = paths, sizes, resolution
-        self.digests, self.shorter_side = digests, shorter_side
+        self.digests, self.shorter_side, self.resize = digests, shorter_side, resize
 
     def one(self, index: int) -> Tensor:
         """(3, H, W) uint8, decoded."""
-        pixels = read_pixels(self.paths[index], self.shape[-1], self.shorter_side)
+        pixels = read_pixels(self.paths[index], self.shape[-1], self.shorter_side, self.resize)
         if pixel_digest(pixels) != self.digests[index].tobytes():
             raise ValueError(f"{self.paths[index]} (changed since it was read first)")
         return torch.from_numpy(pixels)
@@ -366,7 +369,9 @@ def crops(images: Images, index: Tensor, place: Tensor, side: int) -> Tensor:
     return as_floats(found)
 
 
-def open_images(paths: Sequence[str], size: int | None, shorter_side: int | None = None) -> Images:
+def open_images(
+    paths: Sequence[str], size: int | None, shorter_side: int | None = None, resize: Resize = "bilinear"
+) -> Images:
     """Decode every file once, before anything is trained on it.
 
     If all of them fit `MEMORY_BUDGET` as uint8 they are kept in memory; otherwise they are read again at each
@@ -375,7 +380,7 @@ def open_images(paths: Sequence[str], size: int | None, shorter_side: int | None
     Args:
         paths: distinct image files, M of them.
         size: side S of the square they are resized to; None: they keep their sizes.
-        shorter_side: see `read_pixels`.
+        shorter_side, resize: see `read_pixels`.
 
     Raises:
         UnusableImages: files cannot be used, see `read_pixels`; names the first and counts all.
@@ -389,7 +394,7 @@ def open_images(paths: Sequence[str], size: int | None, shorter_side: int | None
     flat = np.empty(total, np.uint8) if total <= MEMORY_BUDGET else None
 
     def read(row: int) -> None:
-        pixels = read_pixels(paths[row], size, shorter_side)
+        pixels = read_pixels(paths[row], size, shorter_side, resize)
         # of squares in memory, only when they are needed
         if size is None or flat is None:
             digests[row] = np.frombuffer(pixel_digest(pixels), np.uint8)
@@ -400,8 +405,10 @@ def open_images(paths: Sequence[str], size: int | None, shorter_side: int | None
         raise UnusableImages(problems, len(paths))
     resolution = resolution_of(size, shorter_side)
     if flat is None:
-        return Files(paths, sizes, resolution, digests, shorter_side)
-    return Pixels(torch.from_numpy(flat), sizes, resolution, digests if size is None else None)
+        return Files(paths, sizes, resolution, digests, shorter_side, resize)
+    images = Pixels(torch.from_numpy(flat), sizes, resolution, digests if size is None else None)
+    images.resize = resize
+    return images
 
 
 class UnusableImages(ValueError):

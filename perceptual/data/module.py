@@ -34,6 +34,7 @@ class JudgedDataModule(Training, pl.LightningDataModule):
         seed: of the order of the training items.
         jnd: JND pairs to score in validation, as the root of `JNDDataModule`; None: no pairs.
         shorter_side: without `size`, pixels to resize the shorter side of each image to, keeping its shape.
+        resize: `bilinear`, as in the paper, or `bicubic`, of files that are resized as they are read.
         crop: side of squares to train on, cropped at random, at the same place of the images of an item.
 
     Raises:
@@ -80,10 +81,12 @@ class JudgedDataModule(Training, pl.LightningDataModule):
             val = self.read("val")
             val = val.with_subsets([val.subsets[i] for i in np.unique(val.subset)])
             tables = [val, *self.beside()]
-            self.val_sets = [JudgedDataset(table.open(self.size, self.shorter_side)) for table in tables]
+            self.val_sets = [
+                JudgedDataset(table.open(self.size, self.shorter_side, self.resize)) for table in tables
+            ]
         if self.trains and self.train_set is None and stage in (None, "fit"):
             train = self.read("train").with_subsets(self.val_set.table.subsets)
-            opened = train.open(self.size, self.shorter_side)
+            opened = train.open(self.size, self.shorter_side, self.resize)
             self.train_set = JudgedDataset(opened, self.weight_by_votes, self.crop)
 
     def train_dataloader(self) -> Batches[Batch]:

@@ -117,7 +117,7 @@ class ManifestDataModule(Manifest, JudgedDataModule):
     @cached_property
     def _split(self) -> tuple[dict[str, Table], str]:
         """Rows of each side, and how they were split; opened together, as they may share images."""
-        table = self._table().open(self.size, self.shorter_side)
+        table = self._table().open(self.size, self.shorter_side, self.resize)
         if table.split is not None:
             train, val = table.split == "train", table.split == self.val_split
             if not (train.any() and val.any()):

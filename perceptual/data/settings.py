@@ -12,6 +12,7 @@ from perceptual.data import bapps_subsets
 Design = Literal["paper", "severity", "cnn", "mix"]
 Larger = Literal["better", "worse"]
 SplitBy = Literal["image", "triplet"]
+Resize = Literal["bilinear", "bicubic"]
 ValSplit = Literal["val", "test"]
 CSV = "csv"
 SMALLEST = 8  # pixels of a side
@@ -23,12 +24,14 @@ class Loading:
 
     size: int | None = 64
     shorter_side: int | None = None
+    resize: Resize = "bilinear"
     batch_size: int = 50
     num_workers: int | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for values out of range."""
         check_resolution(self.size, self.shorter_side)
+        one_of("resize", self.resize, get_args(Resize))
         at_least("batch_size", self.batch_size, 1)
         at_least("num_workers", self.num_workers or 0, 0)
 

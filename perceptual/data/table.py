@@ -11,6 +11,7 @@ import numpy as np
 
 from perceptual.data.images import Images, open_images, resolution_of
 from perceptual.data.kinds import Kind
+from perceptual.data.settings import Resize
 from perceptual.files.messages import first_few
 
 Split = Literal["train", "val", "test"]
@@ -63,19 +64,20 @@ class Table:
         optional = {"votes": self.votes, "split": self.split, "made": self.made}
         return known | {name: column for name, column in optional.items() if column is not None}
 
-    def open(self, size: int | None, shorter_side: int | None = None) -> "Table":
+    def open(self, size: int | None, shorter_side: int | None = None, resize: Resize = "bilinear") -> "Table":
         """Check the images, and return the table with them at size × size, or in their own sizes.
 
         Args:
             size: side of the square that images are resized to; None: they keep their sizes.
             shorter_side: without `size`, pixels to resize the shorter side of each to.
+            resize: see `read_pixels`.
 
         Raises:
             ValueError: what `open_images` raises; images of an item differ in size; or they are open at
-                another size.
+                another size, or resized otherwise.
         """
         if self.opened is None:
-            opened = open_images(self.paths, size, shorter_side)
+            opened = open_images(self.paths, size, shorter_side, resize)
             check_alike(self.kind.roles, self.items, opened.sizes, self.paths)
             return replace(self, opened=opened)
         if self.opened.resolution != resolution_of(size, shorter_side):
@@ -84,6 +86,11 @@ class Table:
             raise ValueError(
                 f"{asked}, but the images are already open at {self.opened.resolution} (a store has the size "
                 "it was packed at)"
+            )
+        if self.opened.resize != resize and (size or shorter_side):
+            raise ValueError(
+                f"resize={resize} is for files, as they are read; these images were made or packed before, "
+                f"with {self.opened.resize}"
             )
         return self
 

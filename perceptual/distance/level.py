@@ -14,7 +14,8 @@ from torch import Tensor
 
 from perceptual.features.backbone import is_transformed
 
-Form = Literal["per_position", "pooled"]  # compared at each position, or as means over all of them
+# compared at each position, as means over all of them, or as one vector of the embeddings of all levels
+Form = Literal["per_position", "pooled", "concatenated"]
 FORMS: tuple[Form, ...] = get_args(Form)
 Outside = Literal["see", "fill"]  # what a network is shown outside a mask: what is there, or its mean colour
 OUTSIDE: tuple[Outside, ...] = get_args(Outside)

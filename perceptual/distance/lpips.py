@@ -38,6 +38,10 @@ class LPIPS(HubMixin, nn.Module):
         >>> metric(x, y).shape
         torch.Size([4])
 
+    In the form `concatenated` they are one vector: the embeddings of all levels one after the other (those of
+    several networks too), not normalised one by one (Fu et al. 2023, "DreamSim",
+    https://arxiv.org/abs/2306.09344). Between vectors, with lin = 1, d is 2 (1 − cos).
+
     In the form `pooled`, x̂ and ŷ are one vector per level: the mean of its features over H×W, then
     unit-normalised. What is in the images counts, not where (Kumar et al. 2022, "Do better ImageNet
     classifiers assess perceptual similarity better?", https://arxiv.org/abs/2203.04946, its normalised mean
@@ -57,8 +61,12 @@ class LPIPS(HubMixin, nn.Module):
             a gradient, under compile and export.
         dropout: probability of dropping an element of the squared differences in training mode (the paper's
             calibration uses 0.5).
-        form: `per_position`, means over H×W after the difference, as in the paper; or `pooled`, before it.
-            The published calibrations were made per position.
+        form: `per_position`, means over H×W after the difference, as in the paper; `pooled`, before it; or
+            `concatenated`, of levels that are embeddings. The published calibrations were made per position.
+        center: subtract from the concatenated vector the mean of its elements, as DreamSim does in use, and
+            not in training.
+        head: a module (N, D, 1, 1) → (N, D, 1, 1) that the concatenated vector goes through first, see
+            `perceptual.distance.head`.
         outside: what the network sees outside of masks. `see`: what is there, which reaches the inside by
             receptive fields; `fill`: its mean colour, in both images, so that nothing there counts.
         compile: compile the comparison of each level by torch.compile. The first call for a size of images
@@ -88,6 +96,8 @@ class LPIPS(HubMixin, nn.Module):
         check_range: bool = True,
         dropout: float = 0.0,
         form: Form = "per_position",
+        center: bool = False,
+        head: nn.Module | None = None,
         outside: Outside = "see",
         compile: bool = False,
     ) -> None:
@@ -98,18 +108,26 @@ class LPIPS(HubMixin, nn.Module):
             raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
         if outside not in OUTSIDE:
             raise ValueError(f"outside must be one of {', '.join(OUTSIDE)}, got {outside!r}")
-        if spatial and form == "pooled":
-            raise ValueError("form='pooled' compares no positions, so it has no map: spatial must be False")
+        if spatial and form != "per_position":
+            raise ValueError(f"form={form!r} compares no positions, so it has no map: spatial must be False")
+        if (center or head is not None) and form != "concatenated":
+            raise ValueError(f"center and head are of form='concatenated', got form={form!r}")
         if not value_range[0] < value_range[1]:
             raise ValueError(f"value_range must be (black, white) with black < white, got {value_range}")
         self.backbone, calibration = calibrations.build(backbone, lin)
         vectors = calibration.vectors(self.backbone)
+        if form == "concatenated" and not self.backbone.info.embeds:
+            raise ValueError(
+                f"form='concatenated' takes embeddings, and {self.backbone.name} gives maps: tap some of "
+                "cls, embedding, patches alone, such as out_indices=[embedding]"
+            )
         if calibration.saved is not None and (made := calibration.saved.config["form"]) != form:
             raise ValueError(f"lin={str(calibration.saved.folder)!r} was made in the form {made}, not {form}")
         self.lin = nn.ParameterList(nn.Parameter(vector, requires_grad=False) for vector in vectors)
         self.calibration = calibration.name
         self.dropout = nn.Dropout(dropout)
         self.form: Form = form
+        self.center, self.head = center, head
         self.outside: Outside = outside
         self.compiled = compile
         self.spatial = spatial
@@ -184,7 +202,7 @@ class LPIPS(HubMixin, nn.Module):
             mask = mask.repeat(len(levels[0]) - 1, 1, 1, 1)
         # autocast would round distances to the three digits of bfloat16, and make ties of preferences
         with torch.autocast(levels[0][0].device.type, enabled=False):
-            for (x, *others), lin in zip(levels, self.lin, strict=True):
+            for (x, *others), lin in zip(levels, self.weights, strict=True):
                 if plain or (self.training and self.dropout.p):
                     u, *units = (unit_normalize(f.to(lin.dtype)) for f in (x, *others))
                     squares = torch.cat([(u - v).square() for v in units])  # (K·N, C, h, w)
@@ -201,7 +219,23 @@ class LPIPS(HubMixin, nn.Module):
 
     def maps(self, rgb: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """Compute the maps (N, C, h, w) per level, 1×1 if pooled, of `rgb` (N, 3, H, W) in [0, 1]."""
-        return [self._level(m, mask) for m in self.backbone(rgb)]
+        return [self._level(m, mask) for m in self.formed(self.backbone(rgb))]
+
+    def formed(self, maps: list[Tensor]) -> list[Tensor]:
+        """Make one vector (N, D, 1, 1) of the embeddings of all levels in the form `concatenated`."""
+        if self.form != "concatenated":
+            return maps
+        # autocast would round what the distance is of
+        with torch.autocast(maps[0].device.type, enabled=False):
+            vector = torch.cat([m.to(self.lin[0].dtype) for m in maps], 1)
+            if self.head is not None:
+                vector = self.head(vector)
+            return [vector - vector.mean(1, keepdim=True) if self.center else vector]
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Channel weights of each comparison: of each level, or of the one vector of all."""
+        return [torch.cat(list(self.lin))] if self.form == "concatenated" else list(self.lin)
 
     def masked(self, mask: Tensor | None, rgb: list[Tensor]) -> tuple[Tensor | None, list[Tensor]]:
         """Check a mask of images, as `to_rgb` returns them; give both as they are measured, see `outside`."""
@@ -238,10 +272,10 @@ class LPIPS(HubMixin, nn.Module):
     def _levels(self, batches: Sequence[Tensor], mask: Tensor | None = None) -> list[tuple[Tensor, ...]]:
         """`maps` of each batch, level by level, those of a single image repeated."""
         if len({batch.requires_grad for batch in batches}) > 1:  # one pass would give some a needless graph
-            levels = list(zip(*map(self.backbone, batches), strict=True))
+            levels = list(zip(*(self.formed(self.backbone(batch)) for batch in batches), strict=True))
         else:
             sizes = [batch.shape[0] for batch in batches]  # len() would fix that of an exported program
-            levels = [m.split(sizes) for m in self.backbone(torch.cat(list(batches)))]
+            levels = [m.split(sizes) for m in self.formed(self.backbone(torch.cat(list(batches))))]
         if mask is not None or self.form == "pooled":
             levels = [tuple(self._level(f, mask) for f in level) for level in levels]
         counts = [f.shape[0] for f in levels[0]]
@@ -267,7 +301,7 @@ class LPIPS(HubMixin, nn.Module):
         (rgb,) = to_rgb(self, images=images)
         maps = self.maps(rgb)
         if self.training:
-            levels = zip(maps, self.lin, strict=True)
+            levels = zip(maps, self.weights, strict=True)
             parts = [pairwise.products(self.dropout(lin), f)[first, second] for f, lin in levels]
             return torch.stack(parts).sum(0)
         chunks = zip(first.split(PAIRS), second.split(PAIRS), strict=True)
@@ -292,7 +326,7 @@ class LPIPS(HubMixin, nn.Module):
             ValueError: lin has negative weights, so that no such vectors exist.
         """
         mask, (x,) = self.masked(mask, to_rgb(self, x=x))
-        return pairwise.vectors(self.maps(x, mask), self.lin, mask)
+        return pairwise.vectors(self.maps(x, mask), self.weights, mask)
 
     @torch.no_grad()
     def pairwise(self, images: Tensor, other: Tensor | None = None, *, memory: int = 1 << 30) -> Tensor:

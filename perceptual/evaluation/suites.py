@@ -186,7 +186,8 @@ def _shared(
             continue
         for name, data in opened.items():
             try:
-                at = {"size": data.size, "shorter_side": data.shorter_side, "crop": None}
+                at = {"size": data.size, "shorter_side": data.shorter_side, "resize": data.resize}
+                at |= {"crop": None}
                 trained = training({**described, **at}, method.text)
                 trained.setup("fit")
             except (ValueError, OSError):

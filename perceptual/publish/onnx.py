@@ -108,5 +108,5 @@ def contract(metric: LPIPS, size: tuple[int, int] | None, uint8: bool) -> dict[s
         "backbone": metric.backbone.name,
         "weights": Path(metric.backbone.source).name,
         "weights_sha256": metric.backbone.fingerprint(),
-        "form": metric.form,
+        "form": metric.form + (", centred" if metric.center else ""),
     }

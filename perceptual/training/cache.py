@@ -10,7 +10,7 @@ import re
 import shutil
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +38,8 @@ from perceptual.files.writing import new_array, write_text
 # the most augmented views, and the most pixels in all of them, of which a first run makes features by default
 VIEWS, PIXELS = 8, 20_000 * 64**2
 VERSION = 3  # of the numbers and of the files; caches of another version are not read
+IMAGES = 64  # embedded at once
+Rows = Callable[[int, int], Iterator[Tensor]]  # rows from one to another, chunk by chunk
 PART = 1024  # pairs that a process computes alone, checksums together, and loses at most when it is killed
 
 
@@ -72,35 +74,77 @@ class DifferenceBatch(NamedTuple):
         return self._replace(means=means, answer=replace_half(self.answer, 1 - self.answer, draws))
 
 
-class DifferenceDataset(Dataset[DifferenceBatch]):
-    """Judged items with cached means in place of images.
+class EmbeddingBatch(NamedTuple):
+    """N judged items as the embeddings of their images, which a head is trained on."""
+
+    kind: Kind
+    embeddings: Tensor
+    """(N, R, D) float32, of the images of an item in the order of its roles; of all levels, as they come."""
+    answer: Tensor
+    """(N,) float32, as `kind` says."""
+    weight: Tensor
+    """(N,) float32, weight in the loss."""
+    subset: Tensor
+    """(N,) int64, number of the subset."""
+
+    def distances(self, distance: LPIPS) -> tuple[Tensor, ...]:
+        """Distances (N,) of each pair, by an LPIPS on the backbone that the embeddings are from."""
+        (vectors,) = distance.formed([self.embeddings.flatten(0, 1)[..., None, None]])
+        roles = vectors.unflatten(0, self.embeddings.shape[:2]).unbind(1)
+        pairs = zip(*self.kind.pairs(), strict=True)
+        return tuple(distance.compare([(roles[i], roles[j])], (1, 1), False).sum(1) for i, j in pairs)
+
+    def to(self, *args: Any, **kwargs: Any) -> "EmbeddingBatch":
+        """The batch on another device, as `Tensor.to`."""
+        return EmbeddingBatch(self.kind, *(part.to(*args, **kwargs) for part in self[1:]))
+
+    def pieces(self, pixels: int) -> list["EmbeddingBatch"]:
+        """The batch alone: it has no images."""
+        return [self]
+
+    def swap(self, draws: Tensor) -> "EmbeddingBatch":
+        """Exchange p0 and p1, and so the judgment, of the triplets with draws (N, …) < ½."""
+        embeddings = replace_half(self.embeddings, self.embeddings[:, [0, 2, 1]], draws)
+        return self._replace(embeddings=embeddings, answer=replace_half(self.answer, 1 - self.answer, draws))
+
+
+class CachedDataset(Dataset[DifferenceBatch | EmbeddingBatch]):
+    """Judged items with cached numbers in place of images.
 
     Args:
         judged: N items.
-        views: for each view of the images, (P, C) float32 each, one row for each of their distinct pairs;
-            side by side, those of all levels. A batch is of one view, which follows from its items.
+        views: for each view of the images, (P, C) float32 each: side by side, those of all levels. A batch is
+            of one view, which follows from its items.
+        which: (N, K) int64, the rows of each item.
+        batch: what a batch is made of.
     """
 
-    def __init__(self, judged: JudgedDataset, views: Sequence[Sequence[Tensor]]) -> None:
+    def __init__(
+        self,
+        judged: JudgedDataset,
+        views: Sequence[Sequence[Tensor]],
+        which: Tensor,
+        batch: type[DifferenceBatch] | type[EmbeddingBatch],
+    ) -> None:
         self.table, self._judged, self._views = judged.table, judged, views
-        self._which = torch.from_numpy(judged.table.distinct_pairs[1].T.copy())
+        self._which, self._batch = which, batch
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, index: int) -> DifferenceBatch:
+    def __getitem__(self, index: int) -> DifferenceBatch | EmbeddingBatch:
         """A batch of one item."""
         return self.__getitems__([index])
 
-    def __getitems__(self, indices: Sequence[int]) -> DifferenceBatch:
+    def __getitems__(self, indices: Sequence[int]) -> DifferenceBatch | EmbeddingBatch:
         """A batch of items, in the order of the indices."""
         rows = torch.as_tensor(indices)
         which = self._which[rows]
         # in training the sum is another each epoch; so a resumed run draws the same views
         chosen = self._views[int(rows.sum()) % len(self._views)]
         parts = [part.index_select(0, which.flatten()) for part in chosen]
-        means = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        return DifferenceBatch(self.table.kind, means.view(*which.shape, -1), *self._judged.judged(rows))
+        found = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return self._batch(self.table.kind, found.view(*which.shape, -1), *self._judged.judged(rows))
 
 
 class CachedDataModule(pl.LightningDataModule):
@@ -132,8 +176,8 @@ class CachedDataModule(pl.LightningDataModule):
         self.data = data
         self.folder = Path(folder) if folder else cache_folder()
         self._lpips, self.views = lpips, _affordable(data) if views is None else views
-        self.train_set: DifferenceDataset | None = None
-        self.val_sets: list[DifferenceDataset] = []
+        self.train_set: CachedDataset | None = None
+        self.val_sets: list[CachedDataset] = []
 
     def setup(self, stage: str | None = None) -> None:
         """Read the means, or compute them on the trainer's device.
@@ -156,11 +200,11 @@ class CachedDataModule(pl.LightningDataModule):
         """As that of the data module of images."""
         return self.data.sides
 
-    def train_dataloader(self) -> Batches[DifferenceBatch]:
+    def train_dataloader(self) -> Batches[Any]:
         """Training batches, in the order of the data module of images."""
         return loader(self.train_set, self.data.batch_size, 0, self.data.seed, shuffle=True)
 
-    def val_dataloader(self) -> Batches[DifferenceBatch] | list[Batches[Any]]:
+    def val_dataloader(self) -> Batches[Any] | list[Batches[Any]]:
         """Validation batches of all subsets, in a fixed order; a list, where several kinds are validated."""
         return val_loaders(self.val_sets, self.data.batch_size, 0)
 
@@ -172,9 +216,10 @@ def _affordable(data: JudgedDataModule) -> int:
     return min(VIEWS, PIXELS // (images * data.size**2)) if data.size else 0
 
 
-def cached(lpips: LPIPS, judged: JudgedDataset, folder: Path, views: int = 0) -> DifferenceDataset:
+def cached(lpips: LPIPS, judged: JudgedDataset, folder: Path, views: int = 0) -> CachedDataset:
     """The items with their means, from `folder` if it has them, else computed and kept there.
 
+    Under a head they are the embeddings of the images, in place of means of pairs.
     So are those of `views` augmented views, see `augmentation.view`.
 
     Processes that call it at once, ranks of one run or runs of a sweep, share the work part by part. An
@@ -183,22 +228,47 @@ def cached(lpips: LPIPS, judged: JudgedDataset, folder: Path, views: int = 0) ->
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
-    pairs, means = judged.pairs(), list[list[Tensor]]()
+    headed, found = lpips.head is not None, list[list[Tensor]]()
+    rows = len(judged.images) if headed else len(judged.pairs())
     for number in range(views + 1):
-        means.append([])
+        found.append([])
         for part in _parts(lpips):
             about = describe(part, judged) | ({"view": number} if number else {})
-            cache = _Cache(folder, about, (len(pairs), sum(part.backbone.channels)), number)
+            cache = _Cache(folder, about, (rows, sum(part.backbone.channels)), number)
             cache.open()
-            cache.complete(part, pairs)
-            means[-1].append(torch.from_numpy(cache.means()))
-    return DifferenceDataset(judged, means)
+            cache.complete(part.backbone.mean.device, _rows(part, judged, headed, number))
+            found[-1].append(torch.from_numpy(cache.means()))
+    if headed:
+        return CachedDataset(judged, found, judged.items.T.contiguous(), EmbeddingBatch)
+    which = torch.from_numpy(judged.table.distinct_pairs[1].T.copy())
+    return CachedDataset(judged, found, which, DifferenceBatch)
+
+
+def _rows(lpips: LPIPS, judged: JudgedDataset, headed: bool, number: int) -> Rows:
+    """What computes rows from one to another, chunk by chunk: means of pairs, or embeddings of images."""
+    held: OrderedDict[int, list[Tensor]] = OrderedDict()
+    pairs = judged.pairs()
+
+    def read(index: Tensor) -> Tensor:
+        return view(as_floats(judged.images.checked(index)), number)
+
+    @torch.no_grad()
+    def embeddings(first: int, last: int) -> Iterator[Tensor]:
+        size = IMAGES if judged.images.square else 1
+        for index in torch.arange(first, min(last, len(judged.images))).split(size):
+            maps = lpips.backbone(read(index).to(lpips.backbone.mean))
+            yield torch.cat([m.flatten(1) for m in maps], 1).float().cpu()
+
+    def means(first: int, last: int) -> Iterator[Tensor]:
+        return mean_differences(lpips, chunks_of_pairs(pairs, first, last), read, held)
+
+    return embeddings if headed else means
 
 
 def _parts(lpips: LPIPS) -> list[LPIPS]:
     """The distances whose means follow one another: of each network of several as one, to be shared."""
     members = lpips.backbone.members
-    if len(members) == 1:
+    if len(members) == 1 or lpips.form == "concatenated":  # one vector of all
         return [lpips]
     device = lpips.backbone.mean.device
     return [LPIPS(member, lin=None, form=lpips.form).to(device) for member in members]
@@ -220,6 +290,8 @@ def describe(lpips: LPIPS, judged: JudgedDataset) -> dict[str, Any]:
         "precision": backbone.precision,
         "form": lpips.form,
         "data": judged.table.fingerprint(),
+        **({"center": True} if lpips.center else {}),
+        **({"embeddings": True} if lpips.head is not None else {}),
     }
 
 
@@ -253,17 +325,16 @@ class _Cache:
                 f"{str(self.folder.parent)!r}: {error.strerror}; {ELSEWHERE}, data.cache=off does without"
             ) from error
 
-    def complete(self, lpips: LPIPS, pairs: JudgedDataset) -> None:
+    def complete(self, device: torch.device, compute: Rows) -> None:
         """Compute the parts that are missing and that no other process computes; then wait for those."""
         total = self.shape[0]
         missing = {part: min(PART, total - part) for part in self.parts if not self._is_there(part)}
         if not missing:
             return
-        held: OrderedDict[int, list[Tensor]] = OrderedDict()
         label = f"Features of {self.name}" + (f", view {self.view}" if self.view else "")
         shown = Progress(label, total, done=total - sum(missing.values()))
         # the folder is of the backbone's precision, whatever surrounds this
-        with torch.autocast(lpips.backbone.mean.device.type, enabled=False), shown as progress:
+        with torch.autocast(device.type, enabled=False), shown as progress:
             # first what no process works on, then what one did that may have been killed
             for timeout in (0, -1):
                 for part, size in missing.items():
@@ -273,7 +344,7 @@ class _Cache:
                     try:
                         with FileLock(f"{self._record(part)}.lock", timeout=timeout):
                             if not self._is_there(part):
-                                for count in self._compute(lpips, pairs, part, held):
+                                for count in self._compute(compute, part):
                                     progress.advance(count)
                     except Timeout:
                         continue
@@ -283,16 +354,10 @@ class _Cache:
         means: np.ndarray = np.load(self.folder / "means.npy", mmap_mode="c")
         return means
 
-    def _compute(
-        self, lpips: LPIPS, pairs: JudgedDataset, part: int, held: "OrderedDict[int, list[Tensor]]"
-    ) -> Iterator[int]:
+    def _compute(self, compute: Rows, part: int) -> Iterator[int]:
         means = np.lib.format.open_memmap(self.folder / "means.npy", "r+")
-        row, chunks = part, chunks_of_pairs(pairs, part, part + PART)
-
-        def read(index: Tensor) -> Tensor:
-            return view(as_floats(pairs.images.checked(index)), self.view)
-
-        for chunk in mean_differences(lpips, chunks, read, held):
+        row = part
+        for chunk in compute(part, part + PART):
             means[row : row + len(chunk)] = chunk.numpy()
             row += len(chunk)
             yield len(chunk)

@@ -292,7 +292,7 @@ def _base_fingerprint(backbone: Backbone) -> str:
 
 def _settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a checkpoint and the model that loads it must share."""
-    shared = {key: hparams.get(key) for key in ("variant", "ranking", "form")}
+    shared = {key: hparams.get(key) for key in ("variant", "loss", "ranking", "form", "center")}
     backbone = describe(hparams["backbone"])
     levels = {key: backbone.get(key) for key in ("out_indices", "input_size")}
     return {**shared, **levels}

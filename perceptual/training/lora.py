@@ -5,7 +5,7 @@ W x becomes W x + B A x, with A (r, C_in) random, B (C_out, r) zero at first, an
 needs the `peft` package, an extra.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,26 +16,44 @@ from perceptual.files.messages import install
 ATTENTION = {"qkv", "q", "k", "v", "kv", "q_proj", "k_proj", "v_proj"}
 
 
-def add(net: nn.Module, name: str, rank: int) -> None:
-    """Add trainable adapters to the attention layers of a frozen network, in place.
+def add(
+    net: nn.Module,
+    name: str,
+    rank: int,
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    targets: Sequence[str] | None = None,
+) -> None:
+    """Add trainable adapters to linear layers of a frozen network, in place.
 
     Args:
-        net: the network.
+        net: the network, or several as one.
         name: its name in messages.
         rank: r, at least 1.
+        alpha: α; what is added to W x is α/r · B A x. None: r.
+        dropout: probability of dropping an element of x, in training.
+        targets: last parts of the layers' names, such as `qkv`; None: those of the attention.
 
     Raises:
-        ValueError: the network has no attention layers, or `peft` is not installed.
+        ValueError: the network has no such layers, or `peft` is not installed.
     """
-    layers = [
-        path
-        for path, module in net.named_modules()
-        if isinstance(module, nn.Linear) and path.rpartition(".")[2] in ATTENTION
-    ]
+    linear = [path for path, module in net.named_modules() if isinstance(module, nn.Linear)]
+    layers = [path for path in linear if path.rpartition(".")[2] in (targets or ATTENTION)]
+    if not layers and targets:
+        there = ", ".join(dict.fromkeys(path.rpartition(".")[2] for path in linear)) or "none"
+        raise ValueError(f"lora_targets: {name} has no linear layer {', '.join(targets)}; it has {there}")
     if not layers:
         raise ValueError(f"variant=lora adapts the attention of transformers, and {name} has none; try tune")
     peft = _peft()
-    peft.inject_adapter_in_model(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=layers), net)
+    how = {"r": rank, "lora_alpha": alpha or rank, "lora_dropout": dropout}
+    peft.inject_adapter_in_model(peft.LoraConfig(**how, target_modules=layers), net)
+
+
+def train(net: nn.Module, mode: bool) -> None:
+    """Set training mode of the adapters' dropout; the network around them is frozen, and stays as it is."""
+    for path, module in net.named_modules():
+        if ".lora_dropout." in path:
+            module.train(mode)
 
 
 def merge(net: nn.Module) -> None:

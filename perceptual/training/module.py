@@ -11,18 +11,21 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
+from perceptual.distance.head import Head
 from perceptual.distance.level import Form
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.build import build_backbone, describe
 from perceptual.metrics import SCORES, PerSubset, two_afc_score
-from perceptual.ranking import RANKINGS, Ranking, ranking_loss
+from perceptual.ranking import RANKINGS, Ranking, hinge_loss, ranking_loss
 from perceptual.training import checkpoints, lora
 from perceptual.training.checkpoints import read_checkpoint
 from perceptual.training.optimization import make_optimizer, make_schedule
 from perceptual.training.resume import Position, RandomState
 from perceptual.training.settings import (
+    FROZEN,
     Augmentation,
     LinInit,
+    Loss,
     Optimizer,
     Schedule,
     Variant,
@@ -34,7 +37,14 @@ if TYPE_CHECKING:
     from perceptual.training.cache import DifferenceBatch
 
 
-FITTING = ("backbone", "variant", "ranking", "form")  # settings that `checkpoints.check_fits` compares
+FITTING = (
+    "backbone",
+    "variant",
+    "loss",
+    "ranking",
+    "form",
+    "center",
+)  # settings that `checkpoints.check_fits` compares
 
 
 class Diverged(ValueError):
@@ -57,9 +67,15 @@ class PerceptualRanker(pl.LightningModule):
             the code of a network that was passed: `load_from_checkpoint(path, backbone=network)`.
         variant: what is trained besides the ranking network. `lin`: the channel weights, with the backbone
             frozen; `tune`: also the backbone, from its weights; `scratch`: also the backbone, from random
-            weights; `lora`: also small matrices beside the attention of a transformer, see `lora.py`.
+            weights; `lora`: also small matrices beside the attention of a transformer, see `lora.py`; `head`:
+            a network of one hidden layer on a frozen embedding, see `distance.head`. In the form
+            `concatenated`, the channel weights stay 1 where anything else is trained.
+        loss: `bce`, binary cross-entropy of the ranking network's preference; or `hinge`, which has no
+            ranking network, see `perceptual.ranking`.
+        margin: of `hinge`, by how much the preferred image is to be nearer. DreamSim's 0.05 of 1 − cos is 0.1
+            of the distance here, which is 2 (1 − cos).
         ranking: `paper`, `antisymmetric` or `bounded`, see `perceptual.ranking`.
-        form: of the distance, `per_position` or `pooled`, see `LPIPS`.
+        form, center: of the distance, see `LPIPS`.
         lin_init: `random` as the reference, U(−1/√C, 1/√C); `ones`, the uncalibrated distance; or `v0.1`, the
             published calibration of the backbone.
         optimizer: `adam`, `adamw` or `sgd`, of PyTorch.
@@ -70,7 +86,7 @@ class PerceptualRanker(pl.LightningModule):
         schedule: `paper` by epochs, `constant`, or `cosine` to 0 at the end of the run.
         warmup: fraction of the run in which the rate rises from 0, with `constant` and `cosine`.
         dropout: probability of dropping an element of the squared differences in training.
-        lora_rank: rank of the matrices of `lora`.
+        lora_rank, lora_alpha, lora_dropout, lora_targets: of `lora`, see `lora.add`.
         augmentation: random changes of training triplets, in this order: `flip` (the three images mirrored,
             half of the time), `swap` (p0 and p1 exchanged, and the judgment with them, half of the time),
             `crop` (a random square of 70 to 100 % of the side), `light` (another contrast, brightness and
@@ -90,8 +106,11 @@ class PerceptualRanker(pl.LightningModule):
         self,
         backbone: str | Mapping[str, Any] | nn.Module = "alexnet",
         variant: Variant = "lin",
+        loss: Loss = "bce",
+        margin: float = 0.1,
         ranking: Ranking = "paper",
         form: Form = "per_position",
+        center: bool = False,
         lin_init: LinInit = "random",
         optimizer: Optimizer = "adam",
         lr: float = 1e-4,
@@ -102,6 +121,9 @@ class PerceptualRanker(pl.LightningModule):
         warmup: float = 0.0,
         dropout: float = 0.5,
         lora_rank: int = 8,
+        lora_alpha: float | None = None,
+        lora_dropout: float = 0.0,
+        lora_targets: Sequence[str] | None = None,
         augmentation: Sequence[Augmentation] = (),
         compile: bool = False,
         grad_checkpointing: bool = False,
@@ -112,7 +134,7 @@ class PerceptualRanker(pl.LightningModule):
         if variant == "scratch":
             backbone["weights"] = None
         # `save_hyperparameters` reads these names: a checkpoint holds plain values
-        betas = list(betas)
+        betas, lora_targets = list(betas), list(lora_targets) if lora_targets else None
         if not isinstance(augmentation, str):  # one word is refused below
             augmentation = list(augmentation)
         self.save_hyperparameters(ignore=["compile", "grad_checkpointing"])
@@ -125,18 +147,24 @@ class PerceptualRanker(pl.LightningModule):
         )
         self._built_on = built.fingerprint()
         if variant == "lora":
-            lora.add(built.net, built.name, lora_rank)
+            lora.add(built.net, built.name, lora_rank, lora_alpha, lora_dropout, lora_targets)
         if grad_checkpointing:
-            if variant == "lin":
-                raise ValueError("grad_checkpointing is for a trained backbone, and variant=lin freezes it")
+            if variant in FROZEN:
+                raise ValueError(
+                    f"grad_checkpointing is for a trained backbone, and variant={variant} freezes it"
+                )
             built.checkpoint_gradients()
         lin = "v0.1" if lin_init == "v0.1" else None
-        self.distance = LPIPS(built, lin, dropout=dropout, form=form, compile=compile)
-        for vector in self.distance.lin.requires_grad_(True):
+        head = Head(sum(built.channels)) if variant == "head" else None
+        self.distance = LPIPS(
+            built, lin, dropout=dropout, form=form, center=center, head=head, compile=compile
+        )
+        weighs = form != "concatenated" or variant == "lin"
+        for vector in self.distance.lin.requires_grad_(weighs) if weighs else ():
             if lin_init == "random":
                 # a 1×1 convolution's, as in the reference
                 nn.init.uniform_(vector, -(len(vector) ** -0.5), len(vector) ** -0.5)
-        self.ranking = RANKINGS[ranking]()
+        self.ranking = RANKINGS[ranking]() if loss == "bce" else None
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> "PerceptualRanker":
@@ -163,6 +191,12 @@ class PerceptualRanker(pl.LightningModule):
         """The callbacks that exact resumption needs."""
         return [RandomState(), Position()]
 
+    def train(self, mode: bool = True) -> "PerceptualRanker":
+        """Set training mode, of the dropout of adapters too, whose network is frozen."""
+        super().train(mode)
+        lora.train(self.distance.backbone.net, mode)
+        return self
+
     def on_fit_start(self) -> None:
         """Switch to training mode: LPIPS is built in eval mode, and Lightning does not change modes."""
         self.train()
@@ -175,7 +209,10 @@ class PerceptualRanker(pl.LightningModule):
         """
         batch = self._augment(batch, batch_idx)
         d0, d1 = batch.distances(self.distance)
-        loss = ranking_loss(self.ranking(d0, d1), batch.answer, batch.weight)
+        if self.ranking is None:
+            loss = hinge_loss(d0, d1, batch.answer, self.hparams["margin"], batch.weight)
+        else:
+            loss = ranking_loss(self.ranking(d0, d1), batch.answer, batch.weight)
         if not loss.isfinite():
             raise Diverged(
                 f"the loss is {loss.item()} in step {self.global_step + 1}, epoch {self.current_epoch + 1}; "
@@ -235,8 +272,10 @@ class PerceptualRanker(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser, in which the backbone has a separate rate, and the schedule of the run."""
         h, backbone = self.hparams, list(self.distance.backbone.parameters())
-        head = [*self.distance.lin, *self.ranking.parameters()]
-        groups = [{"params": head, "lr": h["lr"]}]
+        every = [p for p in self.parameters() if p.requires_grad]
+        of_backbone = {id(p) for p in backbone}
+        head = [p for p in every if id(p) not in of_backbone]
+        groups = [{"params": head, "lr": h["lr"]}] if head else []
         if trained := [p for p in backbone if p.requires_grad]:
             groups.append({"params": trained, "lr": h["lr"] * h["backbone_lr_factor"]})
         optimizer = make_optimizer(h["optimizer"], groups, h["betas"], h["weight_decay"])
@@ -280,6 +319,11 @@ class PerceptualRanker(pl.LightningModule):
         data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
         sides: dict[str, dict[str, Any]] = getattr(data, "sides", {})
         return sides
+
+    def uncalibrated(self) -> LPIPS:
+        """The distance of the same backbone before any training: no head, and all channel weights 1."""
+        distance = self.distance
+        return LPIPS(distance.backbone, lin=None, form=distance.form, center=distance.center)
 
     def merged(self) -> LPIPS:
         """The distance alone, in eval mode, with adapters of `lora` added to the weights: without `peft`."""

@@ -166,8 +166,8 @@ def test_nights(tmp_path):
     assert (table.answer.tolist(), table.votes.tolist()) == ([1, 0], [7, 6])
     assert (table.split.tolist(), table.subsets, table.subset.tolist()) == (
         ["train", "val"],
-        ["nights"],
-        [0, 0],
+        ["imagenet", "not_imagenet"],
+        [0, 1],
     )
     names = [
         Path(table.paths[column[0]]).name

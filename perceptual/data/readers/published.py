@@ -349,7 +349,8 @@ def read_nights(folder: str | Path, min_votes: int = MIN_VOTES) -> Table:
     """List the triplets of NIGHTS that its authors use, from its folder as published.
 
     `data.csv` there names the images and counts the votes; left is p0, right is p1, and `judgment` is the
-    share of `right_vote`. The set's own `split` is kept; other columns are ignored.
+    share of `right_vote`. The set's own `split` is kept, and `is_imagenet` is what the subsets are made of;
+    other columns are ignored.
 
     Args:
         folder: of the set.
@@ -361,19 +362,25 @@ def read_nights(folder: str | Path, min_votes: int = MIN_VOTES) -> Table:
     """
     path = Path(folder) / NIGHTS
     images = ("ref_path", "left_path", "right_path")
-    columns = read_columns(path, ("left_vote", "right_vote", "votes", *images, "split"), None)
+    names = ("left_vote", "right_vote", "votes", *images, "split")
+    columns = read_columns(path, names, None)
     left, right = columns.numbers("left_vote", 0), columns.numbers("right_vote", 0)
     votes, total = columns.people("votes"), left + right
     rule = "left_vote or right_vote must be positive"
     columns.refuse("left_vote", rule, (total == 0) & (votes >= min_votes))
     paths, items = columns.files(images)
+    shown = ["nights"] * len(columns)
+    if "is_imagenet" in columns:
+        found = columns.words("is_imagenet", ("True", "False"))
+        shown = ["imagenet" if word == "True" else "not_imagenet" for word in found]
+    subset, subsets = number_subsets(shown)
     table = Table(
         kind=TWO_AFC,
         paths=paths,
         items=items,
         answer=right / np.where(total == 0, 1, total),
-        subset=np.zeros(len(columns), np.int64),
-        subsets=["nights"],
+        subset=subset,
+        subsets=subsets,
         votes=votes,
         split=columns.words("split", SPLITS),
     )

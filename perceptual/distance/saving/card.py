@@ -102,7 +102,9 @@ def _facts(config: Mapping[str, Any]) -> dict[str, str]:
         "backbone": f"{code(backbone['name'])}, weights from {code(backbone['source'])} ({kept})",
         "levels (channels)": ", ".join(f"{level} ({channels})" for level, channels in levels),
         "images are resized to": f"{side}×{side}" if side else "nothing: seen as they are",
-        "form": code(config["form"]),
+        "form": code(config["form"])
+        + (", centred" if config.get("center") else "")
+        + (f", after a head of {config['head']} hidden units" if "head" in config else ""),
         "calibration": OURS.get(config["calibration"])
         or f"{config['calibration']} of Zhang et al., see below",
         "ranking network": code(ranking["name"]) if ranking else "none",

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from typing_extensions import NotRequired, TypedDict
 
+from perceptual.distance.head import Head
 from perceptual.distance.level import Form
 from perceptual.distance.saving.card import card
 from perceptual.features import weights as weight_files
@@ -38,12 +39,13 @@ if TYPE_CHECKING:
     from perceptual.distance.lpips import LPIPS
 
 MODEL, RANKING, CARD = "model.safetensors", "ranking.safetensors", "README.md"
-OURS = "backbone.net."
+OURS, HEAD = "backbone.net.", "head."
 LIBRARIES = ("torch", "torchvision", "timm")
 FORMAT = 1
 CONFIG = "config.json"
 SEAL = "config_sha256"
 SEALED = ("format", "backbone", "channels", "form", "sha256", "ranking")  # what decides about a distance
+SEALED_IF_SAID = ("center", "head")
 REMEDY = "save the distance again"
 Text = Annotated[str, Len(1)]
 SHA256 = Annotated[str, Len(64, 64)]
@@ -115,6 +117,8 @@ class Config(Format):
     backbone: BackboneRecord
     channels: Annotated[list[Annotated[int, Ge(1)]], Len(1)]
     form: Form
+    center: NotRequired[bool]
+    head: NotRequired[Annotated[int, Ge(1)]]  # hidden units
     calibration: NotRequired[str | None]  # see `calibration.identify`
     sha256: SHA256
     ranking: RankingRecord | None
@@ -135,6 +139,17 @@ class Saved(NamedTuple):
     def lin(self) -> list[Tensor]:
         """Channel weights, (C,) a level."""
         return [self.state[f"lin.{level}"] for level in range(len(self.config["channels"]))]
+
+    @property
+    def head(self) -> Head | None:
+        """The head on its embedding, if it has one."""
+        if "head" not in self.config:
+            return None
+        head = Head(sum(self.config["channels"]), self.config["head"])
+        head.load_state_dict(
+            {key.removeprefix(HEAD): v for key, v in self.state.items() if key.startswith(HEAD)}
+        )
+        return head.eval().requires_grad_(False)
 
     def backbone(self, network: nn.Module | None = None) -> Backbone:
         """Build the backbone from the folder, or by its name if that still gives the same weights.
@@ -230,7 +245,9 @@ def save(
     if TARGET in spec or BUILT in spec:
         described["spec"] = spec
     network = {f"{OURS}{key}": value for key, value in backbone.net.state_dict().items()} if stored else {}
-    state = _portable({f"lin.{level}": vector for level, vector in enumerate(metric.lin)} | network)
+    vectors = {f"lin.{level}": vector for level, vector in enumerate(metric.lin)}
+    head = {} if metric.head is None else {f"{HEAD}{k}": v for k, v in metric.head.state_dict().items()}
+    state = _portable(vectors | head | network)
     check_state(state, "the distance cannot be saved")
     config = {
         "format": FORMAT,
@@ -243,6 +260,10 @@ def save(
         "versions": versions(*LIBRARIES),
         "record": dict(record or {}),
     }
+    if metric.center:
+        config["center"] = True
+    if metric.head is not None:
+        config["head"] = len(head[f"{HEAD}0.bias"])
     ranking_state = _portable(ranking.state_dict()) if ranking is not None else None
     check_state(ranking_state or {}, "the ranking network cannot be saved")
     if ranking is not None and ranking_state is not None:
@@ -298,7 +319,12 @@ def read(folder: Path) -> Saved:
     ranking = config["ranking"]
     ranking_state = _read_state(folder / RANKING, ranking["sha256"]) if ranking else None
     given = {key: tuple(value.shape) for key, value in state.items() if not key.startswith(OURS)}
-    if given != {f"lin.{level}": (channels,) for level, channels in enumerate(config["channels"])}:
+    expected: dict[str, tuple[int, ...]] = {f"lin.{i}": (c,) for i, c in enumerate(config["channels"])}
+    if "head" in config:
+        size, hidden = sum(config["channels"]), config["head"]
+        expected |= {f"{HEAD}0.weight": (hidden, size, 1, 1), f"{HEAD}0.bias": (hidden,)}
+        expected |= {f"{HEAD}2.weight": (size, hidden, 1, 1), f"{HEAD}2.bias": (size,)}
+    if given != expected:
         raise ValueError(f"{folder / MODEL} holds {given}, but {CONFIG} says levels of {config['channels']}")
     return Saved(folder, config, state, ranking_state)
 
@@ -383,7 +409,8 @@ def check(content: str, what: str) -> None:
 
 
 def _digest(config: Mapping[str, Any]) -> str:
-    text = json.dumps({key: config.get(key) for key in SEALED}, sort_keys=True)
+    sealed = {key: config.get(key) for key in SEALED} | {k: config[k] for k in SEALED_IF_SAID if k in config}
+    text = json.dumps(sealed, sort_keys=True)
     return sha256(text.encode()).hexdigest()
 
 

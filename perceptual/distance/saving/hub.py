@@ -46,7 +46,7 @@ class HubMixin:
             ValueError: naming the file that was damaged or changed, or does not fit the backbone.
         """
         make: Any = cls
-        how = {"spatial": spatial, "value_range": value_range, "check_range": check_range}
+        how: dict[str, Any] = {"spatial": spatial, "value_range": value_range, "check_range": check_range}
         is_folder = Path(source).expanduser().is_dir()
         if not is_folder and (method := Method.parse(str(source))).calibration != DEFAULT:
             named: Self = make(method, **how)
@@ -58,7 +58,8 @@ class HubMixin:
         built = saved.backbone(backbone)
         known = identify(built.name, saved.lin) or str(source)
         calibration = Calibration(None if known == UNCALIBRATED else known, saved.lin, saved=saved)
-        restored: Self = make(built, calibration, form=saved.config["form"], **how)
+        how |= {"form": saved.config["form"], "center": saved.config.get("center", False), "head": saved.head}
+        restored: Self = make(built, calibration, **how)
         return restored
 
     def save_pretrained(
