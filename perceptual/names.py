@@ -16,6 +16,7 @@
 | `path/to/folder`, `./folder`              | a folder written by `LPIPS.save_pretrained`            |
 | `owner/name`                              | such a folder on the Hugging Face hub                  |
 | `l2`, `ssim`, … (`CLASSICS`)              | a classic distance                                     |
+| `pyiqa:NAME`, `dreamsim:TYPE`, `piq:NAME` | a distance of another package, see `distance.packages` |
 | `timm:*convnext*`                         | every timm name with weights that matches the pattern  |
 
 The name of a network is its identity: what checkpoints, caches, saved folders and results call it, and what
@@ -121,6 +122,8 @@ class Method:
         head, of_photographs, folder = said.partition(f"-{KMEANS}:")
         if not of_photographs and (said.endswith(".ckpt") or _has_slash(said)):
             return cls(said, path=said)
+        if _of_package(head):
+            return cls(said, (Name(said, {}),))
         words = rf"(.+)-(v\d+\.\d+|{UNCALIBRATED}|{RANDOM}|{KMEANS})"
         match = None if of_photographs else re.fullmatch(words, said)
         try:
@@ -174,10 +177,16 @@ def _has_slash(said: str) -> bool:
     return slash and not any(part.startswith(SCHEMES) for part in said.split(JOINT))
 
 
+def _of_package(said: str) -> bool:
+    """Say if a name is that of a distance of another package, `PACKAGE:NAME`."""
+    package = re.match(r"\w[\w-]*:", said)
+    return package is not None and not said.startswith((*SCHEMES, OF_TORCHVISION))
+
+
 def _is_network(base: str) -> bool:
-    if base.partition(".")[0] in CALIBRATED or ":" in base:
+    if base.partition(".")[0] in CALIBRATED or base.startswith((*SCHEMES, OF_TORCHVISION)):
         return True
-    if base in CLASSICS:
+    if base in CLASSICS or ":" in base:
         return False
     import timm
 

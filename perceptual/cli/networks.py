@@ -164,10 +164,12 @@ def info(
         facts |= _training(model)
     elif (saved := getattr(loaded.distance, "saved", None)) is not None:
         facts |= _record(saved)
+    from perceptual.distance import packages
     from perceptual.distance.baselines import DEFINITIONS
 
     if definition := DEFINITIONS.get(model):
         facts["definition"] = definition
+    facts |= packages.about(model)
     facts["ranking network"] = type(loaded.ranking).__name__ if loaded.ranking else None
     if json:
         print_json({name.replace(" ", "_"): value for name, value in facts.items()})

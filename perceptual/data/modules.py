@@ -13,12 +13,12 @@ from perceptual.data.module import JudgedDataModule, Side
 from perceptual.data.readers.folders import read_folder, read_pairs, subset_names
 from perceptual.data.readers.manifests import read_manifest, read_opinion_manifest
 from perceptual.data.readers.published import (
-    CHOICES,
     MIN_VOTES,
     OPINIONS,
     read_choices,
     read_nights,
     read_opinions,
+    reader_of,
 )
 from perceptual.data.readers.stores import is_store, read_store
 from perceptual.data.settings import (
@@ -93,8 +93,8 @@ class ManifestDataModule(Manifest, JudgedDataModule):
             same triplets.
         val_split: rows of the `split` column to validate on, "val" or "test"; those of the other are left
             out, so that what was chosen on one can be scored on the other.
-        layout: "csv", which stands for all of these, or the name of a published set, see
-            `perceptual.data.readers.published`.
+        layout: "csv", which stands for all of these, the name of a published set, see
+            `perceptual.data.readers.published`, or of a reader that an installed package adds.
         min_votes: triplets of fewer votes are left out; None: none but those of NIGHTS, whose authors use
             triplets of at least 6.
 
@@ -110,7 +110,8 @@ class ManifestDataModule(Manifest, JudgedDataModule):
         at_least("split_seed", self.split_seed, 0)
         at_least("min_votes", 1 if self.min_votes is None else self.min_votes, 1)
         one_of("split_by", self.split_by, SPLIT_BY)
-        one_of("layout", self.layout, (CSV, *CHOICES))
+        if self.layout != CSV:
+            reader_of(self.layout)
         one_of("val_split", self.val_split, get_args(ValSplit))
         self.place = place(self.path)
 

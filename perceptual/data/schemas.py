@@ -16,6 +16,7 @@ from perceptual.data.settings import BAPPS, Loading, Manifest, Opinions, Pairs, 
 
 Cache = Enum("Cache", ["on", "off"])
 SAID = {  # in `--help`
+    "layout": "csv, or the name of a reader that an installed package adds",
     "size": "null: images keep their sizes",
     "cache": "train.py: compute the features of a frozen backbone once, and keep them",
     "views": "with the cache: augmented views of each training image; null: what a first run can afford",
@@ -107,7 +108,6 @@ SCHEMAS = {
         Manifest,
         "perceptual.data.ManifestDataModule",
         "Triplets of data.path=…: a CSV with ref,p0,p1,judge[,votes,subset,split], a store, or NIGHTS.",
-        leave_out=["layout"],
     ),
     "jnd": schema(
         Pairs,

@@ -101,9 +101,12 @@ def load(said: str | Method) -> Loaded:
         return Loaded(_kmeans(method))
     if not method.baseline:
         return Loaded(LPIPS(method))
+    from perceptual.distance import packages
     from perceptual.distance.baselines import BASELINES
 
     name = method.text
+    if ":" in name:
+        return Loaded(packages.build(name))
     if name in BASELINES:
         return Loaded(BASELINES[name]())
     if os.path.isfile(Path(name, folders.CONFIG)):

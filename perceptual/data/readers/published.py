@@ -31,6 +31,8 @@ from perceptual.data.kinds import OPINION, TWO_AFC
 from perceptual.data.readers.columns import Columns, number, read_columns
 from perceptual.data.settings import Larger
 from perceptual.data.table import SPLITS, Table, number_images, number_subsets
+from perceptual.files import plugins
+from perceptual.files.messages import first_line
 from perceptual.files.places import as_on_disk, listed, nfc
 
 WHERE = {
@@ -246,13 +248,36 @@ def _sheet(path: Path, names: Iterable[str]) -> list[tuple[Any, ...]]:
     return [tuple(row[i] for i in places) for row in cells[top + 1 :] if row[places[0]] is not None]
 
 
+def reader_of(name: str) -> Callable[[Path], Iterable[Chosen]]:
+    """Return what reads a set of choices: one of `CHOICES`, or that of an installed package.
+
+    A package adds a reader by an entry point of the group `perceptual.readers`: a function of the folder that
+    yields `Chosen`, or tuples of as many parts.
+
+    Raises:
+        ValueError: there is no such name, or the package fails.
+    """
+    if name in CHOICES:
+        return CHOICES[name]
+    if name not in (added := plugins.names("perceptual.readers")):
+        known = ", ".join(("csv", *CHOICES, *added))
+        raise ValueError(f"layout must be one of {known}, got {name!r}")
+    read = plugins.load("perceptual.readers", name)
+    return lambda folder: (Chosen(*one) for one in read(folder))
+
+
 def read_choices(name: str, root: str | Path) -> Table:
     """Read a published set of choices from its folder, as triplets; otherwise as `read_opinions`.
 
     Rows of one question are its votes, where each is the answer of a person.
     """
     root = Path(root)
-    chosen = list(CHOICES[name](root))
+    try:
+        chosen = list(reader_of(name)(root))
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # of another package
+        raise ValueError(f"the reader {name} fails: {type(error).__name__}: {first_line(error)}") from error
     if not chosen:
         raise ValueError(f"{root} holds no answers of {name}")
     questions = [(one.ref, one.p0, one.p1) for one in chosen]
