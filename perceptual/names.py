@@ -13,6 +13,7 @@
 | `vit_small_patch16_224[out_indices=[cls]]`| a network at other levels                              |
 | `alex`, `vgg`, `squeeze`                  | short for `alexnet`, `vgg16`, `squeezenet1_1`          |
 | `runs/…/last.ckpt`                        | the distance of a checkpoint of `PerceptualRanker`     |
+| `path/to/latest_net_.pth`                 | what the `lpips` package's Trainer wrote               |
 | `path/to/folder`, `./folder`              | a folder written by `LPIPS.save_pretrained`            |
 | `owner/name`                              | such a folder on the Hugging Face hub                  |
 | `l2`, `ssim`, … (`CLASSICS`)              | a classic distance                                     |

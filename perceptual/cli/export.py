@@ -24,6 +24,9 @@ def export(
     uint8: Annotated[
         bool, typer.Option("--uint8", help="Let model.onnx take bytes 0 … 255 rather than floats 0 … 1.")
     ] = False,
+    lpips: Annotated[
+        bool, typer.Option("--lpips", help="Write lin as lpips.pth too, for lpips.LPIPS(model_path=…).")
+    ] = False,
     results: Annotated[
         Path, typer.Option(help="Folder of results of evaluations; those of the checkpoint go into the card.")
     ] = Path("results"),
@@ -56,6 +59,13 @@ def export(
         except ValueError as error:
             raise ValueError(f"no model.onnx in {folder}: {error}") from error
         typer.echo(f"ONNX      {folder / 'model.onnx'}")
+    if lpips:
+        import torch
+
+        from perceptual.distance.calibration import to_lpips
+
+        torch.save(to_lpips(metric.backbone, list(metric.lin)), folder / "lpips.pth")
+        typer.echo(f"lpips     {folder / 'lpips.pth'}: the channel weights, not the network")
     if push_to_hub:
         typer.echo(f"Pushed    {folders.push(folder, push_to_hub)}")
 

@@ -20,7 +20,18 @@ from perceptual.distance.saving import folders
 from perceptual.features import networks
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone
-from perceptual.names import DEFAULT, KMEANS, RANDOM, UNCALIBRATED, Method, Name, default, versions
+from perceptual.names import (
+    CALIBRATED,
+    DEFAULT,
+    KMEANS,
+    PUBLISHED,
+    RANDOM,
+    UNCALIBRATED,
+    Method,
+    Name,
+    default,
+    versions,
+)
 
 FOLDER = Path(__file__).parent / "calibrations"
 SEED = 0  # of the weights of `NAME-random`
@@ -200,6 +211,8 @@ def read(path: Path) -> Calibration:
         FileNotFoundError: no such file.
     """
     state = weight_files.read(path)
+    if any(key.startswith("features.") for key in state):  # a distance that the `lpips` package trained
+        state = {key: value for key, value in state.items() if _level(key) >= 0}
     vectors = {_level(key): value.flatten() for key, value in state.items()}
     if len(vectors) < len(state) or sorted(vectors) != list(range(len(vectors))):
         raise ValueError(
@@ -211,6 +224,40 @@ def read(path: Path) -> Calibration:
         metadata = file.metadata() or {}
     mean, std = (json.loads(metadata[key]) if key in metadata else None for key in ("mean", "std"))
     return Calibration(str(path), [vectors[level].float() for level in sorted(vectors)], mean, std)
+
+
+def of_lpips(path: Path) -> tuple[Backbone, Calibration]:
+    """Read a distance that the `lpips` package trained: lin, and the network where the file has it.
+
+    Its Trainer writes `latest_net_.pth`; the network is known by the channels of its levels.
+
+    Raises:
+        ValueError: the file holds no such distance.
+        FileNotFoundError: no such file.
+    """
+    calibration = read(path)
+    channels = [len(vector) for vector in calibration.lin or []]
+    known = {name: [len(v) for v in load(name, PUBLISHED).lin or []] for name in CALIBRATED}
+    name = next((name for name, theirs in known.items() if theirs == channels), None)
+    if name is None:
+        raise ValueError(f"{str(path)!r} has levels of {channels} channels, which no network of lpips has")
+    held = any(key.startswith("features.") for key in weight_files.read(path))
+    return Backbone(name, weights=str(path) if held else "default"), calibration
+
+
+def to_lpips(backbone: Backbone, lin: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return channel weights as the `lpips` package names them, for `lpips.LPIPS(net=…, model_path=…)`.
+
+    Raises:
+        ValueError: the package does not have the network, or not at these levels.
+    """
+    name = backbone.name.partition(".")[0]
+    if name not in CALIBRATED or [len(v) for v in lin] != [len(v) for v in load(name, PUBLISHED).lin or []]:
+        raise ValueError(
+            f"the lpips package has {', '.join(CALIBRATED)} at all their levels, got {backbone.name} at "
+            f"{', '.join(map(str, backbone.out_indices))}"
+        )
+    return {f"lin{level}.model.1.weight": v.detach().cpu().view(1, -1, 1, 1) for level, v in enumerate(lin)}
 
 
 def _read_folder(folder: Path, backbone: str) -> Calibration:

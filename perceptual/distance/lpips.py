@@ -275,7 +275,9 @@ class LPIPS(HubMixin, nn.Module):
             levels = list(zip(*(self.formed(self.backbone(batch)) for batch in batches), strict=True))
         else:
             sizes = [batch.shape[0] for batch in batches]  # len() would fix that of an exported program
-            levels = [m.split(sizes) for m in self.formed(self.backbone(torch.cat(list(batches))))]
+            maps = self.backbone(torch.cat(list(batches)))
+            maps = self.formed(maps) if self.form == "concatenated" else maps
+            levels = [m.split(sizes) for m in maps]
         if mask is not None or self.form == "pooled":
             levels = [tuple(self._level(f, mask) for f in level) for level in levels]
         counts = [f.shape[0] for f in levels[0]]

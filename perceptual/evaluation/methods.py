@@ -96,6 +96,8 @@ def load(said: str | Method) -> Loaded:
         raise ValueError(method.fault)
     if method.path:
         path = Path(method.path).expanduser()
+        if path.suffix == ".pth":
+            return Loaded(LPIPS(*calibrations.of_lpips(path)))
         return _from_checkpoint(path) if path.suffix == ".ckpt" else _from_folder(method.path)
     if method.calibration == KMEANS:
         return Loaded(_kmeans(method))

@@ -103,7 +103,8 @@ def read(path: Path) -> StateDict:
     for name, value in state.items():
         if wrong := wrong_tensor(value):
             raise ValueError(f"weights file {str(path)!r}: {name} {wrong}")
-    return state
+    # the `lpips` package cuts its networks into slices, and keeps the numbers of their layers
+    return {re.sub(r"^net\.slice\d+\.", "features.", key): value for key, value in state.items()}
 
 
 def wrong_tensor(value: Tensor) -> str | None:

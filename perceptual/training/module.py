@@ -76,8 +76,9 @@ class PerceptualRanker(pl.LightningModule):
             of the distance here, which is 2 (1 − cos).
         ranking: `paper`, `antisymmetric` or `bounded`, see `perceptual.ranking`.
         form, center: of the distance, see `LPIPS`.
-        lin_init: `random` as the reference, U(−1/√C, 1/√C); `ones`, the uncalibrated distance; or `v0.1`, the
-            published calibration of the backbone.
+        lin_init: `random` as the reference, U(−1/√C, 1/√C); `ones`, the uncalibrated distance; `v0.1`, the
+            published calibration of the backbone; or `file`, what the file of the backbone's weights holds,
+            written by the Trainer of the `lpips` package.
         optimizer: `adam`, `adamw` or `sgd`, of PyTorch.
         lr: largest learning rate.
         backbone_lr_factor: factor of `lr` for the backbone, if it is trained.
@@ -154,7 +155,11 @@ class PerceptualRanker(pl.LightningModule):
                     f"grad_checkpointing is for a trained backbone, and variant={variant} freezes it"
                 )
             built.checkpoint_gradients()
-        lin = "v0.1" if lin_init == "v0.1" else None
+        if lin_init == "file" and backbone.get("weights", "default") in ("default", "given"):
+            raise ValueError("lin_init=file takes lin from the file of backbone.weights, and none is named")
+        # of a checkpoint that holds all weights, no other file is read
+        starts = {"v0.1": "v0.1", "file": backbone.get("weights")}
+        lin = starts.get(lin_init)
         head = Head(sum(built.channels)) if variant == "head" else None
         self.distance = LPIPS(
             built, lin, dropout=dropout, form=form, center=center, head=head, compile=compile

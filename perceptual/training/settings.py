@@ -9,7 +9,7 @@ from perceptual.ranking import RANKINGS
 
 Variant = Literal["lin", "tune", "scratch", "lora", "head"]
 Loss = Literal["bce", "hinge"]
-LinInit = Literal["random", "ones", "v0.1"]
+LinInit = Literal["random", "ones", "v0.1", "file"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["paper", "constant", "cosine"]
 Augmentation = Literal["flip", "swap", "crop", "light"]

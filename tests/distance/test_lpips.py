@@ -438,7 +438,7 @@ def test_one_image_is_compared_with_each_of_a_batch(small):
     ("arguments", "message"),
     [
         *(({"value_range": v}, "value_range must be") for v in [(1, 0), (0, 0), (float("nan"), 1)]),
-        ({"form": "mean"}, "form must be one of per_position, pooled, got 'mean'"),
+        ({"form": "mean"}, "form must be one of per_position, pooled, concatenated, got 'mean'"),
         ({"form": "pooled", "spatial": True}, "spatial must be False"),
     ],
 )

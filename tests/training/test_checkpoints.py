@@ -171,8 +171,11 @@ def test_hyperparameters_are_plain_values(alexnet, tmp_path):
     assert saved == {
         "backbone": {"name": "alexnet"},
         "variant": "lin",
+        "loss": "bce",
+        "margin": 0.1,
         "ranking": "paper",
         "form": "per_position",
+        "center": False,
         "lin_init": "random",
         "optimizer": "adam",
         "lr": 2e-4,
@@ -183,6 +186,9 @@ def test_hyperparameters_are_plain_values(alexnet, tmp_path):
         "warmup": 0.0,
         "dropout": 0.25,
         "lora_rank": 8,
+        "lora_alpha": None,
+        "lora_dropout": 0.0,
+        "lora_targets": None,
         "augmentation": [],
         "seed": 0,
     }

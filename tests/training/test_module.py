@@ -169,16 +169,16 @@ def test_both_rankings_train(ranking, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"variant": "frozen"}, "variant must be one of lin, tune, scratch, lora, got 'frozen'"),
+        ({"variant": "frozen"}, "variant must be one of lin, tune, scratch, lora, head, got 'frozen'"),
         ({"ranking": "bce"}, "ranking must be one of paper, antisymmetric, bounded, got 'bce'"),
-        ({"form": "mean"}, "form must be one of per_position, pooled, got 'mean'"),
+        ({"form": "mean"}, "form must be one of per_position, pooled, concatenated, got 'mean'"),
         ({"lr": 0}, "lr must be positive, got 0"),
         ({"dropout": 1}, "dropout must be at least 0 and less than 1, got 1"),
         ({"dropout": -0.1}, "dropout must be at least 0"),
         ({"lr": float("nan")}, "lr must be positive, got nan"),
         ({"optimizer": "lion"}, "optimizer must be one of adam, adamw, sgd, got 'lion'"),
         ({"schedule": "step"}, "schedule must be one of paper, constant, cosine, got 'step'"),
-        ({"lin_init": "zeros"}, "lin_init must be one of random, ones, v0.1, got 'zeros'"),
+        ({"lin_init": "zeros"}, "lin_init must be one of random, ones, v0.1, file, got 'zeros'"),
         ({"augmentation": "flip"}, "augmentation must be a list of flip, swap, crop, light, got 'flip'"),
         (
             {"augmentation": ["flop"]},
