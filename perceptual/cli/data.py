@@ -48,21 +48,31 @@ Distorters = Annotated[
 
 @app.command()
 def download(
-    source: Annotated[str, typer.Argument(help="`bapps`.")],
+    source: Annotated[str, typer.Argument(help="`bapps`, or `nights`, which has no subsets.")],
     more: Annotated[list[str] | None, typer.Argument(metavar="[SUBSET]...", help="More subsets.")] = None,
     subsets: Annotated[
         list[str] | None, typer.Option(help="val (1.1 GB), jnd (0.2 GB), train (5.3 GB).")
     ] = None,
-    root: Annotated[Path, typer.Option(help="Folder for the data set.")] = Path("bapps"),
+    root: Annotated[
+        Path | None, typer.Option(help="Folder for the data set; default: its name.", show_default=False)
+    ] = None,
 ) -> None:
     """Download a data set; after an interruption, run it again to continue.
 
     Example: `perceptual data download bapps --subsets val jnd train --root datasets/bapps`
+
+    Example: `perceptual data download nights`
     """
     from perceptual.data.download.bapps import download_bapps
+    from perceptual.data.download.nights import download_nights
 
+    root = root or Path(source)
+    if source == "nights":
+        if subsets or more:
+            raise ValueError("nights is one archive: leave out the subsets")
+        return typer.echo(download_nights(root))
     if source != "bapps":
-        raise ValueError(f"no source {source!r}; there is bapps")
+        raise ValueError(f"no source {source!r}; there are bapps and nights")
     chosen = [*(subsets or []), *(more or [])] or ["val", "jnd"]
     for line in download_bapps(root, chosen):  # type: ignore[arg-type]  # which checks the words
         typer.echo(line)

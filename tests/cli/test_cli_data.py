@@ -179,7 +179,7 @@ def test_shard(run, tmp_path):
         (("show", "nowhere"), "no file or folder nowhere"),
         (("make-triplets", "nowhere", "set", "--count", 3), "no folder nowhere"),
         (("make-pairs", "empty", "set", "--count", 3), "no photographs in empty"),
-        (("download", "nights"), "no source 'nights'; there is bapps"),
+        (("download", "night"), "no source 'night'; there are bapps and nights"),
         (("download", "bapps", "--subsets", "val", "tests"), "subsets must be of val, jnd, train, got tests"),
     ],
 )

@@ -10,17 +10,19 @@ import socket
 import tarfile
 import threading
 import time
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from killing import run_and_kill, tree_bytes
-from trees import write_pair_subset, write_subset
+from trees import write_image, write_pair_subset, write_subset
 
 from perceptual.data import JND, TWO_AFC
 from perceptual.data.download import http as fetching
 from perceptual.data.download.bapps import BAPPS, Part, download_bapps, unpack
+from perceptual.data.download.nights import download_nights
 
 COUNTS = {"traditional": 6, "cnn": 5}
 PARTS = {
@@ -441,3 +443,59 @@ def test_a_sparse_file_is_refused(tmp_path):
         file.write(bytes(header) + bytes(1024))
     with pytest.raises(ValueError, match="not to be trusted"):
         unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+
+
+NIGHTS = "ref_path,left_path,right_path,left_vote,right_vote,votes,split,is_imagenet\n"
+
+
+def nights_zip(folder: Path, **others: bytes | str) -> bytes:
+    """NIGHTS' archive with two triplets, and other members."""
+    rng = np.random.default_rng(0)
+    images = [f"{kind}/{i}.png" for kind in ("ref", "distort") for i in range(3)]
+    for name in images:
+        write_image(folder / name, rng)
+    rows = [f"{','.join(images[i : i + 3])},0,1,6,{split},True\n" for i, split in enumerate(("train", "val"))]
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("nights/data.csv", NIGHTS + "".join(rows))
+        for name in images:
+            archive.write(folder / name, f"nights/{name}")
+        for name, content in others.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def test_nights_is_downloaded_continued_and_checked(server, tmp_path):
+    root = tmp_path / "nights"
+    server.files["nights.zip"] = nights_zip(tmp_path / "made")
+    server.mood = "breaks"
+    assert download_nights(root, f"{server.base}nights.zip") == f"{root}: 2 triplets"
+    assert any(asked for asked in server.asked), "it continued"
+    assert sorted(path.name for path in root.iterdir()) == ["data.csv", "distort", "ref"]
+    asked = len(server.asked)
+    assert download_nights(root, f"{server.base}nights.zip")
+    assert len(server.asked) == asked, "what is there is only checked"
+    (root / "ref/1.png").unlink()
+    with pytest.raises(ValueError, match=r"1 of 4 images are missing: .*ref/1.png; remove the folder"):
+        download_nights(root, f"{server.base}nights.zip")
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ({"../out.txt": "x"}, "is not to be trusted: '../out.txt' leads out of the folder"),
+        ({"zeros": bytes(80_000_000)}, "holds more than 50 times its size"),
+        (b"no archive", r"is damaged \(File is not a zip file\)"),
+        (b"", "holds no data.csv"),
+    ],
+)
+def test_archives_that_are_not_nights(server, tmp_path, bad, says):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("other/file.txt", "x")
+        for name, content in bad.items() if isinstance(bad, dict) else ():
+            archive.writestr(name, content)
+    server.files["nights.zip"] = bad if isinstance(bad, bytes) and bad else made.getvalue()
+    with pytest.raises(ValueError, match=says):
+        download_nights(tmp_path / "root", f"{server.base}nights.zip")
+    assert not (tmp_path / "root/data.csv").exists()

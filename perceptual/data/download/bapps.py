@@ -69,12 +69,12 @@ def download_bapps(
     if unknown or not subsets:
         raise ValueError(f"subsets must be of {', '.join(parts)}, got {', '.join(unknown) or 'none'}")
     root = Path(root)
-    with _workshop(root) as workshop:
+    with workshop_in(root) as workshop:
         return [_bring(root, workshop, parts[subset], base) for subset in dict.fromkeys(subsets)]
 
 
 @contextmanager
-def _workshop(root: Path) -> Iterator[Path]:
+def workshop_in(root: Path) -> Iterator[Path]:
     """`<root>/.download`, for one process at a time; removed when all is done."""
     workshop = root / ".download"
     workshop.mkdir(parents=True, exist_ok=True)
@@ -149,14 +149,28 @@ def unpack(archive: Path, folder: Path) -> None:
         raise ValueError(f"{archive} is damaged ({error}); remove it and run this again") from None
 
 
-def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path, folder: Path) -> None:
-    path = PurePosixPath(member.name)
+def check_member(archive: Path, name: str, plain: bool) -> None:
+    """Refuse what an archive is not to hold.
+
+    Args:
+        archive: the file, for the error.
+        name: of the member.
+        plain: whether it is a plain file or a folder.
+
+    Raises:
+        ValueError: it leads out of the folder that is unpacked to, or is a link or a device.
+    """
+    path = PurePosixPath(name)
     # a backslash or a colon is a separator or a drive elsewhere
-    outside = path.is_absolute() or ".." in path.parts or any(mark in member.name for mark in "\\:\0")
-    if outside or not (member.isreg() or member.isdir()) or member.issparse():
+    outside = path.is_absolute() or ".." in path.parts or any(mark in name for mark in "\\:\0")
+    if outside or not plain:
         what = "leads out of the folder" if outside else "is neither a plain file nor a folder"
-        raise ValueError(f"{archive} is not to be trusted: {member.name!r} {what}; remove it")
-    target = folder / path
+        raise ValueError(f"{archive} is not to be trusted: {name!r} {what}; remove it")
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path, folder: Path) -> None:
+    check_member(archive, member.name, (member.isreg() or member.isdir()) and not member.issparse())
+    target = folder / member.name
     if member.isdir():
         target.mkdir(parents=True, exist_ok=True)
         return
