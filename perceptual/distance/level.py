@@ -1,11 +1,13 @@
 """The fast form of one level of LPIPS: Σ_c lin_c (x̂_c − ŷ_c)² at each position of two feature maps.
 
 It gives the numbers of the formula in `lpips.py` without copies of whole maps: it works through pieces that
-stay in the processor's cache, and for a gradient it keeps the maps alone, which the backbone holds anyway,
-and computes the rest again.
+stay in the processor's cache, and for a gradient it keeps the norms and the maps, which the backbone holds
+anyway, and computes the rest again. On GPUs of CUDA each level is one kernel, see `kernels`.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,12 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceptual.features.backbone import is_transformed
+from perceptual.files.messages import first_line
 
 # compared at each position, as means over all of them, or as one vector of the embeddings of all levels
 Form = Literal["per_position", "pooled", "concatenated"]
 FORMS: tuple[Form, ...] = get_args(Form)
 Outside = Literal["see", "fill"]  # what a network is shown outside a mask: what is there, or its mean colour
 OUTSIDE: tuple[Outside, ...] = get_args(Outside)
+Kernel = Literal["auto", "torch", "triton"]
+KERNELS: tuple[Kernel, ...] = get_args(Kernel)
 EPS = 1e-10
 PIECE = {"cpu": 1 << 18}  # elements of a map worked on at once: what is computed of them stays in the cache
 LARGE_PIECE = 1 << 24  # elsewhere, where the start of a kernel costs more than its memory
@@ -43,89 +48,156 @@ def mean(maps: Tensor, mask: Tensor | None) -> Tensor:
     return (maps * weight).sum((2, 3)) / weight.sum((2, 3))
 
 
-def compare(lin: Tensor, x: Tensor, *others: Tensor) -> Tensor:
+def compare(lin: Tensor, x: Tensor, *others: Tensor, mean: bool = False, kernel: Kernel = "auto") -> Tensor:
     """Σ_c lin_c (x̂_c − ŷ_c)² at each position, for each of K others y, with first and second gradients.
 
     Args:
         lin: (C,) weights.
         x, others: (N, C, H, W) feature maps of any precision; what is computed of them has that of lin.
+        mean: take the mean over positions.
+        kernel: as `LPIPS` takes it.
 
     Returns:
-        (K, N, H, W).
+        (K, N, H, W), or the means (K, N).
     """
-    out: Tensor = _Compare.apply(lin, x, *others)
+    fused = lin.dtype == torch.float32 and bool(x.numel()) and takes_triton(lin.device, kernel)
+    out, _ = _Compare.apply(lin, mean, fused, x, *others)
     return out
 
 
+@cache
+def takes_triton(device: torch.device, kernel: Kernel) -> bool:
+    """Say if levels are compared by Triton: on a GPU of CUDA, or in Triton's interpreter, as chosen.
+
+    Raises:
+        ValueError: `triton` was chosen, and cannot be used.
+    """
+    if kernel == "torch":
+        return False
+    reason = f"the device is {device.type}, and Triton needs a GPU of CUDA"
+    if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
+        try:
+            from perceptual.distance import kernels
+
+            one = torch.ones(1, 1, 1, device=device)
+            kernels.compare(one[0, 0], one, one[None], True)
+            return True
+        except Exception as error:  # it is not installed, or cannot compile for this GPU
+            reason = first_line(error)
+    if kernel == "triton":
+        raise ValueError(f"kernel='triton' cannot be used: {reason}")
+    return False
+
+
 class _Compare(torch.autograd.Function):
+    """Returns what `compare` does, and the norms (1 + K, N, 1, H, W) of the maps for the gradient."""
+
     @staticmethod
-    def forward(lin: Tensor, x: Tensor, *others: Tensor) -> Tensor:
+    def forward(lin: Tensor, mean: bool, fused: bool, x: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
         n, _, h, w = x.shape
+        if fused:
+            from perceptual.distance import kernels
+
+            flat = [m.flatten(2) for m in (x, *others)]
+            out, norms = kernels.compare(lin, flat[0], kernels.stacked(flat[1:]), mean)
+            return out.sum(2) if mean else out.view(-1, n, h, w), norms.view(-1, n, 1, h, w)
         out = lin.new_empty(len(others), n, h, w)
+        norms = lin.new_empty(1 + len(others), n, 1, h, w)
         for images, rows in _pieces(x):
-            u, *rest = (_unit(m[images, :, rows].to(lin.dtype)) for m in (x, *others))
-            for k, v in enumerate(rest):
-                out[k, images, rows] = v.sub_(u).square_().mul_(lin.view(-1, 1, 1)).sum(1)
-        return out
+            pieces = [m[images, :, rows].to(lin.dtype) for m in (x, *others)]
+            for norm, m in zip(norms[:, images, :, rows], pieces, strict=True):
+                torch.linalg.vector_norm(m, dim=1, keepdim=True, out=norm)
+            over = _inverse(norms[:, images, :, rows])
+            u = pieces[0] * over[0]
+            for k, m in enumerate(pieces[1:]):
+                d = (m * over[k + 1]).sub_(u)  # not addcmul, by which equal maps differ
+                out[k, images, rows] = d.square_().mul_(lin.view(-1, 1, 1)).sum(1)
+        return out.mean((2, 3)) if mean else out, norms
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        lin, ctx.mean, ctx.fused, *maps = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(lin, output[1], *maps)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        lin, *maps = ctx.saved_tensors
-        needed = ctx.needs_input_grad
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if grad is None:  # nothing that follows has a gradient
+            return (None,) * len(ctx.needs_input_grad)
+        lin, norms, *maps = ctx.saved_tensors
+        needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[3:])
         # for a gradient of the gradient, a graph of whole maps; and many gradients at once cannot be cut
         many = torch._C._functorch.is_legacy_batchedtensor(grad)  # of is_grads_batched=True
-        if torch.is_grad_enabled() or many or is_transformed():
-            return _gradients(grad, lin, maps, needed)
+        of_graph = torch.is_grad_enabled() or many or is_transformed()
+        if ctx.fused and not of_graph:
+            of_lin, *of_maps = _fused_gradients(grad, lin, maps, norms, needed, ctx.mean)
+            return of_lin, None, None, *of_maps
+        if ctx.mean:
+            size = maps[0].shape[2:]
+            grad = (grad / max(size.numel(), 1))[..., None, None].expand(*grad.shape, *size)
+        if of_graph:
+            norms = torch.stack([torch.linalg.vector_norm(m.to(lin.dtype), dim=1, keepdim=True) for m in maps])
+        if of_graph or len(list(_pieces(maps[0]))) == 1:
+            of_lin, *of_maps = _gradients(grad, lin, maps, norms, needed)
+            return of_lin, None, None, *of_maps
         of_lin = torch.zeros_like(lin) if needed[0] else None
         of_maps = [torch.empty_like(m) if need else None for m, need in zip(maps, needed[1:], strict=True)]
         for images, rows in _pieces(maps[0]):
             pieces = [m[images, :, rows] for m in maps]
-            part, *parts = _gradients(grad[:, images, rows], lin, pieces, needed)
+            part, *parts = _gradients(grad[:, images, rows], lin, pieces, norms[:, images, :, rows], needed)
             if of_lin is not None and part is not None:
                 of_lin += part
             for whole, piece in zip(of_maps, parts, strict=True):
                 if whole is not None and piece is not None:
                     whole[images, :, rows] = piece
-        return of_lin, *of_maps
+        return of_lin, None, None, *of_maps
 
 
 def _gradients(
-    grad: Tensor, lin: Tensor, maps: list[Tensor], needed: tuple[bool, ...]
-) -> tuple[Tensor | None, ...]:
-    """Gradients to lin, to x and to the others, those that are needed, from that to `compare`."""
-    weight = lin.view(-1, 1, 1)
-    norms = [torch.linalg.vector_norm(m.to(lin.dtype), dim=1, keepdim=True) for m in maps]
-    u, *others = (m.to(lin.dtype) * _inverse(norm) for m, norm in zip(maps, norms, strict=True))
-    differences = [u - v for v in others]
-    of_units = [2 * g.unsqueeze(1) * weight * d for g, d in zip(grad, differences, strict=True)]
-    of_lin = None
-    if needed[0]:
-        of_lin = torch.stack(
-            [(g.unsqueeze(1) * d.square()).sum((0, 2, 3)) for g, d in zip(grad, differences, strict=True)]
-        ).sum(0)
-    to_units = [torch.stack(of_units).sum(0) if len(of_units) > 1 else of_units[0], *(-g for g in of_units)]
-    of_maps = [
-        _through_norm(g, v, norm).to(m.dtype) if need else None
-        for g, v, norm, m, need in zip(to_units, [u, *others], norms, maps, needed[1:], strict=True)
-    ]
-    return of_lin, *of_maps
+    grad: Tensor, lin: Tensor, maps: Sequence[Tensor], norms: Tensor, needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """Gradients to lin, to x and to the others, those that are needed, from that (K, N, H, W) to `compare`.
+
+    A gradient passes the norm less its part along the map, over ‖f‖ + ε: as g (d − f (d · f̂) / ‖f‖) / (‖f‖ + ε),
+    where d = 2 lin (x̂ − ŷ), and so g acts on single numbers of a position.
+    """
+    x, *others = (m.to(lin.dtype) for m in maps)
+    over, *overs = _inverse(norms)
+    u, of_lin, of_x, of_others = x * over, [], [], list[Tensor | None]()
+    for g, y, over_y, norm, need in zip(grad, others, overs, norms[1:], needed[2:], strict=True):
+        d = u - y * over_y
+        g = g.unsqueeze(1)
+        if needed[0]:
+            of_lin.append((g * d.square()).sum((0, 2, 3)))
+        d = d * (2 * lin).view(-1, 1, 1)
+        if needed[1]:
+            of_x.append(_through_norm(d, x, g, over, norms[0]).to(maps[0].dtype))
+        of_others.append(_through_norm(d, y, -g, over_y, norm).to(y.dtype) if need else None)
+    sums = [torch.stack(parts).sum(0) if len(parts) > 1 else next(iter(parts), None) for parts in (of_lin, of_x)]
+    return [*sums, *of_others]
 
 
-def _through_norm(grad: Tensor, unit: Tensor, norm: Tensor) -> Tensor:
-    """Gradient to f from that to its `unit_normalize`: less the part along f, over ‖f‖ + ε."""
-    inverse = _inverse(norm)
-    along = (grad * unit).sum(1, keepdim=True) * (norm + EPS) / norm.masked_fill(norm == 0, 1)
-    return (grad - along * unit) * inverse
+def _through_norm(d: Tensor, f: Tensor, g: Tensor, over: Tensor, norm: Tensor) -> Tensor:
+    along = (d * f).sum(1, keepdim=True) * over / norm.masked_fill(norm == 0, 1)
+    return torch.addcmul(d, along, f, value=-1) * (g * over)
 
 
-def _unit(f: Tensor) -> Tensor:
-    """`unit_normalize` by fewer operations, where no gradient is taken."""
-    inverse = torch.linalg.vector_norm(f, dim=1, keepdim=True).add_(EPS).reciprocal_()
-    return f * inverse.clamp_(max=torch.finfo(f.dtype).max)  # 0 + ε is 0 in half precision
+def _fused_gradients(
+    grad: Tensor, lin: Tensor, maps: Sequence[Tensor], norms: Tensor, needed: Sequence[bool], mean: bool
+) -> list[Tensor | None]:
+    """What `_gradients` gives, by Triton; with `mean` from the gradient (K, N) to means."""
+    from perceptual.distance import kernels
+
+    flat = [m.flatten(2) for m in maps]
+    grad = grad.unsqueeze(2) if mean else grad.flatten(2)
+    wanted = [needed[0], needed[1], any(needed[2:])]
+    of_lin, of_x, of_others = kernels.gradients(
+        grad, lin, flat[0], kernels.stacked(flat[1:]), norms.flatten(2), mean, wanted
+    )
+    found = [of_x, *(of_others if wanted[2] else flat[1:])]
+    shaped = [f.view_as(m) if need else None for f, m, need in zip(found, maps, needed[1:], strict=True)]
+    return [of_lin.sum((0, 1)) if needed[0] else None, *shaped]
 
 
 def _inverse(norm: Tensor) -> Tensor:

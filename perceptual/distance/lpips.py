@@ -15,7 +15,7 @@ from perceptual.distance import calibration as calibrations
 from perceptual.distance import compiled, pairwise
 from perceptual.distance import level as fast
 from perceptual.distance.inputs import check, to_rgb, to_weights
-from perceptual.distance.level import FORMS, OUTSIDE, Form, Outside, unit_normalize
+from perceptual.distance.level import FORMS, KERNELS, OUTSIDE, Form, Kernel, Outside, unit_normalize
 from perceptual.distance.saving.hub import HubMixin
 from perceptual.features.backbone import Precision, is_transformed
 from perceptual.names import DEFAULT, Method
@@ -71,6 +71,9 @@ class LPIPS(HubMixin, nn.Module):
             receptive fields; `fill`: its mean colour, in both images, so that nothing there counts.
         compile: compile the comparison of each level by torch.compile. The first call for a size of images
             takes some seconds; needs a C++ compiler.
+        kernel: what compares the maps of a level: `triton`, one kernel that reads each map once, on GPUs of
+            CUDA; `torch`, operations of PyTorch; or `auto`, the first where it can be used. `compile`, second
+            gradients and transforms of functions take operations of PyTorch.
 
     Attributes:
         calibration: `"v0.1"`, `"v0.0"` or the path that lin is from; None: uncalibrated.
@@ -100,6 +103,7 @@ class LPIPS(HubMixin, nn.Module):
         head: nn.Module | None = None,
         outside: Outside = "see",
         compile: bool = False,
+        kernel: Kernel = "auto",
     ) -> None:
         super().__init__()
         if compile:
@@ -112,6 +116,8 @@ class LPIPS(HubMixin, nn.Module):
             raise ValueError(f"form={form!r} compares no positions, so it has no map: spatial must be False")
         if (center or head is not None) and form != "concatenated":
             raise ValueError(f"center and head are of form='concatenated', got form={form!r}")
+        if kernel not in KERNELS:
+            raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel!r}")
         if not value_range[0] < value_range[1]:
             raise ValueError(f"value_range must be (black, white) with black < white, got {value_range}")
         self.backbone, calibration = calibrations.build(backbone, lin)
@@ -130,6 +136,7 @@ class LPIPS(HubMixin, nn.Module):
         self.center, self.head = center, head
         self.outside: Outside = outside
         self.compiled = compile
+        self.kernel: Kernel = kernel
         self.spatial = spatial
         self.value_range = value_range
         self.check_range = check_range
@@ -207,9 +214,12 @@ class LPIPS(HubMixin, nn.Module):
                     u, *units = (unit_normalize(f.to(lin.dtype)) for f in (x, *others))
                     squares = torch.cat([(u - v).square() for v in units])  # (K·N, C, h, w)
                     part = (lin.view(-1, 1, 1) * self.dropout(squares)).sum(1, keepdim=True)
+                elif spatial or mask is not None:  # the same in less memory
+                    part = fast.compare(lin, x, *others, kernel=self.kernel).flatten(0, 1).unsqueeze(1)
                 else:
-                    # the same in less memory
-                    part = fast.compare(lin, x, *others).flatten(0, 1).unsqueeze(1)
+                    means = fast.compare(lin, x, *others, mean=True, kernel=self.kernel)
+                    parts.append(means.view(-1, 1))
+                    continue
                 if spatial:
                     part = F.interpolate(part, list(size), mode="bilinear", align_corners=False)
                     parts.append(part if mask is None else part * mask)
