@@ -27,6 +27,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import torch  # noqa: E402
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: kernel="triton" runs in its interpreter
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():

@@ -6,6 +6,7 @@ import torch
 
 from perceptual import LPIPS, Backbone, PerceptualDistance, PerceptualRanker
 from perceptual.data import PhotosDataModule
+from perceptual.distance.level import compare
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.features.kmeans import initialize
 from perceptual.metrics import JNDAveragePrecision, OpinionCorrelation, PerceptualDiversity, TwoAFCScore
@@ -52,6 +53,24 @@ def test_distances_are_those_of_the_cpu(name):
     close(there.reference(v)(u), here.reference(y)(x))
     close(there.embed(u), here.embed(x), atol=1e-4)
     close(there.pairwise(u), here.pairwise(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_kernels_give_what_pytorch_gives(order, dtype):
+    pytest.importorskip("triton")
+    lin = torch.rand(70, device="cuda")
+    maps = torch.randn(3, 2, 70, 13, 17, device="cuda").relu().to(dtype)
+    found = []
+    for kernel in ("triton", "torch"):
+        of = [m.contiguous(memory_format=order).requires_grad_() for m in maps.clone()]
+        out = compare(lin.requires_grad_(), *of, mean=True, kernel=kernel)
+        found.append([out, *torch.autograd.grad(out.sum(), [lin, *of])])
+    close(found[0][0], found[1][0].cpu(), rtol=1e-5)
+    half = {"rtol": 1e-4, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 0.02, "atol": 1e-3}
+    for there, here in zip(found[0][1:], found[1][1:], strict=True):
+        close(there, here.cpu(), **half)
+    assert (compare(lin, maps[0], maps[0].clone(), kernel="triton") == 0).all()
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "alexnet"])

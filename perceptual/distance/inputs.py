@@ -87,7 +87,7 @@ def check(metric: "LPIPS", images: Mapping[str, Tensor]) -> None:
     """Refuse what is not a batch of images; by values too, except while images are optimised, and may leave
     the range, and where a transform of functions hides them.
 
-    Reads two numbers per batch, all at once: on a GPU, every reading waits for it.
+    Reads two numbers per batch, all at once: a GPU has to be waited for, so there one good batch is enough.
 
     Raises:
         TypeError, ValueError: as `to_rgb`.
@@ -104,7 +104,8 @@ def check(metric: "LPIPS", images: Mapping[str, Tensor]) -> None:
     if not metric.check_range or torch.compiler.is_compiling() or is_transformed():
         return
     known = {k: v for k, v in images.items() if v.is_floating_point() and v.numel() and not v.requires_grad}
-    if not known:
+    on_cpu = all(image.device.type == "cpu" for image in known.values())
+    if not known or (not on_cpu and metric.value_range == metric.seen_range):
         return
     bounds = torch.stack([bound for image in known.values() for bound in image.detach().aminmax()]).tolist()
     black, white = metric.value_range
@@ -118,3 +119,4 @@ def check(metric: "LPIPS", images: Mapping[str, Tensor]) -> None:
             f"{name} has values from {low:.4g} to {high:.4g}, outside value_range=({black}, {white}); "
             "give the range of your images as value_range, or check_range=False to allow this"
         )
+    metric.seen_range = metric.value_range

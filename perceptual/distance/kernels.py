@@ -6,6 +6,7 @@ from the cache. Maps may be of any precision and in either order of memory; what
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import triton
@@ -17,7 +18,7 @@ EXACT = {"enable_fp_fusion": False}  # fused, the products of equal maps would b
 
 
 @triton.jit
-def _forward(
+def _forward(  # type: ignore[no-untyped-def]
     lin, x, y, out, norms, C, P, B, x_n, x_c, x_p, y_k, y_n, y_c, y_p, scale,
     K: tl.constexpr, MEAN: tl.constexpr, EPS: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
@@ -59,7 +60,7 @@ def _forward(
 
 
 @triton.jit
-def _backward(
+def _backward(  # type: ignore[no-untyped-def]
     grad, lin, x, y, norms, to_x, to_y, to_lin, C, P, B, g_k, g_n, g_p, x_n, x_c, x_p, y_k, y_n, y_c, y_p,
     i_n, i_c, i_p, j_k, j_n, j_c, j_p, scale,
     K: tl.constexpr, X: tl.constexpr, Y: tl.constexpr, LIN: tl.constexpr,
@@ -206,8 +207,8 @@ def _size(x: Tensor) -> dict[str, int]:
 
 def stacked(maps: Sequence[Tensor]) -> Tensor:
     """K maps (N, C, P) as one (K, N, C, P): a view where they lie at equal steps in one memory."""
-    first, steps = maps[0], {b.storage_offset() - a.storage_offset() for a, b in zip(maps, maps[1:])}
+    first, steps = maps[0], {b.storage_offset() - a.storage_offset() for a, b in pairwise(maps)}
     alike = {(m.untyped_storage().data_ptr(), m.dtype, m.stride()) for m in maps}
-    if len(alike) > 1 or len(steps) > 1:
+    if len(alike) > 1 or len(steps) > 1 or min(steps, default=0) < 0:
         return torch.stack(list(maps))
     return first.as_strided((len(maps), *first.shape), (*(steps or {0}), *first.stride()))

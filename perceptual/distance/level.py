@@ -26,6 +26,7 @@ Kernel = Literal["auto", "torch", "triton"]
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
 EPS = 1e-10
 PIECE = {"cpu": 1 << 18}  # elements of a map worked on at once: what is computed of them stays in the cache
+OFFSETS = 1 << 31  # elements of a map of an image, whose places are 32 bits in a kernel
 LARGE_PIECE = 1 << 24  # elsewhere, where the start of a kernel costs more than its memory
 
 
@@ -60,22 +61,21 @@ def compare(lin: Tensor, x: Tensor, *others: Tensor, mean: bool = False, kernel:
     Returns:
         (K, N, H, W), or the means (K, N).
     """
-    fused = lin.dtype == torch.float32 and bool(x.numel()) and takes_triton(lin.device, kernel)
+    fused = takes_triton(lin.device, kernel) and lin.dtype == torch.float32 and 0 < x[:1].numel() < OFFSETS
     out, _ = _Compare.apply(lin, mean, fused, x, *others)
     return out
 
 
 @cache
 def takes_triton(device: torch.device, kernel: Kernel) -> bool:
-    """Say if levels are compared by Triton: on a GPU of CUDA, or in Triton's interpreter, as chosen.
+    """Say if levels are compared by Triton: on a GPU of CUDA, or for `triton` in its interpreter.
 
     Raises:
         ValueError: `triton` was chosen, and cannot be used.
     """
-    if kernel == "torch":
-        return False
+    interpreted = kernel == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
     reason = f"the device is {device.type}, and Triton needs a GPU of CUDA"
-    if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
+    if kernel != "torch" and (device.type == "cuda" or interpreted):
         try:
             from perceptual.distance import kernels
 
@@ -137,7 +137,9 @@ class _Compare(torch.autograd.Function):
             size = maps[0].shape[2:]
             grad = (grad / max(size.numel(), 1))[..., None, None].expand(*grad.shape, *size)
         if of_graph:
-            norms = torch.stack([torch.linalg.vector_norm(m.to(lin.dtype), dim=1, keepdim=True) for m in maps])
+            norms = torch.stack(
+                [torch.linalg.vector_norm(m.to(lin.dtype), dim=1, keepdim=True) for m in maps]
+            )
         if of_graph or len(list(_pieces(maps[0]))) == 1:
             of_lin, *of_maps = _gradients(grad, lin, maps, norms, needed)
             return of_lin, None, None, *of_maps
@@ -159,8 +161,8 @@ def _gradients(
 ) -> list[Tensor | None]:
     """Gradients to lin, to x and to the others, those that are needed, from that (K, N, H, W) to `compare`.
 
-    A gradient passes the norm less its part along the map, over ‖f‖ + ε: as g (d − f (d · f̂) / ‖f‖) / (‖f‖ + ε),
-    where d = 2 lin (x̂ − ŷ), and so g acts on single numbers of a position.
+    A gradient passes the norm less its part along the map f: as g (d − f (d · f̂) / ‖f‖) / (‖f‖ + ε), where
+    d = 2 lin (x̂ − ŷ); so what is multiplied by g is one number a position.
     """
     x, *others = (m.to(lin.dtype) for m in maps)
     over, *overs = _inverse(norms)
@@ -174,7 +176,9 @@ def _gradients(
         if needed[1]:
             of_x.append(_through_norm(d, x, g, over, norms[0]).to(maps[0].dtype))
         of_others.append(_through_norm(d, y, -g, over_y, norm).to(y.dtype) if need else None)
-    sums = [torch.stack(parts).sum(0) if len(parts) > 1 else next(iter(parts), None) for parts in (of_lin, of_x)]
+    sums = [
+        torch.stack(parts).sum(0) if len(parts) > 1 else next(iter(parts), None) for parts in (of_lin, of_x)
+    ]
     return [*sums, *of_others]
 
 

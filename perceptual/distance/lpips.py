@@ -58,7 +58,7 @@ class LPIPS(HubMixin, nn.Module):
         spatial: return a map (N, 1, H, W) of where images differ: the levels' maps, upsampled and summed.
         value_range: values of black and white in float images; uint8 images are always 0 … 255.
         check_range: refuse float images more than 1 % outside `value_range`. Skipped for images that require
-            a gradient, under compile and export.
+            a gradient, under compile and export, and on a GPU after the first batch that is in range.
         dropout: probability of dropping an element of the squared differences in training mode (the paper's
             calibration uses 0.5).
         form: `per_position`, means over H×W after the difference, as in the paper; `pooled`, before it; or
@@ -139,6 +139,7 @@ class LPIPS(HubMixin, nn.Module):
         self.kernel: Kernel = kernel
         self.spatial = spatial
         self.value_range = value_range
+        self.seen_range: tuple[float, float] | None = None  # that a batch was found in
         self.check_range = check_range
         self.saved = calibration.saved
         self.eval()

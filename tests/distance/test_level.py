@@ -99,7 +99,9 @@ def test_a_graph_keeps_the_maps_and_nothing_as_large():
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         compare(lin, x.requires_grad_(), y)
-    assert [t.data_ptr() for t in kept] == [t.data_ptr() for t in (lin, x, y)]
+    large = [t.data_ptr() for t in kept if t.numel() > 2 * 2 * 7 * 4]  # all but lin and the norms
+    assert large == [x.data_ptr(), y.data_ptr()]
+    assert len(kept) == 4
 
 
 def test_no_maps_have_no_distance():
