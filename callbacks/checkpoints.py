@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
 from perceptual.training.checkpoints import read_checkpoint
+from perceptual.training.module import PerceptualRanker
 
 # SLURM sends one of the last two before it takes the machine away, where Lightning handles it
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
@@ -32,23 +33,33 @@ class LastCheckpoint(ModelCheckpoint):
         dirpath: folder of the checkpoint.
         minutes: time after which an epoch is interrupted to save; None: no time is too long.
         steps: optimiser steps after which it is; None: any number.
+        adapters_only: leave a frozen network out of all checkpoints of the run, even where its name does not
+            give its weights again; they record its name and its weights' SHA-256, and another is refused.
 
     Raises:
         ValueError: minutes or steps not positive.
     """
 
-    def __init__(self, dirpath: str, minutes: float | None = 5, steps: int | None = None) -> None:
+    def __init__(
+        self,
+        dirpath: str,
+        minutes: float | None = 5,
+        steps: int | None = None,
+        adapters_only: bool = False,
+    ) -> None:
         for argument, value in (("minutes", minutes), ("steps", steps)):
             if value is not None and not value > 0:
                 raise ValueError(f"callbacks.last.{argument} must be positive or null, got {value}")
         super().__init__(dirpath, filename="last", enable_version_counter=False)
-        self.minutes, self.steps = minutes, steps
+        self.minutes, self.steps, self.adapters_only = minutes, steps, adapters_only
         self._told: int = 0
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and take signals."""
         super().on_train_start(trainer, pl_module)
+        if self.adapters_only and isinstance(pl_module, PerceptualRanker):
+            pl_module.adapters_only = True
         self._saved_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             for number in (getattr(signal, name) for name in SIGNALS if hasattr(signal, name)):

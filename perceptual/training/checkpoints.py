@@ -203,19 +203,23 @@ def _is_score(value: Any) -> bool:
     return value is None or (isinstance(value, float | int) and (0 <= value <= 1 or value == -math.inf))
 
 
-def leave_out_backbone(checkpoint: dict[str, Any], backbone: Backbone, built_on: str) -> None:
+def leave_out_backbone(
+    checkpoint: dict[str, Any], backbone: Backbone, built_on: str, always: bool = False
+) -> None:
     """Take frozen weights that its name gives again out of a checkpoint, and record their fingerprint.
 
     Args:
         checkpoint: as Lightning made it, with all weights; changed in place.
         backbone: the backbone of the model.
         built_on: fingerprint of its weights before training.
+        always: leave them out even where its name does not give them again.
     """
     trained = {f"{PREFIX}{name}" for name, p in backbone.named_parameters() if p.requires_grad}
     net = f"{PREFIX}net."  # of the checkpoint: the backbone itself may be spread over processes
     held = {k.removeprefix(net): v for k, v in checkpoint["state_dict"].items() if k.startswith(net)}
     found = weight_files.fingerprint(lora.base_state(held))
-    again = not backbone.trainable and backbone.source.startswith(OBTAINABLE) and found == built_on
+    known = always or backbone.source.startswith(OBTAINABLE)
+    again = not backbone.trainable and known and found == built_on
     checkpoint["backbone"] = describe_backbone(backbone, found if again else None)
     if again:
         for key in STATES & checkpoint.keys():

@@ -147,6 +147,7 @@ class PerceptualRanker(pl.LightningModule):
             trusted=False,  # the description may be that of a checkpoint
         )
         self._built_on = built.fingerprint()
+        self.adapters_only = False  # checkpoints leave a frozen backbone out, wherever it is from
         if variant == "lora":
             lora.add(built.net, built.name, lora_rank, lora_alpha, lora_dropout, lora_targets)
         if grad_checkpointing:
@@ -301,7 +302,7 @@ class PerceptualRanker(pl.LightningModule):
                 raise Diverged(f"{name} has values that are not finite: no checkpoint is made of them")
         if sides := self._sides():
             checkpoint["data"] = sides
-        checkpoints.leave_out_backbone(checkpoint, self.distance.backbone, self._built_on)
+        checkpoints.leave_out_backbone(checkpoint, self.distance.backbone, self._built_on, self.adapters_only)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, and put back a backbone that was left out.

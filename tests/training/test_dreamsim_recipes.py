@@ -9,7 +9,9 @@ import pytest
 import torch
 from killing import run_and_kill_when
 from safetensors.torch import save_file
+from test_callbacks import Data, trainer
 
+from callbacks import LastCheckpoint
 from perceptual import LPIPS, Backbone
 from perceptual.data import ManifestDataModule
 from perceptual.training import lora
@@ -195,3 +197,29 @@ def test_adapters_have_a_scale_dropout_and_targets():
 def test_settings_out_of_range_are_one_line(settings, says):
     with pytest.raises(ValueError, match=says):
         PerceptualRanker({"name": "test_resnet", "weights": None}, **settings)
+
+
+def test_checkpoints_of_adapters_alone_ask_for_their_base(tmp_path):
+    def base(seed):
+        torch.manual_seed(seed)
+        return Backbone("test_vit", weights=None, out_indices=["cls"])
+
+    sizes = {}
+    for only in (False, True):
+        model = PerceptualRanker(base(0), "lora", "hinge", form="concatenated", lr=0.01, lora_rank=2)
+        callback = LastCheckpoint(tmp_path / str(only), adapters_only=only)
+        fitting = trainer(tmp_path, callback, epochs=1)
+        fitting.fit(model, datamodule=Data())
+        path = tmp_path / str(only) / "last.ckpt"
+        sizes[only] = len(read_checkpoint(path)["state_dict"])
+    names = read_checkpoint(path)["state_dict"]
+    assert sizes[True] < sizes[False]
+    assert all("lora_" in name or ".lin." in name for name in names)
+    again = PerceptualRanker.load_from_checkpoint(path, backbone=base(0)).eval()
+    x, y = torch.rand(2, 2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(again.distance(x, y), model.eval().distance(x, y), atol=1e-6, rtol=0)
+    with pytest.raises(
+        ValueError, match=r"the checkpoint was calibrated on weights of test_vit .* holds others"
+    ):
+        PerceptualRanker.load_from_checkpoint(path, backbone=base(1))
