@@ -4,12 +4,12 @@ from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from callbacks.disagreements import Disagreements
 from callbacks.guard import InverseGuard
 from callbacks.lin import LinFigure
+from callbacks.loggers import RunRecord
 from callbacks.preference import PreferenceCurve
 from callbacks.progress import Progress
 from callbacks.result import Result
 from callbacks.sweep import SweepReport
 from callbacks.throughput import Throughput
-from callbacks.weights_and_biases import WandbArtifact
 
 __all__ = [
     "BestCheckpoint",
@@ -20,7 +20,7 @@ __all__ = [
     "PreferenceCurve",
     "Progress",
     "Result",
+    "RunRecord",
     "SweepReport",
     "Throughput",
-    "WandbArtifact",
 ]

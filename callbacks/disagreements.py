@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.special import xlogy
 from torch import Tensor
 
-from callbacks.report import Judged, Report, Trained, wandb_runs
+from callbacks.report import Judged, Report, Trained, on_boards
 from perceptual.files import csv_cells
 from perceptual.files.writing import save_picture, whole_file
 
@@ -20,7 +20,7 @@ BLACK, GREY = (20, 20, 20), (110, 110, 110)
 
 
 class Disagreements(Report):
-    """Writes `disagreements.png`, a sheet of images, and `disagreements.csv`, the numbers; to W&B a table.
+    """Writes `disagreements.png`, a sheet of images, and `disagreements.csv`, the numbers; W&B gets a table.
 
     Args:
         run_dir: folder of the run.
@@ -50,14 +50,10 @@ class Disagreements(Report):
             csv_cells.write_file(partial, COLUMNS, rows)
         images = [[_image(table.images.one(int(table.role(role)[i]))) for role in ROLES] for i in worst]
         save_picture(sheet(images, [_captions(judged, i) for i in worst]), self.path("disagreements.png"))
-        for run in wandb_runs(trained.trainer):
-            import wandb
-
-            pictured = [
-                [*(wandb.Image(image) for image in three), *row]
-                for three, row in zip(images, rows, strict=True)
-            ]
-            run.log({"disagreements": wandb.Table([*ROLES, *COLUMNS], pictured)})
+        self.show("disagreements", trained.trainer)
+        pictured = [[*three, *row] for three, row in zip(images, rows, strict=True)]
+        columns = [*ROLES, *COLUMNS]
+        on_boards(trained.trainer, lambda board: board.table("disagreements_table", columns, pictured))
 
 
 def most_contrary(judged: Judged, count: int) -> np.ndarray:

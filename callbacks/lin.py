@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from callbacks.report import Report, Trained, wandb_runs
+from callbacks.report import Report, Trained
 from perceptual.files.writing import save_picture
 
 if TYPE_CHECKING:
@@ -22,10 +22,7 @@ class LinFigure(Report):
         """Draw and keep the figure."""
         figure = draw([vector.detach().float().cpu().numpy() for vector in trained.module.distance.lin])
         save_picture(figure, self.path("lin.png"))
-        for run in wandb_runs(trained.trainer):
-            import wandb
-
-            run.log({"lin": wandb.Image(str(self.path("lin.png")))})
+        self.show("lin", trained.trainer)
 
 
 def draw(levels: Sequence[np.ndarray]) -> "Figure":

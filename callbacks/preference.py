@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from callbacks.report import Judged, Report, Trained, wandb_runs
+from callbacks.report import Judged, Report, Trained, on_boards
 from perceptual.files import csv_cells
 from perceptual.files.writing import save_picture, whole_file
 
@@ -36,11 +36,9 @@ class PreferenceCurve(Report):
             rows = zip(*(column.round(6).tolist() for column in curve), strict=True)
             csv_cells.write_file(partial, curve._fields, rows)
         self._draw(curve)
-        for run in wandb_runs(trained.trainer):
-            import wandb
-
-            run.log({"preference": wandb.Image(str(self.path("preference.png")))})
-            run.summary["preference_error"] = calibration_error(curve)
+        self.show("preference", trained.trainer)
+        step, error = trained.trainer.global_step, calibration_error(curve)
+        on_boards(trained.trainer, lambda board: board.number("preference_error", error, step))
 
     def _draw(self, curve: Curve) -> None:
         from matplotlib.figure import Figure

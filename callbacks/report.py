@@ -1,13 +1,12 @@
 """What the reports share: made after training, on the first process, from the pass that gives the score."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import WandbLogger
 from tqdm import tqdm
 
 from perceptual.data import JudgedDataModule
@@ -65,6 +64,11 @@ class Report(pl.Callback):
         """Make the report."""
         raise NotImplementedError
 
+    def show(self, name: str, trainer: pl.Trainer) -> None:
+        """Log the picture `<name>.png` of the reports."""
+        path, step = self.path(f"{name}.png"), trainer.global_step
+        on_boards(trainer, lambda board: board.picture(name, path, step))
+
     def path(self, name: str) -> Path:
         """Where a file of the reports goes."""
         folder = self.run_dir / FOLDER
@@ -97,6 +101,34 @@ def judge(module: PerceptualRanker, columns: Columns, data: JudgedDataModule) ->
     return Judged(d0, d1, preference, table.answer, votes)
 
 
-def wandb_runs(trainer: pl.Trainer) -> list[Any]:
-    """The runs at Weights & Biases that the trainer logs to, none or one."""
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+class Board:
+    """What a logger of Lightning's does besides numbers; by default nothing."""
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """Log no arguments of objects: `begin` gets the configuration, which the command line takes."""
+
+    def begin(self, module: pl.LightningModule, settings: dict[str, Any]) -> None:
+        """Log the configuration as training starts, words of the command line by their keys."""
+
+    def picture(self, name: str, path: Path, step: int) -> None:
+        """Log a picture."""
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Log a table."""
+
+    def number(self, name: str, value: float, step: int) -> None:
+        """Log a number of the whole run."""
+        self.log_metrics({name: value}, step)  # type: ignore[attr-defined]
+
+    def keep(self, checkpoints: Sequence[Path], about: dict[str, Any]) -> None:
+        """Log the checkpoints of the run, the best first, with where they came from."""
+
+
+def on_boards(trainer: pl.Trainer, act: Callable[[Board], None]) -> None:
+    """Do something at each logger that has more than numbers; what fails at one is a line."""
+    for logger in trainer.loggers:
+        if isinstance(logger, Board):
+            try:
+                act(logger)
+            except Exception as error:  # no logger is worth the run
+                tqdm.write(f"{run_number()}{type(logger).__name__}: {first_line(error)}")

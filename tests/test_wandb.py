@@ -140,11 +140,13 @@ def diverge():
 
 @pytest.mark.slow
 def test_without_a_key_a_run_goes_on_offline_and_holds_everything(manifest):
-    words = [*SMALL, f"data.path={manifest}", "logger=wandb"]
+    words = [*SMALL, f"data.path={manifest}", "logger=[csv,wandb]", "trainer.log_every_n_steps=1"]
+    words += ["logger.watch=gradients", "logger.registry=mine"]
     done = start(sys.executable, str(app.ROOT / "train.py"), *words)
     assert done.returncode == 0, done.stderr
     assert "W&B       has no key" in done.stdout
     assert "Report" not in done.stdout
+    assert "offline, no checkpoint is linked to logger.registry=mine" in done.stdout
     (run,) = Path("runs").glob("*/*")
     assert (run / "scores.json").is_file()
     assert (run / "logs/metrics.csv").is_file()
@@ -165,6 +167,7 @@ def test_without_a_key_a_run_goes_on_offline_and_holds_everything(manifest):
         b"last.ckpt",
         b"val/2afc/mean",
         b"model.dropout",
+        b"gradients/",
         b"torch",
     ):
         assert part in content, part
