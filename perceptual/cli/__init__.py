@@ -1,6 +1,5 @@
 """The `perceptual` command. What a command needs is imported when it runs, so that `--help` is quick."""
 
-import io
 import os
 import re
 import sys
@@ -12,7 +11,7 @@ from typer.core import TyperGroup
 from perceptual.cli import collect, data
 from perceptual.cli.dirs import dirs
 from perceptual.cli.distance import distance
-from perceptual.cli.errors import one_line_errors
+from perceptual.cli.errors import one_line_errors, write_anything
 from perceptual.cli.export import export
 from perceptual.cli.heatmap import heatmap
 from perceptual.cli.networks import info, models
@@ -103,9 +102,7 @@ def _group(
 
 def main() -> None:
     """Run the command; exit status 0, 1 after errors, 2 for wrong usage, 3 above a limit, 130 at Ctrl-C."""
-    # names of files may be no UTF-8; stderr escapes what it cannot write already
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")
+    write_anything()
     # shells expand ~ where a word begins with it, and not in --results=~/mine
     home = re.compile(r"(--[\w-]+=)(~.*)", re.DOTALL)
     sys.argv[1:] = [

@@ -1,5 +1,6 @@
 """Errors of users: one line on stderr and a non-zero exit, never a traceback."""
 
+import codecs
 import io
 import os
 import re
@@ -67,6 +68,7 @@ def start(
     from perceptual.config import register
 
     register()
+    write_anything()
     outlive_readers()
     if os.environ.get(FULL) != "1":
         # Hydra raises instead of printing in its own words; processes that this one starts do likewise
@@ -93,6 +95,16 @@ class _Pipe(io.FileIO):
             return super().write(data) or 0
         except BrokenPipeError:
             return len(data)
+
+
+def write_anything() -> None:
+    """Let stdout write names of files that are no UTF-8 as they are, and `?` for what a console lacks.
+
+    stderr escapes both already.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        is_utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+        sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "replace")
 
 
 def outlive_readers() -> None:

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from perceptual.cli.errors import one_line_errors
+from perceptual.cli.errors import one_line_errors, write_anything
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -26,6 +26,7 @@ def answer(script: str, words: Sequence[str]) -> None:
     """Print the help of a script and exit, if that is what its arguments ask for."""
     if {"--help", "-h"} & set(words):
         with one_line_errors():
+            write_anything()
             lines = _lines(Path(script).stem, dict(word.partition("=")[::2] for word in words))
             print("\n".join(lines), flush=True)
         sys.exit()

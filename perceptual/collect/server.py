@@ -2,6 +2,7 @@
 
 import hmac
 import logging
+import mimetypes
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -90,6 +91,7 @@ def application(database: Database, token: str, access: Access) -> ASGIApp:
         OSError: there are no instructions.
         ValueError: they are not UTF-8.
     """
+    mimetypes.add_type("text/javascript", ".js")  # Windows' registry may say another, which browsers refuse
     pages = Pages(database, access)
     admin = Admin(pages, token)
     writing = partial(_blocking, CapacityLimiter(WRITERS))
@@ -105,7 +107,7 @@ def application(database: Database, token: str, access: Access) -> ASGIApp:
         Route("/admin", admin.show),
         Route("/admin", writing(admin.log_in), methods=["POST"]),
         Route("/admin/votes.csv", admin.votes),
-        Mount("/static", StaticFiles(directory=_HERE / "static")),
+        Mount("/static", Static(directory=_HERE / "static")),
     ]
     handlers: dict[Any, Any] = {
         HTTPException: pages.refused,
@@ -115,6 +117,14 @@ def application(database: Database, token: str, access: Access) -> ASGIApp:
     }
     # around the whole: what fails within has the headers too
     return Guard(Starlette(routes=routes, exception_handlers=handlers), access.hosts)
+
+
+class Static(StaticFiles):
+    """Files of the pages."""
+
+    def lookup_path(self, path: str) -> Any:
+        """Find a file; older versions of starlette fail on a path that no system has."""
+        return ("", None) if "\0" in path else super().lookup_path(path)
 
 
 class Pages:

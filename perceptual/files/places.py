@@ -103,7 +103,7 @@ def nfc(name: str) -> str:
 
 
 def as_on_disk(paths: Iterable[str]) -> list[str]:
-    """Return the paths, spelled as on disk where their names differ from it in Unicode's form only."""
+    """Return the paths, spelled as on disk where they differ in Unicode's form, or have Windows' slashes."""
 
     @cache
     def spellings(folder: str) -> dict[str, list[str]]:
@@ -121,4 +121,7 @@ def as_on_disk(paths: Iterable[str]) -> list[str]:
         same = spellings(above).get(nfc(name), [])
         return os.path.join(above, same[0] if len(same) == 1 else name)
 
-    return [spelled(path) for path in paths]
+    def on_this_system(path: str) -> str:
+        return path.replace("\\", "/") if "\\" in path and not os.path.lexists(path) else path
+
+    return [spelled(on_this_system(path)) for path in paths]

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 import perceptual
 from perceptual import LPIPS
+from perceptual.cli.errors import write_anything
 
 COMMANDS = (
     *("distance", "dirs", "pairs", "heatmap", "rank", "video", "models", "info", "export", "leaderboard"),
@@ -213,3 +215,14 @@ def test_help_shows_flags_without_a_type(shell, command):
     assert code == 0
     assert "--help" in said
     assert "bool" not in said.lower()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "written"), [("utf-8", "≈ é \udcff"), ("cp1252", "? é ?"), ("ascii", "? ? ?")]
+)
+def test_what_a_console_lacks_is_replaced(encoding, written, monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding))
+    write_anything()
+    print("≈ é \udcff", end="", flush=True)
+    assert raw.getvalue().decode(encoding, "surrogateescape") == written

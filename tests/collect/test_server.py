@@ -1,6 +1,7 @@
 """The server: what participants learn, what is refused, and what the administrator needs."""
 
 import json
+import mimetypes
 import os
 import random
 import re
@@ -375,6 +376,14 @@ def test_who_waits_for_the_database_keeps_no_page_waiting(tmp_path):
                 assert reader.request("GET", path).status == 200  # or it would never come
         for thread in threads:
             thread.join()
+
+
+def test_scripts_are_scripts_whatever_the_registry_says(tmp_path, monkeypatch):
+    mimetypes.init()
+    monkeypatch.setitem(mimetypes.types_map, ".js", "text/plain")  # as Windows may have it
+    with served(make_study(tmp_path)) as server:
+        sent = Visitor(server.port).request("GET", "/static/trials.js")
+    assert sent.headers["content-type"].startswith("text/javascript")
 
 
 def test_another_answer_from_another_window_is_told(server, visitor):

@@ -90,6 +90,13 @@ def test_published_images_are_not_hidden_files(tmp_path):
     assert names[f"{COMPOSED}.PNG"] == str(tmp_path / f"{DECOMPOSED}.png")
 
 
+def test_slashes_of_windows_are_read(tmp_path):
+    write_image(tmp_path / "images/a.png", RNG)
+    write_image(tmp_path / "b\\c.png", RNG)  # such a name is itself
+    asked = [f"{tmp_path}/images\\a.png", f"{tmp_path}/b\\c.png"]
+    assert as_on_disk(asked) == [f"{tmp_path}/images/a.png", asked[1]]
+
+
 @pytest.mark.parametrize(("written", "on_disk"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
 class TestNamesThatLookTheSame:
     """One name in two forms of Unicode, as files and archives from macOS bring them."""

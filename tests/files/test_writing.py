@@ -1,9 +1,11 @@
 """Files and folders are written whole or not at all, and what is not ours stays as it is."""
 
 import errno
+import os
 from contextlib import suppress
 from pathlib import Path
 
+import app
 import pytest
 from killing import tree_bytes
 from matplotlib.figure import Figure
@@ -12,6 +14,9 @@ from safetensors import SafetensorError
 
 from perceptual import LPIPS, Backbone
 from perceptual.cli.output import RowFile, refuse_inputs
+from perceptual.data import TWO_AFC, pack, read_manifest
+from perceptual.data.synthetic.making import Making, make_files, make_store
+from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, packaged
 from perceptual.data.writers.partial import clear, settle, working_on
 from perceptual.files.writing import save_picture, whole_file, whole_folder, write_text
 
@@ -108,3 +113,34 @@ def test_a_full_disk_leaves_the_distance_that_was_saved(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"model\.safetensors cannot be written: .*No space left on device"):
         LPIPS(network, lin=None).save_pretrained(tmp_path / "saved")
     assert tree_bytes(tmp_path / "saved") == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="there is no list of what is mapped")
+def test_no_folder_is_renamed_while_something_in_it_is_mapped(tmp_path, monkeypatch):
+    """Windows refuses to."""
+    renamed = []
+
+    def checked(rename):
+        def call(old, new, *rest):
+            if Path(old).is_dir():
+                inside = [
+                    line for line in Path("/proc/self/maps").read_text().splitlines() if f"{old}/" in line
+                ]
+                assert not inside, inside
+                renamed.append(Path(new).name)
+            return rename(old, new, *rest)
+
+        return call
+
+    monkeypatch.setattr(os, "replace", checked(os.replace))
+    monkeypatch.setattr(os, "rename", checked(os.rename))
+    manifest = app.write_manifest(tmp_path / "set", rows=8, images=4)
+    pack(read_manifest(manifest), tmp_path / "store", "set", 16, workers=1)
+    pack(read_manifest(manifest), tmp_path / "native", "set", None, workers=1)
+    making = Making(TWO_AFC, packaged(TRAIN_PHOTOS[:1]), 3, 0, 32, design="severity")
+    make_store(making, tmp_path / "made", "photographs")
+    make_files(making, tmp_path / "files", "photographs", "folder")
+    distance = LPIPS(Backbone("test_resnet", weights=None))
+    distance.save_pretrained(tmp_path / "saved")
+    LPIPS.from_pretrained(tmp_path / "saved").save_pretrained(tmp_path / "saved again")
+    assert {"store", "native", "made", "files"} <= {*renamed}

@@ -30,7 +30,7 @@ from perceptual.data.synthetic.steps import LONGEST, Step, apply, record
 from perceptual.data.table import Table
 from perceptual.data.workers import each_done
 from perceptual.data.writers.folders import FORMS, write_files
-from perceptual.data.writers.partial import begin, clear, complete, state_of, working_on
+from perceptual.data.writers.partial import begin, clear, complete, settle, state_of, working_on
 from perceptual.data.writers.stores import already_there, finish
 from perceptual.files.writing import refuse_existing
 
@@ -249,8 +249,16 @@ def make_store(making: Making, dst: str | Path, source: str, workers: int = 1) -
         answers, subset, made = (np.load(partial / f"{name}.npy") for name in columns)
         (partial / "plan").unlink()  # a run killed from here on starts over
         made = made.astype(f"S{np.char.str_len(made).max()}")  # no longer than they are
-        table = making.table(Pixels.mapped(partial), answers, subset, made)
-        return finish(partial, dst, table, source, request, [], workers=workers)
+        info = finish(
+            partial,
+            making.table(Pixels.mapped(partial), answers, subset, made),
+            source,
+            request,
+            [],
+            workers=workers,
+        )
+        settle(partial, dst)
+        return info
 
 
 def make_files(making: Making, dst: str | Path, source: str, form: str, workers: int = 1) -> None:

@@ -79,7 +79,9 @@ def pack(
         if problems:
             table = _without(partial, table, list(problems), size)
         check_alike(table.kind.roles, table.items, Pixels.mapped(partial).sizes, [])
-        return finish(partial, dst, table, source, request, list(problems.values()), shorter_side, processes)
+        info = finish(partial, table, source, request, list(problems.values()), shorter_side, processes)
+        settle(partial, dst)
+        return info
 
 
 def write_store(table: Table, dst: str | Path, source: str) -> StoreInfo:
@@ -92,7 +94,9 @@ def write_store(table: Table, dst: str | Path, source: str) -> StoreInfo:
         everything = torch.arange(len(table.images))
         np.save(partial / "images.npy", table.images.batch(everything).numpy())
         np.save(partial / "digests.npy", np.asarray(table.images.digests))
-        return finish(partial, dst, table, source, "", [])
+        info = finish(partial, table, source, "", [])
+        settle(partial, dst)
+        return info
 
 
 def _request(
@@ -179,7 +183,6 @@ def _without(partial: Path, table: Table, bad: list[int], size: int | None) -> T
 
 def finish(
     partial: Path,
-    dst: Path,
     table: Table,
     source: str,
     request: str,
@@ -187,7 +190,7 @@ def finish(
     shorter_side: int | None = None,
     workers: int = 1,
 ) -> StoreInfo:
-    """Check the images, write the rest of the store and rename `partial` to `dst`.
+    """Check the images and write the rest of the store; Windows lets nobody rename it while it is mapped.
 
     Raises:
         ValueError: pixels are not what was written: the disk or the memory is broken.
@@ -217,5 +220,4 @@ def finish(
     if info.size is not None:
         del record["shorter_side"]
     (partial / INFO).write_text(to_json(record), "utf-8")
-    settle(partial, dst)
     return info
