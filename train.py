@@ -8,6 +8,7 @@ if __name__ == "__main__":
     script_help.answer(__file__, sys.argv[1:])  # before the imports below, which take many seconds
 
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 
 import hydra
@@ -24,7 +25,7 @@ from callbacks.report import Trained, judge, make_reports
 from perceptual.cli.errors import one_line_errors, start
 from perceptual.cli.words import by_name, resumed
 from perceptual.config import Cache, build, check, data_arguments, recipe
-from perceptual.evaluation import people, runs
+from perceptual.evaluation import notice, people, runs
 from perceptual.evaluation.scoring import columns_of, joined, score
 from perceptual.evaluation.tables import score_tables
 from perceptual.features.kmeans import initialize
@@ -103,6 +104,9 @@ def train(cfg: DictConfig) -> Scores:
     tables = [judged.table for judged in data.val_sets]
     scores |= {name: joined(found, tables) for name, found in columns.items()}
     run.write_json(Path(cfg.run_dir, "scores.json"), scores)
+    meaning = next(filter(None, map(notice.of_table, tables, columns["trained"])), None)
+    if meaning:  # for the model card too
+        run.write_json(Path(cfg.run_dir, notice.FILE), asdict(meaning))
     make_reports(callbacks, Trained(trainer, model, data, judge(model, columns["trained"][0], data)))
     if number:  # of a sweep, whose leaderboard comes at its end
         before, after = (100 * scores[name]["mean"] for name in ("uncalibrated", "trained"))
@@ -111,6 +115,9 @@ def train(cfg: DictConfig) -> Scores:
     console.print(score_tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
     if near := people.sentence(scores["trained"]["mean"], data):
         console.print(f"Score     {near}", soft_wrap=True)
+    if meaning:
+        said = f"{meaning.threshold:.4g}, which {meaning.sentence(meaning.threshold)}"
+        console.print(f"Distance  {said}", soft_wrap=True)
     console.print(f"Run       {cfg.run_dir}", soft_wrap=True)
     return scores
 

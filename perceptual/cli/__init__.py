@@ -16,6 +16,7 @@ from perceptual.cli.export import export
 from perceptual.cli.heatmap import heatmap
 from perceptual.cli.networks import info, models
 from perceptual.cli.new import new
+from perceptual.cli.notice import notice
 from perceptual.cli.pairs import pairs
 from perceptual.cli.rank import rank
 from perceptual.cli.results import compare, leaderboard
@@ -67,7 +68,21 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (distance, dirs, pairs, heatmap, rank, video, models, info, new, export, leaderboard, compare):
+for command in (
+    distance,
+    dirs,
+    pairs,
+    heatmap,
+    rank,
+    video,
+    notice,
+    models,
+    info,
+    new,
+    export,
+    leaderboard,
+    compare,
+):
     app.command()(command)
 app.add_typer(data.app, name="data")
 app.add_typer(collect.app, name="collect")

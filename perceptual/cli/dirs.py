@@ -13,6 +13,7 @@ import typer
 from perceptual.cli.options import (
     Csv,
     FailAbove,
+    FailAboveNoticed,
     Json,
     JUnit,
     Mask,
@@ -65,6 +66,7 @@ def dirs(
     outside: Outside = "see",
     resize: Resize = False,
     fail_above: FailAbove = None,
+    fail_above_noticed: FailAboveNoticed = None,
     report: Report = None,
     junit: JUnit = None,
     json: Json = False,
@@ -90,7 +92,7 @@ def dirs(
     from perceptual.cli.method import choose
     from perceptual.cli.output import Problems, RowFile, note, print_for_scripts, print_table, refuse_inputs
 
-    gate = Gate(fail_above, report, junit)
+    gate = Gate(fail_above, fail_above_noticed, report, junit)
     if mask and masks:
         raise ValueError("--mask is one for all pairs, --masks a folder with one for each: give one of them")
     found = match(list_images(dir0), list_images(dir1))
@@ -114,12 +116,13 @@ def dirs(
         refuse_inputs(written, *inputs, *of_name.values(), *filter(None, [mask]))
     rows: list[tuple[str, float]] = []
     problems = Problems("pairs")
-    if gate.limit is not None:  # an image that has gone must not pass
+    if gate.asked:  # an image that has gone must not pass
         for folder, names in ((dir0, found.only0), (dir1, found.only1)):
             for name in names:
                 problems.append(f"{name}: only in {folder}")
     with RowFile(output, COLUMNS) if output else nullcontext() as file:
         chosen = choose(method, outside)
+        gate.of(chosen)
         for row in _measure(chosen, found.pairs, mask_of, resize, problems):
             rows.append(row)
             if file:

@@ -34,9 +34,11 @@ def distance(
     pair = read_pair(a, b, resize, mask)
     chosen = choose(method, outside)
     (value,) = chosen.measure(*(part[None] for part in pair if part is not None))
+    curve = chosen.curve
     if json:
-        print_json({"a": a, "b": b, "method": chosen.name, "distance": value})
+        noticed = {"noticed": curve.share(value).item()} if curve else {}
+        print_json({"a": a, "b": b, "method": chosen.name, "distance": value, **noticed})
     elif csv:
         write_csv(sys.stdout, ("a", "b", "distance"), [(a, b, value)])
     else:
-        typer.echo(short(value))
+        typer.echo(short(value) + (f", which {curve.sentence(value)}" if curve else ""))

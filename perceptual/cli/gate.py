@@ -48,6 +48,7 @@ class Gate:
 
     Args:
         limit: greatest distance that is allowed; None: any.
+        noticed: greatest share of people, as `20%` or `0.2`, who may notice, in place of a limit.
         report: HTML page to write.
         junit: XML file to write.
 
@@ -56,16 +57,36 @@ class Gate:
         OSError: a file that cannot be written.
     """
 
-    def __init__(self, limit: float | None, report: Path | None, junit: Path | None) -> None:
+    def __init__(
+        self, limit: float | None, noticed: str | None, report: Path | None, junit: Path | None
+    ) -> None:
+        if limit is not None and noticed is not None:
+            raise ValueError("--fail-above and --fail-above-noticed are two limits: give one")
         if limit is not None and not math.isfinite(limit):
             raise ValueError(f"--fail-above must be a finite number, got {limit}")
         for option, path in (("--report", report), ("--junit", junit)):
             if path is not None:
-                if limit is None:
+                if limit is None and noticed is None:
                     raise ValueError(f"{option} shows what exceeds a limit: give one by --fail-above")
                 check_writable(path)
         self.limit, self.report, self.junit = limit, report, junit
+        self.share = None if noticed is None else _share(noticed)
+        self.asked = limit is not None or noticed is not None
         self.failing: list[int] = []
+
+    def of(self, chosen: "Chosen") -> None:
+        """Find the distance that the share of people notices, if that is the limit.
+
+        Raises:
+            ValueError: it is not known how many people notice these distances, or nobody so few or many do.
+        """
+        if self.share is not None:
+            if chosen.curve is None:
+                raise ValueError(
+                    f"{chosen.name}: it is not known how many people notice its distances; "
+                    "--fail-above-noticed needs a saved folder with a fit of `perceptual notice`"
+                )
+            self.limit = chosen.curve.distance(self.share)
 
     def check(
         self,
@@ -104,6 +125,17 @@ class Gate:
         """Exit with status 3 if anything exceeds the limit."""
         if self.failing:
             raise typer.Exit(FAILED)
+
+
+def _share(text: str) -> float:
+    """Read `20%` or `0.2`."""
+    try:
+        share = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < 1:
+        raise ValueError(f"--fail-above-noticed must be a share such as 20% or 0.2, got {text!r}")
+    return share
 
 
 def _figures(chosen: "Chosen", pair: "Pair") -> list[str]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from perceptual.cli.batches import Pair
 from perceptual.distance.level import Outside
 from perceptual.distance.lpips import LPIPS
+from perceptual.distance.noticed import Noticed
 from perceptual.evaluation import methods
 from perceptual.names import Method
 
@@ -29,6 +30,11 @@ class Chosen(NamedTuple):
         said = {} if mask is None else {"mask": self.load(mask)}
         values: list[float] = self.distance(self.load(x), self.load(y), **said).tolist()
         return values
+
+    @property
+    def curve(self) -> Noticed | None:
+        """How many people notice its distances, where that is known."""
+        return self.distance.curve if isinstance(self.distance, LPIPS) else None
 
     @torch.inference_mode()
     def map_of(self, pair: Pair) -> Tensor | None:

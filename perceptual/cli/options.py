@@ -117,6 +117,15 @@ FailAbove = Annotated[
         show_default=False,
     ),
 ]
+FailAboveNoticed = Annotated[
+    str | None,
+    typer.Option(
+        "--fail-above-noticed",
+        metavar="SHARE",
+        help="The same, by the share of people who notice, such as 20%: needs a fit of perceptual notice.",
+        show_default=False,
+    ),
+]
 Report = Annotated[
     Path | None,
     typer.Option(

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import Csv, FailAbove, Json, JUnit, Method, Report, Resize, is_folder
+from perceptual.cli.options import (
+    Csv,
+    FailAbove,
+    FailAboveNoticed,
+    Json,
+    JUnit,
+    Method,
+    Report,
+    Resize,
+    is_folder,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +46,7 @@ def pairs(
     method: Method = None,
     resize: Resize = False,
     fail_above: FailAbove = None,
+    fail_above_noticed: FailAboveNoticed = None,
     report: Report = None,
     junit: JUnit = None,
     json: Json = False,
@@ -54,7 +65,7 @@ def pairs(
     from perceptual.cli.method import choose
     from perceptual.cli.output import Problems, RowFile, print_for_scripts, print_table
 
-    gate = Gate(fail_above, report, junit)
+    gate = Gate(fail_above, fail_above_noticed, report, junit)
     if plot:
         from perceptual.cli.plots import check_picture
 
@@ -65,6 +76,7 @@ def pairs(
         raise ValueError(f"{folder} has fewer than two images that can be used")
     with RowFile(output, ["image", *names]) if output else nullcontext() as file:
         chosen = choose(method)
+        gate.of(chosen)
         matrix = _matrix(chosen, images)
         if file:
             file.write([[name, *row] for name, row in zip(names, matrix.tolist(), strict=True)])
@@ -78,7 +90,7 @@ def pairs(
         print_table(COLUMNS, rows)
         for path in filter(None, (output, plot)):
             typer.echo(f"{path}: {len(names):,} images · {chosen.name}")
-    places = [(i, j) for i in range(len(names)) for j in range(i)] if gate.limit is not None else []
+    places = [(i, j) for i in range(len(names)) for j in range(i)] if gate.asked else []
     gate.check(
         [Measured(f"{names[j]}, {names[i]}", matrix[i, j].item(), (names[j], names[i])) for i, j in places],
         problems,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from perceptual.files.writing import check_writable, ending_of, save_picture
 
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
+    from perceptual.evaluation.notice import Fitted
+
 HEAT = "inferno"
+SHOWN = 20  # points of a curve
 NAMED = 80  # images; the names of more cannot be read
 
 
@@ -121,6 +125,26 @@ def draw_frames(
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#eeeeee")
     axes.set_ylim(bottom=min(0, *distances))
+    save_picture(figure, path)
+
+
+def draw_noticed(fitted: "Fitted", method: str, path: Path) -> None:
+    """Draw the share of people who notice a distance, with its interval, over the shares of bins of pairs."""
+    curve, figure = fitted.noticed, _figure(6.4, 4.2)
+    axes = figure.subplots()
+    mean, share, votes = fitted.bins[:, fitted.bins[0] > 0]
+    for part in np.array_split(np.arange(len(mean)), min(SHOWN, len(mean))):
+        middle = np.exp(np.average(np.log(mean[part]), weights=votes[part]))
+        axes.plot(middle, 100 * np.average(share[part], weights=votes[part]), "o", color="#555555", ms=4)
+    axes.fill_between(fitted.distances, 100 * fitted.low, 100 * fitted.high, color="#3b528b", alpha=0.2, lw=0)
+    axes.plot(
+        fitted.distances, 100 * curve.share(torch.from_numpy(fitted.distances)).numpy(), color="#3b528b"
+    )
+    axes.set(xscale="log", ylim=(0, 100), xlabel="distance", ylabel="people who notice, in %")
+    title = f"{shortened([method])[0]} · {curve.pairs:,} pairs of {shortened([curve.data])[0]}"
+    axes.set_title(title, fontsize=10, parse_math=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#eeeeee")
     save_picture(figure, path)
 
 

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import Csv, FailAbove, Json, JUnit, Method, Report, Resize, Table, is_video
+from perceptual.cli.options import (
+    Csv,
+    FailAbove,
+    FailAboveNoticed,
+    Json,
+    JUnit,
+    Method,
+    Report,
+    Resize,
+    Table,
+    is_video,
+)
 
 if TYPE_CHECKING:
     from perceptual.cli.batches import Pair
@@ -33,6 +44,7 @@ def video(
     method: Method = None,
     resize: Resize = False,
     fail_above: FailAbove = None,
+    fail_above_noticed: FailAboveNoticed = None,
     report: Report = None,
     junit: JUnit = None,
     json: Json = False,
@@ -48,7 +60,7 @@ def video(
     """
     from perceptual.cli.gate import Gate, Measured
 
-    gate = Gate(fail_above, report, junit)
+    gate = Gate(fail_above, fail_above_noticed, report, junit)
     if plot:
         from perceptual.cli.plots import check_picture
 
@@ -63,6 +75,7 @@ def video(
             note(remark)
         with RowFile(output, COLUMNS) if output else nullcontext() as file:
             chosen = choose(method)
+            gate.of(chosen)
             for row in _measure(chosen, frames):
                 rows.append(row)
                 if file:

@@ -16,6 +16,7 @@ from perceptual.distance import compiled, pairwise
 from perceptual.distance import level as fast
 from perceptual.distance.inputs import check, to_rgb, to_weights
 from perceptual.distance.level import FORMS, KERNELS, OUTSIDE, Form, Kernel, Outside, unit_normalize
+from perceptual.distance.noticed import Noticed
 from perceptual.distance.saving.hub import HubMixin
 from perceptual.features.backbone import Precision, is_transformed
 from perceptual.names import DEFAULT, Method
@@ -320,6 +321,24 @@ class LPIPS(HubMixin, nn.Module):
         chunks = zip(first.split(PAIRS), second.split(PAIRS), strict=True)
         pairs = ([(f[i], f[j]) for f in maps] for i, j in chunks)
         return torch.cat([self.compare(levels, rgb.shape[2:], False).sum(1) for levels in pairs])
+
+    @property
+    def curve(self) -> Noticed | None:
+        """How many people notice its distances, where a fit is saved with it, see `perceptual notice`."""
+        said = self.saved.config["record"].get("noticed") if self.saved else None
+        return Noticed(**said) if said else None
+
+    def noticed(self, distance: Tensor | float) -> Tensor:
+        """Share of people, in [0, 1], who notice distances (…) of this metric.
+
+        Raises:
+            ValueError: no fit is saved with it.
+        """
+        if self.curve is None:
+            raise ValueError(
+                "no fit is saved with this distance; `perceptual notice FOLDER data.root=…` makes one"
+            )
+        return self.curve.share(distance)
 
     def reference(self, y: Tensor, mask: Tensor | None = None) -> "Reference":
         """Hold the features of y: the object that is returned is called as ref(x) → (N,).

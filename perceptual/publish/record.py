@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ from omegaconf import OmegaConf
 
 from perceptual.config import build_data
 from perceptual.distance.lpips import LPIPS
+from perceptual.distance.noticed import Noticed
 from perceptual.evaluation import evaluate as evaluation
+from perceptual.evaluation import notice
 from perceptual.evaluation.board import make
 from perceptual.evaluation.methods import identity
 from perceptual.evaluation.results import DataResults, find
-from perceptual.files.records import to_json
+from perceptual.files.records import read_record, to_json
 from perceptual.names import Method
 from perceptual.training.checkpoints import epochs, read_checkpoint
 from perceptual.training.module import PerceptualRanker
@@ -71,6 +74,8 @@ def describe(ckpt: Path) -> dict[str, Any]:
     if (described := _run(ckpt) / "data.json").is_file():
         said = json.loads(described.read_text("utf-8"))
         record |= {"data": shorten(said["description"]), "fingerprint": said["train"]}
+    if ckpt.stem == "last" and (curve := _run(ckpt) / notice.FILE).is_file():
+        record["noticed"] = asdict(read_record(curve, Noticed, "train again"))
     return record
 
 

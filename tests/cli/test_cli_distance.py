@@ -18,7 +18,19 @@ from perceptual import LPIPS
 from perceptual.cli.errors import write_anything
 
 COMMANDS = (
-    *("distance", "dirs", "pairs", "heatmap", "rank", "video", "models", "info", "export", "leaderboard"),
+    *(
+        "distance",
+        "dirs",
+        "pairs",
+        "heatmap",
+        "rank",
+        "video",
+        "notice",
+        "models",
+        "info",
+        "export",
+        "leaderboard",
+    ),
     *("compare", "data pack", "data show", "collect new", "collect serve", "collect export"),
 )
 # besides torch, which every distance needs, with what reads images

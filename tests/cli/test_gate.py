@@ -155,7 +155,7 @@ def test_what_is_no_limit_is_refused(shell, folders, words, error):
 
 
 def test_a_distance_that_is_no_number_keeps_no_limit(monkeypatch):
-    gate = gates.Gate(0.5, None, None)
+    gate = gates.Gate(0.5, None, None, None)
     rows = [Measured(str(value), value, ("", "")) for value in (0.1, float("nan"), 0.6, -np.inf)]
     gate.check(rows, [], None, None)
     assert sorted(gate.failing) == [1, 2]

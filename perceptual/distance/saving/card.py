@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from perceptual.distance.noticed import Noticed
 from perceptual.distance.saving.markdown import code, escaped
 from perceptual.names import UNCALIBRATED
 
@@ -129,6 +130,9 @@ def _training(record: Mapping[str, Any], published: bool) -> str:
     lines = [
         f"* {title}: {escaped(record[key])}" for key, title in titles.items() if record.get(key) is not None
     ]
+    if noticed := record.get("noticed"):
+        curve = Noticed(**noticed)
+        lines.append(f"* a distance of {curve.threshold:.4g}: {escaped(curve.sentence(curve.threshold))}")
     if settings := record.get("settings"):
         lines.append("* settings: " + ", ".join(code(f"{key}={value}") for key, value in settings.items()))
     if command := record.get("command"):

@@ -25,6 +25,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from perceptual.distance.head import Head
 from perceptual.distance.level import Form
+from perceptual.distance.noticed import Noticed
 from perceptual.distance.saving.card import card
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone, check_input
@@ -32,6 +33,7 @@ from perceptual.features.build import build_backbone, check_description
 from perceptual.features.custom import BUILT, TARGET
 from perceptual.files.messages import first_line
 from perceptual.files.records import check_record, read_record
+from perceptual.files.writing import write_text
 from perceptual.names import LEVELS, members, read_names
 from perceptual.version import __version__
 
@@ -109,6 +111,7 @@ class Training(TypedDict, total=False):
     settings: dict[str, Any]
     command: str | None
     scores: list[Scores]
+    noticed: Noticed
 
 
 class Config(Format):
@@ -274,6 +277,16 @@ def save(
     config = seal(config)
     check(json.dumps(config), "the distance cannot be saved")
     _write(folder, config, state, ranking_state)
+
+
+def note(folder: Path, **record: Any) -> None:
+    """Record more about a saved distance, and write its card anew; raises what `read` and writing do."""
+    config = read(folder).config
+    config["record"] = config["record"] | record
+    text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
+    check(text, "what is known of the distance cannot be recorded")
+    write_text(folder / CARD, card(config))
+    write_text(folder / CONFIG, text)
 
 
 def find(source: str | os.PathLike[str], **how: Any) -> Path:
