@@ -15,6 +15,7 @@ from perceptual.files.messages import first_line, install
 # packages that only some commands need, and the extra that installs each
 EXTRAS = {
     "av": "video",
+    "pyarrow": "parquet",
     **dict.fromkeys(("sqlalchemy", "starlette", "uvicorn", "jinja2", "markdown_it"), "collect"),
 }
 FULL, OURS = "HYDRA_FULL_ERROR", "PERCEPTUAL_ONE_LINE"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from perceptual.data.modules import JNDDataModule as JNDDataModule
     from perceptual.data.modules import ManifestDataModule as ManifestDataModule
     from perceptual.data.modules import OpinionDataModule as OpinionDataModule
+    from perceptual.data.modules import ParquetDataModule as ParquetDataModule
     from perceptual.data.modules import PhotosDataModule as PhotosDataModule
     from perceptual.data.readers.folders import read_folder as read_folder
     from perceptual.data.readers.manifests import read_manifest as read_manifest
@@ -36,6 +37,7 @@ _HOMES = {
     "ManifestDataModule": "modules",
     "OPINION": "kinds",
     "OpinionDataModule": "modules",
+    "ParquetDataModule": "modules",
     "PhotosDataModule": "modules",
     "TWO_AFC": "kinds",
     "Table": "table",

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ from perceptual.data.kinds import JND, OPINION, TWO_AFC
 from perceptual.data.module import JudgedDataModule, Side
 from perceptual.data.readers.folders import read_folder, read_pairs, subset_names
 from perceptual.data.readers.manifests import read_manifest, read_opinion_manifest
+from perceptual.data.readers.parquet import HUB, read_parquet
 from perceptual.data.readers.published import (
     MIN_VOTES,
     OPINIONS,
@@ -28,6 +30,7 @@ from perceptual.data.settings import (
     Manifest,
     Opinions,
     Pairs,
+    Parquet,
     Photos,
     ValSplit,
     at_least,
@@ -113,7 +116,7 @@ class ManifestDataModule(Manifest, JudgedDataModule):
         if self.layout != CSV:
             reader_of(self.layout)
         one_of("val_split", self.val_split, get_args(ValSplit))
-        self.place = place(self.path)
+        self.place = Path(self.path) if self.path.startswith(HUB) else place(self.path)
 
     @cached_property
     def _split(self) -> tuple[dict[str, Table], str]:
@@ -177,6 +180,24 @@ class ManifestDataModule(Manifest, JudgedDataModule):
     def how(self) -> str:
         """By image, by triplet or by its own column, and how many rows were left out."""
         return f", {self._split[1]}"
+
+
+class ParquetDataModule(Parquet, ManifestDataModule):
+    """Triplets in Parquet files, on this disk or on the Hugging Face hub, see `read_parquet`.
+
+    Args:
+        columns: names of columns that differ from ours.
+
+    The other arguments and errors are those of `ManifestDataModule`.
+    """
+
+    @property
+    def _least(self) -> int:
+        return self.min_votes or 1
+
+    def _table(self) -> Table:
+        table = read_parquet(self.path, self.columns)
+        return table if self._least == 1 else table.of_votes(self._least)
 
 
 class PhotosDataModule(Photos, JudgedDataModule):

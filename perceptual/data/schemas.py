@@ -12,10 +12,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING
 
-from perceptual.data.settings import BAPPS, Loading, Manifest, Opinions, Pairs, Photos, Training
+from perceptual.data.settings import BAPPS, Loading, Manifest, Opinions, Pairs, Parquet, Photos, Training
 
 Cache = Enum("Cache", ["on", "off"])
 SAID = {  # in `--help`
+    "columns": "data.columns.ref=… and such: names of columns that differ",
     "layout": "csv, or the name of a reader that an installed package adds",
     "size": "null: images keep their sizes",
     "cache": "train.py: compute the features of a frozen backbone once, and keep them",
@@ -66,6 +67,8 @@ def _allowed(hint: Any) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return Enum("Word", arguments)
+    if origin is Mapping:
+        return dict[str, str]
     if origin is Sequence:
         return list[_allowed(arguments[0])]  # type: ignore[misc]  # known at run time
     if origin in (Union, UnionType):
@@ -77,6 +80,8 @@ def _field(name: str, value: Any) -> Any:
     said = {"said": SAID.get(name, "")}
     if isinstance(value, tuple):
         return field(default_factory=lambda: list(value), metadata=said)
+    if isinstance(value, dict):
+        return field(default_factory=dict, metadata=said)
     return field(default=value, metadata=said)
 
 
@@ -108,6 +113,13 @@ SCHEMAS = {
         Manifest,
         "perceptual.data.ManifestDataModule",
         "Triplets of data.path=…: a CSV with ref,p0,p1,judge[,votes,subset,split], a store, or NIGHTS.",
+    ),
+    "parquet": schema(
+        Parquet,
+        "perceptual.data.ParquetDataModule",
+        "Triplets of data.path=…: Parquet files with columns ref,p0,p1,judge[,votes,subset,split], or hf://…",
+        leave_out=["layout"],
+        columns={},
     ),
     "jnd": schema(
         Pairs,

@@ -3,7 +3,7 @@
 Nothing heavy is imported here, so that `--help` can show them at once.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -81,6 +81,13 @@ class Manifest(Training):
     val_split: ValSplit = "val"
     min_votes: int | None = None
     layout: str = CSV
+
+
+@dataclass(eq=False, repr=False)
+class Parquet(Manifest):
+    """Parquet files of triplets and judgments."""
+
+    columns: Mapping[str, str] | None = None
 
 
 @dataclass(eq=False, repr=False)
