@@ -22,7 +22,7 @@ from perceptual.training.run import recorded
 
 CONF = Path(__file__).parents[1] / "conf"
 # what a choice of data needs, of those that do not need data.root
-NEEDS = {"photos": [], **dict.fromkeys(("manifest", "parquet", "opinions"), ["data.path=some.csv"])}
+NEEDS = {"photos": [], **{name: ["data.path=some.csv"] for name in ("manifest", "parquet", "opinions")}}
 
 
 @pytest.fixture(autouse=True)

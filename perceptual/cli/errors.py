@@ -122,7 +122,7 @@ def outlive_readers() -> None:
 def with_arguments(words: Sequence[str]) -> list[str]:
     """Overrides with `++` before the keys that no schema can know.
 
-    Those are `backbone.options.aa_layer=…`, and with `backbone._target_=…` the arguments of that network.
+    Those are `backbone.options.aa_layer=…`, `data.columns.ref=…`, and with `backbone._target_=…` the arguments of that network.
     """
     from perceptual.config import BackboneConfig
 
@@ -130,7 +130,7 @@ def with_arguments(words: Sequence[str]) -> list[str]:
     custom = any(word.startswith("backbone._target_=") for word in words)
 
     def is_new(key: str) -> bool:
-        return key.startswith("backbone.options.") or (
+        return key.startswith(("backbone.options.", "data.columns.")) or (
             custom and key.startswith("backbone.") and key not in known
         )
 

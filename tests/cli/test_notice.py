@@ -112,7 +112,8 @@ def test_the_command_keeps_the_fit_and_others_say_it(shell, folder, draw, weight
     code, out, err = shell(*words)
     assert (code, err) == (0, "")
     assert out.endswith("notice.png · kept in mine\n")
-    saved = LPIPS.from_pretrained("mine")
+    saved = LPIPS.from_pretrained("mine", outside="fill")
+    assert saved.outside == "fill"
     curve = saved.curve
     assert curve == Noticed(**json.loads(Path("mine/config.json").read_text())["record"]["noticed"])
     assert 0.02 < curve.threshold < 0.12

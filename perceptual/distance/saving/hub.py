@@ -11,6 +11,7 @@ from torch import nn
 from typing_extensions import Self
 
 from perceptual.distance.calibration import Calibration, identify
+from perceptual.distance.level import Outside
 from perceptual.distance.saving import folders
 from perceptual.names import DEFAULT, UNCALIBRATED, Method
 
@@ -32,6 +33,7 @@ class HubMixin:
         spatial: bool = False,
         value_range: tuple[float, float] = (0, 1),
         check_range: bool = True,
+        outside: Outside = "see",
     ) -> Self:
         """Load a distance: published (`alexnet-v0.1`), a folder, or the hub's (`owner/name`).
 
@@ -39,14 +41,15 @@ class HubMixin:
             source: name or folder; a folder is looked for before the hub.
             backbone: the network of the user's that a folder was saved with; no folder holds its code.
             revision, token, cache_dir, local_files_only: as `huggingface_hub.snapshot_download` takes them.
-            spatial, value_range, check_range: as `LPIPS` takes them; a folder does not hold them.
+            spatial, value_range, check_range, outside: as `LPIPS` takes them; a folder does not hold them.
 
         Raises:
             FileNotFoundError: no such folder, or the hub did not give it or its weights.
             ValueError: naming the file that was damaged or changed, or does not fit the backbone.
         """
         make: Any = cls
-        how: dict[str, Any] = {"spatial": spatial, "value_range": value_range, "check_range": check_range}
+        how: dict[str, Any] = {"spatial": spatial, "value_range": value_range}
+        how |= {"check_range": check_range, "outside": outside}
         is_folder = Path(source).expanduser().is_dir()
         if not is_folder and (method := Method.parse(str(source))).calibration != DEFAULT:
             named: Self = make(method, **how)
