@@ -122,7 +122,8 @@ def outlive_readers() -> None:
 def with_arguments(words: Sequence[str]) -> list[str]:
     """Overrides with `++` before the keys that no schema can know.
 
-    Those are `backbone.options.aa_layer=…`, `data.columns.ref=…`, and with `backbone._target_=…` the arguments of that network.
+    Those are `backbone.options.aa_layer=…`, `data.columns.ref=…`, and with `backbone._target_=…` the
+    arguments of that network.
     """
     from perceptual.config import BackboneConfig
 
