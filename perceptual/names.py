@@ -44,7 +44,7 @@ SCHEMES = ("hf-hub:", "hf_hub:", LOCAL)  # of timm, after which a slash is no pa
 OF_TORCHVISION = "torchvision:"
 ALIASES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}  # of lpips and torchmetrics
 JOINT = "+"
-LEVELS = "out_indices"  # the option of every network
+LEVELS, CHROMA = "out_indices", "chroma"  # options of every network
 CLASSICS = (
     *("l2", "l2_lab", "psnr", "psnr_y", "ssim", "ssim_valid", "ssim_y", "ssim_y_256", "ms_ssim"),
     *("fsim", "fsimc", "gmsd", "vif", "haarpsi", "mdsi", "dists"),

@@ -17,6 +17,7 @@ from perceptual.files.messages import first_line
 from perceptual.names import JOINT, KMEANS, Name, read_names
 
 LARGEST = 8192  # side in pixels that images can be resized to
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue
 PATCH = 64  # side of the patches that LPIPS was made with
 SIZE_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError)  # by which networks refuse a size
 Precision = Literal["32-true", "bf16-mixed"]  # Lightning's names
@@ -49,7 +50,8 @@ class Backbone(nn.Module):
             path of a `.safetensors`, `.pth` or `.ckpt` file, or None for random weights. `"kmeans"`: random
             until `features.kmeans.initialize` makes them of images.
         options: arguments of timm's constructor, such as `{"aa_layer": "blurpc"}`, or of `torchvision:NAME`
-            `{"nodes": ["layer1", "layer2"]}`. They become part of the name.
+            `{"nodes": ["layer1", "layer2"]}`. Every network has `chroma`, how much of their colour images
+            keep: from 0, grey, to 1. They become part of the name.
         prefix: of the names that the weights have in their file, such as `model.encoder.`.
         out_indices: levels to tap, rising; negative ones count from the last. By default LPIPS's on AlexNet,
             SqueezeNet and VGG16, the first five of another pyramid, or the blocks at the four quarters of a
@@ -210,6 +212,8 @@ class Backbone(nn.Module):
         if images.shape[0] == 0:  # many transformers cannot reshape an empty batch
             return [m[:0] for m in self(images.new_zeros(1, *images.shape[1:]))]
         info, normalized = self.info, images
+        if info.chroma != 1:
+            images = _with_chroma(images, info.chroma)
         if info.input_size and images.shape[-2:] != info.input_size:
             normalized = images = _resized(images, info.input_size)
         if not info.prepares:
@@ -385,6 +389,12 @@ def check_input(input_size: Any, mean: Any = None, std: Any = None) -> None:
 
 def _shown(value: object) -> str:
     return text if len(text := repr(value)) < 60 else f"{text[:60]}…"
+
+
+def _with_chroma(images: Tensor, chroma: float) -> Tensor:
+    """Keep a part of the colour: Y + chroma · (x − Y), with the luma Y of ITU-R BT.601."""
+    luma = (images * images.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return luma + chroma * (images - luma)
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

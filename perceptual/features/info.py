@@ -37,6 +37,8 @@ class BackboneInfo:
     """Whether every level is an embedding: a vector for the whole image, a map of 1×1."""
     prepares: bool = False
     """Whether the network normalises images itself, so that mean and std only record how."""
+    chroma: float = 1
+    """How much of their colour images keep: from 0, grey, to 1."""
     spec: Mapping[str, Any] = field(default_factory=dict)
     """Plain values from which `build_backbone` builds it again, as checkpoints keep them."""
 

@@ -7,12 +7,15 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from perceptual.features import timm_networks, torchvision_networks
 from perceptual.features import weights as weight_files
 from perceptual.features.info import Level, Network
 from perceptual.features.torchvision_networks import TORCHVISION
-from perceptual.names import ALIASES, LEVELS, LOCAL, OF_TORCHVISION, SCHEMES, Name, read_names
+from perceptual.names import ALIASES, CHROMA, LEVELS, LOCAL, OF_TORCHVISION, SCHEMES, Name, read_names
+
+OWN = (LEVELS, CHROMA)  # options of every network
 
 
 def find(
@@ -23,12 +26,11 @@ def find(
     prefix: str = "",
 ) -> Network:
     """Build the network of a name with its weights; arguments and errors as in `Backbone`."""
-    said, name = name, _without_levels(name)
-    if name != said and out_indices is not None:
-        raise ValueError(f"{str(said)!r} says {LEVELS} already: leave out {LEVELS}")
-    levels = said.options.get(LEVELS, out_indices)
-    net, info = _find(name, weights, levels, input_size, prefix)
-    return Network(net, replace(info, name=str(said)))
+    theirs, own = _sorted(name)
+    if LEVELS in own and out_indices is not None:
+        raise ValueError(f"{str(name)!r} says {LEVELS} already: leave out {LEVELS}")
+    net, info = _find(theirs, weights, own.get(LEVELS, out_indices), input_size, prefix)
+    return Network(net, replace(info, name=str(name), chroma=own.get(CHROMA, 1)))
 
 
 def _find(
@@ -45,15 +47,19 @@ def _find(
     return timm_networks.Builder(name, input_size).build(weights, out_indices, prefix)
 
 
-def _without_levels(name: Name) -> Name:
-    """Return the name of a network without the levels that it says.
+def _sorted(name: Name) -> tuple[Name, dict[str, Any]]:
+    """Return the name of a network with the options of its library alone, and those that every network has.
 
     Raises:
-        ValueError: they are not a list.
+        ValueError: the levels are not a list, or `chroma` is out of range.
     """
-    if not isinstance(levels := name.options.get(LEVELS, []), list):
+    own = {key: value for key, value in name.options.items() if key in OWN}
+    if not isinstance(levels := own.get(LEVELS, []), list):
         raise ValueError(f"{str(name)!r}: {LEVELS} must be a list, {LEVELS}=[{levels}]")
-    return Name(name.base, {key: value for key, value in name.options.items() if key != LEVELS})
+    chroma = own.get(CHROMA, 1)
+    if type(chroma) not in (int, float) or not 0 <= chroma <= 1:
+        raise ValueError(f"{str(name)!r}: {CHROMA} must be a number from 0 (grey) to 1, got {chroma!r}")
+    return Name(name.base, {key: value for key, value in name.options.items() if key not in OWN}), own
 
 
 def local_files(names: Iterable[Name]) -> list[Path]:
@@ -87,10 +93,10 @@ def check_name(names: str | Iterable[Name]) -> None:
 
 
 def _check_name(name: Name) -> None:
-    base, options = _without_levels(name)
+    (base, options), _ = _sorted(name)
     if base in TORCHVISION:
         if options:
-            raise ValueError(f"{base} has no options, got {', '.join(options)}")
+            raise ValueError(f"{base} has the options {', '.join(OWN)}, got {', '.join(options)}")
         return
     if base.startswith(SCHEMES):
         return

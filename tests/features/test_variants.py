@@ -58,7 +58,9 @@ def test_antialiasing_by_its_name_blurs(tmp_path):
         ),
         ("test_resnet[aa_layer=blurr]", "aa_layer must be one of avg, blur, blurpc, got 'blurr'"),
         ("test_resnet[act_layer=nothing]", "nothing"),
-        ("alexnet[width=2]", "alexnet has no options, got width"),
+        ("alexnet[width=2]", "alexnet has the options out_indices, chroma, got width"),
+        ("test_resnet[chroma=2]", r"chroma must be a number from 0 \(grey\) to 1, got 2"),
+        ("alexnet[chroma=true]", "chroma must be a number from 0"),
         ("torchvision:resnet18[width=2]", "torchvision:resnet18 has the option nodes, got width"),
         ("torchvision:renet18[nodes=[a]]", "did you mean resnet18"),
         ("torchvision:resnet18", "resnet18 needs nodes, .*; at the top level there are conv1, bn1, .*layer4"),
@@ -205,3 +207,33 @@ def test_a_joint_network_is_frozen_or_trained_as_one():
 def test_a_joint_network_runs_in_the_precision_that_is_asked_for():
     backbone = Backbone("test_resnet+alexnet", None, precision="bf16-mixed")
     assert {m.dtype for m in backbone(images(1, 3, 64, 64))} == {torch.bfloat16}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["alexnet", "test_resnet", "alexnet+test_resnet"])
+def test_chroma_0_sees_grey_images_and_1_leaves_them(name):
+    x, y = images(3, 3, 64, 64), images(3, 3, 64, 64, seed=1)
+    grey = [
+        ((0.299 * i[:, 0] + 0.587 * i[:, 1] + 0.114 * i[:, 2])[:, None].repeat(1, 3, 1, 1)) for i in (x, y)
+    ]
+    plain, without, whole, half = (
+        LPIPS("+".join(f"{one}{option}" for one in name.split("+")) + "-random")
+        for option in ("", "[chroma=0]", "[chroma=1]", "[chroma=0.5]")
+    )
+    torch.testing.assert_close(without(x, y), plain(*grey), atol=1e-6, rtol=0)
+    assert torch.equal(whole(x, y), plain(x, y))
+    torch.testing.assert_close(half(x, y), plain(*((i + g) / 2 for i, g in zip((x, y), grey, strict=True))))
+    assert not torch.allclose(half(x, y), plain(x, y))
+
+
+@torch.no_grad()
+def test_chroma_of_one_member_goes_along_when_it_is_saved(tmp_path):
+    name = "test_resnet+test_resnet[chroma=0]"
+    backbone = Backbone(name, None)
+    assert backbone.name == name
+    LPIPS(backbone, lin=None).save_pretrained(tmp_path)
+    x, y = images(2, 3, 64, 64), images(2, 3, 64, 64, seed=1)
+    assert torch.equal(LPIPS.from_pretrained(tmp_path)(x, y), LPIPS(backbone, lin=None)(x, y))
+    assert name in (tmp_path / "README.md").read_text()
+    mixed = [m for part in backbone.members for m in part(x)]
+    assert not torch.equal(mixed[0], mixed[len(mixed) // 2])
