@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Ranking = Literal["paper", "antisymmetric", "bounded"]
+Ranking = Literal["paper", "antisymmetric", "bounded", "ratio"]
 
 
 class PaperRanking(nn.Module):
@@ -66,8 +66,23 @@ class BoundedRanking(AntisymmetricRanking):
         return super().forward(d0, d1) / (d0 + d1 + 1e-6)
 
 
+class RatioRanking(AntisymmetricRanking):
+    """logit = exp(a)·(log d0 − log d1): antisymmetric, and the same for distances of any scale.
+
+    Unlike the bounded one it grows with the ratio, so that a triplet of which the distance is wrongly sure
+    costs more.
+    """
+
+    name: Ranking = "ratio"
+
+    def forward(self, d0: Tensor, d1: Tensor) -> Tensor:
+        """Logit (N,) that p1 is preferred, from d0 = distance(ref, p0) and d1 = distance(ref, p1), (N,)."""
+        # lin that starts at random may be negative, until the first step projects it
+        return super().forward(*((d.clamp(min=0) + 1e-8).log() for d in (d0, d1)))
+
+
 RANKINGS: dict[str, type[PaperRanking | AntisymmetricRanking]] = {
-    kind.name: kind for kind in (PaperRanking, AntisymmetricRanking, BoundedRanking)
+    kind.name: kind for kind in (PaperRanking, AntisymmetricRanking, BoundedRanking, RatioRanking)
 }
 
 
@@ -103,7 +118,7 @@ def restore(name: str, state: Mapping[str, Tensor], what: str) -> nn.Module:
     """A trained ranking network, in eval mode and frozen.
 
     Args:
-        name: `paper`, `antisymmetric` or `bounded`.
+        name: `paper`, `antisymmetric`, `bounded` or `ratio`.
         state: its weights.
         what: the file that they are from, for the error.
 

@@ -3,7 +3,14 @@ import numpy as np
 import pytest
 import torch
 
-from perceptual.ranking import RANKINGS, AntisymmetricRanking, BoundedRanking, PaperRanking, ranking_loss
+from perceptual.ranking import (
+    RANKINGS,
+    AntisymmetricRanking,
+    BoundedRanking,
+    PaperRanking,
+    RatioRanking,
+    ranking_loss,
+)
 
 
 @pytest.fixture
@@ -68,7 +75,7 @@ def test_the_loss_is_finite_where_a_sigmoid_would_be_0_or_1():
     assert logit.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("kind", [AntisymmetricRanking, BoundedRanking])
+@pytest.mark.parametrize("kind", [AntisymmetricRanking, BoundedRanking, RatioRanking])
 def test_an_antisymmetric_ranking_changes_sign_with_the_order(kind, distances):
     ranking, (d0, d1) = kind(), distances
     assert sum(p.numel() for p in ranking.parameters()) == 1
@@ -79,13 +86,23 @@ def test_an_antisymmetric_ranking_changes_sign_with_the_order(kind, distances):
     assert (ranking(d0, d0) == 0).all()
 
 
-def test_the_bounded_ranking_has_no_scale_and_is_finite_for_equal_images(distances):
-    ranking, (d0, d1) = BoundedRanking(), distances
-    torch.testing.assert_close(ranking(d0, d1), torch.tanh((d0 / d1).log() / 2), atol=1e-4, rtol=0)
+@pytest.mark.parametrize(
+    ("kind", "formula"),
+    [
+        (BoundedRanking, lambda d0, d1: np.tanh(np.log(d0 / d1) / 2)),
+        (RatioRanking, lambda d0, d1: np.log(d0 / d1)),
+    ],
+)
+def test_a_ranking_without_scale_is_finite_for_equal_images_and_negative_lin(kind, formula, distances):
+    ranking, (d0, d1) = kind(), distances
+    expected = torch.from_numpy(formula(d0.numpy(), d1.numpy()))
+    torch.testing.assert_close(ranking(d0, d1), expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(ranking(d0, d1), ranking(100 * d0, 100 * d1), atol=1e-3, rtol=0)
-    zero = torch.zeros(3, requires_grad=True)
-    ranking(zero, zero).sum().backward()
-    assert zero.grad.isfinite().all()
+    for value in (0.0, -0.1):
+        d = torch.full((3,), value, requires_grad=True)
+        assert (ranking(d, d) == 0).all()
+        ranking(d, d0[:3]).sum().backward()
+        assert d.grad.isfinite().all()
 
 
 def test_the_papers_network_is_not_antisymmetric(distances):

@@ -170,7 +170,7 @@ def test_both_rankings_train(ranking, tmp_path):
     ("arguments", "message"),
     [
         ({"variant": "frozen"}, "variant must be one of lin, tune, scratch, lora, head, got 'frozen'"),
-        ({"ranking": "bce"}, "ranking must be one of paper, antisymmetric, bounded, got 'bce'"),
+        ({"ranking": "bce"}, "ranking must be one of paper, antisymmetric, bounded, ratio, got 'bce'"),
         ({"form": "mean"}, "form must be one of per_position, pooled, concatenated, got 'mean'"),
         ({"lr": 0}, "lr must be positive, got 0"),
         ({"dropout": 1}, "dropout must be at least 0 and less than 1, got 1"),
