@@ -79,10 +79,12 @@ def train(cfg: DictConfig) -> Scores:
     console.print(f"{number}Backbone  {backbone.name}, weights {backbone.source}", soft_wrap=True)
     if resume:
         console.print(f"{number}Resumed   {resume}", soft_wrap=True)
-    cached = cfg.data.cache is Cache.on and backbone.frozen
+    cached = cfg.data.cache is Cache.on and backbone.frozen and not model.robust.steps
     batches = CachedDataModule(data, model.distance, views=cfg.data.views) if cached else data
     views = f", {batches.views} views of each training image" if cached and batches.views else ""
     console.print(f"{number}Recipe    {recipe(cfg)}{views}", soft_wrap=True)
+    if model.robust.steps:
+        console.print(f"{number}Attacks   {model.robust}", soft_wrap=True)
     # evaluate.py finds in the checkpoint which data the score is of
     batches.save_hyperparameters(described)
 

@@ -62,6 +62,9 @@ class Progress(TQDMProgressBar):
         words = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
         if (score := trainer.callback_metrics.get("val/2afc/mean")) is not None:
             words.append(f"val 2AFC {100 * score:.1f} %")
+        if (attacked := trainer.callback_metrics.get("train/2afc_attacked")) is not None:
+            clean = trainer.callback_metrics["train/2afc"]
+            words.append(f"last batch 2AFC {100 * clean:.1f} %, attacked {100 * attacked:.1f} %")
         steps = trainer.global_step - self.first_step
         remaining = trainer.estimated_stepping_batches - trainer.global_step
         if steps and 0 < remaining < float("inf"):

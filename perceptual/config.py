@@ -17,11 +17,13 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from perceptual.data.schemas import SCHEMAS, Cache, default_of
 from perceptual.data.settings import at_least
+from perceptual.distance.attacks import NORMS
 from perceptual.distance.level import FORMS
 from perceptual.features.backbone import PRECISIONS
 from perceptual.ranking import RANKINGS
 from perceptual.training import settings
 from perceptual.training.module import PerceptualRanker
+from perceptual.training.robust import MOVED, Robust
 
 # mypy cannot read the members of these enums, which stand in the library
 Variant = Enum("Variant", settings.VARIANTS)  # type: ignore[misc]
@@ -32,6 +34,8 @@ LinInit = Enum("LinInit", settings.LIN_INITS)  # type: ignore[misc]
 Optimizer = Enum("Optimizer", settings.OPTIMIZERS)  # type: ignore[misc]
 Schedule = Enum("Schedule", settings.SCHEDULES)  # type: ignore[misc]
 Augmentation = Enum("Augmentation", settings.AUGMENTATIONS)  # type: ignore[misc]
+Norm = Enum("Norm", NORMS)  # type: ignore[misc]
+Moved = Enum("Moved", MOVED)  # type: ignore[misc]
 Precision = Enum("Precision", PRECISIONS)  # type: ignore[misc]
 # what a checkpoint may name as the data that it was trained on
 DATA_MODULES = tuple(dict.fromkeys(one._target_ for one in SCHEMAS.values() if hasattr(one, "views")))
@@ -86,7 +90,20 @@ class ModelConfig:
     compile: bool = default_of(PerceptualRanker, "compile")
     # compute activations of a trained backbone again in the backward pass, to take less memory
     grad_checkpointing: bool = default_of(PerceptualRanker, "grad_checkpointing")
+    robust: Any = "${robust}"
     seed: int = "${seed}"  # type: ignore[assignment]
+
+
+@dataclass
+class RobustConfig:
+    """Arguments of `perceptual.training.robust.Robust`."""
+
+    steps: int = default_of(Robust, "steps")
+    radius: Any = "4/255"  # a number, or a fraction such as 4/255
+    norm: Norm = Norm[default_of(Robust, "norm")]
+    images: Moved = Moved[default_of(Robust, "images")]
+    weight: float = default_of(Robust, "weight")
+    warmup: float = default_of(Robust, "warmup")
 
 
 @dataclass
@@ -124,6 +141,7 @@ class TrainConfig:
     data: Any = MISSING
     model: Any = MISSING
     trainer: Any = MISSING
+    robust: Any = MISSING
     logger: Any = MISSING
     callbacks: dict[str, Any] = field(default_factory=dict)
 
@@ -153,6 +171,7 @@ def register() -> None:
     store(group="schema", name="backbone", node=BackboneConfig)
     store(group="schema", name="model", node=ModelConfig)
     store(group="schema", name="trainer", node=TrainerConfig)
+    store(group="schema", name="robust", node=RobustConfig)
     for name, node in SCHEMAS.items():
         store(group="data", name=name, node=node)
 
@@ -181,17 +200,18 @@ def check(cfg: DictConfig) -> None:
             "trained on; evaluate.py scores a distance on them"
         )
     settings.check_settings(plain(cfg.model))
+    Robust(**plain(cfg.robust))
     at_least("trainer.max_epochs", cfg.trainer.max_epochs, -1)
     at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)
     clip = cfg.trainer.gradient_clip_val
     if clip is not None and not clip > 0:
         raise ValueError(f"trainer.gradient_clip_val must be positive, got {clip:g}")
     at_least("data.views", cfg.data.views or 0, 0)
-    cached = cfg.data.cache is Cache.on and cfg.model.variant.name in settings.FROZEN
+    cached = cfg.data.cache is Cache.on and cfg.model.variant.name in settings.FROZEN and not cfg.robust.steps
     if cfg.data.views and not cached:
         raise ValueError(
-            f"data.views={cfg.data.views} needs cached features, hence model=lin or model=head, and "
-            "data.cache=on; model.augmentation changes images where they are not cached"
+            f"data.views={cfg.data.views} needs cached features, hence model=lin or model=head, data.cache=on "
+            "and robust=none; model.augmentation changes images where they are not cached"
         )
     if cfg.data.views and cfg.data.size is None:
         raise ValueError(f"data.views={cfg.data.views} needs images of one size: give data.size")

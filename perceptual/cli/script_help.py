@@ -17,7 +17,7 @@ from perceptual.cli.errors import one_line_errors, write_anything
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 CONFIG = "perceptual.config"  # the module of the schemas
-SHOWN = ("data", "backbone", "model", "trainer")  # groups whose keys are listed
+SHOWN = ("data", "backbone", "model", "trainer", "robust")  # groups whose keys are listed
 UNREAD = "…"  # a default that is computed
 REQUIRED = "???"
 

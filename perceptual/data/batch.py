@@ -40,6 +40,26 @@ class Batch(NamedTuple):
             return self.images.view(len(self.kind.roles), -1, *self.images.shape[1:])[number]
         return self.images[self.items[number]]
 
+    def shown(self, roles: Tensor) -> Tensor:
+        """Return the images of each item in its own roles, (N, K) int64, as (N·K, 3, H, W)."""
+        return self.images[self._items.T.gather(1, roles).flatten()]
+
+    def showing(self, roles: Tensor, images: Tensor) -> "Batch":
+        """Return the batch with other images in roles of each item, in the order of `shown`."""
+        if self.items is None:  # the images stay role after role
+            rows = self._items.T.gather(1, roles).flatten()
+            return self._replace(images=self.images.index_copy(0, rows, images))
+        added = len(self.images) + torch.arange(len(images), device=images.device)
+        items = self.items.T.scatter(1, roles, added.view_as(roles)).T
+        return self._replace(images=torch.cat([self.images, images]), items=items)
+
+    @property
+    def _items(self) -> Tensor:
+        """Rows of `images`, (roles, N)."""
+        if self.items is not None:
+            return self.items
+        return torch.arange(len(self.images), device=self.images.device).view(len(self.kind.roles), -1)
+
     def distances(self, distance: Distance) -> tuple[Tensor, ...]:
         """Distances that the answers are about, (N,) each: (d0, d1) of triplets, else (distance,).
 
@@ -91,9 +111,7 @@ class Batch(NamedTuple):
     def swap(self, draws: Tensor) -> "Batch":
         """Exchange p0 and p1, and so the answer, of the items with draws (N, …) < ½."""
         assert self.kind.exchanged is not None
-        items = self.items
-        if items is None:
-            items = torch.arange(len(self.images), device=self.images.device).view(len(self.kind.roles), -1)
+        items = self._items
         first, second = (self.kind.roles.index(role) for role in self.kind.exchanged)
         order = list(range(len(items)))
         order[first], order[second] = second, first

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from perceptual.training import checkpoints, lora
 from perceptual.training.checkpoints import read_checkpoint
 from perceptual.training.optimization import make_optimizer, make_schedule
 from perceptual.training.resume import Position, RandomState
+from perceptual.training.robust import Robust
 from perceptual.training.settings import (
     FROZEN,
     Augmentation,
@@ -74,7 +76,7 @@ class PerceptualRanker(pl.LightningModule):
             ranking network, see `perceptual.ranking`.
         margin: of `hinge`, by how much the preferred image is to be nearer. DreamSim's 0.05 of 1 − cos is 0.1
             of the distance here, which is 2 (1 − cos).
-        ranking: `paper`, `antisymmetric` or `bounded`, see `perceptual.ranking`.
+        ranking: `paper`, `antisymmetric`, `bounded` or `ratio`, see `perceptual.ranking`.
         form, center: of the distance, see `LPIPS`.
         lin_init: `random` as the reference, U(−1/√C, 1/√C); `ones`, the uncalibrated distance; `v0.1`, the
             published calibration of the backbone; or `file`, what the file of the backbone's weights holds,
@@ -93,10 +95,12 @@ class PerceptualRanker(pl.LightningModule):
             `crop` (a random square of 70 to 100 % of the side), `light` (another contrast, brightness and
             colour). The images of a triplet are changed alike; so are all images of a batch that holds each
             image once.
+        robust: of adversarial training, the arguments of `robust.Robust`; None: without it. Logs
+            `train/2afc_attacked`, beside `train/2afc` of the same triplets as they are.
         compile: compare features by compiled code, see `LPIPS`. Checkpoints do not record it.
         grad_checkpointing: keep fewer activations of a trained backbone, and compute the others again in the
             backward pass: the same gradients in less memory. Checkpoints do not record it.
-        seed: of the augmentation, which depends on it, the epoch and the batch only.
+        seed: of augmentation and attacks, which depend on it, the epoch and the batch only.
 
     Raises:
         ValueError: an unknown choice or backbone, or a number out of range.
@@ -128,6 +132,7 @@ class PerceptualRanker(pl.LightningModule):
         augmentation: Sequence[Augmentation] = (),
         compile: bool = False,
         grad_checkpointing: bool = False,
+        robust: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -136,6 +141,8 @@ class PerceptualRanker(pl.LightningModule):
             backbone["weights"] = None
         # `save_hyperparameters` reads these names: a checkpoint holds plain values
         betas, lora_targets = list(betas), list(lora_targets) if lora_targets else None
+        self.robust = Robust(**(robust or {}))
+        robust = asdict(self.robust)
         if not isinstance(augmentation, str):  # one word is refused below
             augmentation = list(augmentation)
         self.save_hyperparameters(ignore=["compile", "grad_checkpointing"])
@@ -215,10 +222,12 @@ class PerceptualRanker(pl.LightningModule):
         """
         batch = self._augment(batch, batch_idx)
         d0, d1 = batch.distances(self.distance)
-        if self.ranking is None:
-            loss = hinge_loss(d0, d1, batch.answer, self.hparams["margin"], batch.weight)
-        else:
-            loss = ranking_loss(self.ranking(d0, d1), batch.answer, batch.weight)
+        loss, pairs = self._loss(d0, d1, batch), {"train/2afc": (d0, d1)}
+        if self.robust.steps:
+            attacked = self._attack(batch, batch_idx)
+            d0, d1 = attacked.distances(self.distance)
+            pairs["train/2afc_attacked"] = (d0, d1)
+            loss = torch.lerp(loss, self._loss(d0, d1, batch), self.robust.weight)
         if not loss.isfinite():
             raise Diverged(
                 f"the loss is {loss.item()} in step {self.global_step + 1}, epoch {self.current_epoch + 1}; "
@@ -226,8 +235,13 @@ class PerceptualRanker(pl.LightningModule):
             )
         if self._is_logged():
             self.log("train/loss", loss, prog_bar=True)
-            self.log("train/2afc", two_afc_score(d0, d1, batch.answer))
+            self.log_dict({name: two_afc_score(*pair, batch.answer) for name, pair in pairs.items()})
         return loss
+
+    def _loss(self, d0: Tensor, d1: Tensor, batch: "Batch | DifferenceBatch") -> Tensor:
+        if self.ranking is None:
+            return hinge_loss(d0, d1, batch.answer, self.hparams["margin"], batch.weight)
+        return ranking_loss(self.ranking(d0, d1), batch.answer, batch.weight)
 
     def _is_logged(self) -> bool:
         """Whether the logger records this step, or an epoch ends; logging doubles the time of a step."""
@@ -236,13 +250,34 @@ class PerceptualRanker(pl.LightningModule):
 
     def _augment(self, batch: Any, batch_idx: int) -> Any:
         changes = self.hparams["augmentation"]
-        place = [self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank]
-        seed = int(np.random.SeedSequence(place).generate_state(1)[0]) if changes else 0
-        generator = torch.Generator().manual_seed(seed)
+        generator = self._generator(batch_idx) if changes else None
         for change in changes:
             draws = torch.rand(len(batch.answer), 4, generator=generator)
             batch = getattr(batch, change)(draws.to(batch.answer.device))
         return batch
+
+    def _attack(self, batch: Any, batch_idx: int) -> "Batch":
+        """The batch with images moved to where the distance, as it is in evaluation, does worse."""
+        part = 1.0
+        if warmup := self.robust.warmup:
+            part = min(1.0, (self.global_step + 1) / (warmup * self.trainer.estimated_stepping_batches))
+        training = self.distance.training
+        self.distance.eval()
+        try:
+            return self.robust.attack(
+                lambda moved: self._loss(*moved.distances(self.distance), batch),
+                batch,
+                part,
+                self._generator(batch_idx, 1),
+            )
+        finally:
+            self.distance.train(training)
+
+    def _generator(self, *place: int) -> torch.Generator:
+        """Random numbers of a place in the run."""
+        whole = [self.hparams["seed"], self.current_epoch, place[0], self.global_rank, *place[1:]]
+        seed = int(np.random.SeedSequence(whole).generate_state(1)[0])
+        return torch.Generator().manual_seed(seed)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step and project lin, before any callback can save it."""
