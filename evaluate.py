@@ -66,7 +66,7 @@ def evaluate(cfg: DictConfig) -> Numbers:
     if cfg.conditions:
         study: Study = UnderConditions(data)
     else:
-        study = Robustness(data, cfg.seed) if cfg.robustness else Scores(data)
+        study = Robustness(data, cfg.seed, cfg.attacks.name) if cfg.robustness else Scores(data)
     evaluated = evaluation.evaluate(chosen, data, cfg.results, methods.device(), study=study, **speed)
     if not evaluated.found:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in evaluated.lost.items()))

@@ -90,10 +90,10 @@ STEPS = {
     "trust": Step(
         "results/trust.md",
         [
-            f"python evaluate.py robustness=true {MATERIAL} data.val_fraction=1 results=HERE/64 "
+            f"python evaluate.py robustness=true attacks=fast {MATERIAL} data.val_fraction=1 results=HERE/64 "
             "methods=[l2,ssim,alexnet,squeezenet1_1,tf_efficientnet_lite0,vgg16]",
-            f"python evaluate.py robustness=true methods=[l2,ms_ssim] {MATERIAL} data.val_fraction=1 "
-            "data.size=192 results=HERE/192",
+            f"python evaluate.py robustness=true attacks=fast methods=[l2,ms_ssim] {MATERIAL} "
+            "data.val_fraction=1 data.size=192 results=HERE/192",
         ],
         {"results/trust.png": "64/*/trust.png"},
     ),

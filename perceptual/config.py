@@ -17,7 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from perceptual.data.schemas import SCHEMAS, Cache, default_of
 from perceptual.data.settings import at_least
-from perceptual.distance.attacks import NORMS
+from perceptual.distance.attacks import NORMS, STRENGTHS
 from perceptual.distance.level import FORMS
 from perceptual.features.backbone import PRECISIONS
 from perceptual.ranking import RANKINGS
@@ -34,6 +34,7 @@ LinInit = Enum("LinInit", settings.LIN_INITS)  # type: ignore[misc]
 Optimizer = Enum("Optimizer", settings.OPTIMIZERS)  # type: ignore[misc]
 Schedule = Enum("Schedule", settings.SCHEDULES)  # type: ignore[misc]
 Augmentation = Enum("Augmentation", settings.AUGMENTATIONS)  # type: ignore[misc]
+Attacks = Enum("Attacks", list(STRENGTHS))  # type: ignore[misc]
 Norm = Enum("Norm", NORMS)  # type: ignore[misc]
 Moved = Enum("Moved", MOVED)  # type: ignore[misc]
 Precision = Enum("Precision", PRECISIONS)  # type: ignore[misc]
@@ -98,12 +99,12 @@ class ModelConfig:
 class RobustConfig:
     """Arguments of `perceptual.training.robust.Robust`."""
 
-    steps: int = default_of(Robust, "steps")
+    steps: int = 0
     radius: Any = "4/255"  # a number, or a fraction such as 4/255
-    norm: Norm = Norm[default_of(Robust, "norm")]
-    images: Moved = Moved[default_of(Robust, "images")]
-    weight: float = default_of(Robust, "weight")
-    warmup: float = default_of(Robust, "warmup")
+    norm: Norm = Norm["max"]
+    images: Moved = Moved["nearer"]
+    weight: float = 0.5
+    warmup: float = 0.0
 
 
 @dataclass
@@ -160,6 +161,7 @@ class EvaluateConfig:
     compile: bool = False  # compare deep features by compiled code; needs a C++ compiler
     conditions: bool = False  # 2AFC of the methods under simulated conditions, in place of one score
     robustness: bool = False  # a trust report of the methods, in place of their scores
+    attacks: Attacks = Attacks["standard"]  # of the trust report; strong takes ten times as long
     data: Any = None
 
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from perceptual.cli import script_help
 from perceptual.cli.words import as_typed, by_name
-from perceptual.config import build, data_arguments, register
+from perceptual.config import build, check, data_arguments, register
 from perceptual.data.readers.published import CHOICES, OPINIONS
 from perceptual.data.schemas import SCHEMAS
 from perceptual.training.module import PerceptualRanker
@@ -72,10 +72,25 @@ def test_models_build_from_plain_values(group, name):
     json.dumps(dict(module.hparams))  # plain values
 
 
+@pytest.mark.parametrize("name", options("robust"))
+def test_attacks_build(name):
+    network = ["backbone.name=test_resnet", "backbone.weights=null"]
+    cfg = compose("train", [f"robust={name}", "robust.radius=1/255", "robust.norm=l2", *network])
+    attacks = build(cfg.model).robust
+    assert (attacks.steps, attacks.norm) == ({"none": 0, "fast": 1, "pgd": 5}[name], "l2")
+    assert attacks.reach == pytest.approx(1 / 255)
+    cfg = compose("train", [f"robust={name}", "data.views=2", *network])
+    if attacks.steps:  # cached features cannot be attacked
+        with pytest.raises(ValueError, match=r"data\.views=2 needs cached features, .* robust=none"):
+            check(cfg)
+    else:
+        check(cfg)
+
+
 def test_every_group_is_tested_here():
     elsewhere = {"hydra", "sweep"}  # test_sweeps.py
     groups = {path.name for path in CONF.iterdir() if path.is_dir()} - elsewhere
-    assert groups == {*OF_MODEL, "trainer", "experiment", "logger", *CALLBACKS}
+    assert groups == {*OF_MODEL, "robust", "trainer", "experiment", "logger", *CALLBACKS}
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g in (*CALLBACKS, "logger") for n in options(g)])

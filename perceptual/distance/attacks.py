@@ -8,7 +8,7 @@ https://arxiv.org/abs/2003.01690), which finds its own steps.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Generator, Tensor
@@ -16,12 +16,22 @@ from torch import Generator, Tensor
 Norm = Literal["max", "l2"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 Objective = Callable[[Tensor], Tensor]
-"""Images (N, …) → (N,), differentiable: what an attack raises."""
+"""Images (N, …) → (N,), or a scalar for `ascend`, differentiable: what an attack raises."""
 
 REACH = 2.5  # all steps of PGD together, in radii: from anywhere in the ball to any side of it
 MOMENTUM = 0.75  # of APGD: the part of a new direction
 RISING = 0.75  # of its steps between two checks, of which fewer mean that steps are too long
 FIRST_CHECK, SOONER, SHORTEST = 0.22, 0.03, 0.06  # of all steps: when APGD checks, and how that shrinks
+
+
+class Strength(NamedTuple):
+    """Attacks by APGD after PGD."""
+
+    starts: int
+    steps: int
+
+
+STRENGTHS = {"fast": Strength(0, 0), "standard": Strength(1, 50), "strong": Strength(5, 100)}
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class Study:
     group: int = 1
     """Methods that are held at once."""
     seed: int = 0
+    attacks: str = "fast"
 
     def __init__(self, data: JudgedDataModule) -> None:
         self.data, self.judged, self.items = data, data.val_set, items_of(data)
@@ -184,11 +185,15 @@ def evaluate(
     study = study or Scores(data)
     place = place_of(study.items.fingerprint, results)
     study.begin(place)
-    known = partial(place.find, part=study.part, seed=study.seed)
+    own: dict[str, Any] = {"seed": study.seed, "attacks": study.attacks}
+
+    def known(name: str) -> Result | None:
+        return place.find(name, study.part, **own)
+
     asked = grammar.called(grammar.expand(methods), precision, known)
     missing, lost = [name for name in asked if known(name) is None], dict[str, str]()
     build = build or partial(grammar.build, precision=precision, compile=compile)
-    about: dict[str, Any] = {"size": study.items.size, "seed": study.seed}
+    about: dict[str, Any] = {"size": study.items.size, **own}
 
     def build_named(name: str) -> nn.Module:
         return build(asked[name].method).to(device)

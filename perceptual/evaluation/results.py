@@ -109,6 +109,8 @@ class Result(Kept):
     seed: int = 0
     items: int | None = None
     attacked: int | None = None
+    attacks: str = "fast"
+    """How strong they were, see `perceptual.distance.attacks.STRENGTHS`."""
     rival: str | None = None
     note: str | None = None
 
@@ -150,7 +152,8 @@ class Result(Kept):
     @property
     def folder(self) -> str:
         """Name of its folder."""
-        return safe_name(self.method) + (f"-seed{self.seed}" if self.seed else "")
+        seed = f"-seed{self.seed}" if self.seed else ""
+        return safe_name(self.method) + seed + ("" if self.attacks == "fast" else f"-{self.attacks}")
 
 
 Record = TypeVar("Record", bound=Kept)
@@ -185,9 +188,9 @@ class DataResults:
         if part == SCORED:
             shutil.rmtree(failure, ignore_errors=True)
 
-    def find(self, method: str, part: str = SCORED, seed: int = 0) -> Result | None:
-        """The result of a method; None if there is none."""
-        folder = self.folder / part / Result(method, seed=seed).folder
+    def find(self, method: str, part: str = SCORED, **about: Any) -> Result | None:
+        """The result of a method; None if there is none. `about`: fields that tell reports of it apart."""
+        folder = self.folder / part / Result(method, **about).folder
         return _read_result(folder) if folder.is_dir() else None
 
     def all(self, part: str = SCORED) -> list[Result]:

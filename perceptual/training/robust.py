@@ -81,7 +81,7 @@ class Robust:
         """Return a batch with images where the loss is higher.
 
         Args:
-            loss: of each triplet of a batch, (N,).
+            loss: of a batch of triplets, a scalar.
             batch: N triplets.
             part: of the radius, in [0, 1].
             generator: on the CPU; draws where the attack starts.

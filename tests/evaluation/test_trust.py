@@ -1,5 +1,6 @@
 """Trust reports: each number against a distance for which it is known."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,13 +11,14 @@ from app import refusal, run, write_manifest
 from torch import nn
 from typer.testing import CliRunner
 
+from perceptual import LPIPS
 from perceptual.cli import app as cli
 from perceptual.data import ManifestDataModule
+from perceptual.distance.attacks import STRENGTHS, Ball, ascend, auto_ascend
 from perceptual.evaluation.evaluate import evaluate
 from perceptual.evaluation.results import DataResults
 from perceptual.evaluation.robustness import trust
 from perceptual.evaluation.robustness.report import Robustness, kept, summary
-from perceptual.evaluation.robustness.trust import farthest
 
 
 class Distance(nn.Module):
@@ -70,22 +72,28 @@ def test_shifted_windows_have_what_was_beside_them():
     torch.testing.assert_close(moved[1], image[1, :, 3:21, 1:19])
 
 
-def test_the_attack_on_a_linear_distance_is_its_closed_form():
-    """The most that ±ε can add to Σ w (y − x) is ε Σ |w|, where no value leaves [0, 1]."""
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_the_attack_on_a_linear_distance_is_its_closed_form(strength):
+    """The most that ±ε can add to Σ w (y − x) is ε Σ |w|, in the l2 ball ε ‖w‖, where none leaves [0, 1]."""
     batch = drawn()
     weight = torch.randn(3, 24, 24, generator=torch.Generator().manual_seed(1))
     linear = Distance(lambda x, y: (weight * (y - x)).sum((1, 2, 3)))
     found = trust.attacked(linear, batch, seed=0)
     d0, d1 = trust.decide(linear, batch)
-    values = trust.attack(linear, batch, found)
-    for radius in trust.RADII:
-        reach = torch.minimum(d0, d1) + radius / 255 * weight.abs().sum()
-        np.testing.assert_array_equal(values[f"attack {radius}/255"], reach > torch.maximum(d0, d1))
-    farther = farthest(linear, batch.ref, batch.p0, 2 / 255, torch.Generator().manual_seed(0))
-    gain = linear(batch.ref, farther) - linear(batch.ref, batch.p0)
-    torch.testing.assert_close(
-        gain, torch.full((12,), 2 / 255 * weight.abs().sum().item()), rtol=1e-3, atol=0
-    )
+    prefers = (d1 < d0).numpy()
+    answers = np.where(np.arange(12) < 6, prefers, ~prefers).astype(np.float32)  # half of them are right
+    judged = SimpleNamespace(confident=batch, answers=answers)
+    values = trust.attack(linear, judged, STRENGTHS[strength], 0, found)
+    np.testing.assert_array_equal(values["clean"], np.arange(12) < 6)
+    assert ("attack l2 2/255" in values) == (strength != "fast")
+    for ball, (norm, radius) in trust.BALLS.items():
+        if f"attack {ball}" not in values:
+            continue
+        most = weight.abs().sum() if norm == "max" else weight.norm() * weight.numel() ** 0.5
+        flips = (torch.minimum(d0, d1) + radius / 255 * most > torch.maximum(d0, d1)).numpy()
+        np.testing.assert_array_equal(values[f"attack {ball}"], flips)
+        np.testing.assert_array_equal(values[f"right {ball}"], values["clean"] * ~flips)
+    assert 0 < values["attack 2/255"].mean() <= values["attack 4/255"].mean()
 
 
 def test_an_attack_stays_within_its_radius_and_repeats_to_the_bit():
@@ -97,8 +105,28 @@ def test_an_attack_stays_within_its_radius_and_repeats_to_the_bit():
         assert torch.equal(first[radius], second[radius])
         assert (first[radius] - nearer).abs().max() <= radius / 255 + 1e-6
         assert 0 <= first[radius].min() <= first[radius].max() <= 1
-    starts = [farthest(L2, batch.ref, batch.ref, 0.1, torch.Generator().manual_seed(n), 0) for n in (3, 4)]
+    starts = [Ball(batch.ref, 0.1).draw(torch.Generator().manual_seed(n)) for n in (3, 4)]
     assert not torch.equal(*starts)
+
+
+@pytest.mark.slow
+def test_apgd_finds_at_least_what_pgd_finds(assets, monkeypatch):
+    monkeypatch.setattr(trust, "ATTACKED", 200)
+    monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(assets / "weights"))
+    data = ManifestDataModule(str(assets / "material/triplets.csv"), num_workers=0)
+    data.setup("validate")
+    batch, distance = trust.choose(data.val_set).confident, LPIPS("alexnet")
+    nearer, _ = trust._sides(distance, batch)
+    found = []
+    for attack in (ascend, auto_ascend):
+        parts = zip(batch.ref.split(50), nearer.split(50), strict=True)
+        moved = [
+            attack(partial(distance, ref), Ball(x, 2 / 255), torch.Generator().manual_seed(0), 20)
+            for ref, x in parts
+        ]
+        found.append(trust.apart(distance, batch.ref, torch.cat(moved)))
+    assert found[1].mean() > found[0].mean()
+    assert (found[1] >= found[0]).float().mean() > 0.9
 
 
 def test_what_has_no_gradient_is_not_attacked():

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from perceptual.data.kinds import TWO_AFC
 from perceptual.data.module import JudgedDataModule
+from perceptual.data.settings import one_of
+from perceptual.distance.attacks import STRENGTHS
 from perceptual.evaluation.evaluate import Build, Findings, Study
 from perceptual.evaluation.methods import Asked
 from perceptual.evaluation.plots import Panel, entitle, intervals
@@ -34,11 +36,15 @@ COLUMNS = {
     "brighter 2 %": "brighter 2 %: flips",
     "attack 2/255": "attack 2/255",
     "attack 4/255": "attack 4/255",
+    "attack l2 2/255": "attack l2 2/255",
     "transfer 4/255": "transfer 4/255",
     "order": "order",
     "asymmetry": "asymmetry",
     "triangle": "triangle",
+    "clean": "clean",
+    **{f"right {ball}": f"right {ball}" for ball in trust.BALLS},
 }
+RIGHT = ("clean", "right")  # columns of the table of attacks alone
 SHOWN = ("shift 1", "shift 3", "JPEG 95", "brighter 2 %", "attack 2/255", "transfer 4/255")  # in the picture
 
 
@@ -51,18 +57,21 @@ class Robustness(Study):
     Args:
         data: triplets, set up.
         seed: chooses the triplets, directions and starts.
+        attacks: how strong they are: `fast` (PGD), `standard` (and APGD from one start, also within a
+            Euclidean norm) or `strong` (from five starts, with more steps).
 
     Raises:
-        ValueError: `data` has no triplets, or its images are too small.
+        ValueError: an unknown strength; `data` has no triplets, or its images are too small.
     """
 
     part = TRUST
 
-    def __init__(self, data: JudgedDataModule, seed: int = 0) -> None:
+    def __init__(self, data: JudgedDataModule, seed: int = 0, attacks: str = "standard") -> None:
         super().__init__(data)
         if data.kind != TWO_AFC:
             raise ValueError("robustness=true needs judged triplets; these items are none")
-        self.seed = seed
+        one_of("attacks", attacks, STRENGTHS)
+        self.seed, self.attacks = seed, attacks
         self._rivals: dict[str, dict[int, Tensor]] = {}
 
     @cached_property
@@ -81,7 +90,7 @@ class Robustness(Study):
                         confident = chosen.to(device_of(distance)).confident
                         self._rivals[rival] = trust.perturbations(build(rival), confident, self.seed)
                     made = self._rivals.get(rival or "")
-                    for _, part in trust.examine(distance, chosen, made, self.seed):
+                    for _, part in trust.examine(distance, chosen, made, self.seed, STRENGTHS[self.attacks]):
                         values |= part
                         progress.advance()
                 yield name, summary(values, chosen) | {"rival": rival}
@@ -91,28 +100,34 @@ class Robustness(Study):
     def show(self, results: Sequence[Result]) -> tuple[list[Any], dict[str, Any]]:
         """A line for each method; the report, and its picture."""
         title = f"Trust, {self.items.description}"
-        return said(results), {
-            "trust.md": markdown(*tables(results, title)),
+        report = tables(results, title)
+        return [*said(results), *report[1:2]], {
+            "trust.md": markdown(*report),
             "trust.png": draw(results, title),
         }
 
 
 def kept(place: DataResults) -> list[Result]:
-    """The reports in a folder of results, most trusted under shifts first."""
-    return sorted(place.all(TRUST), key=lambda result: result.trust["shift 1"][0])
+    """The reports in a folder, of the strongest attacks; most trusted under shifts first."""
+    order = list(STRENGTHS)
+    found = sorted(place.all(TRUST), key=lambda result: order.index(result.attacks))
+    strongest = {(result.method, result.seed): result for result in found}
+    return sorted(strongest.values(), key=lambda result: result.trust["shift 1"][0])
 
 
 def tables(results: Sequence[Result], title: str) -> list[Table]:
     """Means with their 95 % intervals, in percent but for correlations; and those of each family."""
-    columns = [column for column in COLUMNS if any(column in one.trust for one in results)]
+    every = [column for column in COLUMNS if any(column in one.trust for one in results)]
+    columns = [column for column in every if not column.startswith(RIGHT)]
     body = [[one.method, *(_cell(one, column) for column in columns)] for one in results]
     notes = [
         "In brackets: 95 % intervals by bootstrap over references. Shift (pixels, real margins), JPEG at "
-        "quality 95, resizing by 5 % and brightness by 2 %: % of decisions that flip when ref, p0 or p1 is "
-        "changed. d(x, shifted 1): in % of the median judged distance. Attack: % of decisions on which all "
-        "votes agree that flip as the nearer image moves within ±2/255 or ±4/255; transfer: the same by the "
-        "perturbation made on another method. Order: Spearman correlation of distance and severity, mean of "
-        "the families of distortion. Asymmetry: |d(x, y) − d(y, x)| in % of the median distance. Triangle: % "
+        "quality 95, resizing by 5 % and brightness by 2 %: % of decisions that flip when ref, p0 or p1 "
+        "is changed. d(x, shifted 1): in % of the median judged distance. Attack: % of decisions on which "
+        "all votes agree that flip as the nearer image moves within ±2/255 or ±4/255 (l2: by 2/255 in the "
+        "root mean square), by the worst attack; transfer: the same by the perturbation made on another "
+        "method, no attack on this one. Order: Spearman correlation of distance and severity, mean of the "
+        "families of distortion. Asymmetry: |d(x, y) − d(y, x)| in % of the median distance. Triangle: % "
         "of triplets that violate the inequality.",
     ]
     if attacked := [one.method for one in results if "attack 2/255" not in one.trust]:
@@ -122,7 +137,28 @@ def tables(results: Sequence[Result], title: str) -> list[Table]:
         [family, *(_correlation(one.order.get(family, np.nan)) for one in results)] for family in families
     ]
     header = ["order of severities", *(one.method for one in results)]
-    return [Table(title, ["method", *columns], body, notes), Table(None, header, rows)]
+    return [
+        Table(title, ["method", *columns], body, notes),
+        attacks(results, every),
+        Table(None, header, rows),
+    ]
+
+
+def attacks(results: Sequence[Result], columns: Sequence[str]) -> Table:
+    """2AFC of unanimous decisions, as they are and under attack, and flips, in percent."""
+    shown = [column for column in columns if column.startswith((*RIGHT, "attack", "transfer"))]
+    shown = sorted(shown, key=lambda column: [not column.startswith(one) for one in (*RIGHT, "attack")])
+    said = [
+        f"2AFC, {column.replace('right', 'attack')}" if column.startswith(RIGHT) else f"flips, {column}"
+        for column in shown
+    ]
+    body = [[one.method, one.attacks, *(_cell(one, column) for column in shown)] for one in results]
+    note = (
+        "Of decisions on which all votes agree; under attack one is right if it is right and does not flip. "
+        "Attacks: fast, projected gradient ascent; standard, also APGD; strong, APGD from five starts. A "
+        "transfer is made on another method: what holds against it alone may not hold."
+    )
+    return Table(None, ["method", "attacks", *said], body, [note])
 
 
 def said(results: Sequence[Result]) -> list[str]:
@@ -168,7 +204,7 @@ def summary(values: trust.Values, judged: trust.Judged) -> dict[str, Any]:
         if column == "order":  # a value for each reference, and none of a constant distance
             mean = np.ma.masked_invalid(parts).mean(0).compressed()
             cluster = np.arange(len(mean))
-        elif column.startswith(("attack", "transfer")):
+        elif column.startswith((*RIGHT, "attack", "transfer")):
             cluster = judged.confident_clusters
         found[column] = _interval(mean, cluster)
     order = {key.removeprefix("order "): v for key, v in values.items() if key.startswith("order ")}

@@ -3,13 +3,13 @@
 Ghildyal and Liu 2022, "Shift-tolerant perceptual similarity metric", https://arxiv.org/abs/2207.13686;
 Ghildyal and Liu 2023, "Attacking perceptual similarity metrics", https://arxiv.org/abs/2305.08840.
 
-Attacks are white box, by projected gradient ascent (PGD; Madry et al. 2018, https://arxiv.org/abs/1706.06083),
-as Ghildyal and Liu 2023 (https://arxiv.org/abs/2307.05437) and Kettunen et al. 2019
-(https://arxiv.org/abs/1906.03973) use it on perceptual distances.
+Attacks are white box, see `perceptual.distance.attacks`: they raise the distance of the image that a decision
+prefers, and so lower its margin.
 """
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from torch import Generator, Tensor, nn
 from perceptual.data.batch import Batch, JudgedDataset
 from perceptual.data.kinds import TWO_AFC
 from perceptual.data.synthetic.distortions import FAMILIES, distort
+from perceptual.distance.attacks import STRENGTHS, Ball, Norm, Strength, ascend, auto_ascend
 from perceptual.metrics.opinion import correlation
 
 ITEMS = 200  # triplets, drawn by the seed, that are shifted and slightly changed
@@ -32,8 +33,13 @@ SEVERITIES = (0.2, 0.4, 0.6, 0.8, 1.0)
 SHIFTS, RADII = (1, 2, 3), (2, 4)  # pixels; of 255
 MARGIN, BATCH = max(SHIFTS), 25
 ROLES = TWO_AFC.roles
-STEPS = 20  # of an attack
-REACH = 2.5  # all steps together, in radii: from anywhere in the ball to any side of it
+STEPS = 20  # of PGD
+# by name, the norm and the radius (of 255) of each ball; l2: the root of the mean square change
+BALLS: dict[str, tuple[Norm, int]] = {
+    "2/255": ("max", 2),
+    "4/255": ("max", 4),
+    "l2 2/255": ("l2", 2),
+}
 DIRECTIONS = torch.tensor([(0, 1), (0, -1), (1, 0), (-1, 0)])
 
 Values = dict[str, np.ndarray]
@@ -63,6 +69,8 @@ class Judged(NamedTuple):
     confident: Triplets
     clusters: np.ndarray
     """(N,) of the shifted triplets."""
+    answers: np.ndarray
+    """(N,) of the confident triplets."""
     confident_clusters: np.ndarray
     references: Tensor
     """(ORDERED, 3, S, S)."""
@@ -105,11 +113,16 @@ def choose(judged: JudgedDataset, seed: int = 0) -> Judged:
         for severity in SEVERITIES:
             generator = Generator().manual_seed(seed)  # the same noise and direction, only stronger
             worse.setdefault(family, []).append(distort(references, [(family, severity)], generator))
-    return Judged(shifted, confident, table.role("ref")[rows], table.role("ref")[sure], references, worse)
+    ref = table.role("ref")
+    return Judged(shifted, confident, ref[rows], table.answer[sure], ref[sure], references, worse)
 
 
 def examine(
-    distance: nn.Module, judged: Judged, rivals: Mapping[int, Tensor] | None, seed: int = 0
+    distance: nn.Module,
+    judged: Judged,
+    rivals: Mapping[int, Tensor] | None,
+    seed: int = 0,
+    strength: Strength = STRENGTHS["fast"],
 ) -> Iterator[tuple[str, Values]]:
     """Parts of a report, one after the other: their name, and values of each triplet or image.
 
@@ -118,6 +131,7 @@ def examine(
         judged: see `choose`.
         rivals: by radius, what `attacked` made of the nearer images by another distance; None without one.
         seed: of directions and starts.
+        strength: of the attacks.
     """
     device = next(chain(distance.parameters(), distance.buffers()), torch.empty(0)).device
     judged = judged.to(device)
@@ -128,7 +142,8 @@ def examine(
     if rivals is not None:
         yield "transfer", transfer(distance, judged.confident, rivals)
     try:
-        yield "attack", attack(distance, judged.confident, attacked(distance, judged.confident, seed))
+        pgd = attacked(distance, judged.confident, seed)
+        yield "attack", attack(distance, judged, strength, seed, pgd)
     except (TypeError, RuntimeError) as error:  # no gradient, or none of an operation in it
         if "gradient" not in str(error) and "derivative" not in str(error):
             raise
@@ -210,55 +225,39 @@ def attacked(distance: nn.Module, triplets: Triplets, seed: int) -> dict[int, Te
     }
 
 
-def farthest(
-    distance: Callable[[Tensor, Tensor], Tensor],
-    ref: Tensor,
-    x: Tensor,
-    radius: float,
-    generator: Generator,
-    steps: int = STEPS,
-) -> Tensor:
-    """Images within ±radius of x (and in [0, 1]) that a distance puts as far from ref as it can find.
+def attack(
+    distance: nn.Module, judged: Judged, strength: Strength, seed: int, pgd: Mapping[int, Tensor]
+) -> Values:
+    """Whether each unanimous decision flips by the worst of all attacks, and is right despite them.
 
     Args:
-        distance: differentiable (x, y) → (N,).
-        ref, x: images (N, 3, H, W) in [0, 1].
-        radius: largest change of a value.
-        generator: on the CPU; draws where each image starts in the ball.
-        steps: of gradient ascent, by the sign of the gradient.
-
-    Raises:
-        TypeError: the distance has no gradient.
+        distance: (x, y) → (N,), differentiable.
+        judged: see `choose`.
+        strength: of the attacks beyond PGD, which are only tried on decisions that still stand.
+        seed: of their starts.
+        pgd: what `attacked` made of the nearer images.
     """
-    low, high = (x - radius).clamp(min=0), (x + radius).clamp(max=1)
-    start = (2 * torch.rand(x.shape, generator=generator) - 1) * radius
-    y = torch.minimum(torch.maximum(x + start.to(x), low), high)
-    for _ in range(steps):
-        y = torch.minimum(
-            torch.maximum(y + REACH * radius / steps * _slope(distance, ref, y).sign(), low), high
-        )
-    return y
-
-
-def _slope(distance: Callable[[Tensor, Tensor], Tensor], ref: Tensor, y: Tensor) -> Tensor:
-    with torch.enable_grad():
-        y = y.detach().requires_grad_()
-        value = distance(ref, y).sum()
-        if not value.requires_grad:
-            raise TypeError("it has no gradient")
-        (slope,) = torch.autograd.grad(value, y, allow_unused=True)
-    if slope is None:
-        raise TypeError("it has no gradient")
-    return slope.nan_to_num(0)
-
-
-def attack(distance: nn.Module, triplets: Triplets, images: Mapping[int, Tensor]) -> Values:
-    """Whether each decision flips as the nearer image is replaced by what `attacked` made of it."""
-    _, farther = _sides(distance, triplets)
-    return {
-        f"attack {radius}/255": (apart(distance, triplets.ref, x) > farther).double().numpy()
-        for radius, x in images.items()
-    }
+    triplets = judged.confident
+    d0, d1 = decide(distance, triplets)
+    right = np.where(d0 == d1, 0.5, (d1 < d0).numpy() == (judged.answers > 0.5))
+    nearer, farther = _sides(distance, triplets)
+    values = {"clean": right}
+    for name, (norm, radius) in BALLS.items():
+        if norm == "l2" and not strength.starts:
+            continue
+        flips = torch.zeros(len(farther), dtype=torch.bool)
+        if norm == "max":
+            flips = apart(distance, triplets.ref, pgd[radius]) > farther
+        reach = radius / 255 * (1 if norm == "max" else nearer[0].numel() ** 0.5)
+        for start in range(strength.starts):
+            generator = Generator().manual_seed(seed + 1 + start)
+            for rows in torch.nonzero(~flips).flatten().split(BATCH):
+                ref, x = triplets.ref[rows], nearer[rows]
+                moved = auto_ascend(partial(distance, ref), Ball(x, reach, norm), generator, strength.steps)
+                flips[rows] = apart(distance, ref, moved) > farther[rows]
+        values[f"attack {name}"] = flips.double().numpy()
+        values[f"right {name}"] = right * ~flips.numpy()
+    return values
 
 
 def transfer(distance: nn.Module, triplets: Triplets, changes: Mapping[int, Tensor]) -> Values:
@@ -292,9 +291,11 @@ def perturbations(distance: nn.Module, triplets: Triplets, seed: int) -> dict[in
 
 
 def _moved(distance: nn.Module, ref: Tensor, x: Tensor, radius: int, generator: Generator) -> Tensor:
-    """What `farthest` makes of x within ±radius/255, in batches."""
+    """What PGD makes of x within ±radius/255, in batches."""
     parts = zip(ref.split(BATCH), x.split(BATCH), strict=True)
-    return torch.cat([farthest(distance, *part, radius / 255, generator) for part in parts])
+    return torch.cat(
+        [ascend(partial(distance, of), Ball(x, radius / 255), generator, STEPS) for of, x in parts]
+    )
 
 
 def order(distance: nn.Module, judged: Judged) -> Values:
