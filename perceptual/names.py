@@ -45,6 +45,7 @@ OF_TORCHVISION = "torchvision:"
 ALIASES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}  # of lpips and torchmetrics
 JOINT = "+"
 LEVELS, CHROMA = "out_indices", "chroma"  # options of every network
+ANTIALIAS = "antialias"  # of those with a published calibration
 CLASSICS = (
     *("l2", "l2_lab", "psnr", "psnr_y", "ssim", "ssim_valid", "ssim_y", "ssim_y_256", "ms_ssim"),
     *("fsim", "fsimc", "gmsd", "vif", "haarpsi", "mdsi", "dists"),

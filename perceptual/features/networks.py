@@ -9,13 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perceptual.features import timm_networks, torchvision_networks
+from perceptual.features import shifts, timm_networks, torchvision_networks
 from perceptual.features import weights as weight_files
 from perceptual.features.info import Level, Network
 from perceptual.features.torchvision_networks import TORCHVISION
-from perceptual.names import ALIASES, CHROMA, LEVELS, LOCAL, OF_TORCHVISION, SCHEMES, Name, read_names
+from perceptual.names import (
+    ALIASES,
+    ANTIALIAS,
+    CALIBRATED,
+    CHROMA,
+    LEVELS,
+    LOCAL,
+    OF_TORCHVISION,
+    SCHEMES,
+    Name,
+    read_names,
+)
 
-OWN = (LEVELS, CHROMA)  # options of every network
+OWN = (LEVELS, CHROMA, ANTIALIAS)  # options that are ours
 
 
 def find(
@@ -30,6 +41,8 @@ def find(
     if LEVELS in own and out_indices is not None:
         raise ValueError(f"{str(name)!r} says {LEVELS} already: leave out {LEVELS}")
     net, info = _find(theirs, weights, own.get(LEVELS, out_indices), input_size, prefix)
+    if own.get(ANTIALIAS):
+        shifts.antialias(net)
     return Network(net, replace(info, name=str(name), chroma=own.get(CHROMA, 1)))
 
 
@@ -48,10 +61,10 @@ def _find(
 
 
 def _sorted(name: Name) -> tuple[Name, dict[str, Any]]:
-    """Return the name of a network with the options of its library alone, and those that every network has.
+    """Return the name of a network with the options of its library alone, and those that are ours.
 
     Raises:
-        ValueError: the levels are not a list, or `chroma` is out of range.
+        ValueError: the levels are not a list, `chroma` is out of range, or `antialias` is for other networks.
     """
     own = {key: value for key, value in name.options.items() if key in OWN}
     if not isinstance(levels := own.get(LEVELS, []), list):
@@ -59,6 +72,12 @@ def _sorted(name: Name) -> tuple[Name, dict[str, Any]]:
     chroma = own.get(CHROMA, 1)
     if type(chroma) not in (int, float) or not 0 <= chroma <= 1:
         raise ValueError(f"{str(name)!r}: {CHROMA} must be a number from 0 (grey) to 1, got {chroma!r}")
+    if ANTIALIAS in own and name.base.partition(".")[0] not in CALIBRATED:
+        raise ValueError(
+            f"{str(name)!r}: {ANTIALIAS} is for {', '.join(CALIBRATED)}; many networks of timm take aa_layer"
+        )
+    if type(own.get(ANTIALIAS, False)) is not bool:
+        raise ValueError(f"{str(name)!r}: {ANTIALIAS} must be true or false, got {own[ANTIALIAS]!r}")
     return Name(name.base, {key: value for key, value in name.options.items() if key not in OWN}), own
 
 

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from perceptual import LPIPS
 from perceptual.features.backbone import Backbone
+from perceptual.features.shifts import antialias
 
 
 def images(*shape, seed=0):
@@ -58,8 +60,10 @@ def test_antialiasing_by_its_name_blurs(tmp_path):
         ),
         ("test_resnet[aa_layer=blurr]", "aa_layer must be one of avg, blur, blurpc, got 'blurr'"),
         ("test_resnet[act_layer=nothing]", "nothing"),
-        ("alexnet[width=2]", "alexnet has the options out_indices, chroma, got width"),
+        ("alexnet[width=2]", "alexnet has the options out_indices, chroma, antialias, got width"),
         ("test_resnet[chroma=2]", r"chroma must be a number from 0 \(grey\) to 1, got 2"),
+        ("test_resnet[antialias=true]", "antialias is for alexnet, squeezenet1_1, vgg16; .* aa_layer"),
+        ("alexnet[antialias=2]", "antialias must be true or false, got 2"),
         ("alexnet[chroma=true]", "chroma must be a number from 0"),
         ("torchvision:resnet18[width=2]", "torchvision:resnet18 has the option nodes, got width"),
         ("torchvision:renet18[nodes=[a]]", "did you mean resnet18"),
@@ -237,3 +241,36 @@ def test_chroma_of_one_member_goes_along_when_it_is_saved(tmp_path):
     assert name in (tmp_path / "README.md").read_text()
     mixed = [m for part in backbone.members for m in part(x)]
     assert not torch.equal(mixed[0], mixed[len(mixed) // 2])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["alexnet", "squeezenet1_1", "vgg16"])
+def test_antialiased_strides_keep_weights_and_sizes_and_move_less(name):
+    torch.manual_seed(0)
+    plain = Backbone(name, None)
+    torch.manual_seed(0)
+    blurred = Backbone(name, None, options={"antialias": True})
+    assert blurred.name == f"{name}[antialias=true]"
+    assert blurred.fingerprint() == plain.fingerprint()
+    x = images(4, 3, 83, 83)[..., 1:, 1:]
+    expected, maps = plain(x), blurred(x)
+    for ours, theirs in zip(maps, expected, strict=True):
+        assert ours.shape[:2] == theirs.shape[:2]
+        # a pool whose last window sticks out has one row more
+        assert all(0 <= t - o <= 1 for o, t in zip(ours.shape[2:], theirs.shape[2:], strict=True))
+    big = images(4, 3, 100, 100, seed=1)
+    moved = [LPIPS(b, lin=None)(big[..., 2:82, 2:82], big[..., 3:83, 3:83]) for b in (plain, blurred)]
+    assert (moved[1] < 0.8 * moved[0]).all()
+
+
+@torch.no_grad()
+def test_an_antialiased_pool_is_the_blurred_maximum():
+    pool = nn.Sequential(nn.MaxPool2d(3, 2))
+    antialias(pool)
+    x = images(1, 2, 13, 13)
+    windows = x.unfold(2, 3, 1).unfold(3, 3, 1).amax((4, 5)).numpy()
+    padded = np.pad(windows, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+    blur = np.array([1, 2, 1]) / 4
+    rows = sum(w * padded[:, :, i : i + 11] for i, w in enumerate(blur))
+    both = sum(w * rows[:, :, :, i : i + 11] for i, w in enumerate(blur))
+    np.testing.assert_allclose(pool(x).numpy(), both[:, :, ::2, ::2], rtol=1e-5)
