@@ -185,9 +185,9 @@ def test_reports_are_kept_and_repeat(tmp_path, few, monkeypatch):
     monkeypatch.setattr(trust, "examine", None)  # what is there is not made again
     assert repr(report(["l2"], "one").found) == repr(found[:1])
     (place,) = (tmp_path / "one").iterdir()
-    (place / "trust/l2").rename(place / "trust/psnr")
+    (place / "trust/l2-standard").rename(place / "trust/psnr-standard")
     for ask in (lambda: report(["psnr"], "one"), lambda: kept(DataResults(place))):
-        with pytest.raises(ValueError, match="trust/psnr holds the result of another method, 'l2'"):
+        with pytest.raises(ValueError, match="trust/psnr-standard holds the result of another method, 'l2'"):
             ask()
 
 
