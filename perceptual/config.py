@@ -212,8 +212,8 @@ def check(cfg: DictConfig) -> None:
     cached = cfg.data.cache is Cache.on and cfg.model.variant.name in settings.FROZEN and not cfg.robust.steps
     if cfg.data.views and not cached:
         raise ValueError(
-            f"data.views={cfg.data.views} needs cached features, hence model=lin or model=head, data.cache=on "
-            "and robust=none; model.augmentation changes images where they are not cached"
+            f"data.views={cfg.data.views} needs cached features, hence model=lin or model=head, "
+            "data.cache=on and robust=none; model.augmentation changes images where they are not cached"
         )
     if cfg.data.views and cfg.data.size is None:
         raise ValueError(f"data.views={cfg.data.views} needs images of one size: give data.size")

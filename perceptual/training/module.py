@@ -222,12 +222,12 @@ class PerceptualRanker(pl.LightningModule):
         """
         batch = self._augment(batch, batch_idx)
         d0, d1 = batch.distances(self.distance)
-        loss, pairs = self._loss(d0, d1, batch), {"train/2afc": (d0, d1)}
+        loss, pairs = self._loss((d0, d1), batch), {"train/2afc": (d0, d1)}
         if self.robust.steps:
             attacked = self._attack(batch, batch_idx)
             d0, d1 = attacked.distances(self.distance)
             pairs["train/2afc_attacked"] = (d0, d1)
-            loss = torch.lerp(loss, self._loss(d0, d1, batch), self.robust.weight)
+            loss = torch.lerp(loss, self._loss((d0, d1), batch), self.robust.weight)
         if not loss.isfinite():
             raise Diverged(
                 f"the loss is {loss.item()} in step {self.global_step + 1}, epoch {self.current_epoch + 1}; "
@@ -238,7 +238,8 @@ class PerceptualRanker(pl.LightningModule):
             self.log_dict({name: two_afc_score(*pair, batch.answer) for name, pair in pairs.items()})
         return loss
 
-    def _loss(self, d0: Tensor, d1: Tensor, batch: "Batch | DifferenceBatch") -> Tensor:
+    def _loss(self, distances: Sequence[Tensor], batch: "Batch | DifferenceBatch") -> Tensor:
+        d0, d1 = distances
         if self.ranking is None:
             return hinge_loss(d0, d1, batch.answer, self.hparams["margin"], batch.weight)
         return ranking_loss(self.ranking(d0, d1), batch.answer, batch.weight)
@@ -265,7 +266,7 @@ class PerceptualRanker(pl.LightningModule):
         self.distance.eval()
         try:
             return self.robust.attack(
-                lambda moved: self._loss(*moved.distances(self.distance), batch),
+                lambda moved: self._loss(moved.distances(self.distance), batch),
                 batch,
                 part,
                 self._generator(batch_idx, 1),
