@@ -20,6 +20,7 @@ from perceptual.data.settings import at_least
 from perceptual.distance.attacks import NORMS, STRENGTHS
 from perceptual.distance.level import FORMS
 from perceptual.features.backbone import PRECISIONS
+from perceptual.files.messages import first_line
 from perceptual.ranking import RANKINGS
 from perceptual.training import settings
 from perceptual.training.module import PerceptualRanker
@@ -270,10 +271,15 @@ def build(node: DictConfig | Mapping[str, Any], **parts: Any) -> Any:
     The user wrote the node, in a config or on the command line; what a file says goes through `build_data`.
 
     Raises:
-        ValueError: a value for which the target has no argument, or none for one that it needs.
+        ValueError: a value for which the target has no argument, or none for one that it needs; a target
+            that cannot be imported.
     """
     arguments = plain(node) if isinstance(node, DictConfig) else dict[str, Any](node)
-    target = get_object(arguments.pop("_target_"))
+    path = arguments.pop("_target_")
+    try:
+        target = get_object(path)
+    except ImportError as error:
+        raise ValueError(f"{path} cannot be loaded: {first_line(error.__cause__ or error)}") from error
     try:
         signature(target).bind(**arguments, **parts)
     except TypeError as error:

@@ -90,6 +90,9 @@ def hub(monkeypatch, cache):
         "HUGGINGFACE_CO_URL_TEMPLATE",
         f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
     )
+    # huggingface_hub before 1.0 downloads by a copy of it
+    template = "huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE"
+    monkeypatch.setattr(template, constants.HUGGINGFACE_CO_URL_TEMPLATE, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", server.url)
     threading.Thread(target=server.serve_forever, daemon=True).start()

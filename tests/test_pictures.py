@@ -64,6 +64,10 @@ def suite(methods=METHODS):
     )
 
 
+def _title(figure):
+    return figure._suptitle.get_text()  # Matplotlib has get_suptitle from 3.8
+
+
 def panels(figure):
     """Axes with the width of each in inches, once everything has found its place."""
     figure.draw_without_rendering()
@@ -107,8 +111,8 @@ def test_short_names_stay_different(names):
 def test_pictures_of_a_leaderboard_have_room_and_name_the_set(draw, subsets):
     figure = draw(board(subsets=subsets))
     assert all(inches > INCHES for _, inches in panels(figure))
-    title = figure.findobj(lambda artist: getattr(artist, "get_text", str)() == figure.get_suptitle())[0]
-    assert " ".join(figure.get_suptitle().split()) == SET
+    title = figure.findobj(lambda artist: getattr(artist, "get_text", str)() == _title(figure))[0]
+    assert " ".join(_title(figure).split()) == SET
     legends = [legend.get_window_extent() for legend in figure.legends]
     assert not any(title.get_window_extent().overlaps(box) for box in legends)
     assert all(text.get_window_extent().x0 >= 0 for text in figure.axes[0].get_yticklabels())
@@ -116,7 +120,7 @@ def test_pictures_of_a_leaderboard_have_room_and_name_the_set(draw, subsets):
 
 def test_two_kinds_in_one_picture_name_both_sets():
     figure = plots.two_afc_against_jnd(board(), board("jnd"))
-    assert " ".join(figure.get_suptitle().split()) == f"2AFC in %: {SET} JND mAP in %: {SET}"
+    assert " ".join(_title(figure).split()) == f"2AFC in %: {SET} JND mAP in %: {SET}"
     assert all(inches > INCHES for _, inches in panels(figure))
 
 

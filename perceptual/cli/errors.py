@@ -5,10 +5,12 @@ import io
 import os
 import re
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
+from unittest.mock import patch
 
 from perceptual.files.messages import first_line, install
 
@@ -78,7 +80,9 @@ def start(
         words = as_typed(sys.argv[1:])
         sys.argv[1:] = with_arguments(prepare(words) if prepare else words)
         try:
-            main()
+            # Hydra's help of one option is no text, which Python 3.14 refuses as the option is defined
+            with patch.object(ArgumentParser, "_check_help", lambda *_: None, create=True):
+                main()
         except OSError as error:  # of Hydra, as it makes the run's folder: `main` reports its own
             if error.filename is None:
                 raise

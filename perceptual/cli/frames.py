@@ -123,5 +123,5 @@ def together(path_a: str, path_b: str, resize: bool) -> Iterator[Together]:
 
 def _image(frame: Any) -> Image.Image:
     """Convert a frame to RGB, turned as the file says."""
-    rgb = np.rot90(frame.to_ndarray(format="rgb24"), round(getattr(frame, "rotation", 0) / 90))
+    rgb = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
     return Image.fromarray(np.ascontiguousarray(rgb))

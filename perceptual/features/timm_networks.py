@@ -22,7 +22,7 @@ from perceptual.features.info import (
     no_weights,
 )
 from perceptual.files.messages import first_line
-from perceptual.names import SCHEMES, Name
+from perceptual.names import LOCAL, SCHEMES, Name
 
 LARGEST_PROJECTION = 4096  # numbers; other heads classify: ImageNet-1k into 1000, larger sets into more
 OF_WEIGHTS = ("timm", "huggingface_hub", "safetensors")  # that read them
@@ -30,11 +30,14 @@ OF_WEIGHTS = ("timm", "huggingface_hub", "safetensors")  # that read them
 NOT_OPTIONS = {"self", "num_classes", "in_chans", "global_pool", "args", "kwargs", "device", "dtype"}
 
 
+LISTED = (torch.linspace, torch.arange, torch.tensor)
+
+
 class _Numbers(TorchFunctionMode):
-    """Keep `torch.linspace` on the CPU: timm before 1.0.21 reads rates of layers from it."""
+    """Keep numbers that are listed on the CPU: older versions of timm read widths of layers from them."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        on_cpu = {"device": "cpu"} if function is torch.linspace else {}
+        on_cpu = {"device": "cpu"} if function in LISTED else {}
         return function(*args, **on_cpu | (kwargs or {}))
 
 
@@ -186,6 +189,10 @@ class Builder:
                 raise ValueError(
                     f"{self.base} is not a model of timm: its config.json names no architecture. One of "
                     "transformers is built by your own code, see backbone._target_"
+                ) from error
+            if isinstance(error, AssertionError) and self.base.startswith(LOCAL):
+                raise ValueError(
+                    f"{self.base}: {LOCAL} needs timm 1.0.16 or newer, this is {timm.__version__}"
                 ) from error
             reason = first_line(error)
             raise FileNotFoundError(f"{self.base} gave no network: {reason}") from error

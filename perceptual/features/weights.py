@@ -145,10 +145,10 @@ def _below(prefix: str, state: StateDict, path: Path) -> StateDict:
 
 def _read(path: Path) -> StateDict:
     if path.suffix == ".safetensors":
-        # copied: older versions of safetensors map the file, and what is written over it would show
-        return {
-            re.sub(r"^(module|_orig_mod)\.", "", key): value.clone() for key, value in load_file(path).items()
-        }
+        with torch.device("cpu"):  # older versions of safetensors make tensors on the default device
+            loaded = load_file(path)
+        # copied: they also map the file, and what is written over it would show
+        return {re.sub(r"^(module|_orig_mod)\.", "", key): value.clone() for key, value in loaded.items()}
     check_archive(path)
     from timm.models import load_state_dict  # takes seconds, and safetensors are most of the files
 

@@ -26,8 +26,10 @@ def program(metric: LPIPS, size: tuple[int, int] | None = None, uint8: bool = Fa
         uint8: the program takes images of 0 … 255, not floats in the metric's `value_range`.
 
     Raises:
-        ValueError: the network can be exported for one size only, or not at all.
+        ValueError: the network can be exported for one size only, or not at all; an older PyTorch than 2.6.
     """
+    if not hasattr(Dim, "DYNAMIC"):
+        raise ValueError(f"torch.export of a distance needs torch 2.6 or newer, this is {torch.__version__}")
     height, width = size or (PATCH + 32, PATCH + 64)  # two sides that differ, or one would stand for both
     dtype = torch.uint8 if uint8 else torch.float32
     x, y = torch.zeros(2, 2, 3, height, width, dtype=dtype)

@@ -27,7 +27,7 @@ def test_where_compilation_gives_up_the_numbers_stay(monkeypatch):
     monkeypatch.setattr(compiled, "_compiled", lambda method: torch.compile(method, backend="eager"))
     backbone = Backbone("test_resnet", None)
     fast, plain = LPIPS(backbone, None, compile=True), LPIPS(backbone, None)
-    with torch._dynamo.config.patch(recompile_limit=1):
+    with torch._dynamo.config.patch(cache_size_limit=1):
         for size in (32, 40, 48):
             x, y = images(2, 3, size, size)
             torch.testing.assert_close(fast(x, y), plain(x, y))

@@ -363,6 +363,8 @@ def test_random_weights_differ_and_follow_the_seed():
     "name", ["test_resnet", "test_convnext", "test_vit", "swin_tiny_patch4_window7_224", "test_mambaout"]
 )
 def test_a_whole_classifiers_file_gives_the_features_that_timm_computes(name, tmp_path):
+    if "mambaout" in name:
+        pytest.importorskip("timm", "1.0.20")
     torch.manual_seed(0)
     classifier = timm.create_model(name, img_size=64) if "swin" in name else timm.create_model(name)
     save_file({k: v.contiguous() for k, v in classifier.state_dict().items()}, tmp_path / "w.safetensors")

@@ -131,6 +131,7 @@ def timm_folder(path):
 
 @torch.no_grad()
 def test_a_folder_of_timm_is_a_network(tmp_path):
+    pytest.importorskip("timm", "1.0.16")
     net = timm_folder(tmp_path / "mine")
     backbone = Backbone(f"local-dir:{tmp_path / 'mine'}")
     assert backbone.mean.flatten().tolist() == pytest.approx([0.1] * 3)
@@ -139,6 +140,15 @@ def test_a_folder_of_timm_is_a_network(tmp_path):
     assert backbone.source.startswith("hub:")
     with pytest.raises(FileNotFoundError, match="local-dir:/nowhere gave no network: Config file not found"):
         Backbone("local-dir:/nowhere")
+
+
+def test_an_older_timm_that_knows_no_folders_is_refused_by_name(monkeypatch):
+    def create_model(name, **_):
+        assert name.startswith("hf-hub:")
+
+    monkeypatch.setattr("timm.create_model", create_model)
+    with pytest.raises(ValueError, match=r"local-dir:/x: local-dir: needs timm 1\.0\.16 or newer, this is 1"):
+        Backbone("local-dir:/x")
 
 
 @torch.no_grad()

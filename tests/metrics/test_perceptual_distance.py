@@ -79,6 +79,7 @@ def test_lpips_gives_the_numbers_of_torchmetrics(net_type, normalize, tmp_path, 
 
 @pytest.mark.parametrize("reduction", ["none", None])
 def test_lpips_takes_what_that_of_torchmetrics_takes(reduction, tmp_path, monkeypatch):
+    pytest.importorskip("torchmetrics", "1.8")
     write_weights(tmp_path, "alexnet")
     monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(torchmetrics_lpips, "Alexnet", lambda **_: TorchmetricsNet("alexnet"))

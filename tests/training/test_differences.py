@@ -188,7 +188,7 @@ def test_the_means_of_another_cache_are_not_taken(data, lpips, tmp_path):
     torch.manual_seed(1)
     cached(LPIPS(Backbone(**NETWORK), lin=None), data.train_set, tmp_path / "other")
     good = means_of(cached(lpips, data.train_set, tmp_path / "cache"))
-    (other,), (folder,) = (list((tmp_path / name).glob("test_resnet*/")) for name in ("other", "cache"))
+    (other,), (folder,) = (list((tmp_path / name).glob("test_resnet*[!k]")) for name in ("other", "cache"))
     assert len(list(other.glob("*.crc32"))) > 0
     for file in (other / "means.npy", *other.glob("*.crc32")):
         shutil.copy(file, folder)
@@ -204,7 +204,7 @@ def test_a_full_disk_is_one_line(data, lpips, tmp_path, monkeypatch):
         OSError, match=r"cannot keep .* MB of features of test_resnet .*No space left on device"
     ):
         cached(lpips, data.train_set, tmp_path / "cache")
-    assert not list(tmp_path.glob("cache/*/"))
+    assert not [path for path in tmp_path.glob("cache/*") if path.is_dir()]
 
 
 @pytest.mark.parametrize("variable", ["PERCEPTUAL_CACHE", "HOME"])

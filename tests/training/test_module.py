@@ -82,8 +82,8 @@ def test_the_backbone_may_have_a_rate_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("adam", {"betas": (0.9, 0.99), "weight_decay": 0.1, "decoupled_weight_decay": False}),
-        ("adamw", {"betas": (0.9, 0.99), "weight_decay": 0.1, "decoupled_weight_decay": True}),
+        ("adam", {"betas": (0.9, 0.99), "weight_decay": 0.1}),
+        ("adamw", {"betas": (0.9, 0.99), "weight_decay": 0.1}),
         ("sgd", {"momentum": 0.9, "weight_decay": 0.1}),
     ],
 )
@@ -228,6 +228,8 @@ def bytes_kept(ranker: PerceptualRanker, batch: Batch) -> int:
     ],
 )
 def test_gradient_checkpointing_gives_the_same_gradients_in_less_memory(name, variant):
+    if "vit" in name:
+        pytest.importorskip("timm", "1.0.20")
     if variant == "lora":
         pytest.importorskip("peft")
     torch.manual_seed(0)
