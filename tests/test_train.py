@@ -368,7 +368,7 @@ def test_an_experiment_runs(name, tmp_path, monkeypatch):
         (("nonsense=flip",), "no group 'nonsense'"),
         (("optimizer=lion",), "adamw"),
         (("model.form=mean",), "pooled"),
-        (("model.lin_init=zeros",), "'zeros', expected one of [random, ones, v0.1]"),
+        (("model.lin_init=zeros",), "'zeros', expected one of [random, ones, v0.1, file]"),
         (("model.schedule=cosine", "model.warmup=1"), "warmup must be at least 0 and less than 1, got 1"),
         (("model.augmentation=[flip]",), "model.augmentation=[flip] needs images"),
         (("model.augmentation=[flop]",), "flop"),

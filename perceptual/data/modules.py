@@ -116,7 +116,7 @@ class ManifestDataModule(Manifest, JudgedDataModule):
         if self.layout != CSV:
             reader_of(self.layout)
         one_of("val_split", self.val_split, get_args(ValSplit))
-        self.place = Path(self.path) if self.path.startswith(HUB) else place(self.path)
+        self.place = Path(self.path) if str(self.path).startswith(HUB) else place(self.path)
 
     @cached_property
     def _split(self) -> tuple[dict[str, Table], str]:

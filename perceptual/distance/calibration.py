@@ -210,14 +210,14 @@ def read(path: Path) -> Calibration:
         ValueError: the file holds no calibration.
         FileNotFoundError: no such file.
     """
-    state = weight_files.read(path)
+    state = whole = weight_files.read(path)
     if any(key.startswith("features.") for key in state):  # a distance that the `lpips` package trained
         state = {key: value for key, value in state.items() if _level(key) >= 0}
     vectors = {_level(key): value.flatten() for key, value in state.items()}
-    if len(vectors) < len(state) or sorted(vectors) != list(range(len(vectors))):
+    if not vectors or len(vectors) < len(state) or sorted(vectors) != list(range(len(vectors))):
         raise ValueError(
             f"{str(path)!r} is not a calibration: expected vectors lin.0, lin.1, …, "
-            f"got {', '.join(list(state)[:3])}"
+            f"got {', '.join(list(whole)[:3])}"
         )
     metadata: dict[str, str] = {}
     with suppress(SafetensorError), safe_open(path, "pt") as file:  # a .pth file has none

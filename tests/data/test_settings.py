@@ -39,8 +39,7 @@ def test_defaults_are_those_of_the_data_module(composed, group, needs):
     node = composed(f"data={group}", *(f"data.{name}=somewhere" for name in needs))
     module = getattr(perceptual.data, node._target_.rpartition(".")[2])
     given = config.plain(OmegaConf.create({"seed": 0, "data": node}))["data"]
-    left_out = {*needs, *(("layout",) if group == "manifest" else ())}  # that of a published set
-    own = {name: p.default for name, p in signature(module).parameters.items() if name not in left_out}
+    own = {name: p.default for name, p in signature(module).parameters.items() if name not in needs}
     assert {*given} - {"_target_", "cache", "views"} == {*own, *needs}
     for name, value in own.items():
         assert given[name] == (list(value) if isinstance(value, tuple) else value)

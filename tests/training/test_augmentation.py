@@ -70,7 +70,7 @@ def test_training_on_images_once_a_batch_is_training_on_triplets(variant, tmp_pa
     for batch in (shared, apart(shared)):
         torch.manual_seed(0)
         backbone = {"name": "test_convnext", "weights": None}  # no statistics of a batch in it
-        ranker = PerceptualRanker(backbone, variant, "antisymmetric", lin_init="ones", dropout=0)
+        ranker = PerceptualRanker(backbone, variant, ranking="antisymmetric", lin_init="ones", dropout=0)
         fit(ranker, tmp_path, [batch] * 20)
         lins.append(torch.cat(list(ranker.distance.lin)).detach())
     assert (lins[0] - 1).abs().max() > 1e-3
