@@ -209,6 +209,7 @@ def test_scores_and_names_of_results(triplets, native, pairs, opinions, monkeypa
         for table in ("scores", "majority", "krcc", "plcc"):
             for name, value in content.get(table, {}).items():
                 found[f"{place} {table} {name}"] = value
+    pytest.importorskip("numpy", "2")  # with older ones the logistic fit of opinions stops up to 2e-4 away
     check("scores", found)
 
 

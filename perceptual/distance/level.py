@@ -62,7 +62,8 @@ def compare(lin: Tensor, x: Tensor, *others: Tensor, mean: bool = False, kernel:
         (K, N, H, W), or the means (K, N).
     """
     fused = takes_triton(lin.device, kernel) and lin.dtype == torch.float32 and 0 < x[:1].numel() < OFFSETS
-    out, _ = _Compare.apply(lin, mean, fused, x, *others)
+    # as one: torch.compile of PyTorch 2.4 loses count of two
+    out, _ = _Compare.apply(lin, (mean, fused), x, *others)
     return out
 
 
@@ -93,7 +94,8 @@ class _Compare(torch.autograd.Function):
     """Returns what `compare` does, and the norms (1 + K, N, 1, H, W) of the maps for the gradient."""
 
     @staticmethod
-    def forward(lin: Tensor, mean: bool, fused: bool, x: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(lin: Tensor, how: tuple[bool, bool], x: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+        mean, fused = how
         n, _, h, w = x.shape
         if fused:
             from perceptual.distance import kernels
@@ -116,7 +118,7 @@ class _Compare(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        lin, ctx.mean, ctx.fused, *maps = inputs
+        lin, (ctx.mean, ctx.fused), *maps = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(lin, output[1], *maps)
@@ -126,13 +128,13 @@ class _Compare(torch.autograd.Function):
         if grad is None:  # nothing that follows has a gradient
             return (None,) * len(ctx.needs_input_grad)
         lin, norms, *maps = ctx.saved_tensors
-        needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[3:])
+        needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:])
         # for a gradient of the gradient, a graph of whole maps; and many gradients at once cannot be cut
         many = torch._C._functorch.is_legacy_batchedtensor(grad)  # of is_grads_batched=True
         of_graph = torch.is_grad_enabled() or many or is_transformed()
         if ctx.fused and not of_graph:
             of_lin, *of_maps = _fused_gradients(grad, lin, maps, norms, needed, ctx.mean)
-            return of_lin, None, None, *of_maps
+            return of_lin, None, *of_maps
         if ctx.mean:
             size = maps[0].shape[2:]
             grad = (grad / max(size.numel(), 1))[..., None, None].expand(*grad.shape, *size)
@@ -142,7 +144,7 @@ class _Compare(torch.autograd.Function):
             )
         if of_graph or len(list(_pieces(maps[0]))) == 1:
             of_lin, *of_maps = _gradients(grad, lin, maps, norms, needed)
-            return of_lin, None, None, *of_maps
+            return of_lin, None, *of_maps
         of_lin = torch.zeros_like(lin) if needed[0] else None
         of_maps = [torch.empty_like(m) if need else None for m, need in zip(maps, needed[1:], strict=True)]
         for images, rows in _pieces(maps[0]):
@@ -153,7 +155,7 @@ class _Compare(torch.autograd.Function):
             for whole, piece in zip(of_maps, parts, strict=True):
                 if whole is not None and piece is not None:
                     whole[images, :, rows] = piece
-        return of_lin, None, None, *of_maps
+        return of_lin, None, *of_maps
 
 
 def _gradients(
