@@ -5,8 +5,8 @@ A program has one image and a block of positions. Its loops over channels read t
 from the cache. Maps may be of any precision and in either order of memory; what is computed is float32.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
+from typing import Sequence  # noqa: UP035 - the only one that operators of PyTorch 2.6 take
 
 import torch
 import triton
