@@ -84,6 +84,8 @@ def hub(monkeypatch, cache):
     server.url = f"http://127.0.0.1:{server.server_port}"
     constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    # huggingface_hub before 1.0 keeps a session that is offline
+    getattr(huggingface_hub.utils._http, "reset_sessions", lambda: None)()
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
     monkeypatch.setattr(
         constants,

@@ -80,7 +80,8 @@ def edited(folder, changes, seal=True):
 
 def with_tensors(folder, change, name="model.safetensors"):
     """Change the tensors of a file, and have config.json name the SHA-256 of what it holds now."""
-    state = load_file(folder / name)
+    # copied: older versions of safetensors map the file that is written below
+    state = {key: value.clone() for key, value in load_file(folder / name).items()}
     change(state)
     save_file({key: value.contiguous() for key, value in state.items()}, folder / name)
     edited(folder, {"sha256" if name == "model.safetensors" else "ranking.sha256": fingerprint(state)})
