@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from hydra import compose, initialize_config_dir
 from networks import NETS, write_weights
@@ -56,6 +57,7 @@ def weights(tmp_path_factory):
 def test_python_runs_from_the_top_of_a_page(page, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERCEPTUAL_WEIGHTS", str(weights))
+    torch.manual_seed(0)
     names = {"__name__": "__main__"}
     for line, code in blocks(page, "python"):
         # as many lines in front as on the page, so that a traceback names the right one
