@@ -13,8 +13,39 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-EPS = 1e-10
+EPS = 1e-10  # as in `level`, which imports this module
 EXACT = {"enable_fp_fusion": False}  # fused, the products of equal maps would be rounded once and not at all
+
+
+@triton.jit
+def _tile(maps, start, c, p, C, P, of_c, of_p):  # type: ignore[no-untyped-def]
+    """Load channels from `start` on at positions p, as float32; 0 outside."""
+    inside = (start + c < C)[:, None] & (p < P)[None, :]
+    place = maps + (start + c)[:, None] * of_c + p[None, :] * of_p
+    return tl.load(place, inside, 0).to(tl.float32)
+
+
+@triton.jit
+def _put(maps, found, start, c, p, C, P, of_c, of_p):  # type: ignore[no-untyped-def]
+    """Store what `_tile` would load, in the precision of the maps."""
+    inside = (start + c < C)[:, None] & (p < P)[None, :]
+    place = maps + (start + c)[:, None] * of_c + p[None, :] * of_p
+    tl.store(place, found.to(maps.dtype.element_ty), inside)
+
+
+@triton.jit
+def _norm(maps, c, p, C, P, of_c, of_p, BC: tl.constexpr, BP: tl.constexpr):  # type: ignore[no-untyped-def]
+    squares = tl.zeros([BP], tl.float32)
+    for start in range(0, C, BC):
+        u = _tile(maps, start, c, p, C, P, of_c, of_p)
+        squares += tl.sum(u * u, 0)
+    return tl.sqrt(squares)
+
+
+@triton.jit
+def _over(norm, EPS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """1 / (norm + ε), and 0 of a norm of 0."""
+    return tl.where(norm == 0, 0.0, 1 / (norm + EPS))
 
 
 @triton.jit
@@ -27,29 +58,18 @@ def _forward(  # type: ignore[no-untyped-def]
     c = tl.arange(0, BC)
     x += n * x_n
     y += n * y_n
-    squares = tl.zeros([BP], tl.float32)
-    for start in range(0, C, BC):
-        inside = (start + c < C)[:, None] & (p < P)[None, :]
-        u = tl.load(x + (start + c)[:, None] * x_c + p[None, :] * x_p, inside, 0).to(tl.float32)
-        squares += tl.sum(u * u, 0)
-    norm_x = tl.sqrt(squares)
+    norm_x = _norm(x, c, p, C, P, x_c, x_p, BC, BP)
     tl.store(norms + n * P + p, norm_x, p < P)
-    over_x = tl.where(norm_x == 0, 0.0, 1 / (norm_x + EPS))
+    over_x = _over(norm_x, EPS)
     for k in tl.static_range(K):
         of = y + k * y_k
-        squares = tl.zeros([BP], tl.float32)
-        for start in range(0, C, BC):
-            inside = (start + c < C)[:, None] & (p < P)[None, :]
-            v = tl.load(of + (start + c)[:, None] * y_c + p[None, :] * y_p, inside, 0).to(tl.float32)
-            squares += tl.sum(v * v, 0)
-        norm_y = tl.sqrt(squares)
+        norm_y = _norm(of, c, p, C, P, y_c, y_p, BC, BP)
         tl.store(norms + ((k + 1) * count + n) * P + p, norm_y, p < P)
-        over_y = tl.where(norm_y == 0, 0.0, 1 / (norm_y + EPS))
+        over_y = _over(norm_y, EPS)
         total = tl.zeros([BP], tl.float32)
         for start in range(0, C, BC):
-            inside = (start + c < C)[:, None] & (p < P)[None, :]
-            u = tl.load(x + (start + c)[:, None] * x_c + p[None, :] * x_p, inside, 0).to(tl.float32)
-            v = tl.load(of + (start + c)[:, None] * y_c + p[None, :] * y_p, inside, 0).to(tl.float32)
+            u = _tile(x, start, c, p, C, P, x_c, x_p)
+            v = _tile(of, start, c, p, C, P, y_c, y_p)
             d = u * over_x[None, :] - v * over_y[None, :]
             w = tl.load(lin + start + c, start + c < C, 0)
             total += tl.sum(w[:, None] * d * d, 0)
@@ -72,57 +92,47 @@ def _backward(  # type: ignore[no-untyped-def]
     x += n * x_n
     y += n * y_n
     norm_x = tl.load(norms + n * P + p, p < P, 0)
-    over_x = tl.where(norm_x == 0, 0.0, 1 / (norm_x + EPS))
+    over_x = _over(norm_x, EPS)
     along_x = tl.zeros([BP], tl.float32)  # Σ_kc of the gradient to the unit x, times the unit x
     for k in tl.static_range(K):
         of = y + k * y_k
         norm_y = tl.load(norms + ((k + 1) * count + n) * P + p, p < P, 0)
-        over_y = tl.where(norm_y == 0, 0.0, 1 / (norm_y + EPS))
+        over_y = _over(norm_y, EPS)
         g = 2 * scale * tl.load(grad + k * g_k + n * g_n + p * g_p, p < P, 0).to(tl.float32)
         along_y = tl.zeros([BP], tl.float32)
         for start in range(0, C, BC):
-            inside = (start + c < C)[:, None] & (p < P)[None, :]
-            u = tl.load(x + (start + c)[:, None] * x_c + p[None, :] * x_p, inside, 0).to(tl.float32)
-            v = tl.load(of + (start + c)[:, None] * y_c + p[None, :] * y_p, inside, 0).to(tl.float32)
+            u = _tile(x, start, c, p, C, P, x_c, x_p) * over_x[None, :]
+            v = _tile(of, start, c, p, C, P, y_c, y_p) * over_y[None, :]
             w = tl.load(lin + start + c, start + c < C, 0)
-            u, v = u * over_x[None, :], v * over_y[None, :]
             d = g[None, :] * w[:, None] * (u - v)
             along_x += tl.sum(d * u, 0)
             along_y += tl.sum(d * v, 0)
         if Y:
             along_y *= tl.where(norm_y == 0, 0.0, (norm_y + EPS) / norm_y)
             for start in range(0, C, BC):
-                inside = (start + c < C)[:, None] & (p < P)[None, :]
-                u = tl.load(x + (start + c)[:, None] * x_c + p[None, :] * x_p, inside, 0).to(tl.float32)
-                v = tl.load(of + (start + c)[:, None] * y_c + p[None, :] * y_p, inside, 0).to(tl.float32)
+                u = _tile(x, start, c, p, C, P, x_c, x_p) * over_x[None, :]
+                v = _tile(of, start, c, p, C, P, y_c, y_p) * over_y[None, :]
                 w = tl.load(lin + start + c, start + c < C, 0)
-                u, v = u * over_x[None, :], v * over_y[None, :]
                 found = (along_y[None, :] * v - g[None, :] * w[:, None] * (u - v)) * over_y[None, :]
-                place = to_y + k * j_k + n * j_n + (start + c)[:, None] * j_c + p[None, :] * j_p
-                tl.store(place, found.to(to_y.dtype.element_ty), inside)
+                _put(to_y + k * j_k + n * j_n, found, start, c, p, C, P, j_c, j_p)
     if X or LIN:
         along_x *= tl.where(norm_x == 0, 0.0, (norm_x + EPS) / norm_x)
         for start in range(0, C, BC):
-            inside = (start + c < C)[:, None] & (p < P)[None, :]
-            u = tl.load(x + (start + c)[:, None] * x_c + p[None, :] * x_p, inside, 0).to(tl.float32)
+            u = _tile(x, start, c, p, C, P, x_c, x_p) * over_x[None, :]
             w = tl.load(lin + start + c, start + c < C, 0)
-            u *= over_x[None, :]
             to_unit = tl.zeros([BC, BP], tl.float32)
             of_lin = tl.zeros([BC], tl.float32)
             for k in tl.static_range(K):
-                norm_y = tl.load(norms + ((k + 1) * count + n) * P + p, p < P, 0)
-                over_y = tl.where(norm_y == 0, 0.0, 1 / (norm_y + EPS))
+                over_y = _over(tl.load(norms + ((k + 1) * count + n) * P + p, p < P, 0), EPS)
                 g = 2 * scale * tl.load(grad + k * g_k + n * g_n + p * g_p, p < P, 0).to(tl.float32)
-                place = y + k * y_k + (start + c)[:, None] * y_c + p[None, :] * y_p
-                d = u - tl.load(place, inside, 0).to(tl.float32) * over_y[None, :]
+                d = u - _tile(y + k * y_k, start, c, p, C, P, y_c, y_p) * over_y[None, :]
                 to_unit += g[None, :] * w[:, None] * d
                 of_lin += tl.sum(0.5 * g[None, :] * d * d, 1)
             if LIN:
                 tl.store(to_lin + (n * B + block) * C + start + c, of_lin, start + c < C)
             if X:
                 found = (to_unit - along_x[None, :] * u) * over_x[None, :]
-                place = to_x + n * i_n + (start + c)[:, None] * i_c + p[None, :] * i_p
-                tl.store(place, found.to(to_x.dtype.element_ty), inside)
+                _put(to_x + n * i_n, found, start, c, p, C, P, i_c, i_p)
 
 
 @torch.library.custom_op("perceptual::compare", mutates_args=())
