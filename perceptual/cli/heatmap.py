@@ -1,17 +1,11 @@
 """`perceptual heatmap A B -o map.png`: where two images differ."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from perceptual.cli.options import First, Json, Mask, Method, Outside, Resize, Second
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from perceptual.cli.batches import Pair
-    from perceptual.cli.method import Chosen
 
 
 def heatmap(
@@ -48,7 +42,9 @@ def heatmap(
 
     pair = read_pair(a, b, resize, mask)
     chosen = choose(method, outside)
-    shares, maps = levels_of(chosen, pair)
+    if (levels_of := chosen.levels(pair)) is None:
+        raise ValueError(f"{chosen.name} gives one number, no map; choose an LPIPS distance, by position")
+    shares, maps = levels_of
     value = sum(shares)
     draw_heatmap(
         [image.permute(1, 2, 0).numpy() for image in pair[:2]],
@@ -65,18 +61,3 @@ def heatmap(
         print_json({"a": a, "b": b, "method": chosen.name, "distance": value, "levels": shares, **place})
     else:
         typer.echo(f"{output}: distance {short(value)} · {chosen.name}")
-
-
-def levels_of(chosen: "Chosen", pair: "Pair") -> tuple[list[float], "Tensor"]:
-    """Return what each level adds to the distance, and at which position (L, H, W)."""
-    import torch
-
-    from perceptual.distance.lpips import LPIPS
-
-    distance = chosen.distance
-    if not isinstance(distance, LPIPS) or distance.form != "per_position":
-        raise ValueError(f"{chosen.name} gives one number, no map; choose an LPIPS distance, by position")
-    with torch.inference_mode():
-        said = [chosen.load(part[None]) for part in pair if part is not None]
-        shares: list[float] = distance.per_level(*said)[0].tolist()
-        return shares, distance.per_level(*said, spatial=True)[0].cpu()

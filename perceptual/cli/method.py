@@ -37,13 +37,24 @@ class Chosen(NamedTuple):
         return self.distance.curve if isinstance(self.distance, LPIPS) else None
 
     @torch.inference_mode()
+    def levels(self, pair: Pair) -> tuple[list[float], Tensor] | None:
+        """What each level adds to the distance, and where, (L, H, W) on the CPU; None if it has no levels."""
+        if not isinstance(self.distance, LPIPS) or self.distance.form != "per_position":
+            return None
+        said = self._loaded(pair)
+        shares: list[float] = self.distance.per_level(*said)[0].tolist()
+        return shares, self.distance.per_level(*said, spatial=True)[0].cpu()
+
+    @torch.inference_mode()
     def map_of(self, pair: Pair) -> Tensor | None:
         """Where two images differ, (H, W) on the CPU; None if the distance has no map."""
-        said = [self.load(part[None]) for part in pair if part is not None]
-        if isinstance(self.distance, LPIPS) and self.distance.form == "per_position":
-            return self.distance.per_level(*said, spatial=True)[0].sum(0).cpu()
+        if found := self.levels(pair):
+            return found[1].sum(0)
         at = getattr(self.distance, "at", None)
-        return at(*said[:2])[0].mean(0).cpu() if at else None
+        return at(*self._loaded(pair)[:2])[0].mean(0).cpu() if at else None
+
+    def _loaded(self, pair: Pair) -> list[Tensor]:
+        return [self.load(part[None]) for part in pair if part is not None]
 
     def load(self, images: Tensor) -> Tensor:
         """Convert uint8 images to what distances take: float in [0, 1], on the device."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from perceptual.distance.inputs import to_weights
 from perceptual.distance.level import mean
-from perceptual.features.backbone import is_transformed
+from perceptual.features.backbone import is_transformed, luma
 
 SSIM = ("torchmetrics.functional.image", "structural_similarity_index_measure")
 
@@ -108,9 +108,7 @@ def _ssim_map(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _luma(image: Tensor) -> Tensor:
-    """Y of ITU-R BT.601 at full range, (N, 1, H, W) in [0, 1]."""
-    weights = image.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return (image * weights).sum(1, keepdim=True).clamp(0, 1)
+    return luma(image).clamp(0, 1)
 
 
 def _of(space: Callable[[Tensor], Tensor], formula: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:

@@ -38,14 +38,16 @@ def unit_normalize(f: Tensor) -> Tensor:
     return f * _inverse(torch.linalg.vector_norm(f, dim=1, keepdim=True))
 
 
-def mean(maps: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the positions of (N, C, h, w), weighted by masks (N or 1, 1, H, W): (N, C).
+def reduced(mask: Tensor, maps: Tensor) -> Tensor:
+    """Reduce masks (N, 1, H, W) to the size of maps (…, h, w) by areas."""
+    return F.interpolate(mask, maps.shape[2:], mode="area")
 
-    A mask is reduced to the size of the maps by areas.
-    """
+
+def mean(maps: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the positions of (N, C, h, w), weighted by masks (N or 1, 1, H, W): (N, C)."""
     if mask is None:
         return maps.mean((2, 3))
-    weight = F.interpolate(mask, maps.shape[2:], mode="area")
+    weight = reduced(mask, maps)
     return (maps * weight).sum((2, 3)) / weight.sum((2, 3))
 
 
@@ -176,12 +178,16 @@ def _gradients(
             of_lin.append((g * d.square()).sum((0, 2, 3)))
         d = d * (2 * lin).view(-1, 1, 1)
         if needed[1]:
-            of_x.append(_through_norm(d, x, g, over, norms[0]).to(maps[0].dtype))
+            of_x.append(_through_norm(d, x, g, over, norms[0]))
         of_others.append(_through_norm(d, y, -g, over_y, norm).to(y.dtype) if need else None)
-    sums = [
-        torch.stack(parts).sum(0) if len(parts) > 1 else next(iter(parts), None) for parts in (of_lin, of_x)
-    ]
-    return [*sums, *of_others]
+    return [_sum(of_lin, lin), _sum(of_x, maps[0]), *of_others]
+
+
+def _sum(parts: Sequence[Tensor], like: Tensor) -> Tensor | None:
+    """Add up parts, in the precision of the tensor that they are gradients to; None without any."""
+    if not parts:
+        return None
+    return (torch.stack(list(parts)).sum(0) if len(parts) > 1 else parts[0]).to(like.dtype)
 
 
 def _through_norm(d: Tensor, f: Tensor, g: Tensor, over: Tensor, norm: Tensor) -> Tensor:

@@ -255,9 +255,13 @@ class LPIPS(HubMixin, nn.Module):
             return None, rgb
         count = max(image.shape[0] for image in rgb)
         mask = to_weights(mask, count, rgb[0].shape[2:], rgb[0].dtype)
-        if self.outside == "fill":
-            rgb = [torch.where(mask > 0, image, self.backbone.mean) for image in rgb]
-        return mask, rgb
+        return mask, [self.filled(mask, image) for image in rgb]
+
+    def filled(self, mask: Tensor | None, rgb: Tensor) -> Tensor:
+        """Give images the network's mean colour outside a mask that was checked, if `outside` says so."""
+        if mask is None or self.outside == "see":
+            return rgb
+        return torch.where(mask > 0, rgb, self.backbone.mean)
 
     def _measure(self, mask: Tensor | None, spatial: bool, **images: Tensor) -> Tensor:
         """What each level adds to the distances of the first images from the others, see `compare`."""
@@ -434,9 +438,9 @@ class Reference:
                 f"x must have the shape of the reference, {tuple(self._shape)}"
                 f"{', with any number of images' if count == 1 else ''}, got {tuple(x.shape)}"
             )
-        mask, (rgb,) = lpips.masked(self._mask, [rgb])
+        mask = self._mask
         levels = [
             (f, held.expand(len(rgb), -1, -1, -1))
-            for f, held in zip(lpips.maps(rgb, mask), self._maps, strict=True)
+            for f, held in zip(lpips.maps(lpips.filled(mask, rgb), mask), self._maps, strict=True)
         ]
         return lpips.compare(levels, rgb.shape[2:], lpips.spatial, mask).sum(1, keepdim=lpips.spatial)

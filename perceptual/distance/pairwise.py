@@ -13,10 +13,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from perceptual.distance.level import unit_normalize
+from perceptual.distance.level import reduced, unit_normalize
 
 CLOSE = 0.02
 BATCH = 64  # images embedded at once, at most
@@ -89,7 +88,7 @@ def vectors(maps: Sequence[Tensor], lin: Iterable[Tensor], mask: Tensor | None =
 
 def _relative(mask: Tensor, maps: Tensor) -> Tensor:
     """Weights (N, 1, h, w) of the positions of maps, 1 on average."""
-    weight = F.interpolate(mask, maps.shape[2:], mode="area")
+    weight = reduced(mask, maps)
     return weight / weight.mean((2, 3), keepdim=True)
 
 

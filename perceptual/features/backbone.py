@@ -391,10 +391,15 @@ def _shown(value: object) -> str:
     return text if len(text := repr(value)) < 60 else f"{text[:60]}…"
 
 
+def luma(images: Tensor) -> Tensor:
+    """Y of ITU-R BT.601 at full range, (N, 1, H, W), of (N, 3, H, W)."""
+    return (images * images.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
 def _with_chroma(images: Tensor, chroma: float) -> Tensor:
-    """Keep a part of the colour: Y + chroma · (x − Y), with the luma Y of ITU-R BT.601."""
-    luma = (images * images.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    return luma + chroma * (images - luma)
+    """Keep a part of the colour: Y + chroma · (x − Y)."""
+    y = luma(images)
+    return y + chroma * (images - y)
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
