@@ -7,7 +7,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -210,7 +210,17 @@ def read(path: Path) -> Calibration:
         ValueError: the file holds no calibration.
         FileNotFoundError: no such file.
     """
-    state = whole = weight_files.read(path)
+    lin = _vectors(weight_files.read(path), path)
+    metadata: dict[str, str] = {}
+    with suppress(SafetensorError), safe_open(path, "pt") as file:  # a .pth file has none
+        metadata = file.metadata() or {}
+    mean, std = (json.loads(metadata[key]) if key in metadata else None for key in ("mean", "std"))
+    return Calibration(str(path), lin, mean, std)
+
+
+def _vectors(whole: Mapping[str, Tensor], path: Path) -> list[Tensor]:
+    """Channel weights (C,) of each level among the tensors of a file; raises as `read`."""
+    state = whole
     if any(key.startswith("features.") for key in state):  # a distance that the `lpips` package trained
         state = {key: value for key, value in state.items() if _level(key) >= 0}
     vectors = {_level(key): value.flatten() for key, value in state.items()}
@@ -219,11 +229,7 @@ def read(path: Path) -> Calibration:
             f"{str(path)!r} is not a calibration: expected vectors lin.0, lin.1, …, "
             f"got {', '.join(list(whole)[:3])}"
         )
-    metadata: dict[str, str] = {}
-    with suppress(SafetensorError), safe_open(path, "pt") as file:  # a .pth file has none
-        metadata = file.metadata() or {}
-    mean, std = (json.loads(metadata[key]) if key in metadata else None for key in ("mean", "std"))
-    return Calibration(str(path), [vectors[level].float() for level in sorted(vectors)], mean, std)
+    return [vectors[level].float() for level in sorted(vectors)]
 
 
 def of_lpips(path: Path) -> tuple[Backbone, Calibration]:
@@ -235,14 +241,15 @@ def of_lpips(path: Path) -> tuple[Backbone, Calibration]:
         ValueError: the file holds no such distance.
         FileNotFoundError: no such file.
     """
-    calibration = read(path)
-    channels = [len(vector) for vector in calibration.lin or []]
+    state = weight_files.read(path)
+    lin = _vectors(state, path)
+    channels = [len(vector) for vector in lin]
     known = {name: [len(v) for v in load(name, PUBLISHED).lin or []] for name in CALIBRATED}
     name = next((name for name, theirs in known.items() if theirs == channels), None)
     if name is None:
         raise ValueError(f"{str(path)!r} has levels of {channels} channels, which no network of lpips has")
-    held = any(key.startswith("features.") for key in weight_files.read(path))
-    return Backbone(name, weights=str(path) if held else "default"), calibration
+    held = any(key.startswith("features.") for key in state)
+    return Backbone(name, weights=str(path) if held else "default"), Calibration(str(path), lin)
 
 
 def to_lpips(backbone: Backbone, lin: Sequence[Tensor]) -> dict[str, Tensor]:

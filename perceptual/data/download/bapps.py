@@ -132,12 +132,10 @@ def unpack(archive: Path, folder: Path) -> None:
             archive.open("rb") as file,
             tarfile.open(fileobj=file, mode="r:gz") as tar,
         ):
-            limit, total = MARGIN + RATIO * archive.stat().st_size, 0
+            total = 0
             for member in tar:
                 total += member.size
-                if total > limit:
-                    what = f"holds more than {RATIO} times its size"
-                    raise ValueError(f"{archive} is not to be trusted: it {what}; remove it")
+                check_size(archive, total)
                 _write(tar, member, archive, folder)
                 progress.reach(file.tell())
             assert tar.fileobj is not None
@@ -147,6 +145,14 @@ def unpack(archive: Path, folder: Path) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk, not of gzip
         raise ValueError(f"{archive} is damaged ({error}); remove it and run this again") from None
+
+
+def check_size(archive: Path, total: int) -> None:
+    """Refuse an archive that holds so many bytes; raises ValueError that names it."""
+    if total > MARGIN + RATIO * archive.stat().st_size:
+        raise ValueError(
+            f"{archive} is not to be trusted: it holds more than {RATIO} times its size; remove it"
+        )
 
 
 def check_member(archive: Path, name: str, plain: bool) -> None:

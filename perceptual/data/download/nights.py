@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from perceptual.data.download.bapps import MARGIN, RATIO, check_member, workshop_in
+from perceptual.data.download.bapps import check_member, check_size, workshop_in
 from perceptual.data.download.http import fetch
 from perceptual.data.readers.published import NIGHTS, read_nights
 from perceptual.files.messages import first_few
@@ -68,10 +68,7 @@ def unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as held:
             members = held.infolist()
-            if sum(member.file_size for member in members) > MARGIN + RATIO * archive.stat().st_size:
-                raise ValueError(
-                    f"{archive} is not to be trusted: it holds more than {RATIO} times its size; remove it"
-                )
+            check_size(archive, sum(member.file_size for member in members))
             with Progress(f"Unpacking {archive.name}", len(members)) as progress:
                 for member in members:
                     kind = stat.S_IFMT(member.external_attr >> 16)
