@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -116,7 +115,10 @@ class ManifestDataModule(Manifest, JudgedDataModule):
         if self.layout != CSV:
             reader_of(self.layout)
         one_of("val_split", self.val_split, get_args(ValSplit))
-        self.place = Path(self.path) if str(self.path).startswith(HUB) else place(self.path)
+        self.place = self._located()
+
+    def _located(self) -> Any:
+        return place(self.path)
 
     @cached_property
     def _split(self) -> tuple[dict[str, Table], str]:
@@ -190,6 +192,9 @@ class ParquetDataModule(Parquet, ManifestDataModule):
 
     The other arguments and errors are those of `ManifestDataModule`.
     """
+
+    def _located(self) -> Any:
+        return self.path if str(self.path).startswith(HUB) else super()._located()
 
     @property
     def _least(self) -> int:
