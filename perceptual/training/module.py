@@ -39,14 +39,8 @@ if TYPE_CHECKING:
     from perceptual.training.cache import DifferenceBatch
 
 
-FITTING = (
-    "backbone",
-    "variant",
-    "loss",
-    "ranking",
-    "form",
-    "center",
-)  # settings that `checkpoints.check_fits` compares
+# settings that `checkpoints.check_fits` compares
+FITTING = ("backbone", "variant", "loss", "ranking", "form", "center")
 
 
 class Diverged(ValueError):

@@ -86,14 +86,14 @@ class Robust:
             part: of the radius, in [0, 1].
             generator: on the CPU; draws where the attack starts.
         """
-        if self.images == "all":
-            roles = [batch.kind.roles.index(role) for role in batch.kind.roles]
-        else:
-            roles = [0] if self.images == "nearer" else [batch.kind.roles.index(self.images)]
-        which = torch.tensor(roles, device=batch.answer.device).repeat(len(batch.answer), 1)
+        number = batch.kind.roles.index
         if self.images == "nearer":
-            first, second = (batch.kind.roles.index(role) for role in batch.kind.exchanged or ())
+            first, second = map(number, batch.kind.exchanged or ())
             which = torch.where(batch.answer > 0.5, second, first).unsqueeze(1)
+        else:
+            roles = batch.kind.roles if self.images == "all" else [self.images]
+            chosen = torch.tensor([*map(number, roles)], device=batch.answer.device)
+            which = chosen.repeat(len(batch.answer), 1)
         ball = Ball(batch.shown(which), self.reach * part, self.norm)
         moved = ascend(lambda images: loss(batch.showing(which, images)), ball, generator, self.steps)
         return batch.showing(which, moved)
