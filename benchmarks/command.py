@@ -55,10 +55,10 @@ def prepare(folder: Path, count: int) -> list[str]:
 
 def paces(folders: list[str]) -> tuple[float, float]:
     """Pairs per second: of the bare distance loop, and of `dirs`."""
-    chosen = choose(None, "alexnet", None)
+    chosen = choose("alexnet")
     pairs = list(zip(*(list_images(folder).values() for folder in folders), strict=True))
-    first = [read_pair(*pair, False) for pair in pairs[:BATCH]]
-    x, y = (stack(side) for side in zip(*first, strict=True))
+    first = [_read(pair) for pair in pairs[:BATCH]]
+    x, y = stack([pair.x for pair in first]), stack([pair.y for pair in first])
 
     def bare() -> list[float]:
         return [value for _ in range(len(pairs) // BATCH) for value in chosen.measure(x, y)]

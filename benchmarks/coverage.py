@@ -131,8 +131,8 @@ class RepeatedRandomness(TorchFunctionMode):
 
 def _rule(backbone: Backbone) -> str:
     """Which of the rules on input sizes in the docstring of `Backbone` held."""
-    fixed = timm.get_pretrained_cfg(backbone.name).fixed_input_size
-    if fixed:
+    known = timm.get_pretrained_cfg(backbone.name)
+    if known is not None and known.fixed_input_size:
         return "fixed size: resized" if backbone.input_size else "fixed size: built for any"
     return "refuses 64×64: resized" if backbone.input_size else "as it is"
 

@@ -89,8 +89,8 @@ def check(folder: Path) -> None:
         for row in (0, len(reference) - 1):
             ours, theirs = data.val_set[row], reference[row]
             for role in ("ref", "p0", "p1"):
-                torch.testing.assert_close(2 * getattr(ours, role) - 1, theirs[role], atol=1e-6, rtol=0)
-            assert ours.judgment == theirs["judge"].item()
+                torch.testing.assert_close(2 * ours.role(role)[0] - 1, theirs[role], atol=1e-6, rtol=0)
+            assert ours.answer.item() == theirs["judge"].item()
 
 
 def seconds(batches: Iterable[Any]) -> float:

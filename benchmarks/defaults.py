@@ -50,7 +50,7 @@ def over_references(difference: np.ndarray, ref: np.ndarray, subset: np.ndarray)
 
 def main() -> None:
     """Print a row for each set: uncalibrated, by default, by the paper's recipe, and the difference."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sets", nargs="+", help="photos, or manifests")
     parser.add_argument("--backbone", default="alexnet")
     parser.add_argument("--seeds", type=int, default=5)

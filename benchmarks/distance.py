@@ -24,7 +24,10 @@ from benchmarks.timing import (
 )
 
 SIZES = {"cpu": ((50, 64), (4, 256)), "cuda": ((50, 64), (32, 256))}
-TOLERANCE = {"cpu": {"atol": 1e-6, "rtol": 1e-5}, "cuda": {"atol": 1e-5, "rtol": 1e-4}}
+TOLERANCE: dict[str, dict[str, Any]] = {
+    "cpu": {"atol": 1e-6, "rtol": 1e-5},
+    "cuda": {"atol": 1e-5, "rtol": 1e-4},
+}
 
 
 def measure(name: str, device: str) -> Iterator[dict[str, Any]]:

@@ -71,7 +71,7 @@ class Triplets:
 
 def main() -> None:
     """Print a line for each network and what of it is compared: mean ± deviation, and the gain of lin."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", help="manifest of triplets")
     parser.add_argument("--size", type=int, help="side that images are resized to; default: their own")
     parser.add_argument("--networks", nargs="+", default=NETWORKS)

@@ -42,7 +42,7 @@ def prepare(folder: Path) -> None:
         (height, width), image = next(sizes), Image.open(next(photographs)).convert("RGB")
         if image.height < height or image.width < width:
             image = image.resize((width, height))
-        top, left = rng.integers(image.height - height + 1), rng.integers(image.width - width + 1)
+        top, left = (int(rng.integers(room + 1)) for room in (image.height - height, image.width - width))
         image = image.crop((left, top, left + width, top + height))
         names = [f"{item}.png", f"{item}-0.jpg", f"{item}-1.jpg"]
         image.save(folder / names[0])
@@ -56,8 +56,8 @@ def prepare(folder: Path) -> None:
 def decoded(data: ManifestDataModule, device: str) -> list[Triplet]:
     """All triplets as tensors (1, 3, H, W) in [0, 1] on the device."""
     assert data.val_set is not None
-    items = (data.val_set[row] for row in range(COUNT))
-    return [tuple(image[None].to(device) for image in (item.ref, item.p0, item.p1)) for item in items]  # type: ignore[misc]
+    items = (data.val_set[row].to(device) for row in range(COUNT))
+    return [(item.role("ref"), item.role("p0"), item.role("p1")) for item in items]
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ interval of Student's t over splits.
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -120,14 +121,14 @@ def show(scores: np.ndarray) -> None:
 
 def main() -> None:
     """Print a table: conditions down, recipes across, then each recipe's difference to the paper's."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", help="manifest of triplets of few images")
     parser.add_argument("--backbone", default="alexnet")
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     asked = parser.parse_args()
     data = Triplets(asked.path, asked.backbone)
-    views = [data.means(lambda images, n=n: view(images, n)) for n in range(9)]
+    views = [data.means(partial(view, number=n)) for n in range(9)]
     conditions = {name: data.means(change) for name, change in CONDITIONS.items()}
     names = dict.fromkeys(["paper", *asked.recipes])
     scores = np.empty((asked.splits, len(names) + 1, len(conditions)))

@@ -23,7 +23,7 @@ from perceptual.distance.lpips import LPIPS
 from perceptual.features.backbone import Backbone
 from perceptual.features.weights import find_local
 
-NETS = {"alexnet": "alex", "squeezenet1_1": "squeeze", "vgg16": "vgg"}
+NETS: dict[str, Any] = {"alexnet": "alex", "squeezenet1_1": "squeeze", "vgg16": "vgg"}
 ROUNDS = 7
 
 

@@ -128,7 +128,7 @@ def fit(
         enable_model_summary=False,
         enable_progress_bar=False,
     )
-    trainer.fit(ranker, DataLoader(batches, batch_size=None))
+    trainer.fit(ranker, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
 
 
 def beside_lpips(steps: int) -> dict[str, float]:

@@ -51,7 +51,7 @@ def scores(asked: argparse.Namespace, recipes: list[str], split: int) -> list[li
 
 def main() -> None:
     """Print a table: conditions down, recipes across, then each recipe's difference to the paper's."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", help="manifest of triplets")
     parser.add_argument("--backbone", default="alexnet", help="name of a network")
     parser.add_argument("--splits", type=int, default=10)
