@@ -8,15 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra._internal.hydra import Hydra
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
+# settings of train.py for tests that look at no picture
+NO_PICTURES = tuple(f"~callbacks.{name}" for name in ("lin", "preference", "disagreements"))
 
 
 def run(script: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a script of the repository with arguments, from the folder the test is in."""
     monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
     monkeypatch.syspath_prepend(str(ROOT))
+    # else Hydra composes all of it once more, in search of a `hydra.mode`, which conf/ never gives
+    monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
     before = logging.root.handlers[:]
     try:
         runpy.run_path(str(ROOT / script), run_name="__main__")

@@ -15,7 +15,7 @@ from perceptual.training.checkpoints import SHA256, digest, read_checkpoint
 
 SMALL = ("data=manifest", "data.path=set/triplets.csv", "data.size=64", "data.batch_size=10")
 NETWORK = ("backbone.name=test_resnet", "backbone.weights=null")
-RESUME = (*SMALL, *NETWORK, "trainer.max_epochs=2")
+RESUME = (*SMALL, *NETWORK, "trainer.max_epochs=2", *app.NO_PICTURES)
 HOSTILE = {
     "subprocess": {"_target_": "subprocess.getoutput", "cmd": "touch ran"},
     "builtin": {"_target_": "builtins.eval", "source": "open('ran', 'w')"},

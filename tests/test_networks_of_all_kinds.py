@@ -43,7 +43,13 @@ if not timm.is_model("my_registered_net"):  # by an earlier test
     timm.models.register_model(my_registered_net)
 """
 SMALL = ("data=manifest", "data.path=set/triplets.csv", "data.size=64", "data.batch_size=10")
-RUN = ("trainer.accelerator=cpu", "trainer.devices=1", "model.lr=0.01", "callbacks.last.steps=2")
+RUN = (
+    "trainer.accelerator=cpu",
+    "trainer.devices=1",
+    "model.lr=0.01",
+    "callbacks.last.steps=2",
+    *app.NO_PICTURES,
+)
 # slow: those that share their way with another
 KINDS = {
     "timm": ("backbone.name=test_resnet",),

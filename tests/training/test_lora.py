@@ -136,7 +136,7 @@ def test_train_py_tunes_a_vit_and_evaluate_py_repeats_its_score(tmp_path, monkey
     path = app.write_manifest(tmp_path / "set", rows=40, size=64)
     network = ("backbone.name=vit_tiny_patch16_224", "backbone.weights=null", "model=lora")
     data = ("data=manifest", f"data.path={path}", "data.batch_size=4")
-    app.run("train.py", *data, *network, "trainer=smoke", monkeypatch=monkeypatch)
+    app.run("train.py", *data, *network, "trainer=smoke", *app.NO_PICTURES, monkeypatch=monkeypatch)
     trained = [line for line in capsys.readouterr().out.splitlines() if "trained" in line]
     (ckpt,) = tmp_path.glob("runs/*/*/checkpoints/last.ckpt")
     app.run("evaluate.py", f"ckpt={ckpt}", monkeypatch=monkeypatch)

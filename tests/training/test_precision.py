@@ -66,6 +66,7 @@ def test_train_py_passes_it_on(tmp_path, monkeypatch):
         "data.size=32",
         "backbone.name=test_resnet",
         "trainer=smoke",
+        *app.NO_PICTURES,
     )
     words = (*words, "backbone.weights=null", "model=tune", "trainer.precision=bf16-mixed")
     app.run("train.py", *words, monkeypatch=monkeypatch)
