@@ -110,11 +110,11 @@ def interval(differences: np.ndarray) -> str:
     return f"{differences.mean():+.2f} ± {half:.2f}"
 
 
-def show(scores: np.ndarray) -> None:
-    """Print means over splits, then differences to the second recipe; (splits, recipes, conditions), in %."""
-    rows = {name: scores[:, :, i] for i, name in enumerate(CONDITIONS)}
-    rows["mean of the others"] = scores[:, :, 1:].mean(2)
-    for name, row in rows.items():
+def show(scores: np.ndarray, names: Sequence[str] = (*CONDITIONS, "mean of the others")) -> None:
+    """Print means over splits, then differences to the second recipe; (splits, recipes, names), in %."""
+    if len(names) > scores.shape[2]:  # the mean of all conditions but the first
+        scores = np.concatenate([scores, scores[:, :, 1:].mean(2, keepdims=True)], axis=2)
+    for name, row in zip(names, np.moveaxis(scores, 2, 0), strict=True):
         gains = [interval(row[:, i] - row[:, 1]) for i in range(2, row.shape[1])]
         print(f"{name:20}", *(f"{value:6.1f}" for value in row.mean(0)), "  ", *gains)
 

@@ -2,8 +2,10 @@
 
 For each of several splits by image, train.py tunes a backbone with each recipe, and the last checkpoint is
 scored on the held-out images as people judged them and under simulated conditions
-(`perceptual.evaluation.robustness.conditions`). Runs that are in `--runs` already are not repeated.
-Differences are paired by split, with the 95 % interval of Student's t over splits.
+(`perceptual.evaluation.robustness.conditions`), or with `--attacks` under attack, as in a trust report: the
+shares of right and of flipped decisions among those on which all votes agree. Runs that are in `--runs`
+already are not repeated. Differences are to the first recipe, paired by split, with the 95 % interval of
+Student's t over splits.
 """
 
 import argparse
@@ -15,10 +17,13 @@ import numpy as np
 
 from benchmarks.recipes import show
 from perceptual.data import ManifestDataModule
+from perceptual.distance.attacks import STRENGTHS
 from perceptual.evaluation.methods import build
+from perceptual.evaluation.robustness import trust
 from perceptual.evaluation.robustness.conditions import CONDITIONS, score_under
 
-PAPER = "experiment=paper_tune"
+FIRST = dict(list(CONDITIONS.items())[:1])
+RECIPES = ["experiment=paper_tune", "experiment=unseen_tune"]
 TRAIN = Path(__file__).parents[1] / "train.py"
 
 
@@ -38,15 +43,23 @@ def tuned(asked: argparse.Namespace, recipe: str, split: int) -> Path:
     return checkpoint
 
 
-def scores(asked: argparse.Namespace, recipes: list[str], split: int) -> list[list[float]]:
-    """2AFC in % under each condition, of the uncalibrated distance and of each recipe."""
+def scores(asked: argparse.Namespace, split: int) -> list[dict[str, float]]:
+    """Numbers in % by name, of the uncalibrated distance and of each recipe."""
     data = ManifestDataModule(asked.path, split_seed=split)
     data.setup("validate")
     assert data.val_set is not None
     methods = {"uncalibrated": build(f"{asked.backbone}-uncalibrated")}
-    methods |= {recipe: build(str(tuned(asked, recipe, split))) for recipe in recipes}
-    found = score_under(methods, data.val_set)
-    return [[100 * found[name][condition] for condition in CONDITIONS] for name in methods]
+    methods |= {recipe: build(str(tuned(asked, recipe, split))) for recipe in asked.recipes}
+    found = score_under(methods, data.val_set, FIRST if asked.attacks else CONDITIONS)
+    rows = [{name: 100 * value for name, value in of.items() if name != "mean"} for of in found.values()]
+    if asked.attacks:
+        judged, strength = trust.choose(data.val_set), STRENGTHS[asked.attacks]
+        for row, distance in zip(rows, methods.values(), strict=True):
+            pgd = trust.attacked(distance, judged.confident, seed=0)
+            values = trust.attack(distance, judged, strength, 0, pgd)
+            row |= {name: 100 * float(value.mean()) for name, value in values.items()}
+    print(split, *rows, sep="\n  ", file=sys.stderr, flush=True)
+    return rows
 
 
 def main() -> None:
@@ -55,14 +68,15 @@ def main() -> None:
     parser.add_argument("path", help="manifest of triplets")
     parser.add_argument("--backbone", default="alexnet", help="name of a network")
     parser.add_argument("--splits", type=int, default=10)
-    parser.add_argument("--recipes", nargs="+", default=["experiment=unseen_tune"], help="words of train.py")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, help="words of train.py")
+    parser.add_argument("--attacks", choices=list(STRENGTHS), help="in place of conditions")
     parser.add_argument("--runs", default="runs/tuning", help="folder of the runs")
     asked = parser.parse_args()
-    recipes = list(dict.fromkeys([PAPER, *asked.recipes]))
-    table = np.array([scores(asked, recipes, split) for split in range(asked.splits)])
-    names = "; ".join(["uncalibrated", *recipes])
-    print(f"{asked.backbone}, {asked.splits} splits: {names}; then less the paper's")
-    show(table)
+    found = [scores(asked, split) for split in range(asked.splits)]
+    names = "; ".join(["uncalibrated", *asked.recipes])
+    print(f"{asked.backbone}, {asked.splits} splits: {names}; then less the first recipe's")
+    columns = [*found[0][0], *([] if asked.attacks else ["mean of the others"])]
+    show(np.array([[list(row.values()) for row in rows] for rows in found]), columns)
 
 
 if __name__ == "__main__":
