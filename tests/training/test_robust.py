@@ -8,6 +8,13 @@ from perceptual.training.robust import Robust
 
 RADIUS = 4 / 255
 QUIET = {"ranking": "antisymmetric", "lin_init": "ones", "dropout": 0.0, "lr": 0.01}
+EMBEDDING = {"name": "test_vit", "weights": None, "out_indices": ["embedding"]}
+NETWORKS = {
+    "lin": (RANDOM, {}),
+    "tune": (RANDOM, {}),
+    "lora": ({"name": "test_vit", "weights": None}, {"lora_rank": 2}),
+    "head": (EMBEDDING, {"form": "concatenated"}),
+}
 
 
 def draw(*shape, seed=0):
@@ -82,20 +89,33 @@ def test_an_attack_moves_the_images_it_names_and_raises_the_loss(images):
     assert (loss(attacked) > loss(batch)).all()
 
 
-@pytest.mark.parametrize("variant", ["lin", "tune"])
-def test_training_takes_part_of_its_loss_from_attacks(variant, tmp_path):
-    losses = {}
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("variant", NETWORKS)
+def test_training_takes_part_of_its_loss_from_attacks(variant, precision, tmp_path, monkeypatch):
+    if variant == "lora":
+        pytest.importorskip("peft")
+    (network, more), losses, moved, attack = NETWORKS[variant], {}, [], Robust.attack
+
+    def noted(self, loss, batch, *others):
+        found = attack(self, loss, batch, *others)
+        moved.append(found.images - batch.images)
+        return found
+
+    monkeypatch.setattr(Robust, "attack", noted)
     for weight in (0.25, 1.0, None):
         torch.manual_seed(0)
         robust = None if weight is None else {"steps": 2, "weight": weight}
-        ranker = PerceptualRanker(RANDOM, variant, **QUIET, robust=robust)
+        ranker = PerceptualRanker(network, variant, **QUIET, **more, robust=robust)
         before = ranker.distance.backbone.fingerprint()
-        made = fit(ranker, tmp_path, make_batches(1), log_every_n_steps=1)
-        assert (ranker.distance.backbone.fingerprint() == before) == (variant == "lin")
+        made = fit(ranker, tmp_path, make_batches(1), log_every_n_steps=1, precision=precision)
+        assert (ranker.distance.backbone.fingerprint() == before) == (variant in ("lin", "head"))
         losses[weight] = made.callback_metrics["train/loss"]
         assert ("train/2afc_attacked" in made.callback_metrics) == (weight is not None)
     torch.testing.assert_close(losses[0.25], torch.lerp(losses[None], losses[1.0], 0.25))
     assert losses[1.0] > losses[None]
+    for change in moved:  # of images in single precision, whatever that of the features
+        assert change.dtype == torch.float32
+        assert change.abs().max() == pytest.approx(RADIUS, rel=1e-4)
 
 
 def test_a_step_costs_at_most_steps_and_two_plain_ones(tmp_path):
