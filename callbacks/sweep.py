@@ -18,6 +18,7 @@ from perceptual.evaluation.methods import build
 from perceptual.evaluation.results import find
 from perceptual.evaluation.runs import without_score
 from perceptual.evaluation.scoring import score
+from perceptual.evaluation.suite_tables import left_out
 from perceptual.evaluation.tables import markdown
 from perceptual.files.writing import write_text
 from perceptual.training.checkpoints import read_checkpoint
@@ -43,17 +44,19 @@ class SweepReport(Callback):
         folder = Path(config.hydra.sweep.dir)
         lost = without_score(folder)
         if len(lost) < len(list(folder.rglob(".hydra/config.yaml"))):
-            boards = [make(found, lost) for found in find(folder)]
+            places = find(folder)
+            boards = [make(found, lost) for found in places]
             for board in boards:
                 say(of_sweep(board))
                 if best := best_setting(board):
                     say(best)
                 if held_out := on_test_rows(board.entries[0]):
                     say(held_out)
-            write_text(
-                folder / "leaderboard.md",
-                markdown(*(table for board in boards for table in leaderboard(board))),
-            )
+            tables = [table for board in boards for table in leaderboard(board)]
+            if by_condition := left_out(places):
+                say(by_condition)
+                tables = [by_condition, *tables]
+            write_text(folder / "leaderboard.md", markdown(*tables))
             say(f"Sweep     {folder}/leaderboard.md")
         for failure in lost:
             say(f"Failed    {failure.method}: {failure.error}")

@@ -99,7 +99,7 @@ def check_hydra(script, overrides):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         words = [word.replace("…", "x") for word in overrides]  # what was left out may be anything
         # of the values of a sweep the first; composing has no part of Hydra's own configuration
-        words = [re.sub(r"(=[^\[{,]*),.*", r"\1", word) for word in words]
+        words = [re.sub(r"(=\[[^\]]*\]|=[^\[{,]*),.*", r"\1", word) for word in words]
         words = with_arguments(by_name([word for word in words if not word.startswith("-")]))
         compose(script, [word for word in words if not word.startswith(("-", "hydra/", "hydra."))])
 

@@ -135,6 +135,28 @@ def test_the_paired_interval_is_that_of_the_items(sweep):
     assert low <= agreement[0].mean() - agreement[1].mean() <= high
 
 
+def test_conditions_left_out_of_training_are_one_table(sweep, manifest):
+    """Its columns are the scores of the runs, and their mean."""
+    lines = manifest.read_text().splitlines()
+    rows = [
+        f"{line.rpartition(',')[0]},{('day', 'dusk', 'lamp')[row % 3]}" for row, line in enumerate(lines[1:])
+    ]
+    manifest.write_text("\n".join([lines[0].replace("split", "condition"), *rows]) + "\n")
+    left_out = ("day", "lamp")
+    words = ",".join(f"[{name}]" for name in left_out)
+    folder, code, said = sweep("data.split_by=condition", f"data.val_conditions={words}")
+    assert code == 0
+    assert "Conditions left out of training" in said
+    kept = [json.loads((folder / f"{run}/scores.json").read_text())["trained"] for run in range(2)]
+    scores = [row[name] for row, name in zip(kept, left_out, strict=True)]
+    heading, row = re.search(
+        r"\| run \|(.*)\n\|.*\n\| trained \|(.*)", (folder / "leaderboard.md").read_text()
+    ).groups()
+    assert [cell.strip() for cell in heading.split("|")][:3] == [*left_out, "mean 2afc"]
+    found = [float(cell.split()[0]) for cell in row.split("|")[:3]]
+    assert found == pytest.approx([100 * score for score in (*scores, np.mean(scores))], abs=0.06)
+
+
 def test_a_killed_run_is_visible(sweep):
     folder, _, _ = sweep("model.lr=0.001,0.3")
     results = next((folder / "1/results").glob("*"))

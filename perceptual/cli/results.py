@@ -32,6 +32,7 @@ def leaderboard(
     from perceptual.evaluation.leaderboard import leaderboard as tables_of
     from perceptual.evaluation.results import find
     from perceptual.evaluation.runs import without_score
+    from perceptual.evaluation.suite_tables import left_out
     from perceptual.evaluation.tables import html_page, markdown
     from perceptual.files.writing import write_text
 
@@ -39,7 +40,8 @@ def leaderboard(
         raise ValueError(f"output must end in {' or '.join(FORMATS)}, got {str(output)!r}")
     lost = without_score(results)
     try:
-        boards = [make(found, lost) for found in find(results)]
+        places = find(results)
+        boards = [make(found, lost) for found in places]
     except FileNotFoundError as error:
         if not lost:
             raise
@@ -48,7 +50,11 @@ def leaderboard(
         ) from error
     output.parent.mkdir(parents=True, exist_ok=True)
     write = html_page if output.suffix == ".html" else markdown
-    write_text(output, write(*(table for board in boards for table in tables_of(board))))
+    by_condition = left_out(places)
+    write_text(
+        output,
+        write(*([by_condition] if by_condition else []), *(t for board in boards for t in tables_of(board))),
+    )
     if trust:
         add_trust(results, output, plots)
     for board in boards:

@@ -31,11 +31,12 @@ from perceptual.data.settings import (
     Pairs,
     Parquet,
     Photos,
+    SplitBy,
     ValSplit,
     at_least,
     one_of,
 )
-from perceptual.data.splits import SPLIT_BY
+from perceptual.data.splits import split
 from perceptual.data.synthetic.designs import DESIGNS
 from perceptual.data.synthetic.making import make_items
 from perceptual.data.synthetic.photographs import TRAIN_PHOTOS, VAL_PHOTOS, packaged
@@ -88,13 +89,15 @@ class ManifestDataModule(Manifest, JudgedDataModule):
     Args:
         path: the CSV, the store, or the folder with NIGHTS's `data.csv`.
         split_by: "image": no image is on both sides, and triplets with images of both are left out;
-            "triplet": triplets at random.
+            "triplet": triplets at random; "condition": all triplets of some conditions; "condition+image":
+            neither an image nor a condition is on both sides.
         val_fraction: share of the images, or of the triplets, to hold out, in (0, 1]; 1 leaves nothing to
             train on, for scoring all of it.
         split_seed: chooses them; separate from `seed`, so that runs with different seeds are scored on the
             same triplets.
         val_split: rows of the `split` column to validate on, "val" or "test"; those of the other are left
             out, so that what was chosen on one can be scored on the other.
+        val_conditions: with a split by condition, those to validate on; None: `val_fraction` of them.
         layout: "csv", which stands for all of these, the name of a published set, see
             `perceptual.data.readers.published`, or of a reader that an installed package adds.
         min_votes: triplets of fewer votes are left out; None: none but those of NIGHTS, whose authors use
@@ -111,7 +114,9 @@ class ManifestDataModule(Manifest, JudgedDataModule):
             raise ValueError(f"val_fraction must be in (0, 1], got {self.val_fraction}")
         at_least("split_seed", self.split_seed, 0)
         at_least("min_votes", 1 if self.min_votes is None else self.min_votes, 1)
-        one_of("split_by", self.split_by, SPLIT_BY)
+        one_of("split_by", self.split_by, get_args(SplitBy))
+        if self.val_conditions is not None and not self._by_condition:
+            raise ValueError("val_conditions needs split_by=condition or split_by=condition+image")
         if self.layout != CSV:
             reader_of(self.layout)
         one_of("val_split", self.val_split, get_args(ValSplit))
@@ -120,11 +125,19 @@ class ManifestDataModule(Manifest, JudgedDataModule):
     def _located(self) -> Any:
         return place(self.path)
 
+    @property
+    def _by_condition(self) -> bool:
+        return "condition" in self.split_by
+
     @cached_property
     def _split(self) -> tuple[dict[str, Table], str]:
         """Rows of each side, and how they were split; opened together, as they may share images."""
         table = self._table().open(self.size, self.shorter_side, self.resize)
         if table.split is not None:
+            if self._by_condition:
+                raise ValueError(
+                    f"{self.place} has a split column, which split_by={self.split_by} would overrule"
+                )
             train, val = table.split == "train", table.split == self.val_split
             if not (train.any() and val.any()):
                 raise ValueError(
@@ -140,12 +153,17 @@ class ManifestDataModule(Manifest, JudgedDataModule):
             train, val, how = np.zeros(len(table), bool), np.ones(len(table), bool), "which is all of it"
         else:
             distinct = table.same_content()  # the same pixels may have several names
-            train, val = SPLIT_BY[self.split_by](distinct, self.val_fraction, self.split_seed)
+            rule = self.split_by, self.val_fraction, self.split_seed, self.val_conditions
+            train, val = split(distinct, *rule)
             left_out = len(table) - train.sum() - val.sum()
-            how = {
-                "image": f"split by image (no image on both sides; {left_out:,} straddling rows left out)",
-                "triplet": "split by triplet (images are on both sides)",
-            }[self.split_by]
+            how = f"split by {self.split_by.replace('+', ' and ')}"
+            if self._by_condition and table.condition is not None:
+                how += f", judged on {', '.join(np.unique(table.condition[val]))}"
+            how += {
+                "image": f" (no image on both sides; {left_out:,} straddling rows left out)",
+                "triplet": " (images are on both sides)",
+                "condition": " (images may be on both sides)",
+            }[self.split_by.rpartition("+")[2]]
         return {"train": table.take(train), "val": table.take(val)}, how
 
     def _table(self) -> Table:

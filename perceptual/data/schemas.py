@@ -19,6 +19,7 @@ SAID = {  # in `--help`
     "columns": "data.columns.ref=… and such: names of columns that differ",
     "layout": "csv, or the name of a reader that an installed package adds",
     "size": "null: images keep their sizes",
+    "val_conditions": "with split_by=condition, those to judge; null: val_fraction of them",
     "cache": "train.py: compute the features of a frozen backbone once, and keep them",
     "views": "with the cache: augmented views of each training image; null: what a first run can afford",
 }

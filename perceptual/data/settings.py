@@ -11,7 +11,7 @@ from perceptual.data import bapps_subsets
 
 Design = Literal["paper", "severity", "cnn", "mix"]
 Larger = Literal["better", "worse"]
-SplitBy = Literal["image", "triplet"]
+SplitBy = Literal["image", "triplet", "condition", "condition+image"]
 Resize = Literal["bilinear", "bicubic"]
 ValSplit = Literal["val", "test"]
 CSV = "csv"
@@ -79,6 +79,7 @@ class Manifest(Training):
     val_fraction: float = 0.3
     split_seed: int = 0
     val_split: ValSplit = "val"
+    val_conditions: Sequence[str] | None = None
     min_votes: int | None = None
     layout: str = CSV
 

@@ -1,6 +1,7 @@
 """Hold out triplets for validation, so that memorised images do not raise the score."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -61,10 +62,38 @@ def split_by_triplet(table: Table, fraction: float, seed: int) -> tuple[np.ndarr
     return _both(~held_out, held_out, f"by triplet with fraction={fraction}")
 
 
-SPLIT_BY: dict[SplitBy, Callable[[Table, float, int], tuple[np.ndarray, np.ndarray]]] = {
-    "image": split_by_image,
-    "triplet": split_by_triplet,
-}
+def split_by_condition(
+    table: Table, fraction: float, seed: int, judged: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose all triplets of some conditions; images that conditions share are on both sides.
+
+    Arguments, result and errors as in `split_by_image`, with `fraction` a share of the conditions, at least
+    one; `judged` names them instead.
+    """
+    if table.condition is None:
+        raise ValueError("split_by=condition needs a column condition, and there is none")
+    names = np.unique(table.condition).tolist()
+    if absent := [name for name in judged or [] if name not in names]:
+        raise ValueError(f"val_conditions must be some of {', '.join(names)}, got {absent[0]!r}")
+    drawn = np.random.default_rng(seed).permutation(names)[: max(1, round(fraction * len(names)))]
+    held_out = np.isin(table.condition, drawn if judged is None else list(judged))
+    return _both(~held_out, held_out, "by condition")
+
+
+def split(
+    table: Table, by: SplitBy, fraction: float, seed: int, conditions: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split triplets as `by` says; of two rules, such as condition+image, both hold on both sides.
+
+    Arguments, result and errors as in `split_by_image` and `split_by_condition`.
+    """
+    rules: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
+        "image": split_by_image,
+        "triplet": split_by_triplet,
+        "condition": partial(split_by_condition, judged=conditions),
+    }
+    train, val = np.logical_and.reduce([rules[rule](table, fraction, seed) for rule in by.split("+")])
+    return _both(train, val, f"by {by} with fraction={fraction}")
 
 
 def _both(train: np.ndarray, val: np.ndarray, how: str) -> tuple[np.ndarray, np.ndarray]:

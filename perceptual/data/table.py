@@ -17,6 +17,7 @@ from perceptual.files.messages import first_few
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 RESERVED = ("mean", "micro", "jnd")  # columns of scores
+OPTIONAL = ("votes", "split", "made", "condition")  # columns that a table may have
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -35,6 +36,7 @@ class Table:
     opened: Images | None = None
     votes: np.ndarray | None = None  # (N,) float32, people asked; None if not recorded
     split: np.ndarray | None = None  # (N,) "train", "val" or "test" as the source says; None if it does not
+    condition: np.ndarray | None = None  # (N,) text, such as the light or the camera; None if not recorded
     made: np.ndarray | None = None  # (N,) bytes, what was done to synthetic items; None if not recorded
 
     def __post_init__(self) -> None:
@@ -61,7 +63,7 @@ class Table:
     def columns(self) -> dict[str, np.ndarray]:
         """Columns by the names that stores use; of optional ones those that are known."""
         known = {self.kind.answer: self.answer, "subset": self.subset}
-        optional = {"votes": self.votes, "split": self.split, "made": self.made}
+        optional = {name: getattr(self, name) for name in OPTIONAL}
         return known | {name: column for name, column in optional.items() if column is not None}
 
     def open(self, size: int | None, shorter_side: int | None = None, resize: Resize = "bilinear") -> "Table":
@@ -138,7 +140,7 @@ class Table:
 
     def take(self, rows: np.ndarray) -> "Table":
         """Return the items that a mask (N,) or indices choose, over the same images."""
-        columns = ("answer", "subset", "votes", "split", "made")
+        columns = ("answer", "subset", *OPTIONAL)
         chosen = {name: column[rows] for name in columns if (column := getattr(self, name)) is not None}
         return replace(self, items=self.items[:, rows], **chosen)
 
@@ -209,8 +211,13 @@ class Table:
         return found.hexdigest()
 
 
-def number_subsets(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Return the number of each item's subset, (N,) int64, and the distinct names, as they appear."""
+def number_subsets(*columns: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Return the number of each item's subset, (N,) int64, and the distinct names, as they appear.
+
+    Args:
+        columns: names of the items, (N,) each; items of one subset have the same in all columns.
+    """
+    names = [", ".join(parts) for parts in zip(*columns, strict=True)]
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     return np.array([number[name] for name in names], np.int64), list(number)
 

@@ -6,8 +6,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perceptual.evaluation.suites import Suite
-from perceptual.evaluation.tables import TIED, Table, html_page, interval, markdown, number, resolution
+from perceptual.evaluation.leaderboard import setting
+from perceptual.evaluation.results import DataResults, Result
+from perceptual.evaluation.runs import varied
+from perceptual.evaluation.suites import Suite, tabulate
+from perceptual.evaluation.tables import (
+    TIED,
+    Table,
+    estimate,
+    html_page,
+    interval,
+    markdown,
+    number,
+    resolution,
+)
 from perceptual.files.writing import save_picture, write_text
 from perceptual.metrics import SCORES
 
@@ -15,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRAINED = "†"
+LEFT_OUT = "data.val_conditions"
 
 
 def table(suite: Suite) -> Table:
@@ -37,6 +50,37 @@ def table(suite: Suite) -> Table:
         rows.append(["–" if np.isnan(suite.place[i]) else f"{suite.place[i]:.3g}", method, *cells])
     # intervals are for wider pages
     return Table("Suite, × 100", columns + ends_of, rows, notes(suite), 1, narrow=len(columns))
+
+
+def left_out(places: Sequence[DataResults]) -> Table | None:
+    """Runs that were each judged on conditions left out of their training, a column for each, as a table.
+
+    None if the places are no such runs, or several have the same conditions.
+    """
+    found = {place: place.all() for place in places}
+    runs = [one for results in found.values() for one in results]
+    if LEFT_OUT not in varied(runs) or not all((run.settings or {})[LEFT_OUT] for run in runs):
+        return None
+    others = [key for key in varied(runs) if key != LEFT_OUT]
+
+    def called(run: Result) -> str:
+        return " ".join(f"{key}={setting(run.settings or {}, key)}" for key in others) or "trained"
+
+    by_condition = {
+        ", ".join((one[0].settings or {})[LEFT_OUT]): place for place, one in found.items() if one
+    }
+    if len(by_condition) < len(places):
+        return None
+    suite = tabulate(by_condition, {}, list(dict.fromkeys(map(called, runs))), called=called)
+    numbers = np.stack([suite.score, suite.low, suite.high], axis=-1)
+    rows = [
+        [method, *map(estimate, row)] for method, row in zip(suite.methods, numbers.tolist(), strict=True)
+    ]
+    note = (
+        "A column for each condition, by runs trained on the others; then the mean. In brackets: 95 % "
+        "intervals by bootstrap over references."
+    )
+    return Table("Conditions left out of training, 2AFC in %", ["run", *suite.columns], rows, [note])
 
 
 def notes(suite: Suite) -> list[str]:

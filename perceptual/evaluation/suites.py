@@ -5,6 +5,7 @@ Metrics tuned on one set often fail on the next (Zhang et al. 2024, "UniSim-Benc
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from perceptual.data.module import JudgedDataModule
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.evaluation import methods as grammar
 from perceptual.evaluation.board import bootstrapped
-from perceptual.evaluation.results import FAILED, DataResults, Items
+from perceptual.evaluation.results import FAILED, DataResults, Items, Result
 from perceptual.evaluation.statistics import ends
 from perceptual.files.messages import first_line
 from perceptual.names import Method
@@ -105,6 +106,7 @@ def tabulate(
     absent: Mapping[str, str],
     names: Sequence[str],
     shared: Mapping[tuple[str, str], int] | None = None,
+    called: Callable[[Result], str] = attrgetter("method"),
 ) -> Suite:
     """The table of the results on several sets.
 
@@ -113,6 +115,7 @@ def tabulate(
         absent: why there is nothing of other sets.
         names: methods as they are called in the results.
         shared: see `Suite`.
+        called: what `names` calls the method of a result.
     """
     rows: dict[str, Items] = {}
     scores: list[np.ndarray] = []
@@ -120,7 +123,7 @@ def tabulate(
     failed: dict[str, str] = {}
     for name, place in places.items():
         rows[name] = place.items()
-        found = {result.method: result.arrays for result in place.all() if result.method in names}
+        found = {called(result): result.arrays for result in place.all() if called(result) in names}
         failures = [one for one in place.all(FAILED) if one.method in names]
         failed |= {f"{one.method} on {name}": str(one.error) for one in failures}
         score = np.full(len(names), np.nan)

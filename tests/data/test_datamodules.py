@@ -332,7 +332,7 @@ def test_lightning_reshuffles_each_epoch(root):
 @pytest.mark.parametrize(
     ("module", "settings", "message"),
     [
-        (ManifestDataModule, {"split_by": "row"}, "split_by must be one of image, triplet, got 'row'"),
+        (ManifestDataModule, {"split_by": "row"}, "split_by must be one of image, triplet, condition, "),
         (ManifestDataModule, {"val_split": "train"}, "val_split must be one of val, test, got 'train'"),
         (ManifestDataModule, {"val_fraction": 1.1}, r"val_fraction must be in \(0, 1\], got 1.1"),
         (ManifestDataModule, {"val_fraction": float("nan")}, "val_fraction must be in"),

@@ -60,6 +60,8 @@ def test_the_fingerprint_is_that_of_the_same_images_as_files(tmp_path):
             written.writerow([*names, *(row[name] for name in FIELDS[3:])])
     write(tmp_path / "set/data/part-0.parquet", made[:7])
     write(tmp_path / "set/data/part-1.parquet", made[7:])
+    lit = read_parquet(str(tmp_path / "set"), {"condition": "subset"})
+    assert (lit.condition[:2].tolist(), lit.subsets) == (["s0", "s1"], ["s0, s0", "s1, s1"])
     ours = read_parquet(str(tmp_path / "set"))
     for size in (16, None):
         wanted = read_manifest(tmp_path / "set.csv").open(size)

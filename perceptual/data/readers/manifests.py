@@ -10,7 +10,7 @@ from perceptual.data.readers.columns import read_columns, read_header
 from perceptual.data.settings import Larger
 from perceptual.data.table import SPLITS, Table, no_people, number_subsets
 
-OPTIONAL = ("votes", "subset", "split", "made", *ALGORITHMS)
+OPTIONAL = ("votes", "subset", "split", "made", "condition", *ALGORITHMS)
 # what larger numbers mean, by the column's name; None: not said by it
 LARGER: dict[str, Larger | None] = {"mos": "better", "dmos": "worse", "score": None}
 
@@ -19,10 +19,10 @@ def read_manifest(path: str | Path, kind: Kind = TWO_AFC) -> Table:
     """List the triplets, or the pairs, of a CSV file with a header.
 
     Its columns are `ref`, `p0`, `p1` (image files, relative to the CSV), `judge` (fraction that preferred p1)
-    and optionally `votes` (people asked), `subset` (a name to score by) `split` (train, val or test)
-    and `made` (what was done to synthetic items, see `perceptual.data.synthetic.steps`). Those of pairs
-    (`JND`) have `p0`, `p1` and `same`. Files saved by spreadsheets are read, see
-    `perceptual.data.readers.columns`.
+    and optionally `votes` (people asked), `subset` (a name to score by), `condition` (another, such as the
+    light or the camera, to split by too), `split` (train, val or test) and `made` (what was done to synthetic
+    items, see `perceptual.data.synthetic.steps`). Those of pairs (`JND`) have `p0`, `p1` and `same`. Files
+    saved by spreadsheets are read, see `perceptual.data.readers.columns`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -71,7 +71,11 @@ def _read_table(kind: Kind, path: Path, answer: str) -> Table:
         rule = f"{answer} · votes must be a whole number of people"
         columns.refuse(answer, rule, no_people(answers, votes))
     paths, items = columns.files(kind.roles)
-    subset, subsets = number_subsets(columns.cells.get("subset", [path.stem] * len(columns)))
+    if "condition" in columns:
+        empty = np.array([not cell for cell in columns.cells["condition"]])
+        columns.refuse("condition", "condition must be a name", empty)
+    groups = [columns.cells[name] for name in ("condition", "subset") if name in columns]
+    subset, subsets = number_subsets(*(groups or [[path.stem] * len(columns)]))
     return Table(
         kind=kind,
         paths=paths,
@@ -82,4 +86,5 @@ def _read_table(kind: Kind, path: Path, answer: str) -> Table:
         votes=votes,
         split=columns.words("split", SPLITS) if "split" in columns else None,
         made=np.array([cell.encode() for cell in columns.cells["made"]]) if "made" in columns else None,
+        condition=np.array(columns.cells["condition"]) if "condition" in columns else None,
     )

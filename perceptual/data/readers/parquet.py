@@ -21,7 +21,7 @@ from perceptual.files.writing import whole_file
 
 HUB = "hf://datasets/"
 BATCH = 64  # rows read at once
-OPTIONAL = ("votes", "subset", "split")
+OPTIONAL = ("votes", "subset", "condition", "split")
 # what the files of a split are called on the hub
 NAMED = {"train": "train", "validation": "val", "val": "val", "valid": "val", "test": "test"}
 
@@ -35,7 +35,7 @@ def read_parquet(path: str, columns: Mapping[str, str] | None = None, kind: Kind
     Args:
         path: a file, a folder that holds such files, or `hf://datasets/OWNER/NAME[/FOLDER or FILE]`.
         columns: the names of columns that differ from ours: those of the roles, the answer's (`judge`),
-            `votes`, `subset` and `split`.
+            `votes`, `subset`, `condition` and `split`.
         kind: of the items.
 
     Raises:
@@ -62,7 +62,8 @@ def read_parquet(path: str, columns: Mapping[str, str] | None = None, kind: Kind
             f"{path}: {named[kind.on_disk]} · votes must be a whole number of people; {wrong.sum():,} of "
             f"{len(rows):,} are not, the first is that of row {wrong.argmax() + 1}"
         )
-    subset, subsets = number_subsets([row.get("subset", Path(path).stem) for row in rows])
+    groups = [[row[name] for row in rows] for name in ("condition", "subset") if name in rows[0]]
+    subset, subsets = number_subsets(*(groups or [[Path(path).stem] * len(rows)]))
     splits = [row.get("split") for row in rows]
     return Table(
         kind=kind,
@@ -73,6 +74,7 @@ def read_parquet(path: str, columns: Mapping[str, str] | None = None, kind: Kind
         subsets=subsets,
         votes=votes,
         split=np.array(splits) if None not in splits else None,
+        condition=np.array(groups[0]) if "condition" in rows[0] else None,
     )
 
 
@@ -142,7 +144,7 @@ def _value(kind: Kind, name: str, value: Any, where: str, folder: Path, file: Pa
         if (split := NAMED.get(str(value))) is None:
             raise ValueError(f"{where} must be one of {', '.join(SPLITS)}, got {value!r}")
         return split
-    if name == "subset":
+    if name in ("subset", "condition"):
         return str(value)
     low, high = (1, 2**24) if name == "votes" else (kind.low, kind.high)
     number = float(value) if isinstance(value, bool | int | float) else math.nan

@@ -7,7 +7,8 @@ A folder with
   in their own sizes, instead `pixels.npy` (B,) uint8, one image after another, and `sizes.npy` (M, 2);
 - `items.npy` (roles, N) int64, for each item the images it shows;
 - `judgment.npy` or `same.npy` (N,) float32, `subset.npy` (N,) int64 and, where the source has them,
-  `votes.npy` (N,) float32, `split.npy` (N,) text and `made.npy` (N,) bytes, the record of synthetic items.
+  `votes.npy` (N,) float32, `split.npy` and `condition.npy` (N,) text, and `made.npy` (N,) bytes, the record
+  of synthetic items.
 
 The folder may lie on object storage (`s3://bucket/folder`). A store split in shards, see
 `perceptual.data.writers.shards`, has `shards.json`, tar files of images, and `columns.npz` with the rest.
@@ -24,7 +25,7 @@ from annotated_types import Ge
 
 from perceptual.data.images import Images, Pixels, Ranges, Stretch, resolution_of
 from perceptual.data.kinds import JND, TWO_AFC, Kind
-from perceptual.data.table import SPLITS, Table, no_people
+from perceptual.data.table import OPTIONAL, SPLITS, Table, no_people
 from perceptual.files.places import is_remote, place
 from perceptual.files.records import read_record
 
@@ -33,7 +34,6 @@ INFO = "store.json"
 SHARDS, COLUMNS = "shards.json", "columns.npz"
 KINDS: dict[str, Kind] = {kind.plural: kind for kind in (TWO_AFC, JND)}
 REMEDY = "pack it again"
-_OPTIONAL = ("votes", "split", "made")
 
 Count = Annotated[int, Ge(0)]
 Side = Annotated[int, Ge(1)]
@@ -129,9 +129,10 @@ def read_store(folder: str | Path, kind: Kind | None = None) -> Table:
 
 
 def beside(table: Table) -> str:
-    """SHA-256, in hex, of what the fingerprint leaves out: splits, and what was done to synthetic items."""
+    """SHA-256, in hex, of what the fingerprint leaves out: splits, conditions, what was done to the items."""
     found = sha256()
-    for column in (table.split, table.made):
+    # stores without conditions keep the digest that they have
+    for column in (table.split, table.made, *([] if table.condition is None else [table.condition])):
         found.update(b"-" if column is None else f"{column.dtype.str} {column.shape}".encode())
         found.update(b"" if column is None else column.tobytes())
     return found.hexdigest()
@@ -158,8 +159,8 @@ def _open(kind: Kind, home: Any, info: StoreInfo) -> tuple[Images, dict[str, Any
         return Ranges(_shards(home), info.size, columns.pop("digests")), columns
     columns = {
         name: np.load(io.BytesIO((home / f"{name}.npy").read_bytes()))
-        for name in ("items", kind.answer, "subset", *_OPTIONAL)
-        if name not in _OPTIONAL or (home / f"{name}.npy").exists()
+        for name in ("items", kind.answer, "subset", *OPTIONAL)
+        if name not in OPTIONAL or (home / f"{name}.npy").exists()
     }
     if info.size is not None and is_remote(home):
         return _remote_images(home, info.size), columns
@@ -176,6 +177,7 @@ def _check(kind: Kind, images: Images, columns: dict[str, Any], info: StoreInfo)
         "votes": (of_items, "<f4", lambda v: ((v > 0) & np.isfinite(v)).all()),
         "split": (of_items, "<U", lambda v: np.isin(v, SPLITS).all()),
         "made": (of_items, "|S", lambda v: True),
+        "condition": (of_items, "<U", lambda v: (v != "").all()),
         "digests": ((info.images, 32), "|u1", lambda v: True),
     }
     if missing := [name for name in ("items", kind.answer, "subset") if name not in columns]:

@@ -106,7 +106,7 @@ def _request(
     resize = RESIZE if shorter_side is None else f"{RESIZE}, shorter side {shorter_side}"
     found = sha256(f"{table.kind.answer} {size} {resize} {table.subsets}\n".encode())
     found.update("\n".join(path.removeprefix(source) for path in paths).encode(errors="surrogateescape"))
-    for column in (table.items, table.answer, table.subset, table.votes, table.split):
+    for column in (table.items, table.answer, table.subset, table.votes, table.split, table.condition):
         found.update(b"" if column is None else column.tobytes())
     return found.hexdigest()
 
