@@ -218,6 +218,44 @@ def test_help_of_training_has_the_defaults_of_the_model_and_the_trainer(capsys):
     assert "[smoke]" in said
 
 
+@pytest.mark.parametrize(
+    ("script", "word", "says"),
+    [
+        (
+            "train.py",
+            "data.batchsize=3",
+            "'data.batchsize'; did you mean data.batch_size; `--help` lists them",
+        ),
+        ("train.py", "model.lrr=3", "'model.lrr'; did you mean model.lr; `--help` lists them"),
+        ("train.py", "modle=lin", "'modle'; did you mean model; `--help` lists them"),
+        ("train.py", "xyz.lr=3", None),
+        ("train.py", "++model.lrr=3", None),
+        ("train.py", "backbone.width=3", "'backbone.width'; `--help` lists them"),
+        ("evaluate.py", "model.lr=3", None),
+        ("evaluate.py", "mthods=[l2]", "'mthods'; did you mean methods; `--help` lists them"),
+    ],
+)
+def test_a_misspelt_key_is_said_before_anything_is_imported(script, word, says, capsys):
+    if says is None:  # left to Hydra
+        script_help.answer(script, [word])
+        return
+    with pytest.raises(SystemExit) as stopped:
+        script_help.answer(script, [word])
+    assert stopped.value.code == f"error: there is no key {says}"
+    script_help.answer(script, [word, "backbone._target_=my_nets.MyNet"] if "width" in word else [])
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate"])
+@pytest.mark.parametrize("words", [["data=manifest", "trainer=smoke"], ["data=opinions", "model=lora"]])
+def test_every_key_that_hydra_knows_is_accepted(script, words):
+    words = words if script == "train" else words[:1]
+    composed = OmegaConf.to_container(compose(script, words), enum_to_str=True)
+    found = [f"{key}=1" for key in composed]
+    found += [f"{key}.{name}=1" for key, node in composed.items() if isinstance(node, dict) for name in node]
+    assert len(found) > 20
+    script_help.answer(f"{script}.py", found)
+
+
 @pytest.mark.parametrize(("words", "name"), [([], "tf_efficientnet_lite0"), (["backbone=vgg16"], "vgg16")])
 def test_help_shows_the_network_of_any_name(words, name, capsys):
     with pytest.raises(SystemExit):

@@ -147,8 +147,6 @@ def explain(error: BaseException) -> str:
     said = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None:
         return f"{str(error.filename)!r}: {error.strerror}"
-    if match := re.match(r"Could not override '(\w+)'\.", said):
-        return f"there is no group {match[1]!r}; `--help` lists them"
     if match := re.match(r"Could not override 'data\.(\w+)'\.", said):
         from perceptual.data import settings
 

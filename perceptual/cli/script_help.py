@@ -1,10 +1,11 @@
-"""`--help` of train.py and evaluate.py: choices and keys, read from conf/ and the sources of its schemas.
+"""`--help` of train.py and evaluate.py, and keys that are misspelt, read from conf/ and the schemas' sources.
 
 The schemas take defaults from the signatures of what they configure; importing those takes many seconds of
 PyTorch and Lightning, so they are read without being run.
 """
 
 import ast
+import difflib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -23,23 +24,54 @@ REQUIRED = "???"
 
 
 def answer(script: str, words: Sequence[str]) -> None:
-    """Print the help of a script and exit, if that is what its arguments ask for."""
-    if {"--help", "-h"} & set(words):
-        with one_line_errors():
+    """Print the help of a script and exit, if its arguments ask for that; refuse a key that is misspelt."""
+    with one_line_errors():
+        if {"--help", "-h"} & set(words):
             write_anything()
             lines = _lines(Path(script).stem, dict(word.partition("=")[::2] for word in words))
             print("\n".join(lines), flush=True)
-        sys.exit()
+            sys.exit()
+        _check_keys(Path(script).stem, words)
+
+
+def _check_keys(script: str, words: Sequence[str]) -> None:
+    """Check the keys of the groups that have a schema; Hydra knows the others, and values."""
+    groups, typed = _groups(script)
+    for word in words:
+        name, said, _ = word.partition("=")
+        group, within, rest = name.partition(".")
+        key = rest.partition(".")[0] if within else group
+        if not said or not name[0].isalpha() or "/" in name or "@" in name:
+            continue  # of Hydra's own language
+        if not within:
+            known = {*groups, *keys(f"{script}.yaml")}
+        elif group == "data":
+            known = {one.name for schema in _data().values() for one in fields(schema)}
+        elif group in typed and not any(other.startswith(f"{group}._target_=") for other in words):
+            known = {*keys(group)}
+        else:
+            continue
+        if key not in known and not key.startswith("_"):
+            near = difflib.get_close_matches(key, known, n=1)
+            meant = f"; did you mean {name.removesuffix(rest or name)}{near[0]}" if near else ""
+            raise ValueError(f"there is no key {name!r}{meant}; `--help` lists them")
+
+
+def _groups(script: str) -> tuple[dict[str, str | None], set[str]]:
+    """Return the choice of each group, and the groups with a schema that all their choices share."""
+    groups: dict[str, str | None] = {}
+    typed = set()
+    for entry in _yaml(f"{script}.yaml")["defaults"]:
+        if isinstance(entry, dict):
+            groups |= {name: word for name, word in entry.items() if " " not in name}
+        else:
+            typed.add(entry.rpartition("@")[2])
+    return groups, typed
 
 
 def _lines(script: str, chosen: dict[str, str]) -> Iterator[str]:
-    groups: dict[str, str | None] = {}
-    typed = set()  # groups with a schema that all their choices share
-    for entry in _yaml(f"{script}.yaml")["defaults"]:
-        if isinstance(entry, dict):
-            groups |= {name: chosen.get(name, word) for name, word in entry.items() if " " not in name}
-        else:
-            typed.add(entry.rpartition("@")[2])
+    groups, typed = _groups(script)
+    groups = {name: chosen.get(name, word) for name, word in groups.items()}
     yield f"python {script}.py [group=choice] [key=value]"
     yield "\nGroups and their choices; what is in brackets holds now"
     for group, word in groups.items():
