@@ -131,23 +131,29 @@ def test_a_package_that_is_not_there_is_asked_for(package, monkeypatch):
         load(f"{package}:x")
 
 
-def test_an_evaluation_goes_on_without_a_broken_package(tmp_path, monkeypatch, capsys):
+def test_an_evaluation_goes_on_without_the_broken(site, tmp_path, monkeypatch, capsys):
+    entry(site, "bad-one", packages.GROUP, "broken = no_such_module:f")
+    entry(site, "one-dist", packages.GROUP, "twice = os:getcwd")
+    entry(site, "other-dist", packages.GROUP, "twice = os:getpid")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     app.write_manifest(tmp_path / "set", rows=12)
-    words = (
-        "data=manifest",
-        "data.path=set/triplets.csv",
-        "data.size=32",
-        "methods=['pyiqa:ssim','piq:gmsd',l2]",
-    )
+    wrong = {
+        "pyiqa:ssim": "pip install pyiqa",
+        "broken:x": "cannot be imported",
+        "twice:x": "uninstall one",
+        "test_resnet[out_indices=[cls]]-random": "this network has no cls",
+    }
+    methods = ",".join(f"'{name}'" for name in [*wrong, "piq:gmsd", "l2"])
+    words = ("data=manifest", "data.path=set/triplets.csv", "data.size=32", f"methods=[{methods}]")
     app.run("evaluate.py", *words, monkeypatch=monkeypatch)
     said = capsys.readouterr()
-    assert "pip install pyiqa" in said.out + said.err
-    assert {json.loads(p.read_text())["method"] for p in Path("results").glob("*/*/*/row.json")} >= {
-        "piq:gmsd",
-        "l2",
-    }
+    text = " ".join((said.out + said.err).split())
+    for name, reason in wrong.items():
+        assert text.count(reason) == 1, (name, text)
+    assert "Traceback" not in said.err
+    found = {json.loads(path.read_text())["method"] for path in Path("results").glob("*/*/*/row.json")}
+    assert found >= {"piq:gmsd", "l2"}
 
 
 def test_an_installed_package_adds_a_distance_and_a_reader(site, tmp_path, capsys, monkeypatch):
