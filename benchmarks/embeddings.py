@@ -17,9 +17,7 @@ from perceptual.data import ManifestDataModule
 from perceptual.data.batch import chunks_of_pairs
 from perceptual.data.images import as_floats
 from perceptual.data.splits import split_by_image
-from perceptual.distance.differences import mean_differences
-from perceptual.distance.level import Form
-from perceptual.distance.lpips import LPIPS
+from perceptual.distance.level import unit_normalize
 from perceptual.features.backbone import Backbone
 from perceptual.metrics import two_afc_score
 
@@ -39,34 +37,44 @@ class Triplets:
         self.pairs = torch.from_numpy(self.table.distinct_pairs[1].T.copy())
         self.judgment = torch.from_numpy(self.table.answer)
 
-    def means(self, backbone: Backbone, form: Form = "per_position") -> Tensor:
-        """(P, C) of every pair that the triplets compare."""
-        pairs = self.set.pairs()
-
-        def read(index: Tensor) -> Tensor:
-            return as_floats(pairs.images.batch(index))
-
-        lpips = LPIPS(backbone, lin=None, form=form)
-        return torch.cat(list(mean_differences(lpips, chunks_of_pairs(pairs), read)))
+    @torch.no_grad()
+    def means(self, backbone: Backbone) -> tuple[Tensor, Tensor]:
+        """(P, C) of every pair that the triplets compare: of maps at each position, and of their means."""
+        pairs, found = self.set.pairs(), list[tuple[Tensor, Tensor]]()
+        for chunk in chunks_of_pairs(pairs):
+            images, place = chunk.unique(return_inverse=True)
+            maps = backbone(as_floats(pairs.images.batch(images)))
+            pooled = [m.mean((2, 3), keepdim=True) for m in maps]
+            found.append((_differences(maps, place), _differences(pooled, place)))
+        positions, means = map(torch.cat, zip(*found, strict=True))
+        return positions, means
 
     def levels(self, name: str) -> Iterator[tuple[str, Tensor]]:
         """What is compared, and its means."""
-        maps = self.means(Backbone(name))
-        yield POOLED, self.means(Backbone(name), "pooled")
-        yield MAPS, maps
+        backbone = Backbone(name)
+        count = sum(backbone.channels)
         try:
-            backbone = Backbone(name, out_indices=[EMBEDDING])
+            backbone = Backbone(name, out_indices=[*backbone.out_indices, EMBEDDING])
         except ValueError as error:  # the weights are of its maps alone
             print(f"no embedding: {error}")
-            return
-        embedding = self.means(backbone)
-        yield EMBEDDING, embedding
-        yield BOTH, torch.cat([maps, embedding], 1)
+        positions, pooled = self.means(backbone)
+        yield POOLED, pooled[:, :count]
+        yield MAPS, positions[:, :count]
+        if positions.shape[1] > count:
+            yield EMBEDDING, positions[:, count:]
+            yield BOTH, positions
 
     def score(self, lin: Tensor, means: Tensor, rows: Tensor) -> float:
         """2AFC of channel weights on some triplets, in %."""
         d0, d1 = (means @ lin)[self.pairs[rows]].T
         return 100 * two_afc_score(d0, d1, self.judgment[rows]).item()
+
+
+def _differences(levels: list[Tensor], pairs: Tensor) -> Tensor:
+    """(n, C) mean squared differences of the unit-normalised maps of pairs (n, 2), of all levels."""
+    first, second = pairs.T
+    units = map(unit_normalize, levels)
+    return torch.cat([(f[first] - f[second]).square().mean((2, 3)) for f in units], 1)
 
 
 def main() -> None:
