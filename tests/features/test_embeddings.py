@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from test_coverage import SAMPLE
 from torch import nn
 
 from perceptual import LPIPS, Backbone
@@ -18,6 +19,7 @@ HEADS = ["test_resnet", "test_convnext", "test_vit4", "xcit_nano_12_p16_224"]
 MORE = ["mobilenetv3_small_050", "test_efficientnet", "deit_tiny_distilled_patch16_224"]
 MORE += ["swin_tiny_patch4_window7_224", "vit_tiny_patch16_dinov3_qkvb", "cait_xxs24_224", "hrnet_w18_small"]
 ALL = [*HEADS, *(pytest.param(name, marks=SLOW) for name in MORE)]
+FAMILIES = [*ALL, *(pytest.param(name, marks=SLOW) for name in SAMPLE if name not in {*HEADS, *MORE})]
 CONVOLUTIONAL = ["test_resnet", *(pytest.param(name, marks=SLOW) for name in ("test_convnext", MORE[0]))]
 
 
@@ -88,7 +90,7 @@ def test_maps_beside_an_embedding_are_the_same_maps(name):
     assert not both.info.embeds
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_distance_of_embeddings_goes_the_whole_way(name, tmp_path):
     said = f"{name}[out_indices=[embedding]]"
     backbone = random(said)
