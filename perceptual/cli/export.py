@@ -27,6 +27,13 @@ def export(
     lpips: Annotated[
         bool, typer.Option("--lpips", help="Write lin as lpips.pth too, for lpips.LPIPS(model_path=…).")
     ] = False,
+    adapters: Annotated[
+        bool,
+        typer.Option(
+            "--adapters",
+            help="Save adapters of model=lora alone, as peft does; the base is loaded by its name.",
+        ),
+    ] = False,
     results: Annotated[
         Path, typer.Option(help="Folder of results of evaluations; those of the checkpoint go into the card.")
     ] = Path("results"),
@@ -47,7 +54,7 @@ def export(
         raise ValueError("--size and --uint8 are for --onnx")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{str(folder)!r} exists already; give a new folder")
-    metric = _save(method, folder, results, measure)
+    metric = _save(method, folder, results, measure, adapters)
     typer.echo(f"Saved     {folder}")
     if onnx:
         from perceptual.files.progress import Progress
@@ -70,12 +77,14 @@ def export(
         typer.echo(f"Pushed    {folders.push(folder, push_to_hub)}")
 
 
-def _save(method: str, folder: Path, results: Path, measure: bool) -> "LPIPS":
+def _save(method: str, folder: Path, results: Path, measure: bool, adapters: bool) -> "LPIPS":
     from perceptual.distance.lpips import LPIPS
     from perceptual.evaluation import methods
 
     if method.endswith(".ckpt"):
-        return _publish(Path(method).expanduser(), folder, results, measure)
+        return _publish(Path(method).expanduser(), folder, results, measure, adapters)
+    if adapters:
+        raise ValueError(f"--adapters is for checkpoints of model=lora, got {method!r}")
     metric = methods.build(method)
     if not isinstance(metric, LPIPS):
         raise ValueError(f"{method!r} has no weights to export; it is a classic distance")
@@ -83,14 +92,19 @@ def _save(method: str, folder: Path, results: Path, measure: bool) -> "LPIPS":
     return metric
 
 
-def _publish(ckpt: Path, folder: Path, results: Path, measure: bool) -> "LPIPS":
+def _publish(ckpt: Path, folder: Path, results: Path, measure: bool, adapters: bool) -> "LPIPS":
     from perceptual.publish import record as publishing
     from perceptual.training.module import read_checkpoint
 
-    read_checkpoint(ckpt)  # refuses what is no checkpoint before anything is measured
+    # refuses what is no checkpoint before anything is measured
+    variant = read_checkpoint(ckpt)["hyper_parameters"].get("variant")
+    if adapters and variant != "lora":
+        raise ValueError(
+            f"--adapters is for checkpoints of model=lora, and {str(ckpt)!r} is of model={variant}"
+        )
     if measure:
         try:
             publishing.measure(ckpt, results)
         except (OSError, ValueError) as error:
             typer.echo(f"not measured: {error}", err=True)
-    return publishing.publish(ckpt, folder, results)
+    return publishing.publish(ckpt, folder, results, adapters)

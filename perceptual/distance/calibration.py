@@ -270,10 +270,11 @@ def to_lpips(backbone: Backbone, lin: Sequence[Tensor]) -> dict[str, Tensor]:
 def _read_folder(folder: Path, backbone: str) -> Calibration:
     saved = folders.read(folder)
     record = saved.config["backbone"]
-    if record["saved"] or record["name"] != backbone:
+    own = record["saved"] or saved.adapters is not None
+    if own or record["name"] != backbone:
         raise ValueError(
             f"lin={str(folder)!r} was calibrated on "
-            + ("a backbone that it holds itself" if record["saved"] else f"{record['name']}, not {backbone}")
+            + ("a backbone that it holds itself" if own else f"{record['name']}, not {backbone}")
             + f"; LPIPS.from_pretrained({str(folder)!r}) takes both"
         )
     return Calibration(str(folder), saved.lin, record["mean"], record["std"], saved)

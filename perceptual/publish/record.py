@@ -18,17 +18,19 @@ from perceptual.evaluation.methods import identity
 from perceptual.evaluation.results import DataResults, find
 from perceptual.files.records import read_record, to_json
 from perceptual.names import Method
+from perceptual.training import lora
 from perceptual.training.checkpoints import epochs, read_checkpoint
 from perceptual.training.module import PerceptualRanker
 
 
-def publish(ckpt: Path, folder: Path, results: Path) -> LPIPS:
+def publish(ckpt: Path, folder: Path, results: Path, adapters: bool = False) -> LPIPS:
     """Save a checkpoint of training as a folder, with its ranking network and its record.
 
     Args:
         ckpt: checkpoint of a `PerceptualRanker`.
         folder: what `LPIPS.save_pretrained` writes.
         results: where `evaluate.py` keeps results; the card shows all that it has of this checkpoint.
+        adapters: save adapters of `variant=lora` in place of the backbone that they were added to.
 
     Returns:
         the distance that was saved.
@@ -38,8 +40,9 @@ def publish(ckpt: Path, folder: Path, results: Path) -> LPIPS:
     """
     record = describe(ckpt) | {"scores": scores(ckpt, results)}
     model = PerceptualRanker.load_from_checkpoint(ckpt, map_location="cpu", weights_only=True).eval()
-    distance = model.merged()
-    distance.save_pretrained(folder, ranking=model.ranking, record=record)
+    distance, backbone = model.merged(), model.distance.backbone
+    apart = lora.adapters(backbone.net, backbone.name) if adapters else None
+    distance.save_pretrained(folder, ranking=model.ranking, record=record, adapters=apart)
     return distance
 
 

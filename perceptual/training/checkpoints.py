@@ -258,10 +258,14 @@ def check_fits(checkpoint: Mapping[str, Any], hparams: Mapping[str, Any], own: M
     Raises:
         ValueError: naming both settings.
     """
-    given = {key: value.shape for key, value in checkpoint["state_dict"].items()}
-    theirs, ours = _settings(checkpoint["hyper_parameters"]), _settings(hparams)
-    if theirs != ours or given != {key: value.shape for key, value in own.items()}:
-        raise ValueError(f"the checkpoint does not fit the model: it has {theirs}, the model {ours}")
+    settings = _settings(checkpoint["hyper_parameters"]), _settings(hparams)
+    shapes = [{key: tuple(v.shape) for key, v in state.items()} for state in (checkpoint["state_dict"], own)]
+    for theirs, ours in (settings, shapes):
+        for key in theirs | ours:
+            if (one := _plain(theirs.get(key))) != (another := _plain(ours.get(key))):
+                raise ValueError(
+                    f"the checkpoint does not fit the model: it has {key}={one}, the model {another}"
+                )
 
 
 def differences(
@@ -296,7 +300,8 @@ def _base_fingerprint(backbone: Backbone) -> str:
 
 def _settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a checkpoint and the model that loads it must share."""
-    shared = {key: hparams.get(key) for key in ("variant", "loss", "ranking", "form", "center")}
+    adapters = ("lora_rank",) if hparams.get("variant") == "lora" else ()
+    shared = {k: hparams.get(k) for k in ("variant", "loss", "ranking", "form", "center", *adapters)}
     backbone = describe(hparams["backbone"])
     levels = {key: backbone.get(key) for key in ("out_indices", "input_size")}
     return {**shared, **levels}

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from perceptual.distance.saving.adapters import PREFIX, Adapters
+from perceptual.features import weights as weight_files
 from perceptual.files.messages import install
 
 # names in timm's transformers of the layers that make queries, keys and values
@@ -70,6 +72,19 @@ def merge(net: nn.Module) -> None:
 def base_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of a network without its adapters, under the names of the plain network."""
     return {key.replace(".base_layer.", "."): value for key, value in state.items() if ".lora_" not in key}
+
+
+def adapters(net: nn.Module, name: str) -> Adapters:
+    """Return the adapters of a network of that name, as `peft` writes them, with the SHA-256 of its base."""
+    state = net.state_dict()
+    own = {
+        f"{PREFIX}{key}".replace(".default.", "."): value for key, value in state.items() if ".lora_" in key
+    }
+    base: Any = {"base_model_name_or_path": name, "revision": weight_files.fingerprint(base_state(state))}
+    described: Any = net.peft_config
+    config = described["default"].to_dict() | base | {"inference_mode": True}
+    sets = {key: sorted(value) for key, value in config.items() if isinstance(value, set)}
+    return Adapters(config | sets, own)
 
 
 def _peft() -> Any:

@@ -120,6 +120,10 @@ def test_a_checkpoint_whose_data_is_gone_is_exported_without_its_scores(shell, c
         (("some/thing", "new"), "folder 'some/thing' does not exist"),
         (("alexnet-v0.1", "full"), "'full' exists already"),
         (("alexnet-v0.1", "new", "--size", "64"), "--size and --uint8 are for --onnx"),
+        (
+            ("alexnet-v0.1", "new", "--adapters"),
+            "--adapters is for checkpoints of model=lora, got 'alexnet-v0",
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(shell, folder, arguments, message):

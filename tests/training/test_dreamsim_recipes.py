@@ -14,6 +14,7 @@ from test_callbacks import Data, trainer
 from callbacks import LastCheckpoint
 from perceptual import LPIPS, Backbone
 from perceptual.data import ManifestDataModule
+from perceptual.publish.record import publish
 from perceptual.training import lora
 from perceptual.training.cache import CachedDataModule
 from perceptual.training.checkpoints import read_checkpoint
@@ -109,6 +110,11 @@ def test_a_recipe_learns(experiment, nights, monkeypatch, capsys):
         torch.testing.assert_close(
             LPIPS.from_pretrained("out")(x, y), model.distance(x, y), atol=1e-6, rtol=1e-4
         )
+        if model.hparams["variant"] == "lora":
+            publish(run / "checkpoints/last.ckpt", Path("adapted"), Path("results"), adapters=True)
+            torch.testing.assert_close(
+                LPIPS.from_pretrained("adapted")(x, y), model.distance(x, y), atol=1e-6, rtol=1e-4
+            )
     assert read_checkpoint(run / "checkpoints/last.ckpt")["backbone"]["saved"] is False
     write_weights(nights, "test_vit", 7)  # another base
     with pytest.raises(ValueError, match=r"was calibrated on weights of .* holds others"):

@@ -96,11 +96,12 @@ def _facts(config: Mapping[str, Any]) -> dict[str, str]:
         if backbone["saved"]
         else f"not stored; SHA-256 {code(backbone['sha256'][:16] + '…')}"
     )
+    adapted = ", with LoRA adapters in `adapter_model.safetensors`" if "adapters" in config else ""
     levels = zip(backbone["out_indices"], config["channels"], strict=True)
     side = backbone["input_size"]
     versions = config["versions"].items()
     return {
-        "backbone": f"{code(backbone['name'])}, weights from {code(backbone['source'])} ({kept})",
+        "backbone": f"{code(backbone['name'])}, weights from {code(backbone['source'])} ({kept}){adapted}",
         "levels (channels)": ", ".join(f"{level} ({channels})" for level, channels in levels),
         "images are resized to": f"{side}×{side}" if side else "nothing: seen as they are",
         "form": code(config["form"])

@@ -1,11 +1,13 @@
 """Folders that a distance is saved in and shared as, here or on the Hugging Face hub.
 
 model.safetensors     lin.0, lin.1, …, and the backbone where its name alone does not give it again
+adapter_*             adapters of LoRA in place of such a backbone, see `adapters`
 ranking.safetensors   the ranking network, where there is one
 config.json           how to build them, the SHA-256 of both, and what is known of their training
 README.md             the model card, made of config.json
 """
 
+import copy
 import json
 import os
 import re
@@ -26,6 +28,7 @@ from typing_extensions import NotRequired, TypedDict
 from perceptual.distance.head import Head
 from perceptual.distance.level import Form
 from perceptual.distance.noticed import Noticed
+from perceptual.distance.saving.adapters import ADAPTER_CONFIG, ADAPTERS, Adapters, read_adapter_config
 from perceptual.distance.saving.card import card
 from perceptual.features import weights as weight_files
 from perceptual.features.backbone import Backbone, check_input
@@ -41,13 +44,14 @@ if TYPE_CHECKING:
     from perceptual.distance.lpips import LPIPS
 
 MODEL, RANKING, CARD = "model.safetensors", "ranking.safetensors", "README.md"
+OPTIONAL = (RANKING, ADAPTER_CONFIG, ADAPTERS)
 OURS, HEAD = "backbone.net.", "head."
 LIBRARIES = ("torch", "torchvision", "timm")
 FORMAT = 1
 CONFIG = "config.json"
 SEAL = "config_sha256"
 SEALED = ("format", "backbone", "channels", "form", "sha256", "ranking")  # what decides about a distance
-SEALED_IF_SAID = ("center", "head")
+SEALED_IF_SAID = ("center", "head", "adapters")
 REMEDY = "save the distance again"
 Text = Annotated[str, Len(1)]
 SHA256 = Annotated[str, Len(64, 64)]
@@ -72,6 +76,13 @@ class BackboneRecord(TypedDict):
     mean: Annotated[list[float], Len(3, 3)]
     std: Annotated[list[float], Len(3, 3)]
     spec: NotRequired[dict[str, Any]]  # of a network of the user's
+
+
+class AdaptersRecord(TypedDict):
+    """The adapters beside the distance: of their tensors, and of the file that describes them."""
+
+    sha256: SHA256
+    config_sha256: SHA256
 
 
 class RankingRecord(TypedDict):
@@ -122,6 +133,7 @@ class Config(Format):
     form: Form
     center: NotRequired[bool]
     head: NotRequired[Annotated[int, Ge(1)]]  # hidden units
+    adapters: NotRequired[AdaptersRecord]
     calibration: NotRequired[str | None]  # see `calibration.identify`
     sha256: SHA256
     ranking: RankingRecord | None
@@ -137,6 +149,7 @@ class Saved(NamedTuple):
     config: dict[str, Any]
     state: dict[str, Tensor]
     ranking_state: dict[str, Tensor] | None
+    adapters: Adapters | None = None
 
     @property
     def lin(self) -> list[Tensor]:
@@ -168,6 +181,10 @@ class Saved(NamedTuple):
         backbone = self._build(record, network)
         if not record["saved"]:
             check_backbone(record, backbone, backbone.fingerprint(), str(self.folder))
+            if self.adapters is not None:
+                backbone = copy.deepcopy(backbone)  # it may be the caller's
+                self.adapters.merge(backbone.net, str(self.folder / ADAPTERS))
+                backbone.note(f"adapters on {record['source']}")
             return backbone
         if backbone.name != record["name"]:
             raise ValueError(f"{self.folder} was saved with {record['name']}, got {backbone.name}")
@@ -223,6 +240,7 @@ def save(
     calibration: str | None,
     ranking: nn.Module | None,
     record: Mapping[str, Any] | None,
+    adapters: Adapters | None = None,
 ) -> None:
     """Write the folder; files of an earlier save in it are replaced.
 
@@ -234,10 +252,12 @@ def save(
         calibration: what `calibration.identify` says of its lin, for the card.
         ranking: a network with a `name`, as those of `perceptual.ranking` have.
         record: what is known of the training and the scores, see `perceptual.publish.record`.
+        adapters: what makes the backbone of its base, saved in its place: whoever reads them has the base.
     """
     backbone, origin = metric.backbone, metric.saved
-    stored, spec = not _obtainable(backbone), dict(backbone.info.spec)
-    described = describe_backbone(backbone, None if stored else backbone.fingerprint())
+    base = adapters.config["revision"] if adapters is not None else None
+    stored, spec = base is None and not _obtainable(backbone), dict(backbone.info.spec)
+    described = describe_backbone(backbone, None if stored else base or backbone.fingerprint())
     described["source"] = re.sub(r"^file:.*/", "file:", described["source"])  # folders here say nothing
     described |= {
         "out_indices": list(backbone.out_indices),
@@ -267,6 +287,10 @@ def save(
         config["center"] = True
     if metric.head is not None:
         config["head"] = len(head[f"{HEAD}0.bias"])
+    if adapters is not None:
+        check_state(adapters.state, "the adapters cannot be saved")
+        hashes = weight_files.fingerprint(adapters.state), sha256(adapters.text().encode()).hexdigest()
+        config["adapters"] = dict(zip(("sha256", "config_sha256"), hashes, strict=True))
     ranking_state = _portable(ranking.state_dict()) if ranking is not None else None
     check_state(ranking_state or {}, "the ranking network cannot be saved")
     if ranking is not None and ranking_state is not None:
@@ -276,7 +300,7 @@ def save(
         config["record"] = config["record"] or origin.config["record"]
     config = seal(config)
     check(json.dumps(config), "the distance cannot be saved")
-    _write(folder, config, state, ranking_state)
+    _write(folder, config, state, ranking_state, adapters)
 
 
 def note(folder: Path, **record: Any) -> None:
@@ -313,7 +337,7 @@ def find(source: str | os.PathLike[str], **how: Any) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(source), allow_patterns=[CONFIG, MODEL, RANKING, CARD], **how))
+        return Path(snapshot_download(str(source), allow_patterns=[CONFIG, MODEL, CARD, *OPTIONAL], **how))
     except Exception as error:  # the hub's own, httpx's, and those of the operating system
         raise FileNotFoundError(
             f"folder {str(source)!r} does not exist, and the hub did not give it ({first_line(error)})"
@@ -339,7 +363,7 @@ def read(folder: Path) -> Saved:
         expected |= {f"{HEAD}2.weight": (size, hidden, 1, 1), f"{HEAD}2.bias": (size,)}
     if given != expected:
         raise ValueError(f"{folder / MODEL} holds {given}, but {CONFIG} says levels of {config['channels']}")
-    return Saved(folder, config, state, ranking_state)
+    return Saved(folder, config, state, ranking_state, _read_adapters(folder, config.get("adapters")))
 
 
 def check_state(
@@ -439,7 +463,11 @@ def _portable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _write(
-    folder: Path, config: dict[str, Any], state: dict[str, Tensor], ranking: dict[str, Tensor] | None
+    folder: Path,
+    config: dict[str, Any],
+    state: dict[str, Tensor],
+    ranking: dict[str, Tensor] | None,
+    adapters: Adapters | None,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as temporary:
@@ -447,14 +475,30 @@ def _write(
             save_file(state, Path(temporary, MODEL))
             if ranking is not None:
                 save_file(ranking, Path(temporary, RANKING))
+            if adapters is not None:
+                save_file(_portable(adapters.state), Path(temporary, ADAPTERS), {"format": "pt"})
+                Path(temporary, ADAPTER_CONFIG).write_text(adapters.text(), "utf-8")
         except SafetensorError as error:  # whatever the operating system said, such as a full disk
             raise OSError(f"{folder / MODEL} cannot be written: {error}") from None
         Path(temporary, CARD).write_text(card(config), "utf-8")
         Path(temporary, CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        if ranking is None:
-            (folder / RANKING).unlink(missing_ok=True)
+        for name in OPTIONAL:
+            if not Path(temporary, name).exists():
+                (folder / name).unlink(missing_ok=True)
         for path in sorted(Path(temporary).iterdir()):
             path.replace(folder / path.name)
+
+
+def _read_adapters(folder: Path, record: Mapping[str, str] | None) -> Adapters | None:
+    if record is None:
+        return None
+    config = read_adapter_config(folder, REMEDY)
+    state = _read_state(folder / ADAPTERS, record["sha256"])
+    if weight_files.digest(folder / ADAPTER_CONFIG) != record["config_sha256"]:
+        raise ValueError(
+            f"{str(folder / ADAPTER_CONFIG)!r} is not the file that {CONFIG} describes: it was changed"
+        )
+    return Adapters(config, state)
 
 
 def _read_state(path: Path, sha256: str) -> dict[str, Tensor]:

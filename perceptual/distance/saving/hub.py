@@ -13,6 +13,7 @@ from typing_extensions import Self
 from perceptual.distance.calibration import Calibration, identify
 from perceptual.distance.level import Outside
 from perceptual.distance.saving import folders
+from perceptual.distance.saving.adapters import Adapters
 from perceptual.names import DEFAULT, UNCALIBRATED, Method
 
 
@@ -71,6 +72,7 @@ class HubMixin:
         *,
         ranking: nn.Module | None = None,
         record: Mapping[str, Any] | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
         """Save the distance as a folder: safetensors, config.json and a model card; see `folders.save`.
 
@@ -80,10 +82,11 @@ class HubMixin:
             folder: made if it does not exist; an earlier save in it is replaced.
             ranking: the ranking network that was trained with it, to be saved beside it.
             record: what the card says of the training and the scores, see `perceptual.publish.record`.
+            adapters: of `training.lora.adapters`, saved in place of a backbone that was tuned by them.
         """
         metric: Any = self
         known = identify(metric.backbone.name, list(metric.lin))
-        folders.save(Path(folder), metric, known, ranking, record)
+        folders.save(Path(folder), metric, known, ranking, record, adapters)
 
     def push_to_hub(
         self,
