@@ -94,7 +94,8 @@ def repeat(ckpt: str, distance: nn.Module, data: JudgedDataModule) -> Numbers:
     if not data.trains:
         raise ValueError(f"ckpt= repeats the scores of training; on other data, methods=[{ckpt}]")
     scores = score({ckpt: distance}, data.val_dataloader())
-    say(score_tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
+    table = people.with_ceiling(scores, data)
+    say(score_tables(table, data.kind.name, f"Validation, {data.describe()}"))
     if near := people.sentence(scores[ckpt]["mean"], data):
         say(f"Score     {near}")
     return scores

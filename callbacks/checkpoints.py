@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
 from perceptual.training.checkpoints import read_checkpoint
-from perceptual.training.module import PerceptualRanker
+from perceptual.training.module import PerceptualRanker, mean_of
 
 # SLURM sends one of the last two before it takes the machine away, where Lightning handles it
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
@@ -148,11 +148,18 @@ class BestCheckpoint(ModelCheckpoint):
 
     Args:
         dirpath: folder of the checkpoint.
-        monitor: the logged score.
+        monitor: the logged score; None: the mean of what is trained on, such as `val/2afc/mean`.
     """
 
-    def __init__(self, dirpath: str, monitor: str = "val/2afc/mean") -> None:
+    def __init__(self, dirpath: str, monitor: str | None = None) -> None:
+        self._given = monitor
+        monitor = monitor or "val/2afc/mean"
         super().__init__(dirpath, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Find the score of what is trained on."""
+        self.monitor = self._given or mean_of(trainer)
+        super().setup(trainer, pl_module, stage)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save if the epoch was validated, which one that `max_steps` ended is not."""

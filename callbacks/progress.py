@@ -14,6 +14,8 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from tqdm import tqdm
 
 from perceptual.files.progress import lines, run_number
+from perceptual.metrics import SCORES
+from perceptual.training.module import mean_of, scored_kinds
 
 INTERVAL = 0.2  # seconds between two pictures of the bar: drawing it takes longer than a step on cached means
 
@@ -60,8 +62,9 @@ class Progress(TQDMProgressBar):
         if not trainer.is_global_zero:
             return
         words = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
-        if (score := trainer.callback_metrics.get("val/2afc/mean")) is not None:
-            words.append(f"val 2AFC {100 * score:.1f} %")
+        kind = next(iter(scored_kinds(trainer)))
+        if (score := trainer.callback_metrics.get(mean_of(trainer))) is not None:
+            words.append(f"val {SCORES[kind].heading.removesuffix(' in %')} {100 * score:.1f} %")
         if (attacked := trainer.callback_metrics.get("train/2afc_attacked")) is not None:
             clean = trainer.callback_metrics["train/2afc"]
             words.append(f"last batch 2AFC {100 * clean:.1f} %, attacked {100 * attacked:.1f} %")

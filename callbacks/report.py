@@ -47,7 +47,13 @@ class Trained(NamedTuple):
     module: PerceptualRanker
     data: JudgedDataModule
     """The data module that has the images, behind cached differences too."""
-    judged: Judged
+    columns: Columns
+    """Distances of every validation item, (N,) each."""
+
+    @property
+    def judged(self) -> Judged:
+        """What the trained metric says of validation triplets; raises ValueError for other items."""
+        return judge(self.module, self.columns, self.data)
 
 
 class Report(pl.Callback):
@@ -90,8 +96,14 @@ def make_reports(callbacks: Sequence[pl.Callback], trained: Trained) -> None:
 
 @torch.no_grad()
 def judge(module: PerceptualRanker, columns: Columns, data: JudgedDataModule) -> Judged:
-    """What the trained metric says of every validation triplet, from its distances d0 and d1."""
+    """What the trained metric says of every validation triplet, from its distances d0 and d1.
+
+    Raises:
+        ValueError: they are no triplets.
+    """
     table = data.val_set.table
+    if len(columns) != 2:
+        raise ValueError(f"it is for triplets, and these are {table.kind.plural}")
     distances = (torch.from_numpy(column).to(device_of(module)) for column in columns)
     preference = None
     if module.ranking is not None:

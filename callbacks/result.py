@@ -16,7 +16,7 @@ class Result(Report):
             str(self.run_dir),
             distance,
             trained.data,
-            [trained.judged.d0, trained.judged.d1],
+            trained.columns,
             family=distance.backbone.name,
             settings=runs.settings(self.run_dir),
             command=runs.command(self.run_dir),

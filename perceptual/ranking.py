@@ -1,5 +1,7 @@
 """Ranking network: from the pair of distances (d0, d1) to the logit that people prefer p1.
 
+Of three distances or more, to the logits that people find each the smallest: a softmax over −d.
+
 Zhang et al. 2018, section 3 and appendix: a small network on the two distances, their difference and their
 ratios, trained with binary cross-entropy against the fraction of people who preferred p1.
 """
@@ -39,7 +41,8 @@ class PaperRanking(nn.Module):
 class AntisymmetricRanking(nn.Module):
     """logit = exp(a)·(d0 − d1) with the one parameter a: exchanging p0 and p1 changes its sign.
 
-    The smaller distance is always the preferred one, so the metric cannot be learned inverted.
+    The smaller distance is always the preferred one, so the metric cannot be learned inverted. Of K distances
+    the logits are −exp(a)·d, whose softmax is the same where K is 2.
     """
 
     name: Ranking = "antisymmetric"
@@ -48,8 +51,11 @@ class AntisymmetricRanking(nn.Module):
         super().__init__()
         self.log_slope = nn.Parameter(torch.zeros(()))
 
-    def forward(self, d0: Tensor, d1: Tensor) -> Tensor:
-        """Logit (N,) that p1 is preferred, from d0 = distance(ref, p0) and d1 = distance(ref, p1), (N,)."""
+    def forward(self, *distances: Tensor) -> Tensor:
+        """Logit (N,) that p1 is preferred, from d0 and d1, (N,) each; logits (N, K) from K > 2 distances."""
+        if len(distances) > 2:
+            return -self.log_slope.exp() * torch.stack(distances, 1)
+        d0, d1 = distances
         return self.log_slope.exp() * (d0 - d1)
 
 
@@ -61,9 +67,10 @@ class BoundedRanking(AntisymmetricRanking):
 
     name: Ranking = "bounded"
 
-    def forward(self, d0: Tensor, d1: Tensor) -> Tensor:
-        """Logit (N,) that p1 is preferred, from d0 = distance(ref, p0) and d1 = distance(ref, p1), (N,)."""
-        return super().forward(d0, d1) / (d0 + d1 + 1e-6)
+    def forward(self, *distances: Tensor) -> Tensor:
+        """Logit (N,), or logits (N, K), as of `AntisymmetricRanking`, over the sum of the distances."""
+        logits, total = super().forward(*distances), sum(distances[1:], distances[0]) + 1e-6
+        return logits / (total if logits.ndim == 1 else total[:, None])
 
 
 class RatioRanking(AntisymmetricRanking):
@@ -75,10 +82,10 @@ class RatioRanking(AntisymmetricRanking):
 
     name: Ranking = "ratio"
 
-    def forward(self, d0: Tensor, d1: Tensor) -> Tensor:
-        """Logit (N,) that p1 is preferred, from d0 = distance(ref, p0) and d1 = distance(ref, p1), (N,)."""
+    def forward(self, *distances: Tensor) -> Tensor:
+        """Logit (N,), or logits (N, K), as of `AntisymmetricRanking`, from the logarithms of distances."""
         # lin that starts at random may be negative, until the first step projects it
-        return super().forward(*((d.clamp(min=0) + 1e-8).log() for d in (d0, d1)))
+        return super().forward(*((d.clamp(min=0) + 1e-8).log() for d in distances))
 
 
 RANKINGS: dict[str, type[PaperRanking | AntisymmetricRanking]] = {
@@ -87,13 +94,16 @@ RANKINGS: dict[str, type[PaperRanking | AntisymmetricRanking]] = {
 
 
 def ranking_loss(logit: Tensor, judgment: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean binary cross-entropy of the preference against the soft judgment, a scalar.
+    """Mean cross-entropy of the preference against the soft judgment, a scalar.
 
     Args:
-        logit: (N,) logit that p1 is preferred.
-        judgment: (N,) fraction of people who preferred p1, in [0, 1].
-        weight: (N,) weight of each triplet; None: all 1.
+        logit: (N,) logit that p1 is preferred, or (N, K) logits of K choices.
+        judgment: fraction of people who preferred p1, (N,), or who chose each, (N, K), in [0, 1].
+        weight: (N,) weight of each item; None: all 1.
     """
+    if logit.ndim == 2:
+        losses = F.cross_entropy(logit, judgment, reduction="none")
+        return (losses if weight is None else losses * weight).mean()
     return F.binary_cross_entropy_with_logits(logit, judgment, weight)
 
 

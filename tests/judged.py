@@ -8,12 +8,12 @@ from perceptual.data import JND, TWO_AFC, Batch, Kind, Table
 from perceptual.data.images import Images, Pixels
 
 ODD = Kind(
-    name="odd",
+    name="threes",
     roles=("a", "b", "c"),
     compared=(("a", "b"), ("a", "c"), ("b", "c")),
     columns=("ab", "ac", "bc"),
     answer="odd_c",
-    on_disk="odd",
+    on_disk="third",
     plural="threes",
 )
 """Which of three is the odd one? The answer is the share who said c."""
@@ -57,7 +57,7 @@ def pixels(table: Table) -> Tensor:
 def equal(a: Batch, b: Batch) -> bool:
     """Whether two batches are the same to the bit."""
     items = a.items is b.items or torch.equal(a.items, b.items)
-    return a.kind == b.kind and items and all(map(torch.equal, (a.images, *a[3:]), (b.images, *b[3:])))
+    return a.kind == b.kind and items and all(map(torch.equal, (a.images, *a[3:6]), (b.images, *b[3:6])))
 
 
 def ready(data, stage="fit"):

@@ -22,7 +22,8 @@ from perceptual.training.run import recorded
 
 CONF = Path(__file__).parents[1] / "conf"
 # what a choice of data needs, of those that do not need data.root
-NEEDS = {"photos": [], **{name: ["data.path=some.csv"] for name in ("manifest", "parquet", "opinions")}}
+BY_PATH = ("manifest", "parquet", "odd", "opinions")
+NEEDS = {"photos": [], **{name: ["data.path=some.csv"] for name in BY_PATH}}
 
 
 @pytest.fixture(autouse=True)

@@ -1,1 +1,1 @@
-"""Ask people: 2AFC and JND judgments collected in a browser, and exported as manifests."""
+"""Ask people: 2AFC, JND and odd-one-out judgments collected in a browser, and exported as manifests."""

@@ -58,7 +58,7 @@ def choose(
     refuse_existing(folder)
     table, algorithms = read_source(source)
     if table.kind != TWO_AFC:
-        raise ValueError(f"{source} holds pairs; triplets are needed")
+        raise ValueError(f"{source} holds {table.kind.plural}; triplets are needed")
     if not 0 < count <= len(table):
         raise ValueError(f"count must be in [1, {len(table)}], the triplets of {source}; got {count}")
     if len(distances) < 2:

@@ -77,7 +77,7 @@ def _read_csv(path: Path) -> Source:
     kinds = [asked.kind for asked in QUESTIONS.values() if set(asked.kind.roles) <= set(header)]
     kind = max(kinds, key=lambda kind: len(kind.roles), default=TWO_AFC)
     # `made`, what was done to the patches, is not kept: participants shall not see it
-    optional = (kind.on_disk, "votes", "subset", "split", "made", *ALGORITHMS)
+    optional = (*kind.cells, "votes", "subset", "split", "made", *ALGORITHMS)
     columns = read_columns(path, kind.roles, optional)
     paths, items = columns.files(kind.roles)
     rows = zip(*(columns.cells[role] for role in kind.roles), strict=True)
@@ -88,7 +88,7 @@ def _read_csv(path: Path) -> Source:
         kind=kind,
         paths=paths,
         items=items,
-        answer=np.full(len(columns), np.nan, np.float32),
+        answer=np.full((len(columns), *kind.shape), np.nan, np.float32),
         subset=subset,
         subsets=subsets,
         split=columns.words("split", SPLITS) if "split" in columns else None,

@@ -20,7 +20,7 @@ from perceptual.collect.stopping import wanted
 from perceptual.collect.study import DATABASE, ITEM, Study
 from perceptual.files.writing import refuse_existing, whole_file
 
-VERSION = 3
+VERSION = 4
 BUSY_SECONDS = 30
 # what is wrong where a database was made for something else
 _OTHER = {
@@ -265,12 +265,12 @@ def _recount(connection: Connection, study: Study) -> None:
         .where(ASSIGNMENTS.c.item == ITEMS.c.id, ASSIGNMENTS.c.purpose == ITEM, ASSIGNMENTS.c.counted)
         .scalar_subquery()
     )
-    values = {"load": load, "wanted": wanted(study.config, 0, 0)}
+    values = {"load": load, "wanted": wanted(study.config, ())}
     connection.execute(update(ITEMS).where(ITEMS.c.purpose == ITEM).values(values))
     if study.config.stop_when_sure:
         for item, votes in tallies(connection).items():
             chosen = update(ITEMS).where(ITEMS.c.id == item)
-            connection.execute(chosen.values(wanted=wanted(study.config, *votes)))
+            connection.execute(chosen.values(wanted=wanted(study.config, votes)))
 
 
 def last_votes() -> Any:
@@ -278,13 +278,13 @@ def last_votes() -> Any:
     return select(func.max(VOTES.c.id)).group_by(VOTES.c.assignment)
 
 
-def tallies(connection: Connection, item: int | None = None) -> dict[int, tuple[int, int]]:
-    """Count the votes with answers 0 and 1 of each item that has any, without repeats."""
+def tallies(connection: Connection, item: int | None = None) -> dict[int, list[int]]:
+    """Count the votes for each answer that was given, of each item that has any, without repeats."""
     query = (
-        select(ASSIGNMENTS.c.item, func.count(), func.sum(VOTES.c.answer))
+        select(ASSIGNMENTS.c.item, func.count())
         .join(VOTES, VOTES.c.assignment == ASSIGNMENTS.c.id)
         .where(ASSIGNMENTS.c.purpose == ITEM)
-        .group_by(ASSIGNMENTS.c.item)
+        .group_by(ASSIGNMENTS.c.item, VOTES.c.answer)
     )
     latest = last_votes()
     if item is not None:
@@ -292,7 +292,10 @@ def tallies(connection: Connection, item: int | None = None) -> dict[int, tuple[
         mine = select(ASSIGNMENTS.c.id).where(ASSIGNMENTS.c.item == item)
         latest = latest.where(VOTES.c.assignment.in_(mine))
     query = query.where(VOTES.c.id.in_(latest))
-    return {row[0]: (row[1] - row[2], row[2]) for row in connection.execute(query)}
+    found: dict[int, list[int]] = {}
+    for number, votes in connection.execute(query):
+        found.setdefault(number, []).append(votes)
+    return found
 
 
 def now() -> float:

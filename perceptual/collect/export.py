@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,30 +66,31 @@ def export(database: Database, folder: Path, rules: Rules) -> Exported:
         chosen = [study.items[item] for item in counts if study.is_intact(item)]
         for image in {image for item in chosen for image in item.images.values()}:
             shutil.copyfile(study.image(image), partial / IMAGES / image)
-        _write_manifest(partial / MANIFEST, study, chosen, counts, lambda one: one.judgment)
+        _write_manifest(
+            partial / MANIFEST, study, chosen, {item: counts[item].shares for item in counts}, counts
+        )
         if study.config.stop_when_sure:
-            _write_manifest(partial / MAJORITY, study, chosen, counts, _majority)
+            majority = {item: counts[item].majority for item in counts}
+            _write_manifest(partial / MAJORITY, study, chosen, majority, counts)
         (partial / VOTES).write_text(as_csv(votes, excluded), "utf-8")
         write_report(partial, study, votes, people, rules)
     return Exported(len(counts), sum(one.n for one in counts.values()), people)
-
-
-def _majority(one: Count) -> float:
-    return float(1 + np.sign(2 * one.k - one.n)) / 2
 
 
 def _write_manifest(
     path: Path,
     study: Study,
     chosen: Sequence[Item],
+    shares: Mapping[int, Sequence[float]],
     counts: Mapping[int, Count],
-    judge: Callable[[Count], float],
 ) -> None:
     config, kind = study.config, study.config.asked.kind
     cells: dict[str, Iterable[object]] = {
         role: [f"{IMAGES}/{item.images[role]}" for item in chosen] for role in kind.roles
     }
-    cells[kind.on_disk] = [f"{judge(counts[item.id]):.6g}" for item in chosen]
+    answers = len(kind.cells)  # of two answers the share of the last one says all
+    for number, cell in enumerate(kind.cells, -answers):
+        cells[cell] = [f"{shares[item.id][number]:.6g}" for item in chosen]
     cells["subset"] = [item.subset or study.folder.name for item in chosen]
     if not config.stop_when_sure:  # judgments that are unbiased in spite of it are not votes over votes
         cells["votes"] = [counts[item.id].n for item in chosen]

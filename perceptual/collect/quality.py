@@ -1,7 +1,7 @@
 """Quality of votes: sentinels, speed, sides and consistency of each participant; rules to exclude people."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -99,7 +99,7 @@ def _person(number: int, external: str, votes: list[VoteRow], rules: Rules) -> P
     one_side = sum(is_first(vote.choice) for vote in asked)
     first = {vote.item: vote.answer for vote in asked if vote.purpose == ITEM}
     repeats = [vote.answer == first.get(vote.item) for vote in asked if vote.purpose == REPEAT]
-    most = max(one_side, len(asked) - one_side)
+    most = max(Counter(vote.choice for vote in asked).values(), default=0)
     broken = (
         _is_more(missed, len(sentinels), rules.most_missed),
         median is not None and median < rules.fastest_ms,

@@ -5,8 +5,9 @@ To ask about another kind, add a `Question` to `QUESTIONS`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import permutations
 
-from perceptual.data.kinds import JND, TWO_AFC, Kind
+from perceptual.data.kinds import JND, ODD_ONE_OUT, TWO_AFC, Kind
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,12 @@ class Question:
     places: Mapping[str, str]
     """Role shown at each place; places are named in addresses and in votes.
 
-    In half of the trials the roles are in reverse order.
+    In each trial the roles to choose from, or all where the answers are words, are in a random order.
     """
     labels: tuple[str, ...]
     """Names of the images, by place."""
     answers: Mapping[str, int]
-    """Value of a vote by the role that was chosen, or by a word, which is shown as a button."""
+    """Value of a vote, 0, 1 …, by the role that was chosen, or by a word, which is shown as a button."""
     distorted: Mapping[str, tuple[str, ...]]
     """Roles that show a strong distortion, by the right answer of a practice item; the others show a copy."""
     wrong: str
@@ -38,23 +39,30 @@ class Question:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """Places or words to choose from: the first by the left arrow key, the last by the right one."""
+        """Places or words to choose from, by arrow keys: the first left, the last right, one between down."""
         chosen = [place for place, role in self.places.items() if role in self.answers]
         return tuple(chosen or self.answers)
 
-    def role(self, place: str, swapped: bool) -> str:
-        """Return the role that is shown at a place."""
-        roles = list(self.places.values())
-        number = list(self.places).index(place)
-        return roles[-1 - number if swapped else number]
+    @property
+    def orders(self) -> list[dict[str, str]]:
+        """Roles by their places, in every order that they are shown in."""
+        moving = [place for place, role in self.places.items() if role in self.answers] or [*self.places]
+        return [
+            {**self.places, **dict(zip(moving, roles, strict=True))}
+            for roles in permutations(self.places[place] for place in moving)
+        ]
 
-    def answer(self, choice: str, swapped: bool) -> int:
+    def role(self, place: str, order: int) -> str:
+        """Return the role that is shown at a place, in one of the orders."""
+        return self.orders[order][place]
+
+    def answer(self, choice: str, order: int) -> int:
         """Return what a choice counts as."""
-        return self.answers[self.role(choice, swapped) if choice in self.places else choice]
+        return self.answers[self.role(choice, order) if choice in self.places else choice]
 
-    def place(self, role: str, swapped: bool) -> str:
+    def place(self, role: str, order: int) -> str:
         """Return the place that shows a role."""
-        return next(place for place in self.places if self.role(place, swapped) == role)
+        return next(place for place in self.places if self.role(place, order) == role)
 
 
 QUESTIONS = {
@@ -86,6 +94,18 @@ QUESTIONS = {
             wrong="Not quite: look again at such pairs.",
             seconds=5,
             in_turn=True,
+        ),
+        Question(
+            kind=ODD_ONE_OUT,
+            heading="Which of the three images is the odd one out?",
+            how="In each trial, three images are shown. Choose the one that is least like the other two: "
+            "click or touch it, or press the left, down or right arrow key.",
+            places={"left": "a", "middle": "b", "right": "c"},
+            labels=("Left", "Middle", "Right"),
+            answers={"a": 0, "b": 1, "c": 2},
+            distorted={"a": ("a",), "b": ("b",), "c": ("c",)},
+            wrong="Not quite: the other two images were copies of each other.",
+            seconds=5,
         ),
     )
 }

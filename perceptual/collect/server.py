@@ -240,7 +240,7 @@ class Pages:
             raise HTTPException(404, "no such image")
         if not self.study.is_intact(trial.item):
             raise HTTPException(404, "an image of this trial is gone")
-        name = self.study.items[trial.item].images[asked.role(place, trial.swapped)]
+        name = self.study.items[trial.item].images[asked.role(place, trial.shown)]
         content = self.study.image(name).read_bytes()
         return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
 

@@ -104,7 +104,7 @@ class Trial(NamedTuple):
     item: int
     purpose: str
     position: int
-    swapped: bool
+    shown: int  # number of the order of the images
     counted: bool  # in the item's load
     attempt: int = 0  # how often it was answered already
 
@@ -148,7 +148,7 @@ def next_trial(database: Database, connection: Connection, participant: Particip
             break  # everything has its votes
         if item is None:
             continue
-        return _hand_out(connection, participant, item, purpose, len(rows))
+        return _hand_out(connection, study, participant, item, purpose, len(rows))
     if has_answered:
         chosen = update(PARTICIPANTS).where(PARTICIPANTS.c.id == participant.id)
         connection.execute(chosen.where(PARTICIPANTS.c.finished.is_(None)).values(finished=now()))
@@ -172,8 +172,8 @@ def trial_of(connection: Connection, participant: Participant, token: str) -> Tr
 
 
 def shown_in(connection: Connection, cookie: str, token: str) -> Any:
-    """Find the item and the side of a trial by its token and the participant's cookie."""
-    query = select(ASSIGNMENTS.c.item, ASSIGNMENTS.c.swapped).join(PARTICIPANTS)
+    """Find the item and the order of a trial by its token and the participant's cookie."""
+    query = select(ASSIGNMENTS.c.item, ASSIGNMENTS.c.shown).join(PARTICIPANTS)
     return connection.execute(
         query.where(ASSIGNMENTS.c.token == token, PARTICIPANTS.c.cookie == cookie)
     ).first()
@@ -233,7 +233,7 @@ def _again(connection: Connection, study: Study, participant: Participant, row: 
 
 
 def _hand_out(
-    connection: Connection, participant: Participant, item: int, purpose: str, position: int
+    connection: Connection, study: Study, participant: Participant, item: int, purpose: str, position: int
 ) -> Trial:
     values = {
         "token": secrets.token_urlsafe(TOKEN_BYTES),
@@ -241,7 +241,7 @@ def _hand_out(
         "item": item,
         "purpose": purpose,
         "position": position,
-        "swapped": bool(_RANDOM.getrandbits(1)),
+        "shown": _RANDOM.randrange(len(study.config.asked.orders)),
         "handed_out": now(),
         "counted": purpose == ITEM,
         "answered": False,

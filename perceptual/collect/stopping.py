@@ -5,38 +5,60 @@ first votes happen to be. The share of orders of the votes that begin with a vot
 that end where an item ended, is unbiased under any such rule, and of smallest variance; so is the share that
 begins with two votes alike (Girshick, Mosteller, Savage, "Unbiased estimates for certain binomial sampling
 problems", Annals of Mathematical Statistics 1946). Under the rule here all orders are possible, but for the
-vote that decided: it was for the majority. Without that one, votes over votes are unbiased.
+vote that decided: it was for the majority. Without that one, votes over votes are unbiased. With three
+answers it is the same: an item stops where one of them has more than half of all votes that there can be.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from perceptual.collect.study import Config
 
 
 class Count(NamedTuple):
-    """Votes of an item: n, of which k are for p1 (or "same"), and the answer that decided, if one did."""
+    """Votes of an item for each answer, and the answer that decided, if one did."""
 
-    n: int
-    k: int
+    votes: tuple[int, ...]
     decided: int | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of votes."""
+        return sum(self.votes)
+
+    @property
+    def k(self) -> int:
+        """Votes for p1, or "same"."""
+        return self.votes[1]
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Unbiased shares of people who give each answer; n is at least 1."""
+        votes = self._in_any_order(1)
+        return tuple(each / sum(votes) for each in votes)
 
     @property
     def judgment(self) -> float:
         """Unbiased share of people who prefer p1 (or say "same"), in [0, 1]; n is at least 1."""
-        n, k = self._in_any_order(1)
-        return k / n
+        return self.shares[1]
+
+    @property
+    def majority(self) -> tuple[float, ...]:
+        """Shares if all had given the commonest answer; several answers that are as common share alike."""
+        most = [each == max(self.votes) for each in self.votes]
+        return tuple(each / sum(most) for each in most)
 
     @property
     def agreement(self) -> float | None:
         """Unbiased chance that two people agree; None with fewer than two votes."""
-        n, k = self._in_any_order(2)
-        return 1 - 2 * k * (n - k) / (n * (n - 1)) if n > 1 else None
+        votes = self._in_any_order(2)
+        n = sum(votes)
+        return sum(each * (each - 1) for each in votes) / (n * (n - 1)) if n > 1 else None
 
-    def _in_any_order(self, least: int) -> tuple[int, int]:
+    def _in_any_order(self, least: int) -> Sequence[int]:
         if self.decided is None or self.n <= least:
-            return self.n, self.k
-        return self.n - 1, self.k - self.decided
+            return self.votes
+        return [each - (answer == self.decided) for answer, each in enumerate(self.votes)]
 
 
 def count(config: Config, votes: Iterable[tuple[int, bool]]) -> Count:
@@ -44,29 +66,30 @@ def count(config: Config, votes: Iterable[tuple[int, bool]]) -> Count:
 
     Args:
         config: of the study; where it stops when sure, votes after the one that decided do not count.
-        votes: answer, 0 or 1, and whether it counts (False: its participant is excluded, but was asked), in
+        votes: answer, 0, 1 …, and whether it counts (False: its participant is excluded, but was asked), in
             order of arrival.
     """
-    asked, n, k, decided = [0, 0], 0, 0, None
+    answers = len(config.asked.answers)
+    asked, counted, decided = [0] * answers, [0] * answers, None
     for answer, counts in votes:
-        if config.stop_when_sure and _stops(config, *asked):
+        if config.stop_when_sure and _stops(config, asked):
             break
         asked[answer] += 1
-        n, k = n + counts, k + counts * answer
+        counted[answer] += counts
         sure = sum(asked) > config.least_votes and 2 * max(asked) > config.votes_per_item
         decided = answer if counts and config.stop_when_sure and sure else None
-    return Count(n, k, decided)
+    return Count(tuple(counted), decided)
 
 
-def wanted(config: Config, first: int, second: int) -> int:
-    """Return how many votes to ask for, given the votes for the two answers so far."""
+def wanted(config: Config, votes: Sequence[int]) -> int:
+    """Return how many votes to ask for, given the votes for each answer so far."""
     if not config.stop_when_sure:
         return config.votes_per_item
-    asked = first + second
-    return asked if _stops(config, first, second) else max(config.least_votes, asked + 1)
+    asked = sum(votes)
+    return asked if _stops(config, votes) else max(config.least_votes, asked + 1)
 
 
-def _stops(config: Config, first: int, second: int) -> bool:
+def _stops(config: Config, votes: Sequence[int]) -> bool:
     """Return whether the remaining votes cannot change the majority."""
-    least, most = config.least_votes, config.votes_per_item
-    return first + second >= most or (first + second >= least and 2 * max(first, second) > most)
+    least, most, asked = config.least_votes, config.votes_per_item, sum(votes)
+    return asked >= most or (asked >= least and 2 * max(votes, default=0) > most)

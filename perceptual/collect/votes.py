@@ -64,9 +64,9 @@ class VoteRow(NamedTuple):
     item: int
     purpose: str  # item, practice, sentinel or repeat
     position: int
-    p1_side: str  # left or right; first or second
+    p1_side: str  # place of p1, or of the last role
     choice: str
-    answer: int  # 1: p1, or same
+    answer: int  # 1: p1, or same; of trios 0, 1, 2: a, b, c
     right: str  # whether a practice or sentinel item was answered rightly: yes, no, or nothing
     response_ms: float
     shown_ms: str
@@ -100,7 +100,7 @@ def record(
         return None
     values = vote.model_dump(exclude={"token", "shown_ms"}) | {
         "assignment": trial.id,
-        "answer": database.study.config.asked.answer(vote.choice, trial.swapped),
+        "answer": database.study.config.asked.answer(vote.choice, trial.shown),
         "shown_ms": json.dumps([round(each, 2) for each in vote.shown_ms]),
         "version": __version__,
         "received": now(),
@@ -115,7 +115,7 @@ def record(
     config = database.study.config
     if trial.purpose == ITEM and config.stop_when_sure:
         tally = tallies(connection, trial.item)[trial.item]
-        more = update(ITEMS).where(ITEMS.c.id == trial.item).values(wanted=wanted(config, *tally))
+        more = update(ITEMS).where(ITEMS.c.id == trial.item).values(wanted=wanted(config, tally))
         connection.execute(more)
     return trial, True
 
@@ -137,12 +137,12 @@ def is_right(database: Database, trial: Trial, vote: Vote) -> bool | None:
         return None
     asked = database.study.config.asked
     right = asked.answers.get(database.study.items[trial.item].answer)
-    return asked.answer(vote.choice, trial.swapped) == right
+    return asked.answer(vote.choice, trial.shown) == right
 
 
 def read_votes(database: Database) -> list[VoteRow]:
     """Read every vote, in the order in which they came."""
-    about = ("participant", "item", "purpose", "position", "swapped")
+    about = ("participant", "item", "purpose", "position", "shown")
     query = (
         select(
             *(column for column in VOTES.c if column.name in VoteRow._fields),
@@ -161,7 +161,7 @@ def read_votes(database: Database) -> list[VoteRow]:
     found = []
     for row in rows:
         values, right = row._asdict(), items[row.item].answer
-        values["p1_side"] = asked.place(p1, values.pop("swapped"))
+        values["p1_side"] = asked.place(p1, values.pop("shown"))
         values["right"] = ("no", "yes")[row.answer == asked.answers.get(right)] if right else ""
         found.append(VoteRow(**values))
     return found

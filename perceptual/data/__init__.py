@@ -1,4 +1,4 @@
-"""Images that people judged, as triplets, pairs and opinions: read, checked, packed, split and batched."""
+"""Images that people judged, as triplets, pairs, trios and opinions: read, packed, split and batched."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from perceptual.data.batch import Batch as Batch
     from perceptual.data.batch import JudgedDataset as JudgedDataset
     from perceptual.data.kinds import JND as JND
+    from perceptual.data.kinds import ODD_ONE_OUT as ODD_ONE_OUT
     from perceptual.data.kinds import OPINION as OPINION
     from perceptual.data.kinds import TWO_AFC as TWO_AFC
     from perceptual.data.kinds import Kind as Kind
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from perceptual.data.modules import BAPPSDataModule as BAPPSDataModule
     from perceptual.data.modules import JNDDataModule as JNDDataModule
     from perceptual.data.modules import ManifestDataModule as ManifestDataModule
+    from perceptual.data.modules import OddOneOutDataModule as OddOneOutDataModule
     from perceptual.data.modules import OpinionDataModule as OpinionDataModule
     from perceptual.data.modules import ParquetDataModule as ParquetDataModule
     from perceptual.data.modules import PhotosDataModule as PhotosDataModule
@@ -35,7 +37,9 @@ _HOMES = {
     "JudgedDataset": "batch",
     "Kind": "kinds",
     "ManifestDataModule": "modules",
+    "ODD_ONE_OUT": "kinds",
     "OPINION": "kinds",
+    "OddOneOutDataModule": "modules",
     "OpinionDataModule": "modules",
     "ParquetDataModule": "modules",
     "PhotosDataModule": "modules",

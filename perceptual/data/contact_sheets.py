@@ -3,14 +3,14 @@
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from perceptual.data.decode import read_pixels, read_rgb, resized
-from perceptual.data.kinds import JND, TWO_AFC
+from perceptual.data.kinds import JND, ODD_ONE_OUT, TWO_AFC
 from perceptual.data.readers.folders import read_origin
 from perceptual.data.readers.stores import is_store, read_store
 from perceptual.data.synthetic.distorters.population import load_population
@@ -30,7 +30,7 @@ class Sheet(NamedTuple):
     """What a sheet shows of items of one kind."""
 
     roles: tuple[str, ...]  # from left to right
-    captions: Callable[[float, str], tuple[str, ...]]  # (answer, subset) → a caption for each role
+    captions: Callable[[Any, str], tuple[str, ...]]  # (answer, subset) → a caption for each role
     legend: str
 
 
@@ -45,16 +45,21 @@ SHEETS = {
         lambda answer, subset: (subset, f"same {answer:.0%}"),
         'p0 · p1. Below p0: subset. Below p1: share of people who said "same".',
     ),
+    ODD_ONE_OUT.name: Sheet(
+        ODD_ONE_OUT.roles,
+        lambda answer, subset: tuple(f"{share:.0%}" for share in answer),
+        "a · b · c. Below each: share of people who chose it as the odd one.",
+    ),
 }
 
 
 def contact_sheet(src: str | Path, count: int, seed: int, size: int = 64) -> Image.Image:
-    """Draw some items of a data set: p0 · ref · p1 with the share that preferred either, or p0 · p1.
+    """Draw some items of a data set, such as p0 · ref · p1 with the share that preferred either.
 
     A legend below them says what the numbers are.
 
     Args:
-        src: store, BAPPS folder, manifest or folder of NIGHTS; of a folder with two halves, the 2AFC one.
+        src: store, BAPPS folder, manifest or folder of NIGHTS; of a folder with several kinds, the first.
         count: number of items; fewer if there are fewer.
         seed: chooses them.
         size: side of the patches; a store has its own.
@@ -77,7 +82,7 @@ def contact_sheet(src: str | Path, count: int, seed: int, size: int = 64) -> Ima
         left = _MARGIN + place % columns * (width + _MARGIN)
         top = _MARGIN + place // columns * (height + _MARGIN)
         subset = table.subsets[table.subset[row]]
-        for role, caption in zip(roles, captions(float(table.answer[row]), subset), strict=True):
+        for role, caption in zip(roles, captions(table.answer[row], subset), strict=True):
             sheet.paste(_tile(_pixels(table, int(table.role(role)[row]), size)), (left, top))
             middle, ink = left + _TILE // 2, _PALE if caption is subset else _INK
             ImageDraw.Draw(sheet).text((middle, top + _TILE + _TEXT // 2), caption, ink, _FONT, anchor="mm")
@@ -149,7 +154,7 @@ def _grid(rows: Mapping[str, Sequence[np.ndarray]], left: int, heads: Sequence[s
 
 
 def _read(src: Path) -> Table:
-    inside = next((src / half for half in ("2afc", "jnd") if is_store(src / half)), src)
+    inside = next((src / half for half in SHEETS if is_store(src / half)), src)
     if is_store(inside):
         return read_store(inside)
     return next(iter(read_origin(src).values()))

@@ -20,11 +20,22 @@ class Kind:
     low: float = 0.0
     high: float = 1.0  # range of the answer; finite ends mean a share of the people who were asked
     exchanged: tuple[str, str] | None = None  # roles that may change places, if the answer becomes 1 − answer
+    by_role: bool = False  # an answer is a share for each role, (N, roles), and these sum to 1; not a number
 
     @property
     def is_share(self) -> bool:
         """True if an answer is the share of the people asked who said so."""
         return bool(np.isfinite(self.high))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of an answer: () for a number."""
+        return (len(self.roles),) if self.by_role else ()
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Columns of a CSV that hold an answer."""
+        return tuple(f"{self.on_disk}_{role}" for role in self.roles) if self.by_role else (self.on_disk,)
 
     def pairs(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Numbers of the roles that are compared: all first ones, all second ones."""
@@ -74,6 +85,19 @@ OPINION = Kind(
     high=np.inf,
 )
 
+# Which of three images is the odd one? The answer is the share who chose each. The distances are in the order
+# of the roles, each of the pair that is left without it: the smallest makes that role the odd one.
+ODD_ONE_OUT = Kind(
+    name="odd-one-out",
+    roles=("a", "b", "c"),
+    compared=(("b", "c"), ("a", "c"), ("a", "b")),
+    columns=("bc", "ac", "ab"),
+    answer="odd",
+    on_disk="odd",
+    plural="trios",
+    by_role=True,
+)
+
 # Two images whose distance is wanted, which nobody has judged.
 PAIR = Kind(
     name="pair",
@@ -85,4 +109,6 @@ PAIR = Kind(
     plural="pairs of images",
 )
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (TWO_AFC, JND, OPINION)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (TWO_AFC, JND, OPINION, ODD_ONE_OUT)}
+# Answers that are shares of people: what folders, stores and CSV files hold, the first that fits.
+SHARES: tuple[Kind, ...] = tuple(kind for kind in KINDS.values() if kind.is_share)

@@ -8,17 +8,19 @@ import numpy as np
 import torch
 
 from perceptual.data.images import Pixels
-from perceptual.data.kinds import JND, OPINION, TWO_AFC
+from perceptual.data.kinds import JND, ODD_ONE_OUT, OPINION, TWO_AFC
 from perceptual.data.module import JudgedDataModule, Side
-from perceptual.data.readers.folders import read_folder, read_pairs, subset_names
+from perceptual.data.readers.folders import read_folder, read_judged, read_pairs, subset_names
 from perceptual.data.readers.manifests import read_manifest, read_opinion_manifest
-from perceptual.data.readers.parquet import HUB, read_parquet
+from perceptual.data.readers.parquet import HUB, is_parquet, read_parquet
 from perceptual.data.readers.published import (
     MIN_VOTES,
     OPINIONS,
+    THINGS,
     read_choices,
     read_nights,
     read_opinions,
+    read_things,
     reader_of,
 )
 from perceptual.data.readers.stores import is_store, read_store
@@ -223,6 +225,26 @@ class ParquetDataModule(Parquet, ManifestDataModule):
         return table if self._least == 1 else table.of_votes(self._least)
 
 
+class OddOneOutDataModule(ParquetDataModule):
+    """Trios of which people said which image is the odd one.
+
+    Args:
+        path: a CSV, see `read_manifest`; Parquet files; a folder as of BAPPS, `<subset>/{a,b,c,odd}`, in
+            `odd-one-out/` or itself; the folder of THINGS, see `read_things`; or a store packed from one.
+        columns: of Parquet files, names of columns that differ from ours.
+
+    The other arguments and errors are those of `ManifestDataModule`. Scores and intervals take trios that
+    share their first image as not independent.
+    """
+
+    kind = ODD_ONE_OUT
+
+    def _table(self) -> Table:
+        things = not is_parquet(str(self.path)) and (self.place / THINGS).is_file()
+        table = read_things(self.place) if things else read_judged(self.kind, self.path, self.columns)
+        return table if self._least == 1 else table.of_votes(self._least)
+
+
 class PhotosDataModule(Photos, JudgedDataModule):
     """Triplets made of scikit-image's photographs and judged by a simulated observer, see `make_items`.
 
@@ -277,9 +299,10 @@ class JNDDataModule(Pairs, JudgedDataModule):
     """Pairs that people called the same or not, to score distances by; nothing is trained on them.
 
     Args:
-        root: see `read_pairs`: a BAPPS folder, a CSV, or a store packed from one of them.
+        root: see `read_pairs`: a BAPPS folder, a CSV, Parquet files, or a store packed from one of them.
         subsets: paths of those to score, such as "val/cnn", each separately, named by the last part of its
             path; None: all.
+        columns: of Parquet files, names of columns that differ from ours.
 
     The other arguments are those of `JudgedDataModule`. `setup` raises FileNotFoundError or ValueError for
     folders and files that are missing, incomplete or cannot be used.
@@ -292,11 +315,11 @@ class JNDDataModule(Pairs, JudgedDataModule):
         super().__post_init__()
         if self.subsets is not None:
             subset_names(self.subsets)
-        self.place = place(self.root)
+        self.place = self.root if str(self.root).startswith(HUB) else place(self.root)
 
     def read(self, side: Side) -> Table:
         """Read the pairs."""
-        return read_pairs(self.place, self.subsets)
+        return read_pairs(self.place, self.subsets, self.columns)
 
     def how(self) -> str:
         """Name the subsets."""

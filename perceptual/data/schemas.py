@@ -125,7 +125,15 @@ SCHEMAS = {
     "jnd": schema(
         Pairs,
         "perceptual.data.JNDDataModule",
-        "Pairs that people called the same or not, for evaluate.py: a BAPPS folder, a CSV or a store.",
+        "Pairs that people called the same or not, for evaluate.py: a BAPPS folder, CSV, Parquet or a store.",
+        columns={},
+    ),
+    "odd": schema(
+        Parquet,
+        "perceptual.data.OddOneOutDataModule",
+        "Which of three is odd? data.path=…: a CSV with a,b,c,odd_a,odd_b,odd_c, folders, Parquet, THINGS.",
+        leave_out=["layout"],
+        columns={},
     ),
     "opinions": schema(
         Opinions,

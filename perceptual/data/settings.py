@@ -97,6 +97,7 @@ class Pairs(Loading):
 
     root: str
     subsets: Sequence[str] | None = None
+    columns: Mapping[str, str] | None = None
 
 
 @dataclass(eq=False, repr=False)

@@ -29,7 +29,7 @@ class Table:
 
     kind: Kind
     items: np.ndarray  # (roles, N) int64, indices of the images, in the order of `kind.roles`
-    answer: np.ndarray  # (N,) float32, as `kind` says
+    answer: np.ndarray  # (N,) or (N, roles) float32, as `kind` says
     subset: np.ndarray  # (N,) int64, index into `subsets`; -1 if it is none of them
     subsets: list[str]
     paths: list[str] = field(default_factory=list)
@@ -38,6 +38,7 @@ class Table:
     split: np.ndarray | None = None  # (N,) "train", "val" or "test" as the source says; None if it does not
     condition: np.ndarray | None = None  # (N,) text, such as the light or the camera; None if not recorded
     made: np.ndarray | None = None  # (N,) bytes, what was done to synthetic items; None if not recorded
+    mask: np.ndarray | None = None  # (N,) int64, indices of the images that say what counts; None: all
 
     def __post_init__(self) -> None:
         """Refuse names of subsets that are those of means in tables of scores."""
@@ -80,7 +81,8 @@ class Table:
         """
         if self.opened is None:
             opened = open_images(self.paths, size, shorter_side, resize)
-            check_alike(self.kind.roles, self.items, opened.sizes, self.paths)
+            check_alike(self.shown, self.read, opened.sizes, self.paths)
+            self._refuse_black(opened)
             return replace(self, opened=opened)
         if self.opened.resolution != resolution_of(size, shorter_side):
             asked = f"size={'null' if size is None else size}"
@@ -95,6 +97,24 @@ class Table:
                 f"with {self.opened.resize}"
             )
         return self
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The roles, then `mask` where there are masks."""
+        return self.kind.roles if self.mask is None else (*self.kind.roles, "mask")
+
+    @property
+    def read(self) -> np.ndarray:
+        """Indices of the images of each item, those of `shown`, (roles or one more, N) int64."""
+        return self.items if self.mask is None else np.vstack([self.items, self.mask])
+
+    def _refuse_black(self, opened: Images) -> None:
+        black = [i for i in np.unique([] if self.mask is None else self.mask) if not opened.one(int(i)).any()]
+        if black:
+            raise ValueError(
+                f"{len(black):,} masks are black: nothing of their items would count: "
+                f"{first_few(self.paths[i] for i in black)}"
+            )
 
     def same_content(self) -> "Table":
         """Replace images of the same pixels by the first of them; they must be open."""
@@ -123,7 +143,7 @@ class Table:
             ValueError: images of an item differ in size, or some are smaller than `crop`.
         """
         if crop is not None:
-            used = np.unique(self.items)
+            used = np.unique(self.read)
             small = used[(self.images.sizes[used] < crop).any(axis=1)]
             if len(small):
                 height, width = self.images.sizes[small[0]]
@@ -134,13 +154,13 @@ class Table:
             return None
         if self.images.square:
             return None
-        check_alike(self.kind.roles, self.items, self.images.sizes, [])
+        check_alike(self.shown, self.read, self.images.sizes, [])
         found: np.ndarray = self.images.sizes[self.items[0]]
         return found
 
     def take(self, rows: np.ndarray) -> "Table":
         """Return the items that a mask (N,) or indices choose, over the same images."""
-        columns = ("answer", "subset", *OPTIONAL)
+        columns = ("answer", "subset", "mask", *OPTIONAL)
         chosen = {name: column[rows] for name in columns if (column := getattr(self, name)) is not None}
         return replace(self, items=self.items[:, rows], **chosen)
 
@@ -157,9 +177,10 @@ class Table:
             raise ValueError(f"none of the {len(self):,} {self.kind.plural} has {min_votes} votes or more")
         if self.opened is not None:
             return chosen
-        used, items = np.unique(chosen.items, return_inverse=True)
+        used = np.unique(chosen.read)
+        mask = None if chosen.mask is None else np.searchsorted(used, chosen.mask)
         paths = [self.paths[i] for i in used]
-        return replace(chosen, paths=paths, items=items.reshape(chosen.items.shape))
+        return replace(chosen, paths=paths, items=np.searchsorted(used, chosen.items), mask=mask)
 
     def only(self, subsets: Sequence[str], names: list[str]) -> "Table":
         """Return the items of some subsets, one subset after the other, under other names.
@@ -195,7 +216,7 @@ class Table:
         """SHA-256, in hex, of what a score on this table depends on; its images must be open.
 
         That is the size (of each image, where they keep theirs), the names of the subsets, and, in the order
-        of the items, the SHA-256 of each image's pixels, the answers, the subsets and the votes.
+        of the items, the SHA-256 of each image's pixels, the answers, the subsets, the votes and the masks.
         The files' places and formats do not matter: a folder, a manifest and a store with the same items have
         the same fingerprint.
         """
@@ -208,6 +229,8 @@ class Table:
         found.update(self.answer.astype("<f4").tobytes())
         found.update(self.subset.astype("<i8").tobytes())
         found.update(b"" if self.votes is None else self.votes.astype("<f4").tobytes())
+        if self.mask is not None:
+            found.update(b"mask" + self.images.digests_of(self.mask).tobytes())
         return found.hexdigest()
 
 
@@ -260,10 +283,32 @@ def check_alike(roles: Sequence[str], items: np.ndarray, sizes: np.ndarray, path
 
 
 def no_people(answers: np.ndarray, votes: np.ndarray) -> np.ndarray:
-    """Return where answer · votes is no whole number of people, (N,) bool.
+    """Return where answers (N,) or (N, K) times votes are no whole numbers of people, (N,) bool.
 
     The tolerance is for files that print shares with a few decimals; that of
     `perceptual.metrics.votes.counted` is the same.
     """
-    share = answers.astype(np.float64) * votes
-    return np.abs(share - share.round()) > 0.05
+    share = answers.T.astype(np.float64) * votes
+    wrong: np.ndarray = (np.abs(share - share.round()) > 0.05).reshape(-1, len(votes)).any(0)
+    return wrong
+
+
+def no_shares(answers: np.ndarray) -> np.ndarray:
+    """Return where the shares (N, K) of an item do not sum to 1, (N,) bool; a few decimals are enough."""
+    wrong: np.ndarray = np.abs(answers.astype(np.float64).sum(1) - 1) > 0.01
+    return wrong
+
+
+def as_shares(
+    answers: np.ndarray, votes: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Read answers (N, K) as shares, or, where not all sum to 1 and `votes` is None, as numbers of people.
+
+    Returns:
+        shares (N, K); the votes of each item, (N,), if they are known; where it is neither, (N,) bool.
+    """
+    wrong, total = no_shares(answers), answers.sum(1)
+    if votes is not None or not wrong.any():
+        return answers, votes, wrong
+    wrong = (answers != answers.round()).any(1) | (total == 0)
+    return answers / np.where(total == 0, 1, total)[:, None], total, wrong

@@ -257,7 +257,7 @@ def read(folder: Path, schema: type[Record]) -> Record:
         arrays = {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))}
         if seal != _digest(row, arrays):
             raise ValueError("it has not the SHA-256 that it records")
-        if len({(array.ndim == 1, array.size) for array in arrays.values()}) > 1:
+        if len({array.shape[:1] for array in arrays.values()}) > 1:
             raise ValueError("its arrays are not of one length")
         found = check_record(text, schema, "row.json", AGAIN)
     except FileNotFoundError:

@@ -116,17 +116,19 @@ def score_table(
     return Table(title, [header, *columns], rows)
 
 
-def score_tables(scores: Mapping[str, Mapping[str, float]], title: str | None = None) -> Group:
-    """What `score` gives, as a table of 2AFC scores and, where there are some, one of JND below it."""
-    kinds: dict[str, dict[str, dict[str, float]]] = {"2afc": {}, "jnd": {}}
+def score_tables(
+    scores: Mapping[str, Mapping[str, float]], kind: str = "2afc", title: str | None = None
+) -> Group:
+    """What `score` gives, as a table of scores of one kind and, where there are some, one of JND below it."""
+    kinds: dict[str, dict[str, dict[str, float]]] = {kind: {}, "jnd": {}}
     for name, values in scores.items():
         for column, value in values.items():
-            kind = "jnd" if column.startswith(JND) else "2afc"
-            kinds[kind].setdefault(name, {})[column.removeprefix(JND)] = value
+            of = "jnd" if column.startswith(JND) else kind
+            kinds[of].setdefault(name, {})[column.removeprefix(JND)] = value
     return Group(
         *(
-            score_table(part, None if kind == "jnd" else title, SCORES[kind].heading)
-            for kind, part in kinds.items()
+            score_table(part, title if of == kind else None, SCORES[of].heading)
+            for of, part in kinds.items()
             if part
         )
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from perceptual.metrics.ceiling import Ceiling, ceiling, jnd_ceiling
 from perceptual.metrics.jnd import JNDAveragePrecision, jnd_average_precision
 from perceptual.metrics.kinds import SCORES
+from perceptual.metrics.odd_one_out import OddOneOutScore, odd_one_out_agreement
 from perceptual.metrics.opinion import OpinionCorrelation, OpinionCorrelations, opinion_correlations
 from perceptual.metrics.per_subset import PerSubset
 from perceptual.metrics.two_afc import (
@@ -28,6 +29,7 @@ __all__ = [
     "Ceiling",
     "JNDAveragePrecision",
     "MajorityAccuracy",
+    "OddOneOutScore",
     "OpinionCorrelation",
     "OpinionCorrelations",
     "PerSubset",
@@ -40,6 +42,7 @@ __all__ = [
     "jnd_average_precision",
     "jnd_ceiling",
     "majority_accuracy",
+    "odd_one_out_agreement",
     "opinion_correlations",
     "two_afc_agreement",
     "two_afc_score",

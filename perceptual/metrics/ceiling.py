@@ -6,15 +6,19 @@ the distribution of p over items is fitted to the counts of votes: a mixture of 
 nonparametric maximum likelihood (Laird 1978, https://doi.org/10.1080/01621459.1978.10480103), on a grid, by
 EM. Few votes do not determine that distribution (n votes, only its first n moments); linear programming over
 all mixtures with the same frequencies of votes gives what they leave open (Lord 1969, Psychometrika 34).
+Where people choose one of three, p has three parts, the grid is a triangle, and the mixture is of multinomial
+distributions.
 """
 
+from functools import cache
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import linprog
-from scipy.stats import binom
+from scipy.special import gammaln, xlogy
 from torch import Tensor
 
 from perceptual.metrics.jnd import jnd_average_precision
@@ -22,8 +26,7 @@ from perceptual.metrics.votes import counted
 
 Floats = NDArray[np.float64]
 
-GRID = np.linspace(0, 1, 101)
-BEST = np.maximum(GRID, 1 - GRID)  # score of the best distance on an item, by p
+STEPS = {2: 100, 3: 24}  # of the grid from 0 to 1, by the number of choices: 101 and 325 points
 # steps of EM; it ends before the mixture falls apart into points, which the votes cannot show
 ITERATIONS = 2000
 QUICK = 500  # within a bootstrap
@@ -59,7 +62,7 @@ def ceiling(judgment: Tensor, votes: Tensor) -> Ceiling:
         True
 
     Args:
-        judgment: (N,) fraction of people who preferred p1, in [0, 1].
+        judgment: (N,) fraction of people who preferred p1, or (N, 3) who chose each of three, in [0, 1].
         votes: (N,) number of people asked; items without votes are left out.
 
     Returns:
@@ -68,13 +71,13 @@ def ceiling(judgment: Tensor, votes: Tensor) -> Ceiling:
     Raises:
         ValueError: shapes differ, or judgment · votes is not a whole number of people for some item.
     """
-    k, n = _asked(judgment, votes)
-    if not len(n):
+    k = _asked(judgment, votes)
+    if not len(k):
         return Ceiling(np.nan, np.nan, np.nan)
-    cells, counts = np.unique(np.stack([k, n]), axis=1, return_counts=True)
-    mixture = fit(cells, counts[None].astype(float))[0]
-    lower, upper = _bounds(n, mixture)
-    return Ceiling(float(mixture @ BEST) if _known(n) else np.nan, lower, upper)
+    mixture = _fitted(k)
+    best = grid(k.shape[1]).max(1)
+    lower, upper = _bounds(k, mixture, best)
+    return Ceiling(float(mixture @ best) if _known(k) else np.nan, lower, upper)
 
 
 def jnd_ceiling(same: Tensor, votes: Tensor, seed: int = 0) -> float:
@@ -92,14 +95,13 @@ def jnd_ceiling(same: Tensor, votes: Tensor, seed: int = 0) -> float:
     Raises:
         ValueError: as `ceiling` does.
     """
-    k, n = _asked(same, votes)
-    if not _known(n):
+    k = _asked(same, votes)
+    if not _known(k):
         return float("nan")
-    cells, counts = np.unique(np.stack([k, n]), axis=1, return_counts=True)
-    mixture = fit(cells, counts[None].astype(float))[0]
+    mixture, n = _fitted(k), k.sum(1)
     rng, scores = np.random.default_rng(seed), []
     for _ in range(PANELS):
-        p = rng.choice(GRID, len(n), p=mixture / mixture.sum())
+        p = rng.choice(grid(2)[:, 1], len(n), p=mixture / mixture.sum())
         said = rng.binomial(n.astype(int), p) / n
         scores.append(jnd_average_precision(torch.from_numpy(1 - p), torch.from_numpy(said)).item())
     return float(np.mean(scores))
@@ -112,27 +114,46 @@ def ceiling_draws(judgment: Tensor, votes: Tensor, times: Floats) -> Floats:
 
     Arguments and errors as in `ceiling`; `times` are at least 0.
     """
-    k, n = (column.numpy() for column in counted(judgment, votes))
-    cells, which = np.unique(np.stack([k, n]), axis=1, return_inverse=True)
-    counts = np.stack([np.bincount(which.ravel(), row, cells.shape[1]) for row in times]).astype(float)
-    asked = cells[1] > 0
+    k = counted(judgment, votes)[0].numpy()
+    cells, which = np.unique(k, axis=0, return_inverse=True)
+    counts = np.stack([np.bincount(which.ravel(), row, len(cells)) for row in times]).astype(float)
+    asked = cells.any(1)
     some = counts[:, asked].any(1)
     draws = np.full(len(times), np.nan)
-    draws[some] = fit(cells[:, asked], counts[some][:, asked], QUICK) @ BEST
+    draws[some] = fit(cells[asked], counts[some][:, asked], QUICK) @ grid(k.shape[1]).max(1)
     return draws
 
 
+@cache
+def grid(choices: int) -> Floats:
+    """Points (G, K) where p, the parts of people who make each of K choices, is looked for."""
+    return _parts(STEPS[choices], choices) / STEPS[choices]
+
+
+def _parts(total: int, choices: int) -> Floats:
+    """All ways (G, K) to part a number of votes among K choices."""
+    others = (row for row in product(range(total + 1), repeat=choices - 1) if sum(row) <= total)
+    return np.array([(total - sum(row), *row) for row in others], float)
+
+
+def _likelihood(cells: Floats) -> Floats:
+    """Probability (C, G) of votes (C, K) for each choice, by the points of the grid."""
+    ways = gammaln(cells.sum(1) + 1) - gammaln(cells + 1).sum(1)
+    found: Floats = np.exp(ways[:, None] + xlogy(cells[:, None], grid(cells.shape[1])).sum(2))
+    return found
+
+
 def fit(cells: Floats, counts: Floats, iterations: int = ITERATIONS) -> Floats:
-    """Weights (B, G) on `GRID` of the binomial mixtures that are likeliest for B sets of counts.
+    """Weights (B, G) on the `grid` of the mixtures that are likeliest for B sets of counts.
 
     Args:
-        cells: (2, K), votes for p1 and people asked, of each kind of item.
-        counts: (B, K), how many items are of each kind, at least 0; not all 0.
+        cells: (C, K), votes for each choice, of each kind of item.
+        counts: (B, C), how many items are of each kind, at least 0; not all 0.
         iterations: of EM at most.
     """
-    likelihood = binom.pmf(cells[0][:, None], cells[1][:, None], GRID)  # (K, G)
+    likelihood = _likelihood(cells)
     share = counts / counts.sum(1, keepdims=True)
-    weights = np.full((len(counts), len(GRID)), 1 / len(GRID))
+    weights = np.full((len(counts), likelihood.shape[1]), 1 / likelihood.shape[1])
     for _ in range(iterations):
         before = weights
         weights = weights * ((share / (weights @ likelihood.T)) @ likelihood)
@@ -141,28 +162,42 @@ def fit(cells: Floats, counts: Floats, iterations: int = ITERATIONS) -> Floats:
     return weights
 
 
-def _asked(judgment: Tensor, votes: Tensor) -> tuple[Floats, Floats]:
-    k, n = (column.numpy() for column in counted(judgment, votes))
-    return k[n > 0], n[n > 0]
+def _asked(judgment: Tensor, votes: Tensor) -> Floats:
+    """Votes (N, K) for each choice of the items that anybody was asked about."""
+    k: Floats = counted(judgment, votes)[0].numpy()
+    return k[k.any(1)]
 
 
-def _known(n: Floats) -> bool:
-    """Whether items of n ≥ 1 votes say how people differ."""
+def _fitted(k: Floats) -> Floats:
+    """The likeliest mixture (G,) of votes (N, K)."""
+    cells, counts = np.unique(k, axis=0, return_counts=True)
+    return fit(cells, counts[None].astype(float))[0]
+
+
+def _known(k: Floats) -> bool:
+    """Whether items of these votes (N, K) say how people differ."""
+    n = k.sum(1)
     return bool(len(n) and (n > 1).sum() >= min(ENOUGH, len(n) / 10))
 
 
-def _bounds(n: Floats, mixture: Floats) -> tuple[float, float]:
-    """Least and largest E[max(p, 1 − p)] of mixtures with the frequencies of the fitted one."""
-    numbers, items = np.unique(n, return_counts=True)
+def _bounds(k: Floats, mixture: Floats, best: Floats) -> tuple[float, float]:
+    """Least and largest score of the best distance of mixtures with the frequencies of the fitted one.
+
+    Args:
+        k: (N, K), votes for each choice.
+        mixture: (G,), the fitted one.
+        best: (G,), the score of the best distance, by the points of the grid.
+    """
+    numbers, items = np.unique(k.sum(1), return_counts=True)
     commonest, asked = int(numbers[items.argmax()]), items.max()
-    likelihood = binom.pmf(np.arange(commonest + 1)[:, None], commonest, GRID)  # (n + 1, G)
+    likelihood = _likelihood(_parts(commonest, k.shape[1]))
     expected = likelihood @ mixture / mixture.sum()
     slack = SLACK * np.sqrt(expected * (1 - expected) / asked) + 1e-9
     limits = np.concatenate([expected + slack, slack - expected])
     ends = []
     for sign in (1, -1):
         solved = linprog(
-            sign * BEST, np.concatenate([likelihood, -likelihood]), limits, np.ones((1, len(GRID))), [1]
+            sign * best, np.concatenate([likelihood, -likelihood]), limits, np.ones((1, len(best))), [1]
         )
         ends.append(sign * solved.fun)
     return ends[0], ends[1]

@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from perceptual.metrics.ceiling import Ceiling, ceiling, jnd_ceiling
 from perceptual.metrics.jnd import JNDAveragePrecision, weighted_average_precision
+from perceptual.metrics.odd_one_out import OddOneOutScore, weighted_odd_one_out_score
 from perceptual.metrics.opinion import OpinionCorrelation, weighted_srcc
 from perceptual.metrics.two_afc import (
     MajorityAccuracy,
@@ -37,7 +38,7 @@ class Score(NamedTuple):
     """How distances are scored on judgments of one kind."""
 
     metric: Callable[[], Metric]
-    """Its `update` takes the distances of an item's pairs, (N,) each, and the answers (N,)."""
+    """Its `update` takes the distances of an item's pairs, (N,) each, and the answers, (N,) or (N, K)."""
     heading: str
     """Of its column in tables, × 100."""
     weighted: Weighted
@@ -52,18 +53,19 @@ class Score(NamedTuple):
     """The best score that any distance can have, by answers and votes, with what few votes leave open."""
 
 
+CHOICES = {
+    "a person, own vote included": OfPeople(human_score, votes=False),
+    "two people, unbiased": OfPeople(two_people_agreement, votes=True),
+    "ceiling, raw": OfPeople(ceiling_score, votes=False),
+    ESTIMATED: OfPeople(lambda *columns: ceiling(*columns).estimate, votes=True),
+}
 SCORES = {
     "2afc": Score(
         TwoAFCScore,
         "2AFC in %",
         weighted_two_afc_score,
         others={"majority": MajorityAccuracy},
-        people={
-            "a person, own vote included": OfPeople(human_score, votes=False),
-            "two people, unbiased": OfPeople(two_people_agreement, votes=True),
-            "ceiling, raw": OfPeople(ceiling_score, votes=False),
-            ESTIMATED: OfPeople(lambda *columns: ceiling(*columns).estimate, votes=True),
-        },
+        people=CHOICES,
         ceiling=ceiling,
     ),
     "jnd": Score(
@@ -81,6 +83,13 @@ SCORES = {
             "krcc": partial(OpinionCorrelation, "krcc"),
             "plcc": partial(OpinionCorrelation, "plcc"),
         },
+    ),
+    "odd-one-out": Score(
+        OddOneOutScore,
+        "odd one out in %",
+        weighted_odd_one_out_score,
+        people=CHOICES,
+        ceiling=ceiling,
     ),
 }
 """By the name of the kind, see `perceptual.data.kinds`."""

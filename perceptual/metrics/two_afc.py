@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from perceptual.metrics.votes import counted
+from perceptual.metrics.votes import counted, shares
 
 
 def two_afc_agreement(d0: Tensor, d1: Tensor, judgment: Tensor) -> Tensor:
@@ -71,18 +71,18 @@ def human_score(judgment: Tensor) -> Tensor:
     """The paper's "human" row, mean of j² + (1−j)²: a person drawn from the votes, scored by those votes.
 
     The person's own vote is among the votes, so with few votes it flatters; see `two_people_agreement`.
+    Of fractions (N, K) of people who chose each of K images, the mean sum of their squares.
     """
-    j = judgment.cpu().double()
-    return (j**2 + (1 - j) ** 2).mean()
+    return (shares(judgment) ** 2).sum(1).mean()
 
 
 def ceiling_score(judgment: Tensor) -> Tensor:
     """The raw ceiling, mean of max(j, 1−j) (scalar): the best 2AFC score of a distance on these very votes.
 
     Few votes inflate it; `perceptual.metrics.ceiling` estimates what a distance can reach with other people.
+    Of fractions (N, K) of people who chose each of K images, the mean of the largest.
     """
-    j = judgment.cpu().double()
-    return torch.maximum(j, 1 - j).mean()
+    return shares(judgment).amax(1).mean()
 
 
 def two_people_agreement(judgment: Tensor, votes: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def two_people_agreement(judgment: Tensor, votes: Tensor) -> Tensor:
     all pairs. Items with fewer than two votes say nothing about it and are left out; NaN if none is left.
 
     Args:
-        judgment: (N,) fraction of people who preferred p1, in [0, 1].
+        judgment: (N,) fraction of people who preferred p1, or (N, K) who chose each, in [0, 1].
         votes: (N,) number of people asked.
 
     Raises:
@@ -100,7 +100,7 @@ def two_people_agreement(judgment: Tensor, votes: Tensor) -> Tensor:
     """
     asked = votes >= 2
     k, n = counted(judgment[asked], votes[asked])
-    return ((k * (k - 1) + (n - k) * (n - k - 1)) / (n * (n - 1))).mean()
+    return ((k * (k - 1)).sum(1) / (n * (n - 1))).mean()
 
 
 def _agreement_with_majority(d0: Tensor, d1: Tensor, judgment: Tensor) -> Tensor:
@@ -119,21 +119,10 @@ def _check(d0: Tensor, d1: Tensor, judgment: Tensor) -> None:
         raise ValueError(f"judgment must lie in [0, 1], but {outside} of {len(judgment)} do not")
 
 
-class TwoAFCScore(Metric):
-    """2AFC score over all items seen, soft judgments, ties ½: see `two_afc_score`.
+class MeanAgreement(Metric):
+    """Mean agreement over all items seen, of all processes: a float64 scalar, NaN without items.
 
-    `update(d0, d1, judgment)` as in `two_afc_agreement`; `compute()` gives a float64 scalar (float32 on
-    mps, which has nothing wider), NaN without items.
-
-    Examples:
-        >>> import torch
-        >>> metric = TwoAFCScore()
-        >>> metric.update(torch.tensor([0.2, 0.5]), torch.tensor([0.4, 0.1]), torch.tensor([0.0, 0.75]))
-        >>> metric.compute()
-        tensor(0.8750, dtype=torch.float64)
-
-    Args:
-        kwargs: of `torchmetrics.Metric`, such as `dist_sync_on_step`.
+    It is float32 on mps, which has nothing wider. A subclass says what agreement is, in `update`.
     """
 
     higher_is_better = True
@@ -144,8 +133,6 @@ class TwoAFCScore(Metric):
 
     agreement: Tensor
     items: Tensor
-    majority_agreement: Tensor
-    majority_items: Tensor
 
     # Agreement is summed as a whole number of these units (an item is rounded by 7e-12 at most). Integers
     # add up to the same sum in any order, over any number of processes, on any device; room for 1e8 items.
@@ -153,20 +140,14 @@ class TwoAFCScore(Metric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        for state in ("agreement", "items", "majority_agreement", "majority_items"):
+        for state in ("agreement", "items"):
             self.add_state(state, torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, d0: Tensor, d1: Tensor, judgment: Tensor) -> None:
-        """Add N items: distances and judgments, (N,) each."""
-        # once for both
-        d0, d1, judgment = d0.cpu(), d1.cpu(), judgment.cpu()
-        agreement = two_afc_agreement(d0, d1, judgment)
+    def add(self, agreement: Tensor) -> None:
+        """Add the agreement of N items, (N,) in [0, 1]."""
         # not in place: in inference mode a score may be made or reset, and then go on outside
         self.agreement = self.agreement + self._in_units(agreement)
         self.items = self.items + len(agreement)
-        agreement = _agreement_with_majority(d0, d1, judgment)
-        self.majority_agreement = self.majority_agreement + self._in_units(agreement)
-        self.majority_items = self.majority_items + len(agreement)
 
     def _in_units(self, agreement: Tensor) -> Tensor:
         return (agreement * self._UNITS).round().long().sum()
@@ -182,6 +163,41 @@ class TwoAFCScore(Metric):
     def _mean(self, agreement: Tensor, items: Tensor) -> Tensor:
         mean = agreement.cpu().double() / self._UNITS / items.cpu()
         return mean.to(self.device, torch.float32 if self.device.type == "mps" else torch.float64)
+
+
+class TwoAFCScore(MeanAgreement):
+    """2AFC score over all items seen, soft judgments, ties ½: see `two_afc_score`.
+
+    `update(d0, d1, judgment)` as in `two_afc_agreement`; `compute()` gives a float64 scalar (float32 on
+    mps), NaN without items.
+
+    Examples:
+        >>> import torch
+        >>> metric = TwoAFCScore()
+        >>> metric.update(torch.tensor([0.2, 0.5]), torch.tensor([0.4, 0.1]), torch.tensor([0.0, 0.75]))
+        >>> metric.compute()
+        tensor(0.8750, dtype=torch.float64)
+
+    Args:
+        kwargs: of `torchmetrics.Metric`, such as `dist_sync_on_step`.
+    """
+
+    majority_agreement: Tensor
+    majority_items: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for state in ("majority_agreement", "majority_items"):
+            self.add_state(state, torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, d0: Tensor, d1: Tensor, judgment: Tensor) -> None:
+        """Add N items: distances and judgments, (N,) each."""
+        # once for both
+        d0, d1, judgment = d0.cpu(), d1.cpu(), judgment.cpu()
+        self.add(two_afc_agreement(d0, d1, judgment))
+        agreement = _agreement_with_majority(d0, d1, judgment)
+        self.majority_agreement = self.majority_agreement + self._in_units(agreement)
+        self.majority_items = self.majority_items + len(agreement)
 
 
 class MajorityAccuracy(TwoAFCScore):

@@ -28,7 +28,7 @@ SEALED = (
     *("callbacks", "loops", "optimizer_states", "lr_schedulers", "epoch", "global_step"),
 )
 SIDES = {"train": "training", "val": "validation"}  # of the data, of which `data` has the fingerprints
-SCORES = ("val/2afc/", "val/jnd/")  # prefixes of the names of logged scores, in [0, 1]
+SCORES = ("val/2afc/", "val/jnd/", "val/odd-one-out/")  # prefixes of the names of logged scores, in [0, 1]
 BEST = ("best_model_score", "best_score", "current_score")  # of callbacks that monitor a score
 
 

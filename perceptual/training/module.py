@@ -16,7 +16,7 @@ from perceptual.distance.head import Head
 from perceptual.distance.level import Form
 from perceptual.distance.lpips import LPIPS
 from perceptual.features.build import build_backbone, describe
-from perceptual.metrics import SCORES, PerSubset, two_afc_score
+from perceptual.metrics import SCORES, PerSubset
 from perceptual.ranking import RANKINGS, Ranking, hinge_loss, ranking_loss
 from perceptual.training import checkpoints, lora
 from perceptual.training.checkpoints import read_checkpoint
@@ -36,11 +36,31 @@ from perceptual.training.settings import (
 
 if TYPE_CHECKING:
     from perceptual.data.batch import Batch
+    from perceptual.data.kinds import Kind
     from perceptual.training.cache import DifferenceBatch
 
 
 # settings that `checkpoints.check_fits` compares
 FITTING = ("backbone", "variant", "loss", "ranking", "form", "center")
+
+
+def scored_kinds(trainer: pl.Trainer) -> dict[str, list[str]]:
+    """Subsets by the kinds of judgments that a trainer's data module validates on, the trained kind first."""
+    data = getattr(trainer, "datamodule", None)
+    kinds = {judged.table.kind.name: judged.table.subsets for judged in getattr(data, "val_sets", [])}
+    return kinds or {"2afc": getattr(data, "subsets", ["val"])}
+
+
+def mean_of(trainer: pl.Trainer) -> str:
+    """Name of the logged score of what is trained on: the plain mean over its subsets."""
+    return f"val/{next(iter(scored_kinds(trainer)))}/mean"
+
+
+def _score(batch: Any, distances: Sequence[Tensor]) -> float:
+    """Score the distances of one batch."""
+    columns = torch.stack([column.detach().cpu() for column in distances]).numpy()
+    weights = np.ones((1, columns.shape[1]))
+    return float(SCORES[batch.kind.name].weighted(columns, batch.answer.cpu().numpy(), weights)[0])
 
 
 class Diverged(ValueError):
@@ -50,12 +70,15 @@ class Diverged(ValueError):
 class PerceptualRanker(pl.LightningModule):
     """LPIPS and a ranking network, trained to predict which of two patches people find closer to a third.
 
+    Or, of trios, which of three images they find the odd one.
+
     The defaults are the protocol of Zhang et al. 2018 as their code runs it: Adam at 1e-4 with betas
     (0.5, 0.999), the rate constant for the first epochs, then falling, dropout of ½ on the squared
     differences, lin projected to ≥ 0 after every step.
 
-    Logs `train/loss`, `train/2afc`, `val/2afc/<subset>` and `val/2afc/mean` (macro), scores in [0, 1]; with
-    JND pairs in the data module also `val/jnd/<subset>` and `val/jnd/mean`.
+    Logs `train/loss`, `train/2afc`, `val/2afc/<subset>` and `val/2afc/mean` (macro), scores in [0, 1]; of
+    trios `odd-one-out` in place of `2afc`; with JND pairs in the data module also `val/jnd/<subset>` and
+    `val/jnd/mean`.
 
     Args:
         backbone: a name; a description, see `features.build.build_backbone` (`name`, `weights`,
@@ -215,13 +238,12 @@ class PerceptualRanker(pl.LightningModule):
             Diverged: the loss is not finite.
         """
         batch = self._augment(batch, batch_idx)
-        d0, d1 = batch.distances(self.distance)
-        loss, pairs = self._loss((d0, d1), batch), {"train/2afc": (d0, d1)}
+        distances, name = batch.distances(self.distance), f"train/{batch.kind.name}"
+        loss, scored = self._loss(distances, batch), {name: distances}
         if self.robust.steps:
             attacked = self._attack(batch, batch_idx)
-            d0, d1 = attacked.distances(self.distance)
-            pairs["train/2afc_attacked"] = (d0, d1)
-            loss = torch.lerp(loss, self._loss((d0, d1), batch), self.robust.weight)
+            distances = scored[f"{name}_attacked"] = attacked.distances(self.distance)
+            loss = torch.lerp(loss, self._loss(distances, batch), self.robust.weight)
         if not loss.isfinite():
             raise Diverged(
                 f"the loss is {loss.item()} in step {self.global_step + 1}, epoch {self.current_epoch + 1}; "
@@ -229,14 +251,14 @@ class PerceptualRanker(pl.LightningModule):
             )
         if self._is_logged():
             self.log("train/loss", loss, prog_bar=True)
-            self.log_dict({name: two_afc_score(*pair, batch.answer) for name, pair in pairs.items()})
+            self.log_dict({name: _score(batch, distances) for name, distances in scored.items()})
         return loss
 
     def _loss(self, distances: Sequence[Tensor], batch: "Batch | DifferenceBatch") -> Tensor:
-        d0, d1 = distances
         if self.ranking is None:
+            d0, d1 = distances
             return hinge_loss(d0, d1, batch.answer, self.hparams["margin"], batch.weight)
-        return ranking_loss(self.ranking(d0, d1), batch.answer, batch.weight)
+        return ranking_loss(self.ranking(*distances), batch.answer, batch.weight)
 
     def _is_logged(self) -> bool:
         """Whether the logger records this step, or an epoch ends; logging doubles the time of a step."""
@@ -280,15 +302,36 @@ class PerceptualRanker(pl.LightningModule):
         self.distance.project()
 
     def setup(self, stage: str) -> None:
-        """Make the validation metrics, one for each kind of judgment, with the subsets of the data module."""
+        """Make the validation metrics, one for each kind of judgment, with the subsets of the data module.
+
+        Raises:
+            ValueError: settings are for triplets, and the data are not.
+        """
         data = getattr(self.trainer, "datamodule", None)
-        kinds = {judged.table.kind.name: judged.table.subsets for judged in getattr(data, "val_sets", [])}
+        for judged in getattr(data, "val_sets", [])[:1]:
+            self._check_kind(judged.table.kind)
         self.val_scores = nn.ModuleDict(
             {
                 kind: PerSubset(SCORES[kind].metric(), subsets).to(self.device)
-                for kind, subsets in (kinds or {"2afc": getattr(data, "subsets", ["val"])}).items()
+                for kind, subsets in scored_kinds(self.trainer).items()
             }
         )
+
+    def _check_kind(self, kind: "Kind") -> None:
+        """Refuse settings that are for triplets, where the data have more than two distances."""
+        h, count = self.hparams, len(kind.compared)
+        unfit = {
+            "model.loss=hinge": h["loss"] == "hinge",
+            "model.ranking=paper": h["loss"] == "bce" and h["ranking"] == "paper",
+            "model.augmentation=[swap]": "swap" in h["augmentation"],
+            "robust": self.robust.steps > 0,
+        }
+        if count > 2 and any(unfit.values()):
+            said = ", ".join(name for name, is_so in unfit.items() if is_so)
+            raise ValueError(
+                f"{said} is for triplets, and {kind.plural} have {count} distances; for them model.loss=bce "
+                "and model.ranking=antisymmetric, bounded or ratio"
+            )
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the score of the batch's kind of judgment."""

@@ -52,10 +52,11 @@ def import_networks(cfg: DictConfig) -> None:
 def training_images(data: JudgedDataModule) -> Tensor:
     """References of training triplets, at most `IMAGES` and evenly spread, float (N, 3, H, W) in [0, 1].
 
+    Of trios, their first images.
     Of references in their own sizes, squares from random places that are as large as all of them are.
     """
     assert data.train_set is not None
-    references = np.unique(data.train_set.table.role("ref"))
+    references = np.unique(data.train_set.table.items[0])
     chosen = references[:: -(-len(references) // IMAGES)]
     images, index = data.train_set.images, torch.from_numpy(chosen)
     if images.square:

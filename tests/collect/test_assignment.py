@@ -193,7 +193,7 @@ def test_the_end_is_the_end(opened):
 
 def test_sides_are_by_a_coin(opened):
     database = opened(practice=0, sentinels=0, repeats=0, votes_per_item=10, items_per_session=12)
-    swapped = [trial.swapped for _ in range(10) for trial in do_all(database, enrol(database))]
+    swapped = [trial.shown for _ in range(10) for trial in do_all(database, enrol(database))]
     assert 0.3 < sum(swapped) / len(swapped) < 0.7  # four standard errors of 120 tosses are 0.18
     answers = {(vote.p1_side, vote.choice, vote.answer) for vote in read_votes(database)}
     assert answers == {("left", "left", 1), ("right", "left", 0)}
@@ -206,6 +206,6 @@ def test_sure_items_get_no_more_votes(opened):
         person = enrol(database)
         while trial := ask(database, person):  # all prefer p1, but on item 0 they take turns
             prefers = trial.item != 0 or person.id % 2
-            answer(database, person, trial, "left" if trial.swapped == bool(prefers) else "right")
+            answer(database, person, trial, "left" if trial.shown == bool(prefers) else "right")
     counts = Counter(vote.item for vote in read_votes(database))
     assert counts == {0: 5} | dict.fromkeys(range(1, 12), 3)

@@ -1,12 +1,14 @@
 """Early stopping: the majority of all votes, fewer of them, and judgments without bias."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 from studies import vote
 
 from perceptual.collect.quality import summary, tally
-from perceptual.collect.stopping import count, wanted
+from perceptual.collect.stopping import Count, count, wanted
 from perceptual.collect.study import Config
 from perceptual.metrics.two_afc import majority_accuracy, two_afc_score
 
@@ -16,7 +18,7 @@ def simulate(config, votes):
     found = []
     for row in votes.tolist():
         n = 0
-        while (more := wanted(config, n - sum(row[:n]), sum(row[:n]))) > n:
+        while (more := wanted(config, [n - sum(row[:n]), sum(row[:n])])) > n:
             n = more
         found.append(count(config, [(answer, True) for answer in row[:n]]))
     return found
@@ -51,6 +53,21 @@ def test_judgments_and_agreement_are_unbiased(most, least, chance, excluded):
         assert np.dot(total, agreed) == pytest.approx(chance**2 + (1 - chance) ** 2)
 
 
+@pytest.mark.parametrize("least", [1, 3])
+def test_judgments_of_three_answers_are_unbiased(least):
+    chances, most = (0.5, 0.3, 0.2), 5
+    config = Config(id="x", kind="odd-one-out", votes_per_item=most, least_votes=least, stop_when_sure=True)
+    judged, agreed, total = [], [], []
+    for answers in product(range(3), repeat=most):
+        found = count(config, [(answer, True) for answer in answers])
+        judged.append(found.shares)
+        agreed.append(found.agreement)
+        total.append(np.prod([chances[answer] for answer in answers]))
+    assert np.array(total) @ judged == pytest.approx(chances)
+    assert np.dot(total, agreed) == pytest.approx(np.square(chances).sum())
+    assert Count((2, 2, 1)).majority == (0.5, 0.5, 0)
+
+
 @pytest.mark.parametrize("config", [{"sure": True}, {"sure": False}], ids=["sure", "all"])
 def test_votes_after_the_one_that_decided_do_not_count(config):
     """Somebody slow, or a rule that was changed later: any votes at all can be counted."""
@@ -61,7 +78,7 @@ def test_votes_after_the_one_that_decided_do_not_count(config):
             assert 0 <= found.judgment <= 1
             stops = [n for n in range(1, length + 1) if count(rule(), votes[:n]).decided is not None]
             assert found.n == (stops[0] if stops and config["sure"] else length)
-    assert count(rule(), [(1, True)] * 3 + [(0, True)] * 2) == (3, 3, 1)
+    assert count(rule(), [(1, True)] * 3 + [(0, True)] * 2) == ((0, 3), 1)
 
 
 def test_the_majority_is_that_of_all_votes_with_a_quarter_fewer():
@@ -84,7 +101,7 @@ def test_the_majority_is_that_of_all_votes_with_a_quarter_fewer():
 
 
 def test_without_the_option_every_item_gets_all_votes():
-    assert wanted(rule(sure=False), 3, 0) == 5
+    assert wanted(rule(sure=False), [3, 0]) == 5
     assert count(rule(sure=False), [(1, True)] * 3 + [(0, True)]).judgment == 0.75
 
 
@@ -103,7 +120,7 @@ def test_two_people_agree_as_they_do(shape, items, within):
     rows = []
     for item in range(items):
         n = 0
-        while (more := wanted(rule(), n - votes[item, :n].sum(), votes[item, :n].sum())) > n:
+        while (more := wanted(rule(), [n - votes[item, :n].sum(), votes[item, :n].sum()])) > n:
             n = more
         rows += [
             vote(participant=int(careless[item, i]), item=item, answer=int(votes[item, i]))

@@ -54,7 +54,7 @@ class Threes(JudgedDataModule):
 @pytest.fixture
 def threes(monkeypatch):
     monkeypatch.setitem(KINDS, ODD.name, ODD)
-    monkeypatch.setitem(SCORES, ODD.name, Score(OddScore, "odd one out in %", weighted))
+    monkeypatch.setitem(SCORES, ODD.name, Score(OddScore, "chosen of three in %", weighted))
     data = Threes(size=40, batch_size=6)
     data.setup("validate")
     return data
@@ -88,8 +88,8 @@ def test_another_kind_is_evaluated_and_kept(threes, tmp_path, monkeypatch):
     assert list(kept) == sorted(names)
     assert kept["l2"].scores == pytest.approx(expected(threes.val_set.table))
     assert set(kept["l2"].arrays) == {"ab", "ac", "bc"}
-    assert place.items().kind == "odd"
+    assert place.items().kind == "threes"
     board = make(place)
     best = max(result.scores["mean"] for result in kept.values())
     assert board.entries[0].score[board.columns.index("mean")] == pytest.approx(best)
-    assert "odd one out in %" in markdown(*leaderboard(board))
+    assert "chosen of three in %" in markdown(*leaderboard(board))

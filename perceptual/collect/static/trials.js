@@ -293,10 +293,11 @@ document.addEventListener("click", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.repeat && ["Enter", " "].includes(event.key)) event.preventDefault(); // one answer each
   if (event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
-  const place = ["ArrowLeft", "ArrowRight"].indexOf(event.key);
-  if (place < 0) return;
+  const [first, ...others] = asked.choices;
+  const keys = { ArrowLeft: first, ArrowRight: others.pop(), ArrowDown: others[0] };
+  if (!keys[event.key]) return;
   event.preventDefault();
-  answer(asked.choices.at(-place), event.timeStamp); // the first or the last
+  answer(keys[event.key], event.timeStamp);
 });
 back.addEventListener("click", goBack);
 addEventListener("resize", onResize);

@@ -1,4 +1,4 @@
-"""Triplets and pairs in the folders of BAPPS: one per role, with files joined by their stems."""
+"""Triplets, pairs and trios in the folders of BAPPS: one per role, with files joined by their stems."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from perceptual.data.kinds import JND, TWO_AFC, Kind
+from perceptual.data.kinds import JND, SHARES, TWO_AFC, Kind
 from perceptual.data.readers.columns import read_columns, read_header
 from perceptual.data.readers.manifests import read_manifest
+from perceptual.data.readers.parquet import is_parquet, read_parquet
 from perceptual.data.readers.published import NIGHTS, read_nights
 from perceptual.data.readers.stores import is_store, read_store
-from perceptual.data.table import Table
+from perceptual.data.table import Table, no_shares
 from perceptual.files.messages import first_few
 from perceptual.files.places import listed, nfc, place, walk
 
@@ -31,7 +32,8 @@ def read_folder(
 
     Raises:
         FileNotFoundError: the root, a subset or one of its folders is missing.
-        ValueError: a folder is empty, a stem is not in all of them, or an answer is not one number in [0, 1].
+        ValueError: a folder is empty, a stem is not in all of them, or an answer is not one number in
+            [0, 1]; of trios, three that sum to 1.
     """
     names = subset_names(subsets) if names is None else names
     parts = [_read_subset(kind, Path(root) / subset) for subset in subsets]
@@ -104,7 +106,7 @@ def _read_subset(kind: Kind, folder: Path) -> tuple[list[list[str]], np.ndarray]
     if not joined:
         raise ValueError(f"{folder} is empty: no file in any of {', '.join(folders)}")
     *images, answers = map(list, zip(*joined.values(), strict=True))
-    return images, _read_answers(kind.answer, answers)
+    return images, _read_answers(kind, answers)
 
 
 def _read_made(root: str | Path, subsets: Sequence[str], files: list[list[str]]) -> np.ndarray | None:
@@ -141,29 +143,38 @@ def _around(folder: Path) -> str:
     return f"{around} holds {there}"
 
 
-def _read_answers(name: str, paths: list[str]) -> np.ndarray:
-    answers = np.full(len(paths), np.nan, np.float32)
+def _read_answers(kind: Kind, paths: list[str]) -> np.ndarray:
+    answers = np.full((len(paths), *kind.shape), np.nan, np.float32)
     for row, path in enumerate(paths):
         try:
             answer = np.load(path, allow_pickle=False)
             if answer.dtype.kind in "fiub":  # astype would take numbers written as text
-                answers[row] = answer.astype(np.float32).item()
+                answers[row] = answer.astype(np.float32).reshape(kind.shape)
         except (ValueError, EOFError, OSError, AttributeError):  # text, pickles, empty files, arrays, .npz
             continue
-    wrong = ~((answers >= 0) & (answers <= 1))
+    inside = (answers >= 0) & (answers <= 1)
+    wrong, allowed = ~inside, "one number in [0, 1]"
+    if kind.by_role:
+        wrong = ~inside.all(1) | no_shares(answers)
+        allowed = f"{len(kind.roles)} numbers in [0, 1] that sum to 1"
     if wrong.any():
         raise ValueError(
-            f"{wrong.sum():,} of {len(paths):,} {name} files are not one number in [0, 1]: "
-            + first_few(f"{paths[row]} ({answers[row]:g})" for row in np.flatnonzero(wrong))
+            f"{wrong.sum():,} of {len(paths):,} {kind.answer} files are not {allowed}: "
+            + first_few(f"{paths[row]} ({_shown(answers[row])})" for row in np.flatnonzero(wrong))
         )
     return answers
 
 
+def _shown(answer: np.ndarray) -> str:
+    return ", ".join(f"{number:g}" for number in answer.ravel())
+
+
 def read_origin(path: str | Path) -> dict[str, Table]:
-    """List the triplets and pairs of a BAPPS folder, a manifest or the folder of NIGHTS.
+    """List the triplets, pairs and trios of a BAPPS folder, a manifest or the folder of NIGHTS.
 
     Returns:
-        `{"": table}`, or `{"2afc": triplets, "jnd": pairs}` for those of the two folders that a folder has.
+        `{"": table}`, or `{"2afc": triplets, "jnd": pairs, "odd-one-out": trios}` for those of these folders
+        that a folder has.
         The subsets of a folder are named by their whole paths, such as "val/cnn".
 
     Raises:
@@ -174,35 +185,53 @@ def read_origin(path: str | Path) -> dict[str, Table]:
     if is_store(path):
         raise ValueError(f"{path} is a store already")
     if path.is_file():
-        return {"": read_manifest(path, JND if JND.on_disk in read_header(path) else TWO_AFC)}
+        header = set(read_header(path))
+        return {"": read_manifest(path, next((kind for kind in SHARES if header >= {*kind.cells}), TWO_AFC))}
     if not path.is_dir():
         raise FileNotFoundError(f"no file or folder {path}")
     if (path / NIGHTS).is_file():
         return {"": read_nights(path)}
-    halves = [kind for kind in (TWO_AFC, JND) if (path / kind.name).is_dir()]
+    halves = [kind for kind in SHARES if (path / kind.name).is_dir()]
     if halves:
         return {kind.name: _read_all(kind, path / kind.name) for kind in halves}
     names = {name for _, below, _ in walk(path) for name in below}
-    pairs = JND.on_disk in names and TWO_AFC.on_disk not in names
-    return {"": _read_all(JND if pairs else TWO_AFC, path)}
+    return {"": _read_all(next((kind for kind in SHARES if kind.on_disk in names), TWO_AFC), path)}
 
 
-def read_pairs(root: Any, subsets: Sequence[str] | None = None) -> Table:
+def read_pairs(
+    root: Any, subsets: Sequence[str] | None = None, columns: Mapping[str, str] | None = None
+) -> Table:
     """Read JND pairs from whatever holds them.
 
     Args:
         root: folder that holds `jnd/` with `<subset>/{p0,p1,same}`, or that folder itself; a CSV, see
-            `read_manifest`; or a store packed from one of them.
+            `read_manifest`; Parquet files, see `read_parquet`; or a store packed from one of them.
         subsets: paths of those to read, such as "val/cnn", named by the last part of each; None: all.
+        columns: of Parquet files, names of columns that differ from ours.
 
     Raises:
         FileNotFoundError, ValueError: folders and files that are missing, incomplete or cannot be used.
     """
-    root = place(root)
-    folder = root / JND.name if (root / JND.name).is_dir() else root
-    if folder.is_dir() and not is_store(folder):
-        return read_folder(folder, subsets or find_subsets(JND, folder), JND)
-    table = read_store(folder, JND) if is_store(folder) else read_manifest(folder, JND)
+    return read_judged(JND, root, columns, subsets)
+
+
+def read_judged(
+    kind: Kind,
+    root: Any,
+    columns: Mapping[str, str] | None = None,
+    subsets: Sequence[str] | None = None,
+) -> Table:
+    """Read items of one kind from whatever holds them, as `read_pairs` does."""
+    if is_parquet(str(root)):
+        table = read_parquet(str(root), columns, kind)
+    else:
+        if columns:
+            raise ValueError(f"data.columns names columns of Parquet files, and {root} is none")
+        root = place(root)
+        folder = root / kind.name if (root / kind.name).is_dir() else root
+        if folder.is_dir() and not is_store(folder):
+            return read_folder(folder, subsets or find_subsets(kind, folder), kind)
+        table = read_store(folder, kind) if is_store(folder) else read_manifest(folder, kind)
     chosen = subsets or table.subsets
     return table.only(chosen, subset_names(chosen))
 

@@ -1,4 +1,4 @@
-"""Triplets in Parquet files, as the `datasets` of Hugging Face writes them: images are bytes in columns.
+"""Triplets, pairs and trios in Parquet files, as Hugging Face's `datasets` writes them: images are bytes.
 
 The bytes are copied, batch by batch, to files in the cache, named by their SHA-256, and read from there as
 any other image files are: memory is bounded, an image that recurs is one file, and fingerprints are those of
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from perceptual.data.kinds import TWO_AFC, Kind
-from perceptual.data.table import SPLITS, Table, no_people, number_images, number_subsets
+from perceptual.data.readers.manifests import SHARED, refuse_preferences
+from perceptual.data.table import SPLITS, Table, as_shares, no_people, number_images, number_subsets
 from perceptual.files.messages import first_line
 from perceptual.files.places import cache_folder
 from perceptual.files.writing import whole_file
@@ -34,15 +35,15 @@ def read_parquet(path: str, columns: Mapping[str, str] | None = None, kind: Kind
 
     Args:
         path: a file, a folder that holds such files, or `hf://datasets/OWNER/NAME[/FOLDER or FILE]`.
-        columns: the names of columns that differ from ours: those of the roles, the answer's (`judge`),
-            `votes`, `subset`, `condition` and `split`.
+        columns: the names of columns that differ from ours: those of the roles, the answer's (`judge`; of
+            trios `odd_a`, `odd_b` and `odd_c`), `votes`, `subset`, `condition` and `split`.
         kind: of the items.
 
     Raises:
         FileNotFoundError: there are no such files, or the hub did not give them.
         ValueError: naming the file, the column and the row that cannot be read.
     """
-    known = (*kind.roles, kind.on_disk, *OPTIONAL)
+    known = (*kind.roles, *kind.cells, *OPTIONAL)
     named = {name: name for name in known} | dict(columns or {})
     if odd := [name for name in named if name not in known]:
         raise ValueError(f"data.columns has no {odd[0]!r}; it names {', '.join(known)}")
@@ -50,18 +51,25 @@ def read_parquet(path: str, columns: Mapping[str, str] | None = None, kind: Kind
     folder = cache_folder() / "parquet"
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
-        rows += _rows(file, kind, named, set(columns or {}), folder)
+        found = list(_rows(file, kind, named, set(columns or {}), folder))
+        if rows and found and (alone := (rows[0].keys() ^ found[0].keys()) - {"split"}):
+            raise ValueError(
+                f"{file} and {files[0]} must have the same columns; only one has {', '.join(sorted(alone))}"
+            )
+        rows += found
     if not rows:
         raise ValueError(f"{path} holds no rows")
     paths_of = [[row[role] for role in kind.roles] for row in rows]
     items, paths = number_images(paths_of)
-    answer = np.array([row[kind.on_disk] for row in rows], np.float32)
+    answer = np.array([[row[cell] for cell in kind.cells] for row in rows], np.float32)
+    answer = answer.reshape(-1, *kind.shape)
     votes = np.array([row["votes"] for row in rows], np.float32) if "votes" in rows[0] else None
-    if votes is not None and (wrong := no_people(answer, votes)).any():
-        raise ValueError(
-            f"{path}: {named[kind.on_disk]} · votes must be a whole number of people; {wrong.sum():,} of "
-            f"{len(rows):,} are not, the first is that of row {wrong.argmax() + 1}"
-        )
+    answers = ", ".join(named[cell] for cell in kind.cells)
+    if kind.by_role:
+        answer, votes, wrong = as_shares(answer, votes)
+        _refuse(wrong, f"{path}: {answers} must be {SHARED}")
+    if votes is not None:
+        _refuse(no_people(answer, votes), f"{path}: {answers} · votes must be a whole number of people")
     groups = [[row[name] for row in rows] for name in ("condition", "subset") if name in rows[0]]
     subset, subsets = number_subsets(*(groups or [[Path(path).stem] * len(rows)]))
     splits = [row.get("split") for row in rows]
@@ -76,6 +84,20 @@ def read_parquet(path: str, columns: Mapping[str, str] | None = None, kind: Kind
         split=np.array(splits) if None not in splits else None,
         condition=np.array(groups[0]) if "condition" in rows[0] else None,
     )
+
+
+def _refuse(wrong: np.ndarray, rule: str) -> None:
+    if wrong.any():
+        raise ValueError(
+            f"{rule}; {wrong.sum():,} of {len(wrong):,} are not, the first is that of row "
+            f"{wrong.argmax() + 1}"
+        )
+
+
+def is_parquet(path: str) -> bool:
+    """Return whether a path is one on the hub, a `.parquet` file, or a folder that holds some."""
+    place = Path(path).expanduser()
+    return path.startswith(HUB) or place.suffix == ".parquet" or any(place.glob("[!.]*.parquet"))
 
 
 def find_files(path: str) -> list[Path]:
@@ -108,11 +130,12 @@ def _rows(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    needed = {*kind.roles, kind.on_disk} | said
+    needed = {*kind.roles, *kind.cells} | said
     try:
         with pq.ParquetFile(file, buffer_size=1 << 20) as content:
             there = content.schema_arrow.names
             if absent := [named[name] for name in named if name in needed and named[name] not in there]:
+                refuse_preferences(there, file)
                 raise ValueError(
                     f"{file} has no column {', '.join(absent)}, but {', '.join(there)}; data.columns.ref=… "
                     "and such name others"
@@ -146,7 +169,7 @@ def _value(kind: Kind, name: str, value: Any, where: str, folder: Path, file: Pa
         return split
     if name in ("subset", "condition"):
         return str(value)
-    low, high = (1, 2**24) if name == "votes" else (kind.low, kind.high)
+    low, high = (1, 2**24) if name == "votes" else (kind.low, 2**24 if kind.by_role else kind.high)
     number = float(value) if isinstance(value, bool | int | float) else math.nan
     if not low <= number <= high or (name == "votes" and number != int(number)):
         what = "a whole number of people" if name == "votes" else f"a number in [{low:g}, {high:g}]"

@@ -18,16 +18,24 @@ Choices, "which is closer?", which become triplets:
 | `clic` | `oracle.csv` or `validation.csv`, no header: original, A, B, answer | 0: A is closer, 1: B |
 | `pieapp` | `labels/<split>/<ref>_pairwise_labels.csv` | the share that preferred A |
 | NIGHTS | `data.csv` | how many chose left, and right |
+
+Trios, "which is the odd one out?":
+
+| name | answers | an answer says |
+|---|---|---|
+| THINGS | `*.txt`, `*.csv`: three numbers of images, from 0; `images.txt` lists these | the last is odd |
 """
 
 import csv
+import io
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from perceptual.data.kinds import OPINION, TWO_AFC
+from perceptual.data.kinds import ODD_ONE_OUT, OPINION, TWO_AFC
 from perceptual.data.readers.columns import Columns, number, read_columns
 from perceptual.data.settings import Larger
 from perceptual.data.table import SPLITS, Table, number_images, number_subsets
@@ -44,6 +52,7 @@ WHERE = {
     "mucped23": "https://github.com/google-research/google-research/tree/master/mucped23",
     "clic": "https://compression.cc",
     "pieapp": "https://github.com/prashnani/PerceptualImageError",
+    "things": "https://osf.io/z2784",
 }
 # folder and middle of the file names of each distortion of CSIQ
 CSIQ = {
@@ -58,6 +67,7 @@ CSIQ = {
 LIVE = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
 ENDINGS = (".png", ".jpg", ".bmp")
 NIGHTS = "data.csv"  # the file of NIGHTS (Fu et al. 2023, "DreamSim", https://arxiv.org/abs/2306.09344)
+THINGS = "images.txt"  # beside the trios of THINGS (Hebart et al. 2020, https://osf.io/z2784): its images
 MIN_VOTES = 6  # the rule of its authors: triplets on which so many people agreed
 
 
@@ -410,6 +420,70 @@ def read_nights(folder: str | Path, min_votes: int = MIN_VOTES) -> Table:
         split=columns.words("split", SPLITS),
     )
     return table.of_votes(min_votes)
+
+
+def read_things(folder: str | Path) -> Table:
+    """List the trios of THINGS, or of another set of that form.
+
+    Args:
+        folder: `images.txt` lists the images, a file a line, relative to the folder; every other `.txt` or
+            `.csv` there has three numbers of images in a row, from 0, of which the last was the odd one. Rows
+            of the same three images are votes. Names that begin with train, val or test, of all these files,
+            say the split.
+
+    Raises:
+        FileNotFoundError: there are no such files.
+        ValueError: naming the file, for what is no such list.
+    """
+    folder = Path(folder)
+    names = [line.strip() for line in needed("things", folder / THINGS).read_text("utf-8-sig").splitlines()]
+    paths = as_on_disk(str(folder / name) for name in names if name)
+    files = [file for file in listed(folder) if Path(file.name).suffix in (".txt", ".csv")]
+    found = {file.path: _odd_last(Path(file.path), len(paths)) for file in files if file.name != THINGS}
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no list of trios, .txt or .csv, beside {THINGS}")
+    splits = [next((s for s in SPLITS if Path(file).name.lower().startswith(s)), None) for file in found]
+    number = np.repeat(np.arange(len(found)), [len(rows) for rows in found.values()])
+    shown, odd = np.sort(np.concatenate([*found.values()]), axis=1), np.concatenate([*found.values()])[:, 2:]
+    distinct, trio = np.unique(np.column_stack([number, shown]), axis=0, return_inverse=True)
+    cell = 3 * trio.reshape(-1) + (shown == odd).argmax(1)
+    counts = np.bincount(cell, minlength=3 * len(distinct)).reshape(-1, 3).astype(np.float32)
+    votes, used = counts.sum(1), np.unique(distinct[:, 1:])
+    return Table(
+        kind=ODD_ONE_OUT,
+        paths=[paths[image] for image in used],
+        items=np.searchsorted(used, distinct[:, 1:].T),
+        answer=counts / votes[:, None],
+        subset=np.zeros(len(distinct), np.int64),
+        subsets=[folder.name],
+        votes=votes,
+        split=None if None in splits else np.array(splits)[distinct[:, 0]],
+    )
+
+
+def _odd_last(path: Path, images: int) -> np.ndarray:
+    """Rows of three numbers of images, (N, 3) int64; a first line of words is left out."""
+    rule = (
+        f"{path}: rows must be three different numbers of images, from 0 to {images - 1:,}, the odd one last"
+    )
+    lines = path.read_text("utf-8-sig").splitlines(keepends=True)
+    start = bool(lines and re.search(r"[a-df-z]", lines[0], re.IGNORECASE))
+    try:
+        rows = np.loadtxt(io.StringIO(re.sub(r"[,;\t]", " ", "".join(lines[start:]))), ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"{rule} ({first_line(error)})") from None
+    if rows.shape[1] != 3:
+        raise ValueError(f"{rule}; they have {rows.shape[1]}")
+    ordered = np.sort(rows, axis=1)
+    wrong = (rows != rows.round()).any(1) | (rows < 0).any(1) | (rows >= images).any(1)
+    wrong |= (ordered[:, 1:] == ordered[:, :-1]).any(1)
+    if wrong.any():
+        first = int(wrong.argmax())
+        shown = ", ".join(f"{value:g}" for value in rows[first])
+        raise ValueError(
+            f"{rule}; {wrong.sum():,} of {len(rows):,} are not, the first is row {first + 1}: {shown}"
+        )
+    return rows.astype(np.int64)
 
 
 # how each set is read, and what larger scores mean

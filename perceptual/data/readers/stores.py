@@ -1,4 +1,4 @@
-"""Packed store: a table of triplets or pairs with its images decoded and resized, as memory-mapped arrays.
+"""Packed store: triplets, pairs or trios with their images decoded and resized, as memory-mapped arrays.
 
 A folder with
 
@@ -6,9 +6,9 @@ A folder with
 - `images.npy` (M, 3, S, S) uint8, RGB, and `digests.npy` (M, 32) uint8, the SHA-256 of each image; of images
   in their own sizes, instead `pixels.npy` (B,) uint8, one image after another, and `sizes.npy` (M, 2);
 - `items.npy` (roles, N) int64, for each item the images it shows;
-- `judgment.npy` or `same.npy` (N,) float32, `subset.npy` (N,) int64 and, where the source has them,
-  `votes.npy` (N,) float32, `split.npy` and `condition.npy` (N,) text, and `made.npy` (N,) bytes, the record
-  of synthetic items.
+- `judgment.npy` or `same.npy` (N,) or `odd.npy` (N, 3) float32, `subset.npy` (N,) int64 and, where the
+  source has them, `votes.npy` (N,) float32, `split.npy` and `condition.npy` (N,) text, and `made.npy` (N,)
+  bytes, the record of synthetic items.
 
 The folder may lie on object storage (`s3://bucket/folder`). A store split in shards, see
 `perceptual.data.writers.shards`, has `shards.json`, tar files of images, and `columns.npz` with the rest.
@@ -24,15 +24,15 @@ import numpy as np
 from annotated_types import Ge
 
 from perceptual.data.images import Images, Pixels, Ranges, Stretch, resolution_of
-from perceptual.data.kinds import JND, TWO_AFC, Kind
-from perceptual.data.table import OPTIONAL, SPLITS, Table, no_people
+from perceptual.data.kinds import SHARES, Kind
+from perceptual.data.table import OPTIONAL, SPLITS, Table, no_people, no_shares
 from perceptual.files.places import is_remote, place
 from perceptual.files.records import read_record
 
 VERSION = 1
 INFO = "store.json"
 SHARDS, COLUMNS = "shards.json", "columns.npz"
-KINDS: dict[str, Kind] = {kind.plural: kind for kind in (TWO_AFC, JND)}
+KINDS: dict[str, Kind] = {kind.plural: kind for kind in SHARES}
 REMEDY = "pack it again"
 
 Count = Annotated[int, Ge(0)]
@@ -44,7 +44,7 @@ class StoreInfo:
     """Content of `store.json`."""
 
     version: int  # of this format
-    kind: Literal["triplets", "pairs"]
+    kind: Literal["triplets", "pairs", "trios"]
     source: str
     size: Side | None  # side S of the images; None: they keep their sizes
     resize: str
@@ -104,7 +104,7 @@ def read_store(folder: str | Path, kind: Kind | None = None) -> Table:
         kind: of its items; None: any.
 
     Raises:
-        ValueError: it holds the other kind, or a file of it is missing, damaged or does not fit.
+        ValueError: it holds another kind, or a file of it is missing, damaged or does not fit.
     """
     home, info = place(folder), read_info(folder)
     if kind is not None and KINDS[info.kind] != kind:
@@ -172,7 +172,7 @@ def _check(kind: Kind, images: Images, columns: dict[str, Any], info: StoreInfo)
     of_items = (info.items,)
     expected = {
         "items": ((len(kind.roles), info.items), "<i8", lambda v: v.min() >= 0 and v.max() < info.images),
-        kind.answer: (of_items, "<f4", lambda v: ((v >= 0) & (v <= 1)).all()),
+        kind.answer: (of_items + kind.shape, "<f4", lambda v: ((v >= 0) & (v <= 1)).all()),
         "subset": (of_items, "<i8", lambda v: v.min() >= 0 and v.max() < len(info.subsets)),
         "votes": (of_items, "<f4", lambda v: ((v > 0) & np.isfinite(v)).all()),
         "split": (of_items, "<U", lambda v: np.isin(v, SPLITS).all()),
@@ -192,6 +192,8 @@ def _check(kind: Kind, images: Images, columns: dict[str, Any], info: StoreInfo)
             raise ValueError(f"{name} is of type {array.dtype}")
         if array.size and not in_range(array):
             raise ValueError(f"{name} has values out of their range")
+    if kind.by_role and (wrong := no_shares(columns[kind.answer])).any():
+        raise ValueError(f"{kind.answer} must sum to 1; {wrong.sum():,} of {info.items:,} items do not")
     if "votes" in columns and (wrong := no_people(columns[kind.answer], columns["votes"])).any():
         raise ValueError(
             f"{kind.answer} · votes must be a whole number of people; {wrong.sum():,} of {info.items:,} "

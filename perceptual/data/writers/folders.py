@@ -67,16 +67,20 @@ def _write_answers(table: Table, folder: Path) -> None:
         answers = folder / name / table.kind.on_disk
         answers.mkdir(exist_ok=True)
         for row, answer in zip(rows, table.answer[rows], strict=True):
-            np.save(answers / f"{row:06}.npy", np.array([answer], np.float32))
+            np.save(answers / f"{row:06}.npy", np.array(answer, np.float32, ndmin=1))
         if table.made is not None:
             made = ((f"{row:06}", table.made[row].decode()) for row in rows)
             csv_cells.write_file(folder / name / MADE, ["stem", "made"], made)
 
 
 def _write_manifest(table: Table, path: Path) -> None:
-    columns = [*table.kind.roles, table.kind.on_disk, "subset"]
+    columns = [*table.kind.roles, *table.kind.cells, "subset"]
     rows = [
-        [*(f"{role}/{row:06}.png" for role in table.kind.roles), "", table.subsets[subset]]
+        [
+            *(f"{role}/{row:06}.png" for role in table.kind.roles),
+            *[""] * len(table.kind.cells),
+            table.subsets[subset],
+        ]
         for row, subset in enumerate(table.subset)
     ]
     if table.made is not None:

@@ -60,6 +60,7 @@ OURS = {UNCALIBRATED: "none: all weights 1", None: "made by whoever saved this"}
 KINDS = {
     "2afc": "2AFC (agreement with people's choices, in %)",
     "jnd": "JND mAP (in %)",
+    "odd-one-out": "odd one out (agreement with people's choices among three, in %)",
     "opinion": "Spearman's correlation with opinion scores (× 100)",
 }
 

@@ -106,7 +106,7 @@ class Scores(TypedDict):
     """The scores on one set of judgments."""
 
     data: str
-    kind: Literal["2afc", "jnd", "opinion"]
+    kind: Literal["2afc", "jnd", "opinion", "odd-one-out"]
     description: str
     fingerprint: str
     rows: list[ScoreRow]

@@ -1,0 +1,111 @@
+"""Odd one out: agreement with people, and their ceiling, against simulated people whose answers are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from perceptual.evaluation import people
+from perceptual.evaluation.statistics import bootstrap
+from perceptual.metrics import (
+    OddOneOutScore,
+    ceiling,
+    ceiling_score,
+    human_score,
+    odd_one_out_agreement,
+    two_people_agreement,
+)
+from perceptual.metrics.odd_one_out import weighted_odd_one_out_score
+
+PEOPLE = {
+    "uniform": lambda rng, n: rng.dirichlet((1, 1, 1), n),
+    "decided": lambda rng, n: rng.dirichlet((0.4, 0.4, 0.4), n),
+    "undecided": lambda rng, n: rng.dirichlet((5, 5, 5), n),
+    "one stands out": lambda rng, n: rng.permuted(rng.dirichlet((6, 1, 1), n), axis=1),
+    "two are alike": lambda rng, n: np.where(
+        rng.random((n, 1)) < 0.5, rng.dirichlet((8, 1, 1), n), rng.dirichlet((3, 3, 1), n)
+    ),
+}
+
+
+def panel(rng, p, votes=5):
+    return rng.multinomial(votes, p) / votes
+
+
+def test_agreement_is_the_share_of_those_who_left_out_the_same():
+    odd = np.array([[0.25, 0.75, 0], [0.5, 0.25, 0.25], [0, 0.5, 0.5], [0.2, 0.3, 0.5]])
+    distances = np.array([[3, 1, 2], [2, np.inf, 2], [1, 1, 1], [5, 4, 3]], float)
+    expected = [0.75, 0.375, 1 / 3, 0.5]
+    found = odd_one_out_agreement(torch.from_numpy(distances), torch.from_numpy(odd))
+    np.testing.assert_allclose(found, expected)
+    metric = OddOneOutScore()
+    for rows in (slice(0, 3), slice(3, 4)):
+        metric.update(*torch.from_numpy(distances[rows]).T, torch.from_numpy(odd[rows]))
+    assert metric.compute() == pytest.approx(np.mean(expected), abs=1e-11)
+    weights = np.array([[1, 0, 2, 1], [0, 0, 0, 0.0]])
+    scores = weighted_odd_one_out_score(distances.T, odd, weights)
+    np.testing.assert_allclose(scores, [(weights[0] @ expected) / 4, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("distances", "odd", "said"),
+    [
+        (torch.rand(2, 3), torch.rand(3, 3), r"one shape \(N, 3\), got \(2, 3\) and \(3, 3\)"),
+        (torch.rand(1, 3), torch.tensor([[0.5, 0.5, 0.5]]), "sum to 1, but those of 1 of 1"),
+        (torch.tensor([[0, 0, np.nan]]), torch.tensor([[1.0, 0, 0]]), "not be NaN, but those of 1 of 1"),
+    ],
+)
+def test_what_is_no_trio_is_refused(distances, odd, said):
+    with pytest.raises(ValueError, match=said):
+        odd_one_out_agreement(distances, odd)
+
+
+def test_people_are_scored_as_by_hand():
+    odd = torch.tensor([[0.5, 0.25, 0.25], [0, 0, 1]], dtype=torch.float64)
+    assert human_score(odd) == pytest.approx((0.375 + 1) / 2)
+    assert ceiling_score(odd) == pytest.approx((0.5 + 1) / 2)
+    assert two_people_agreement(odd, torch.tensor([4, 4])) == pytest.approx((2 / 12 + 1) / 2)
+
+
+def test_the_ceiling_of_two_choices_is_that_of_a_judgment():
+    rng = np.random.default_rng(0)
+    judgment, votes = torch.from_numpy(rng.binomial(5, rng.random(400)) / 5), torch.full((400,), 5)
+    assert ceiling(torch.stack([1 - judgment, judgment], 1), votes) == ceiling(judgment, votes)
+
+
+@pytest.mark.parametrize("name", PEOPLE)
+def test_the_ceiling_finds_what_is_possible(name):
+    rng = np.random.default_rng(1)
+    p = PEOPLE[name](rng, 3000)
+    odd = torch.from_numpy(panel(rng, p))
+    found = ceiling(odd, torch.full((len(p),), 5))
+    assert abs(found.estimate - p.max(1).mean()) < 0.02
+    assert found.lower <= p.max(1).mean() <= found.upper
+    assert ceiling_score(odd) - p.max(1).mean() > 0.01
+
+
+@pytest.mark.slow
+def test_ceilings_and_intervals_contain_the_truth_as_often_as_they_say():
+    """200 sets of known people: bounds of the ceiling, its interval, and that of a distance's score."""
+    rng = np.random.default_rng(0)
+    bounds, intervals, scores = [], [], []
+    for number in range(200):
+        p = list(PEOPLE.values())[number % 5](rng, 1000)
+        odd = panel(rng, p, 3 + number % 4)
+        votes = np.full(len(p), 3.0 + number % 4)
+        found = ceiling(torch.from_numpy(odd), torch.from_numpy(votes))
+        bounds.append(found.lower <= p.max(1).mean() <= found.upper)
+        # half of the items agree with the true order
+        distances = -np.where(rng.random((len(p), 1)) < 0.5, p, rng.random(p.shape))
+        truth = np.take_along_axis(p, distances.argmin(1)[:, None], 1).mean()
+        subset, cluster = np.zeros(len(p), np.int64), np.arange(len(p))
+        of = bootstrap(
+            distances.T[None], subset, cluster, 400, answer=odd, weighted=weighted_odd_one_out_score
+        )
+        scores.append(of.low[0, 0] <= truth <= of.high[0, 0])
+        items = {"odd": odd, "votes": votes, "subset": subset}
+        limit = people.limit("odd-one-out", items, ["all"], cluster)
+        intervals.append(limit.low <= p.max(1).mean() <= limit.high)
+    print(f"bounds {np.mean(bounds):.3f}, ceiling {np.mean(intervals):.3f}, score {np.mean(scores):.3f}")
+    assert np.mean(bounds) >= 0.95
+    assert np.mean(scores) >= 0.92
+    assert np.mean(intervals) >= 0.85
