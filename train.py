@@ -21,7 +21,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
-from callbacks.report import Trained, judge, make_reports
+from callbacks.report import Trained, make_reports
 from perceptual.cli.errors import one_line_errors, start
 from perceptual.cli.words import by_name, resumed
 from perceptual.config import Cache, build, check, data_arguments, recipe
@@ -79,10 +79,12 @@ def train(cfg: DictConfig) -> Scores:
     console.print(f"{number}Backbone  {backbone.name}, weights {backbone.source}", soft_wrap=True)
     if resume:
         console.print(f"{number}Resumed   {resume}", soft_wrap=True)
-    cached = cfg.data.cache is Cache.on and backbone.frozen and not model.robust.steps
+    cached = cfg.data.cache is Cache.on and backbone.frozen and not (model.robust.steps or data.masked)
     batches = CachedDataModule(data, model.distance, views=cfg.data.views) if cached else data
     views = f", {batches.views} views of each training image" if cached and batches.views else ""
     console.print(f"{number}Recipe    {recipe(cfg)}{views}", soft_wrap=True)
+    if data.masked and cfg.data.cache is Cache.on:
+        console.print(f"{number}Masks     honoured: images are read anew, features are not cached")
     if model.robust.steps:
         console.print(f"{number}Attacks   {model.robust}", soft_wrap=True)
     # evaluate.py finds in the checkpoint which data the score is of
@@ -109,12 +111,13 @@ def train(cfg: DictConfig) -> Scores:
     meaning = next(filter(None, map(notice.of_table, tables, columns["trained"])), None)
     if meaning:  # for the model card too
         run.write_json(Path(cfg.run_dir, notice.FILE), asdict(meaning))
-    make_reports(callbacks, Trained(trainer, model, data, judge(model, columns["trained"][0], data)))
+    make_reports(callbacks, Trained(trainer, model, data, columns["trained"][0]))
     if number:  # of a sweep, whose leaderboard comes at its end
         before, after = (100 * scores[name]["mean"] for name in ("uncalibrated", "trained"))
         console.print(f"{number}Score     {after:.1f} %, uncalibrated {before:.1f} %", soft_wrap=True)
         return scores
-    console.print(score_tables(people.with_ceiling(scores, data), title=f"Validation, {data.describe()}"))
+    table = people.with_ceiling(scores, data)
+    console.print(score_tables(table, data.kind.name, f"Validation, {data.describe()}"))
     if near := people.sentence(scores["trained"]["mean"], data):
         console.print(f"Score     {near}", soft_wrap=True)
     if meaning:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from perceptual.cli.batches import Pair
-from perceptual.cli.images import fit, pixels
+from perceptual.cli.images import fit, pixels, read_mask
 from perceptual.cli.options import check_file
 
 Frames = tuple[Any, Any]
@@ -65,8 +66,9 @@ class Together:
         problem: after the end, the damage that ended it, if any.
     """
 
-    def __init__(self, a: Video, b: Video, resize: bool) -> None:
-        self.a, self.b, self.resize = a, b, resize
+    def __init__(self, a: Video, b: Video, resize: bool, mask: str | None = None) -> None:
+        self.a, self.b, self.resize, self._mask = a, b, resize, mask
+        self._weights = cache(partial(read_mask, other=a.path, resize=resize))
         self.left = {a.path: 0, b.path: 0}
         self.count = min(a.stream.frames, b.stream.frames) or None
         self.problem: ValueError | None = None
@@ -88,9 +90,10 @@ class Together:
             self.left[video.path] = (frame is not None) + sum(1 for _ in rest)
 
     def read(self, frames: Frames) -> Pair:
-        """Pixels of two frames; raises ValueError where their sizes differ and must not."""
+        """Pixels of two frames, and the mask; raises ValueError where sizes differ and must not."""
         first, second = map(_image, frames)
-        return Pair(pixels(first), pixels(fit(second, self.b.path, first.size, self.a.path, self.resize)))
+        pair = Pair(pixels(first), pixels(fit(second, self.b.path, first.size, self.a.path, self.resize)))
+        return pair if self._mask is None else pair._replace(mask=self._weights(self._mask, first.size))
 
     def seconds(self, number: int, frames: Frames) -> float:
         """Return when a frame of the first video is shown."""
@@ -108,8 +111,8 @@ class Together:
 
 
 @contextmanager
-def together(path_a: str, path_b: str, resize: bool) -> Iterator[Together]:
-    """Open two videos.
+def together(path_a: str, path_b: str, resize: bool, mask: str | None = None) -> Iterator[Together]:
+    """Open two videos, and an image of what counts of each frame.
 
     Raises:
         ValueError: either file is no video, or their sizes differ and must not.
@@ -118,7 +121,7 @@ def together(path_a: str, path_b: str, resize: bool) -> Iterator[Together]:
     with a.container:
         b = Video(path_b)
         with b.container:
-            yield Together(a, b, resize)
+            yield Together(a, b, resize, mask)
 
 
 def _image(frame: Any) -> Image.Image:

@@ -40,12 +40,15 @@ def read_pair(path0: str, path1: str, resize: bool, mask: str | None = None) -> 
     """Two images of one size, with a mask; raises what `read_image` and `fit` do, and for a black mask."""
     first, second = read_image(path0), read_image(path1)
     pair = Pair(pixels(first), pixels(fit(second, path1, first.size, path0, resize)))
-    if mask is None:
-        return pair
-    weights = pixels(fit(read_image(mask), mask, first.size, path0, resize)).amax(0, keepdim=True)
+    return pair if mask is None else pair._replace(mask=read_mask(mask, first.size, path0, resize))
+
+
+def read_mask(path: str, size: tuple[int, int], other: str, resize: bool) -> Tensor:
+    """What counts of an image of that (width, height), (1, H, W) uint8; raises as `read_pair`."""
+    weights = pixels(fit(read_image(path), path, size, other, resize)).amax(0, keepdim=True)
     if not weights.any():
-        raise ValueError(f"the mask {mask} is black: nothing of {path0} would count")
-    return pair._replace(mask=weights)
+        raise ValueError(f"the mask {path} is black: nothing of {other} would count")
+    return weights
 
 
 def pixels(image: Image.Image) -> Tensor:

@@ -12,7 +12,9 @@ from perceptual.cli.options import (
     FailAboveNoticed,
     Json,
     JUnit,
+    Mask,
     Method,
+    Outside,
     Report,
     Resize,
     is_folder,
@@ -44,6 +46,8 @@ def pairs(
         ),
     ] = None,
     method: Method = None,
+    mask: Mask = None,
+    outside: Outside = "see",
     resize: Resize = False,
     fail_above: FailAbove = None,
     fail_above_noticed: FailAboveNoticed = None,
@@ -59,9 +63,12 @@ def pairs(
     Example: `perceptual pairs photos/ -o matrix.csv --plot tree.png`
 
     Example: `perceptual pairs photos/ --nearest 3 --csv`
+
+    Example: `perceptual pairs frames/ --mask all-but-the-clock.png --outside fill`
     """
     from perceptual.cli.batches import Pair
     from perceptual.cli.gate import Gate, Measured
+    from perceptual.cli.images import read_mask
     from perceptual.cli.method import choose
     from perceptual.cli.output import Problems, RowFile, print_for_scripts, print_table
 
@@ -74,10 +81,14 @@ def pairs(
     names, images = _read(folder, resize, problems)
     if len(names) < 2:
         raise ValueError(f"{folder} has fewer than two images that can be used")
+    weights = None
+    if mask is not None:
+        height, width = images.shape[2:]
+        weights = read_mask(mask, (width, height), names[0], resize)
     with RowFile(output, ["image", *names]) if output else nullcontext() as file:
-        chosen = choose(method)
+        chosen = choose(method, outside)
         gate.of(chosen)
-        matrix = _matrix(chosen, images)
+        matrix = _matrix(chosen, images, weights)
         if file:
             file.write([[name, *row] for name, row in zip(names, matrix.tolist(), strict=True)])
     if plot:
@@ -95,7 +106,7 @@ def pairs(
         [Measured(f"{names[j]}, {names[i]}", matrix[i, j].item(), (names[j], names[i])) for i, j in places],
         problems,
         chosen,
-        lambda some: (Pair(images[places[k][1]], images[places[k][0]]) for k in some),
+        lambda some: (Pair(images[places[k][1]], images[places[k][0]], weights) for k in some),
     )
     problems.finish(len(names) + len(problems))
     gate.leave()
@@ -121,8 +132,8 @@ def _read(folder: str, resize: bool, problems: "Problems") -> tuple[list[str], "
     return list(read), torch.stack(list(read.values())) if read else torch.empty(0)
 
 
-def _matrix(chosen: "Chosen", images: "Tensor") -> "Tensor":
-    """Distances (N, N), on the CPU."""
+def _matrix(chosen: "Chosen", images: "Tensor", mask: "Tensor | None") -> "Tensor":
+    """Distances (N, N), on the CPU, of what a mask (1, H, W) uint8 covers."""
     import torch
 
     from perceptual.cli.batches import Pair, measure_all
@@ -132,11 +143,12 @@ def _matrix(chosen: "Chosen", images: "Tensor") -> "Tensor":
 
     if isinstance(chosen.distance, LPIPS):
         with STDERR.status("All pairs"):
-            return chosen.distance.pairwise(images.to(chosen.device)).cpu()
+            weights = None if mask is None else mask[None].to(chosen.device)
+            return chosen.distance.pairwise(images.to(chosen.device), mask=weights).cpu()
     count = len(images)
     places = [(i, j) for i in range(count) for j in range(i, count)]
     matrix = torch.empty(count, count)
-    found = measure_all(chosen.measure, places, lambda place: Pair(images[place[0]], images[place[1]]))
+    found = measure_all(chosen.measure, places, lambda at: Pair(images[at[0]], images[at[1]], mask))
     for (i, j), value in track(found, "Pairs", len(places)):
         if isinstance(value, ValueError):
             raise value

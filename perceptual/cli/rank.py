@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import Csv, Json, Method, Resize, is_image
+from perceptual.cli.options import Csv, Json, Mask, Method, Outside, Resize, is_image
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,6 +23,8 @@ def rank(
     ],
     images: Annotated[list[str], typer.Argument(metavar="IMG...", help="Candidates.", show_default=False)],
     method: Method = None,
+    mask: Mask = None,
+    outside: Outside = "see",
     resize: Resize = False,
     json: Json = False,
     csv: Csv = False,
@@ -35,12 +37,14 @@ def rank(
     Example: `perceptual rank original.png q90.jpg q50.jpg q10.jpg`
 
     Example: `perceptual rank original.png out/*.png --method runs/…/last.ckpt --json`
+
+    Example: `perceptual rank original.png out/*.png --mask face.png --outside fill`
     """
     from perceptual.cli.method import choose
     from perceptual.cli.output import Problems, print_for_scripts, print_table
 
-    chosen, problems = choose(method), Problems("images")
-    order = sorted(_measure(chosen, ref, images, resize, problems), key=lambda pair: pair[1])
+    chosen, problems = choose(method, outside), Problems("images")
+    order = sorted(_measure(chosen, ref, images, mask, resize, problems), key=lambda pair: pair[1])
     columns = [*COLUMNS]
     rows: list[list[Cell]] = [[place, *pair] for place, pair in enumerate(order, 1)]
     if chosen.ranking and rows:
@@ -54,17 +58,23 @@ def rank(
 
 
 def _measure(
-    chosen: "Chosen", ref: str, images: Sequence[str], resize: bool, problems: "Problems"
+    chosen: "Chosen",
+    ref: str,
+    images: Sequence[str],
+    mask: str | None,
+    resize: bool,
+    problems: "Problems",
 ) -> Iterator[tuple[str, float]]:
     from perceptual.cli.batches import Pair, measure_all
-    from perceptual.cli.images import fit, pixels, read_image
+    from perceptual.cli.images import fit, pixels, read_image, read_mask
     from perceptual.files.progress import track
 
     reference = read_image(ref)
     held = pixels(reference)
+    weights = None if mask is None else read_mask(mask, reference.size, ref, resize)
 
     def read(path: str) -> Pair:
-        return Pair(held, pixels(fit(read_image(path), path, reference.size, ref, resize)))
+        return Pair(held, pixels(fit(read_image(path), path, reference.size, ref, resize)), weights)
 
     for path, value in track(measure_all(chosen.measure, images, read), "Images", len(images)):
         if isinstance(value, ValueError):

@@ -14,7 +14,9 @@ from perceptual.cli.options import (
     FailAboveNoticed,
     Json,
     JUnit,
+    Mask,
     Method,
+    Outside,
     Report,
     Resize,
     Table,
@@ -42,6 +44,8 @@ def video(
         Path | None, typer.Option(help="Picture of the distance over time to write.", show_default=False)
     ] = None,
     method: Method = None,
+    mask: Mask = None,
+    outside: Outside = "see",
     resize: Resize = False,
     fail_above: FailAbove = None,
     fail_above_noticed: FailAboveNoticed = None,
@@ -70,11 +74,11 @@ def video(
     from perceptual.cli.output import RowFile, note, print_for_scripts, print_table, short
 
     rows: list[Row] = []
-    with together(a, b, resize) as frames:
+    with together(a, b, resize, mask) as frames:
         for remark in frames.remarks():
             note(remark)
         with RowFile(output, COLUMNS) if output else nullcontext() as file:
-            chosen = choose(method)
+            chosen = choose(method, outside)
             gate.of(chosen)
             for row in _measure(chosen, frames):
                 rows.append(row)
@@ -102,20 +106,22 @@ def video(
             f"{len(rows):,} frames · mean {short(mean)} · greatest {short(worst[2])} at frame {worst[0]} "
             f"({worst[1]:.2f} s) · {chosen.name}{written}"
         )
+        if chosen.curve:
+            typer.echo(f"greatest {short(worst[2])}, which {chosen.curve.sentence(worst[2])}")
     named = [f"frame {number} ({seconds:.2f} s)" for number, seconds, _ in rows]
     measured = [Measured(name, value, (a, b)) for name, value in zip(named, values, strict=True)]
     problems = [str(frames.problem)] if frames.problem else []
-    gate.check(measured, problems, chosen, lambda some: _frames(a, b, resize, some))
+    gate.check(measured, problems, chosen, lambda some: _frames(a, b, resize, mask, some))
     if frames.problem:
         raise frames.problem
     gate.leave()
 
 
-def _frames(a: str, b: str, resize: bool, numbers: Sequence[int]) -> "Iterator[Pair]":
+def _frames(a: str, b: str, resize: bool, mask: str | None, numbers: Sequence[int]) -> "Iterator[Pair]":
     """Pixels of some frames of both, decoded again; numbers rise."""
     from perceptual.cli.frames import together
 
-    with together(a, b, resize) as frames:
+    with together(a, b, resize, mask) as frames:
         wanted = set(numbers)
         for number, pair in enumerate(frames):
             if number in wanted:

@@ -29,9 +29,10 @@ class Batch(NamedTuple):
     images: Tensor  # (M, 3, H, W) float32, RGB in [0, 1]
     # (roles, N) int64, rows of `images`, of which many recur; None: M is roles · N, role after role
     items: Tensor | None
-    answer: Tensor  # (N,) float32, as `kind` says
+    answer: Tensor  # (N,) or (N, roles) float32, as `kind` says
     weight: Tensor  # (N,) float32, weight in the loss: 1 unless votes weight it
     subset: Tensor  # (N,) int64, number of the subset; -1 if it is none of the data module's
+    mask: Tensor | None = None  # (N, 1, H, W) float32 in [0, 1], what counts; None: all
 
     def role(self, role: str) -> Tensor:
         """Return the images of one role, (N, 3, H, W)."""
@@ -73,14 +74,15 @@ class Batch(NamedTuple):
             found: Tensor = distance.among(self.images, first, second)
             return found.chunk(len(self.kind.compared))
         images = {role: self.role(role) for role in self.kind.roles}
+        masked: dict[str, Any] = {} if self.mask is None else {"mask": self.mask}
         if self.kind.roles == ("ref", "p0", "p1") and hasattr(distance, "triplet"):
-            return tuple(distance.triplet(**images))
-        return tuple(distance(images[x], images[y]) for x, y in self.kind.compared)
+            return tuple(distance.triplet(**images, **masked))
+        return tuple(distance(images[x], images[y], **masked) for x, y in self.kind.compared)
 
     def to(self, *args: Any, **kwargs: Any) -> "Batch":
         """Move the batch to another device, as `Tensor.to`."""
         items = None if self.items is None else self.items.to(*args, **kwargs)
-        columns = (column.to(*args, **kwargs) for column in self[3:])
+        columns = (column.to(*args, **kwargs) for column in self[3:] if column is not None)
         return Batch(self.kind, self.images.to(*args, **kwargs), items, *columns)
 
     def pieces(self, pixels: int) -> list["Batch"]:
@@ -90,7 +92,7 @@ class Batch(NamedTuple):
         roles = len(self.kind.roles)
         most = max(pixels // (roles * self.images.shape[2:].numel()), 1)
         images = self.images.view(roles, -1, *self.images.shape[1:]).split(most, dim=1)
-        columns = zip(*(column.split(most) for column in self[3:]), strict=True)
+        columns = zip(*(column.split(most) for column in self[3:] if column is not None), strict=True)
         return [
             Batch(self.kind, part.flatten(0, 1), None, *column)
             for part, column in zip(images, columns, strict=True)
@@ -98,11 +100,16 @@ class Batch(NamedTuple):
 
     def flip(self, draws: Tensor) -> "Batch":
         """Mirror all images of the items with draws (N, …) < ½; all images that recur, by the first draw."""
-        return self._replace(images=augmentation.mirror(self.images, self._of_images(draws)))
+        return self._moved(augmentation.mirror, draws)
 
     def crop(self, draws: Tensor) -> "Batch":
         """Crop all images of an item alike, by draws (N, 3), see `augmentation.crop`."""
-        return self._replace(images=augmentation.crop(self.images, self._of_images(draws)))
+        return self._moved(augmentation.crop, draws)
+
+    def _moved(self, move: Callable[[Tensor, Tensor], Tensor], draws: Tensor) -> "Batch":
+        """Move all images of an item alike, and its mask with them."""
+        mask = None if self.mask is None else move(self.mask, draws)
+        return self._replace(images=move(self.images, self._of_images(draws)), mask=mask)
 
     def light(self, draws: Tensor) -> "Batch":
         """Relight all images of an item alike, by draws (N, 4), see `augmentation.light`."""
@@ -152,6 +159,7 @@ class JudgedDataset(Dataset[Batch]):
         self.table, self.images = table, table.images
         self.sizes, self.crop, self.shares_images = table.sizes(crop), crop, False
         self.items = torch.from_numpy(table.items)
+        self._read = torch.from_numpy(table.read)  # those and the masks
         self._columns = tuple(map(torch.from_numpy, (table.answer, weight, table.subset)))
 
     def __len__(self) -> int:
@@ -159,8 +167,8 @@ class JudgedDataset(Dataset[Batch]):
 
     @property
     def images_per_item(self) -> int:
-        """Number of images of an item."""
-        return len(self.table.kind.roles)
+        """Number of images of an item, its mask among them."""
+        return len(self._read)
 
     def __getitem__(self, index: int) -> Batch:
         """A batch of one item."""
@@ -168,18 +176,21 @@ class JudgedDataset(Dataset[Batch]):
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """A batch of items, in the order of the indices (n,), or of (n, 3) with places to crop at."""
-        rows, place, items = torch.as_tensor(indices), None, None
+        rows, place, items, mask = torch.as_tensor(indices), None, None, None
         if rows.ndim == 2:
             rows, place = rows[:, 0], rows[:, 1:]
         if self.crop is not None and place is not None:
-            chosen, places = self.items[:, rows].flatten(), place.repeat(self.images_per_item, 1)
+            chosen, places = self._read[:, rows].flatten(), place.repeat(len(self._read), 1)
             images = crops(self.images, chosen, places, self.crop)
         elif self.shares_images:
             distinct, items = self.items[:, rows].unique(return_inverse=True)
             images = as_floats(self.images.batch(distinct))
         else:
-            images = as_floats(self.images.batch(self.items[:, rows].flatten()))
-        return Batch(self.table.kind, images, items, *self.judged(rows))
+            images = as_floats(self.images.batch(self._read[:, rows].flatten()))
+        if self.table.mask is not None:
+            images, mask = images.split([len(self.items) * len(rows), len(rows)])
+            mask = mask.amax(1, keepdim=True)
+        return Batch(self.table.kind, images, items, *self.judged(rows), mask)
 
     def judged(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Answer, weight and subset, (n,) each, of the items that an int64 tensor (n,) chooses."""
@@ -198,7 +209,8 @@ class JudgedDataset(Dataset[Batch]):
     def sharing(self, batch_size: int) -> "JudgedDataset":
         """Return a copy whose batches hold each image once, if one would hold each twice on average."""
         distinct, shown = len(self.items.unique()), len(self.items) * min(batch_size, len(self))
-        if self.sizes is not None or self.crop is not None or 2 * distinct > shown:
+        masked = self.table.mask is not None
+        if self.sizes is not None or self.crop is not None or masked or 2 * distinct > shown:
             return self
         shared = copy(self)
         shared.shares_images = True

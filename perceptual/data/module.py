@@ -75,6 +75,12 @@ class JudgedDataModule(Training, pl.LightningDataModule):
             raise RuntimeError("call setup() first: no items have been read")
         return self.val_sets[0]
 
+    @property
+    def masked(self) -> bool:
+        """Whether any items have masks; call `setup` first."""
+        sets = [*self.val_sets, *([self.train_set] if self.train_set else [])]
+        return any(judged.table.mask is not None for judged in sets)
+
     def setup(self, stage: str | None = None) -> None:
         """Read and check the items of a stage: all for "fit" or None, else those for validation."""
         if not self.val_sets:

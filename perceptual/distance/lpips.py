@@ -6,6 +6,7 @@ Metric", CVPR 2018, https://arxiv.org/abs/1801.03924, equation 1.
 
 import os
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -365,7 +366,14 @@ class LPIPS(HubMixin, nn.Module):
         return pairwise.vectors(self.maps(x, mask), self.weights, mask)
 
     @torch.no_grad()
-    def pairwise(self, images: Tensor, other: Tensor | None = None, *, memory: int = 1 << 30) -> Tensor:
+    def pairwise(
+        self,
+        images: Tensor,
+        other: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        memory: int = 1 << 30,
+    ) -> Tensor:
         """Compute all distances, (N, M) from `other` or (N, N) among `images`; without a gradient.
 
         Each image goes through the backbone once. All pairs of `images` are symmetric to the last bit, with 0
@@ -373,6 +381,7 @@ class LPIPS(HubMixin, nn.Module):
 
         Args:
             images, other: (N, 3, H, W) and (M, 3, H, W) of one size, or grey, as `forward` takes them.
+            mask: (1, 1, H, W), what counts of all, as `forward` takes it.
             memory: bytes to work in, beyond the result and what one batch of one image needs. Vectors that
                 take more than half of it wait in a temporary file.
 
@@ -380,7 +389,7 @@ class LPIPS(HubMixin, nn.Module):
             ValueError: what `embed` raises; sizes that differ; `memory` not positive.
         """
         check(self, {"images": images} | ({} if other is None else {"other": other}))
-        return pairwise.distances(self.embed, images, other, memory)
+        return pairwise.distances(partial(self.embed, mask=mask), images, other, memory)
 
     def accelerate(self, *, precision: Precision = "32-true", compile: bool = False) -> "LPIPS":
         """Compute features in another precision and compare them by compiled code, from now on; itself.

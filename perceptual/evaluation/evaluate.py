@@ -277,7 +277,8 @@ def _measure(
 ) -> dict[str, Measured]:
     """Distances of the items by each method; in `folder` is kept what a run that is stopped had computed."""
     pairs, (_, which) = data.pairs(), data.table.distinct_pairs
-    images_recur = len(pairs.items.unique()) * RECURRING <= pairs.items.numel()
+    masked = data.table.mask is not None  # what counts of a pair depends on the item
+    images_recur = not masked and len(pairs.items.unique()) * RECURRING <= pairs.items.numel()
     in_memory = not data.images.decodes
     by_pair = {
         name: _measure_by_image(distance, pairs)
@@ -289,7 +290,7 @@ def _measure(
     by_pairs = len(pairs) * RECURRING <= which.size
     if pairs.sizes is not None:
         by_pairs = by_pairs or 3 * pairs.sizes.prod(1).max() > LARGE
-    if others and by_pairs:
+    if others and by_pairs and not masked:
         begun = Begun(folder, "pairs") if folder else None
         ahead = data.images.read_ahead
         loaded: Batches[Any] = Batches(pairs, batches.batch_size or 1, shared=False, ahead=ahead)

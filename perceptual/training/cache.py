@@ -160,7 +160,7 @@ class CachedDataModule(pl.LightningDataModule):
             batch is of one of them. None: as many as a first run can afford, 8 of few images, none of many.
 
     Raises:
-        ValueError: the backbone is trained, so its features change.
+        ValueError: the backbone is trained, so its features change; or items have masks.
     """
 
     def __init__(
@@ -173,6 +173,10 @@ class CachedDataModule(pl.LightningDataModule):
         super().__init__()
         if not lpips.backbone.frozen:
             raise ValueError(f"the features of {lpips.backbone.name} cannot be cached: it is trained")
+        if data.masked:
+            raise ValueError(
+                "features are cached of whole images, and these items have masks: data.cache=off"
+            )
         self.data = data
         self.folder = Path(folder) if folder else cache_folder()
         self._lpips, self.views = lpips, _affordable(data) if views is None else views

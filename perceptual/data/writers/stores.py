@@ -62,6 +62,10 @@ def pack(
     dst = Path(dst)
     if table.opened is not None:
         raise ValueError(f"{source} is packed already")
+    if table.mask is not None:
+        raise ValueError(
+            f"{source} has masks, which stores do not hold: leave out the column mask, or do not pack"
+        )
     check_resolution(size, shorter_side)
     request = _request(table, table.paths, size, source, shorter_side)
     if dst.exists():
