@@ -133,7 +133,7 @@ def dirs(
     if not print_for_scripts(COLUMNS, rows, json, csv, "pairs", **about):
         if not output:
             print_table(COLUMNS, rows)
-        _print_summary(len(rows), summary, chosen.name, output)
+        _print_summary(len(rows), summary, chosen, output)
     files = {name: (path0, path1) for name, path0, path1 in found.pairs}
     gate.check(
         [Measured(name, value, files[name]) for name, value in rows],
@@ -193,9 +193,13 @@ def _summary(values: Sequence[float]) -> dict[str, float]:
     return {"mean": mean, "median": median, "least": min(values), "greatest": max(values)}
 
 
-def _print_summary(count: int, summary: Mapping[str, float], method: str, output: Path | None) -> None:
+def _print_summary(count: int, summary: Mapping[str, float], chosen: "Chosen", output: Path | None) -> None:
     from perceptual.cli.output import short
 
     numbers = [f"{name} {short(value)}" for name, value in summary.items()]
     written = [str(output)] if output else []
-    typer.echo(" · ".join([f"{count:,} pairs", *numbers, method, *written]))
+    typer.echo(" · ".join([f"{count:,} pairs", *numbers, chosen.name, *written]))
+    if chosen.curve and summary:
+        typer.echo(
+            f"greatest {short(summary['greatest'])}, which {chosen.curve.sentence(summary['greatest'])}"
+        )
