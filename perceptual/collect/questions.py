@@ -100,8 +100,8 @@ QUESTIONS = {
             heading="Which of the three images is the odd one out?",
             how="In each trial, three images are shown. Choose the one that is least like the other two: "
             "click or touch it, or press the left, down or right arrow key.",
-            places={"left": "a", "middle": "b", "right": "c"},
-            labels=("Left", "Middle", "Right"),
+            places={"first": "a", "second": "b", "third": "c"},
+            labels=("First", "Second", "Third"),
             answers={"a": 0, "b": 1, "c": 2},
             distorted={"a": ("a",), "b": ("b",), "c": ("c",)},
             wrong="Not quite: the other two images were copies of each other.",

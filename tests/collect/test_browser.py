@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from studies import TOKEN, Visitor, make_study, served
+from studies import TOKEN, Visitor, make_study, served, write_source
 
 import perceptual.collect
 from perceptual.collect.quality import Rules, assess
+from perceptual.collect.questions import QUESTIONS
 from perceptual.collect.votes import read_votes
 
 try:
@@ -89,7 +90,7 @@ def begin(page, server, name="", size=""):
 
 def answer(page, how, choice):
     key, selector = (
-        {"left": "ArrowLeft", "same": "ArrowLeft"}.get(choice, "ArrowRight"),
+        {"left": "ArrowLeft", "same": "ArrowLeft", "second": "ArrowDown"}.get(choice, "ArrowRight"),
         (f"[data-choice={choice}]"),
     )
     if how == "keys":
@@ -128,11 +129,12 @@ WAYS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pairs", [False, True], ids=["2afc", "jnd"])
-def test_four_people_do_a_whole_study(browser, tmp_path, pairs):
+@pytest.mark.parametrize("kind", ["2afc", "jnd", "odd-one-out"])
+def test_four_people_do_a_whole_study(browser, tmp_path, kind):
+    pairs, asked = kind == "jnd", QUESTIONS[kind]
     settings = {"items_per_session": 3, "practice": 1, "sentinels": 1, "repeats": 1} if pairs else {}
-    choices = ("same", "different") if pairs else ("left", "right")
-    with served(make_study(tmp_path, pairs=pairs, size=64, votes_per_item=4, **settings)) as server:
+    source, choices = write_source(tmp_path / "asked", roles=asked.kind.roles, size=64), asked.choices[-2:]
+    with served(make_study(tmp_path, source=source, votes_per_item=4, **settings)) as server:
         codes = set()
         for how, screen, name in WAYS:
             context = browser.new_context(**screen)
@@ -141,7 +143,7 @@ def test_four_people_do_a_whole_study(browser, tmp_path, pairs):
             page.on("console", lambda said, kept=problems: kept.append(said.text))
             page.on("pageerror", lambda error, kept=problems: kept.append(str(error)))
             begin(page, server, name, f"-{name}")
-            tokens = take_part(page, how, choices, f"{'jnd' if pairs else '2afc'}-{name}")
+            tokens = take_part(page, how, choices, f"{kind}-{name}")
             assert len(tokens) == (6 if pairs else 11) == len(set(tokens))
             codes.add(page.locator("#code").inner_text())
             assert problems == []
@@ -169,7 +171,7 @@ def test_four_people_do_a_whole_study(browser, tmp_path, pairs):
         assert "not the token" in page.content()
         page.goto(f"{server.address}/admin?token={TOKEN}")
         assert page.url == f"{server.address}/admin"
-        picture(page, f"admin-{'jnd' if pairs else '2afc'}")
+        picture(page, f"admin-{kind}")
         assert page.locator(".scroll tbody tr").count() == 4
 
 

@@ -32,7 +32,7 @@ def test_three_images_without_a_reference(tmp_path):
             assert ODD.heading in person.request("GET", "/trials").content.decode()
             assert person.take_part(odd_one) == 19
         person = Visitor(server.port).enrol()
-        assert person.take_part(lambda *_: "middle") == 19
+        assert person.take_part(lambda *_: "second") == 19
         done = export(server.database, tmp_path / "judged", Rules(most_missed=1))
         votes = read_votes(server.database)
         items = server.database.study.items.values()

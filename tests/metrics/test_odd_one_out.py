@@ -85,27 +85,31 @@ def test_the_ceiling_finds_what_is_possible(name):
 
 @pytest.mark.slow
 def test_ceilings_and_intervals_contain_the_truth_as_often_as_they_say():
-    """200 sets of known people: bounds of the ceiling, its interval, and that of a distance's score."""
-    rng = np.random.default_rng(0)
-    bounds, intervals, scores = [], [], []
-    for number in range(200):
-        p = list(PEOPLE.values())[number % 5](rng, 1000)
+    """300 sets of known people: bounds of the ceiling, its interval, and that of a distance's score."""
+    rng, kinds = np.random.default_rng(0), list(PEOPLE.values())
+    reach, bounds, intervals, scores = [of(rng, 400_000).max(1).mean() for of in kinds], [], [], []
+    for number in range(300):
+        # of each reference three trios, alike in how far people agree
+        p = kinds[number % 5](rng, 300)
+        p = np.repeat(p, 3, axis=0)
         odd = panel(rng, p, 3 + number % 4)
         votes = np.full(len(p), 3.0 + number % 4)
         found = ceiling(torch.from_numpy(odd), torch.from_numpy(votes))
         bounds.append(found.lower <= p.max(1).mean() <= found.upper)
-        # half of the items agree with the true order
+        # on half of them the distance knows, on the others it guesses
         distances = -np.where(rng.random((len(p), 1)) < 0.5, p, rng.random(p.shape))
-        truth = np.take_along_axis(p, distances.argmin(1)[:, None], 1).mean()
-        subset, cluster = np.zeros(len(p), np.int64), np.arange(len(p))
+        subset, cluster = np.zeros(len(p), np.int64), np.arange(len(p)) // 3
         of = bootstrap(
             distances.T[None], subset, cluster, 400, answer=odd, weighted=weighted_odd_one_out_score
         )
-        scores.append(of.low[0, 0] <= truth <= of.high[0, 0])
+        scores.append(of.low[0, 0] <= (reach[number % 5] + 1 / 3) / 2 <= of.high[0, 0])
         items = {"odd": odd, "votes": votes, "subset": subset}
         limit = people.limit("odd-one-out", items, ["all"], cluster)
-        intervals.append(limit.low <= p.max(1).mean() <= limit.high)
+        intervals.append(limit.low <= reach[number % 5] <= limit.high)
     print(f"bounds {np.mean(bounds):.3f}, ceiling {np.mean(intervals):.3f}, score {np.mean(scores):.3f}")
-    assert np.mean(bounds) >= 0.95
+    for number in range(5):
+        print(list(PEOPLE)[number], *(np.mean(each[number::5]) for each in (bounds, intervals, scores)))
+    # a standard error of a coverage of 95 % is 1.3 points
     assert np.mean(scores) >= 0.92
-    assert np.mean(intervals) >= 0.85
+    assert np.mean(bounds) >= 0.92
+    assert np.mean(intervals) >= 0.92
