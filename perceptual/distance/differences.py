@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from perceptual.distance.level import unit_normalize
+from perceptual.distance.level import mean_squares, unit_normalize
 from perceptual.distance.lpips import LPIPS
 
 FEATURE_BUDGET = 1 << 30  # bytes of feature maps held for images that recur
@@ -60,10 +60,7 @@ def mean_differences(
             held.update((i, [m[n] for m in maps]) for n, i in enumerate(new.tolist()))
         levels = zip(*(held[i] for i in images.tolist()), strict=True)
         first, second = place.T.to(device)
-        means = []
-        for level in levels:
-            f = torch.stack(level)
-            means.append((f[first] - f[second]).square().mean((2, 3)))
+        means = [mean_squares(torch.stack(level), first, second, lpips.kernel) for level in levels]
         yield torch.cat(means, dim=1).float().cpu()
         _drop_oldest(held, images.tolist())
 

@@ -135,6 +135,23 @@ def _backward(  # type: ignore[no-untyped-def]
                 _put(to_x + n * i_n, found, start, c, p, C, P, i_c, i_p)
 
 
+@triton.jit
+def _squares(  # type: ignore[no-untyped-def]
+    maps, first, second, out, C, P, of_m, of_c, of_p, scale, BC: tl.constexpr, BP: tl.constexpr
+):
+    block, n = tl.program_id(0), tl.program_id(1)
+    c = tl.arange(0, BC)
+    p = tl.arange(0, BP)
+    x = maps + tl.load(first + n) * of_m
+    y = maps + tl.load(second + n) * of_m
+    total = tl.zeros([BC], tl.float32)
+    for start in range(0, P, BP):
+        u = _tile(x, block * BC, c, start + p, C, P, of_c, of_p)
+        d = u - _tile(y, block * BC, c, start + p, C, P, of_c, of_p)
+        total += tl.sum(d * d, 1)
+    tl.store(out + n * C + block * BC + c, total * scale, block * BC + c < C)
+
+
 @torch.library.custom_op("perceptual::compare", mutates_args=())
 def compare(lin: Tensor, x: Tensor, y: Tensor, mean: bool) -> tuple[Tensor, Tensor]:
     """Σ_c lin_c (x̂_c − ŷ_c)² of maps, and their norms.
@@ -185,6 +202,29 @@ def gradients(
         K=len(y), X=x_needed, Y=y_needed, LIN=lin_needed, EPS=EPS, **size, **EXACT,
     )  # fmt: skip
     return to_lin, to_x, to_y
+
+
+@torch.library.custom_op("perceptual::mean_squares", mutates_args=())
+def mean_squares(maps: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Mean squared differences (n, C) per channel of pairs of maps.
+
+    Args:
+        maps: (M, C, P) float32.
+        first, second: (n,) int64, the pairs.
+    """
+    _, channels, positions = maps.shape
+    size = _size(maps)
+    out = maps.new_empty(len(first), channels)
+    _squares[(triton.cdiv(channels, size["BC"]), len(first))](
+        maps, first.contiguous(), second.contiguous(), out, channels, positions, *maps.stride(),
+        1 / max(positions, 1), **size,
+    )  # fmt: skip
+    return out
+
+
+@mean_squares.register_fake
+def _(maps: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    return maps.new_empty(len(first), maps.shape[1])
 
 
 @compare.register_fake

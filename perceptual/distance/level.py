@@ -69,6 +69,21 @@ def compare(lin: Tensor, x: Tensor, *others: Tensor, mean: bool = False, kernel:
     return out
 
 
+def mean_squares(maps: Tensor, first: Tensor, second: Tensor, kernel: Kernel = "auto") -> Tensor:
+    """Mean squared differences (n, C) per channel of pairs of maps, without a gradient.
+
+    Args:
+        maps: (M, C, H, W).
+        first, second: (n,) int64, which of them are compared.
+        kernel: as `LPIPS` takes it.
+    """
+    if takes_triton(maps.device, kernel) and maps.dtype == torch.float32 and first.numel():
+        from perceptual.distance import kernels
+
+        return kernels.mean_squares(maps.flatten(2), first, second)
+    return (maps[first] - maps[second]).square().mean((2, 3))
+
+
 @cache
 def takes_triton(device: torch.device, kernel: Kernel) -> bool:
     """Say if levels are compared by Triton: on a GPU of CUDA, or for `triton` in its interpreter.
@@ -114,8 +129,9 @@ class _Compare(torch.autograd.Function):
             over = _inverse(norms[:, images, :, rows])
             u = pieces[0] * over[0]
             for k, m in enumerate(pieces[1:]):
-                d = (m * over[k + 1]).sub_(u)  # not addcmul, by which equal maps differ
-                out[k, images, rows] = d.square_().mul_(lin.view(-1, 1, 1)).sum(1)
+                # both products are rounded before they are subtracted, so that equal maps are at 0
+                d = F.mse_loss(m * over[k + 1], u, reduction="none")
+                out[k, images, rows] = d.mul_(lin.view(-1, 1, 1)).sum(1)
         return out.mean((2, 3)) if mean else out, norms
 
     @staticmethod
@@ -166,16 +182,18 @@ def _gradients(
     """Gradients to lin, to x and to the others, those that are needed, from that (K, N, H, W) to `compare`.
 
     A gradient passes the norm less its part along the map f: as g (d − f (d · f̂) / ‖f‖) / (‖f‖ + ε), where
-    d = 2 lin (x̂ − ŷ); so what is multiplied by g is one number a position.
+    d = 2 lin (x̂ − ŷ), and x̂ − ŷ = (x − r y) / (‖x‖ + ε) with one ratio r a position; so what is multiplied
+    by g is one number a position.
     """
     x, *others = (m.to(lin.dtype) for m in maps)
-    over, *overs = _inverse(norms)
-    u, of_lin, of_x, of_others = x * over, [], [], list[Tensor | None]()
+    bases = (norms + EPS).reciprocal()
+    over, *overs = bases.masked_fill(norms == 0, 0)
+    of_lin, of_x, of_others = [], [], list[Tensor | None]()
     for g, y, over_y, norm, need in zip(grad, others, overs, norms[1:], needed[2:], strict=True):
-        d = u - y * over_y
-        g = g.unsqueeze(1)
+        d = torch.addcmul(x, y, over_y / bases[0], value=-1)  # exactly 0 of equal maps
+        g = g.unsqueeze(1) * bases[0]
         if needed[0]:
-            of_lin.append((g * d.square()).sum((0, 2, 3)))
+            of_lin.append((g * bases[0] * d.square()).sum((0, 2, 3)))
         d = d * (2 * lin).view(-1, 1, 1)
         if needed[1]:
             of_x.append(_through_norm(d, x, g, over, norms[0]))

@@ -3,12 +3,14 @@
 import itertools
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from perceptual import LPIPS, Backbone
 from perceptual.distance import level
+from perceptual.distance.differences import mean_differences
 from perceptual.distance.level import compare
 
 pytest.importorskip("triton")
@@ -61,6 +63,31 @@ def test_equal_maps_are_at_distance_0_and_infinite_ones_at_none():
     found = [compare(torch.rand(37), x, x.roll(1, 0), kernel=kernel) for kernel in ("triton", "torch")]
     assert torch.equal(found[0].isfinite(), found[1].isfinite())
     assert not found[0].isfinite().all()
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(5, 37, 5, 7), (2, 3, 1, 1), (3, 130, 9, 9)])
+def test_means_per_channel_are_those_of_pytorch(shape, order):
+    (f,) = maps(1, shape)
+    f = f.contiguous(memory_format=order)
+    first, second = torch.tensor([[0, 1, shape[0] - 1, 1], [1, 0, 0, 1]])
+    found = level.mean_squares(f, first, second, "triton")
+    expected = np.stack(
+        [((f[i] - f[j]).numpy() ** 2).mean((1, 2)) for i, j in zip(first, second, strict=True)]
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert (found[3] == 0).all()
+    assert level.mean_squares(f, first[:0], second[:0], "triton").shape == (0, shape[1])
+
+
+def test_the_cache_is_made_by_one_launch_a_level():
+    distance, images = metric("triton"), torch.rand(3, 3, 32, 32)
+    pairs = [torch.tensor([[0, 1], [2, 1]])]
+    with Launches() as seen:
+        (found,) = mean_differences(distance, pairs, lambda rows: images[rows])
+    assert seen.names.count("perceptual.mean_squares.default") == len(distance.lin)
+    (expected,) = mean_differences(metric("torch"), pairs, lambda rows: images[rows])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
 
 
 def metric(kernel, **options):
