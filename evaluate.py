@@ -55,7 +55,7 @@ def evaluate(cfg: DictConfig) -> Numbers:
     if cfg.suite:
         return evaluate_suite(cfg)
     speed = {"precision": cfg.precision.name, "compile": cfg.compile}
-    distance = methods.build(cfg.ckpt, **speed) if cfg.ckpt else None
+    distance = methods.build(cfg.ckpt, memory="auto", **speed) if cfg.ckpt else None
     chosen = methods.expand(listed(cfg.methods) or ([cfg.ckpt] if cfg.ckpt else PUBLISHED))
     if distance is None:
         evaluation.require_one(chosen, cfg.results, **speed)

@@ -1,9 +1,12 @@
 """As a loss, forward and backward to one image of each pair: `python -m benchmarks.loss`.
 
 `held` is `LPIPS.reference`, with the target's features held. Memory is that of a fresh process for each, with
-its own network alone: what three steps add to it (`grown`), and the peak of all of it, PyTorch included.
+its own network alone: what three steps add to it (`grown`), and the peak of all of it, PyTorch included. On a
+GPU it is what a step allocates; there `torch` is ours without Triton, `graph` as a CUDA graph, and `backbone`
+its forward and backward alone.
 """
 
+import copy
 import ctypes
 import gc
 import json
@@ -37,6 +40,12 @@ def steps(name: str, device: str = "cpu") -> dict[str, Step]:
         "held": lambda x: reference()(x),
     }
     reference = cache(lambda: ours.reference(y))
+    if device != "cpu":
+        plain = copy.copy(ours)
+        plain.kernel = "torch"
+        recorded = ours.graph(x.clone().requires_grad_(), y)
+        losses |= {"torch": lambda x: plain(x, y), "graph": lambda x: recorded(x, y)}
+        losses["backbone"] = lambda x: sum(m.sum() for m in [*ours.backbone(x), *ours.backbone(y)])
 
     def step(loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         moving = x.clone().requires_grad_()
@@ -52,7 +61,7 @@ def measure(name: str, device: str) -> dict[str, Any]:
     calls = steps(name, device)
     with full_precision():
         expected, gradient = calls["lpips"]()
-        for kind in ("ours", "held"):
+        for kind in calls.keys() - {"lpips", "backbone"}:
             value, grad = calls[kind]()
             torch.testing.assert_close(value, expected, **TOLERANCE[device])
             # as vectors: where a feature is within rounding of a ReLU's 0, single pixels differ by more
@@ -60,14 +69,22 @@ def measure(name: str, device: str) -> dict[str, Any]:
     seconds = medians(calls)
     row: dict[str, Any] = {"net": name}
     row |= {f"{kind} ms": 1000 * taken for kind, taken in seconds.items()}
-    row |= {f"{kind} time": seconds[kind] / seconds["lpips"] for kind in ("ours", "held")}
+    row |= {f"{kind} time": seconds[kind] / seconds["lpips"] for kind in calls if kind != "lpips"}
     if device != "cpu":
-        return row
+        return row | {f"{kind} MiB": allocated(step) for kind, step in calls.items()}
     found = {kind: memory(name, kind) for kind in KINDS}
     for part in ("peak", "grown"):
         row |= {f"{kind} {part} MiB": found[kind][part] for kind in KINDS}
         row |= {f"{kind} {part}": found[kind][part] / found["lpips"][part] for kind in ("ours", "held")}
     return row
+
+
+def allocated(step: Step) -> float:
+    """MiB that a step adds at most to what a GPU holds."""
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
 def memory(name: str, kind: str) -> dict[str, float]:

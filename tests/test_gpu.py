@@ -6,7 +6,7 @@ import torch
 
 from perceptual import LPIPS, Backbone, PerceptualDistance, PerceptualRanker
 from perceptual.data import PhotosDataModule
-from perceptual.distance.level import compare
+from perceptual.distance.level import compare, mean_squares
 from perceptual.evaluation import evaluate as evaluation
 from perceptual.features.kmeans import initialize
 from perceptual.metrics import JNDAveragePrecision, OpinionCorrelation, PerceptualDiversity, TwoAFCScore
@@ -81,6 +81,52 @@ def test_gradients_are_those_of_the_cpu(name):
     here(x, y).sum().backward()
     there(u, y.to("cuda")).sum().backward()
     assert (u.grad.cpu() - x.grad).norm() < 1e-2 * x.grad.norm()
+
+
+@pytest.mark.parametrize("moves", [(False, False), (True, False), (True, True)], ids=str)
+def test_a_graph_replays_distances_and_gradients(moves):
+    (_, there), example = both("alexnet"), images()
+    example = [image.to("cuda").requires_grad_(moving) for image, moving in zip(example, moves, strict=True)]
+    graph, kept = there.graph(*example), []
+    for seed in (1, 2):
+        drawn = torch.rand(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(seed)).to("cuda")
+        found = []
+        for distance in (graph, there):
+            of = [image.clone().requires_grad_(moving) for image, moving in zip(drawn, moves, strict=True)]
+            value = distance(*of)
+            moving = [image for image in of if image.requires_grad]
+            found.append([value.detach(), *(torch.autograd.grad(value.sum(), moving) if moving else [])])
+        for replayed, computed in zip(*found, strict=True):
+            close(replayed, computed.cpu(), atol=1e-6)
+        kept.append(found[0][0])
+    assert not torch.equal(*kept)  # the first is not written over
+    with pytest.raises(ValueError, match="the graph was recorded for x of"):
+        graph(example[0][:1], example[1][:1])
+
+
+def test_tiles_give_the_numbers_of_the_whole():
+    (_, there), (x, y) = both("alexnet"), images(1, 900)
+    x, y = x.to("cuda").requires_grad_(), y.to("cuda")
+    found = []
+    for memory in (None, 2e8):
+        there.memory = memory
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        value = there(x, y)
+        found.append([value.detach(), torch.autograd.grad(value.sum(), x)[0]])
+        peak = torch.cuda.max_memory_allocated() - before
+    close(found[1][0], found[0][0].cpu())
+    assert (found[1][1] - found[0][1]).norm() < 1e-2 * found[0][1].norm()
+    assert peak < 2e8 + 8 * x.nbytes  # and the images' own
+
+
+@torch.no_grad()
+def test_the_kernel_of_the_cache_gives_what_pytorch_gives():
+    pytest.importorskip("triton")
+    maps = torch.rand(5, 70, 9, 11, device="cuda").contiguous(memory_format=torch.channels_last)
+    first, second = torch.tensor([[0, 1, 4, 4], [3, 1, 0, 2]], device="cuda")
+    close(*(mean_squares(maps, first, second, kernel).cpu() for kernel in ("triton", "torch")), atol=1e-7)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from perceptual.cli.options import (
     Json,
     JUnit,
     Mask,
+    Memory,
     Method,
     Outside,
     Report,
@@ -64,6 +65,7 @@ def dirs(
         ),
     ] = None,
     outside: Outside = "see",
+    memory: Memory = None,
     resize: Resize = False,
     fail_above: FailAbove = None,
     fail_above_noticed: FailAboveNoticed = None,
@@ -121,7 +123,7 @@ def dirs(
             for name in names:
                 problems.append(f"{name}: only in {folder}")
     with RowFile(output, COLUMNS) if output else nullcontext() as file:
-        chosen = choose(method, outside)
+        chosen = choose(method, outside, memory)
         gate.of(chosen)
         for row in _measure(chosen, found.pairs, mask_of, resize, problems):
             rows.append(row)

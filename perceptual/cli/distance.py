@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from perceptual.cli.options import Csv, First, Json, Mask, Method, Outside, Resize, Second
+from perceptual.cli.options import Csv, First, Json, Mask, Memory, Method, Outside, Resize, Second
 
 
 def distance(
@@ -13,6 +13,7 @@ def distance(
     method: Method = None,
     mask: Mask = None,
     outside: Outside = "see",
+    memory: Memory = None,
     resize: Resize = False,
     json: Json = False,
     csv: Csv = False,
@@ -32,7 +33,7 @@ def distance(
     from perceptual.cli.output import print_json, short, write_csv
 
     pair = read_pair(a, b, resize, mask)
-    chosen = choose(method, outside)
+    chosen = choose(method, outside, memory)
     (value,) = chosen.measure(*(part[None] for part in pair if part is not None))
     curve = chosen.curve
     if json:

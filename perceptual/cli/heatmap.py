@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from perceptual.cli.options import First, Json, Mask, Method, Outside, Resize, Second
+from perceptual.cli.options import First, Json, Mask, Memory, Method, Outside, Resize, Second
 
 
 def heatmap(
@@ -21,6 +21,7 @@ def heatmap(
     method: Method = None,
     mask: Mask = None,
     outside: Outside = "see",
+    memory: Memory = None,
     resize: Resize = False,
     json: Json = False,
 ) -> None:
@@ -41,7 +42,7 @@ def heatmap(
     from perceptual.cli.plots import draw_heatmap
 
     pair = read_pair(a, b, resize, mask)
-    chosen = choose(method, outside)
+    chosen = choose(method, outside, memory)
     if (levels_of := chosen.levels(pair)) is None:
         raise ValueError(f"{chosen.name} gives one number, no map; choose an LPIPS distance, by position")
     shares, maps = levels_of

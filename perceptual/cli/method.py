@@ -61,15 +61,20 @@ class Chosen(NamedTuple):
         return images.to(self.device).float().div_(255)
 
 
-def choose(said: str | None, outside: Outside = "see") -> Chosen:
+def choose(said: str | None, outside: Outside = "see", memory: float | None = None) -> Chosen:
     """Load the distance of a name; without one, LPIPS on AlexNet.
 
     Raises:
-        ValueError: no such method or calibration, or one that cannot fill what is outside of masks.
+        ValueError: no such method or calibration, or one without a network, whose mean colour fills what is
+            outside of masks, and whose features take memory.
         FileNotFoundError: a file or weights that do not exist.
     """
     method = Method.parse(said or "alexnet")
     distance, ranking = methods.load(method)
     methods.seeing(outside, distance, str(method))
+    if isinstance(distance, LPIPS):
+        distance.memory = memory or "auto"
+    elif memory:
+        raise ValueError(f"memory is what features of a network may take, and {method} has none")
     device = methods.device()
     return Chosen(str(method), distance.to(device), device, ranking)

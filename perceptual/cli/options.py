@@ -108,6 +108,17 @@ Outside = Annotated[
         "images, so that nothing there counts.",
     ),
 ]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        "--memory",
+        metavar="BYTES",
+        min=1,
+        help="What features may take, such as 2e9: larger images are compared in tiles, with the same "
+        "numbers. By default a quarter of what is free.",
+        show_default=False,
+    ),
+]
 FailAbove = Annotated[
     float | None,
     typer.Option(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perceptual.cli.options import Csv, Json, Mask, Method, Outside, Resize, is_image
+from perceptual.cli.options import Csv, Json, Mask, Memory, Method, Outside, Resize, is_image
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +25,7 @@ def rank(
     method: Method = None,
     mask: Mask = None,
     outside: Outside = "see",
+    memory: Memory = None,
     resize: Resize = False,
     json: Json = False,
     csv: Csv = False,
@@ -43,7 +44,7 @@ def rank(
     from perceptual.cli.method import choose
     from perceptual.cli.output import Problems, print_for_scripts, print_table
 
-    chosen, problems = choose(method, outside), Problems("images")
+    chosen, problems = choose(method, outside, memory), Problems("images")
     order = sorted(_measure(chosen, ref, images, mask, resize, problems), key=lambda pair: pair[1])
     columns = [*COLUMNS]
     rows: list[list[Cell]] = [[place, *pair] for place, pair in enumerate(order, 1)]

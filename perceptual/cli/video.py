@@ -15,6 +15,7 @@ from perceptual.cli.options import (
     Json,
     JUnit,
     Mask,
+    Memory,
     Method,
     Outside,
     Report,
@@ -46,6 +47,7 @@ def video(
     method: Method = None,
     mask: Mask = None,
     outside: Outside = "see",
+    memory: Memory = None,
     resize: Resize = False,
     fail_above: FailAbove = None,
     fail_above_noticed: FailAboveNoticed = None,
@@ -78,7 +80,7 @@ def video(
         for remark in frames.remarks():
             note(remark)
         with RowFile(output, COLUMNS) if output else nullcontext() as file:
-            chosen = choose(method, outside)
+            chosen = choose(method, outside, memory)
             gate.of(chosen)
             for row in _measure(chosen, frames):
                 rows.append(row)

@@ -5,7 +5,7 @@ Metric", CVPR 2018, https://arxiv.org/abs/1801.03924, equation 1.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceptual.distance import calibration as calibrations
-from perceptual.distance import compiled, pairwise
+from perceptual.distance import compiled, pairwise, tiles
 from perceptual.distance import level as fast
+from perceptual.distance.compiled import Compile
 from perceptual.distance.inputs import check, to_rgb, to_weights
 from perceptual.distance.level import FORMS, KERNELS, OUTSIDE, Form, Kernel, Outside, unit_normalize
 from perceptual.distance.noticed import Noticed
@@ -71,11 +72,16 @@ class LPIPS(HubMixin, nn.Module):
             `perceptual.distance.head`.
         outside: what the network sees outside of masks. `see`: what is there, which reaches the inside by
             receptive fields; `fill`: its mean colour, in both images, so that nothing there counts.
-        compile: compile the comparison of each level by torch.compile. The first call for a size of images
-            takes some seconds; needs a C++ compiler.
+        compile: compile the comparison of each level by torch.compile, or with `full` all of the distance,
+            the backbone too. The first call takes some seconds, with `full` perhaps minutes; needs a C++
+            compiler.
         kernel: what compares the maps of a level: `triton`, one kernel that reads each map once, on GPUs of
             CUDA; `torch`, operations of PyTorch; or `auto`, the first where it can be used. `compile`, second
             gradients and transforms of functions take operations of PyTorch.
+        memory: bytes that features may take, beyond images, results and weights: larger images are compared
+            in tiles, with the same numbers, and each tile once more for a gradient. Networks that are not
+            convolutional, and embeddings, cannot be cut and are refused; images that the network resizes are
+            seen whole. `auto`: a quarter of what is free, and whole images where they cannot be cut.
 
     Attributes:
         calibration: `"v0.1"`, `"v0.0"` or the path that lin is from; None: uncalibrated.
@@ -86,7 +92,7 @@ class LPIPS(HubMixin, nn.Module):
 
     Raises:
         ValueError: unknown backbone or calibration, or one that does not fit the other; an unknown form, or
-            `pooled` with `spatial`; `compile` without a compiler.
+            `pooled` with `spatial`; `compile` without a compiler; `memory` that is not positive.
         FileNotFoundError: weights or calibration that cannot be found.
     """
 
@@ -104,12 +110,12 @@ class LPIPS(HubMixin, nn.Module):
         center: bool = False,
         head: nn.Module | None = None,
         outside: Outside = "see",
-        compile: bool = False,
+        compile: Compile = False,
         kernel: Kernel = "auto",
+        memory: tiles.Memory = None,
     ) -> None:
         super().__init__()
-        if compile:
-            compiled.check_compiler()
+        compiled.check(compile)
         if form not in FORMS:
             raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
         if outside not in OUTSIDE:
@@ -120,6 +126,7 @@ class LPIPS(HubMixin, nn.Module):
             raise ValueError(f"center and head are of form='concatenated', got form={form!r}")
         if kernel not in KERNELS:
             raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel!r}")
+        tiles.check(memory)
         if not value_range[0] < value_range[1]:
             raise ValueError(f"value_range must be (black, white) with black < white, got {value_range}")
         self.backbone, calibration = calibrations.build(backbone, lin)
@@ -137,8 +144,9 @@ class LPIPS(HubMixin, nn.Module):
         self.form: Form = form
         self.center, self.head = center, head
         self.outside: Outside = outside
-        self.compiled = compile
+        self.compiled: Compile = compile
         self.kernel: Kernel = kernel
+        self.memory: tiles.Memory = memory
         self.spatial = spatial
         self.value_range = value_range
         self.seen_range: tuple[float, float] | None = None  # that a batch was found in
@@ -207,28 +215,35 @@ class LPIPS(HubMixin, nn.Module):
         if self.compiled and compile and not plain:
             # not once more within: where torch.compile gives up, it runs this as it is
             return compiled.call(LPIPS.compare, self, levels, size, spatial, mask, False)
-        parts = []
-        if mask is not None:  # of each batch after the first
-            mask = mask.repeat(len(levels[0]) - 1, 1, 1, 1)
         # autocast would round distances to the three digits of bfloat16, and make ties of preferences
         with torch.autocast(levels[0][0].device.type, enabled=False):
-            for (x, *others), lin in zip(levels, self.weights, strict=True):
-                if plain or (self.training and self.dropout.p):
-                    u, *units = (unit_normalize(f.to(lin.dtype)) for f in (x, *others))
-                    squares = torch.cat([(u - v).square() for v in units])  # (K·N, C, h, w)
-                    part = (lin.view(-1, 1, 1) * self.dropout(squares)).sum(1, keepdim=True)
-                elif spatial or mask is not None:  # the same in less memory
-                    part = fast.compare(lin, x, *others, kernel=self.kernel).flatten(0, 1).unsqueeze(1)
-                else:
-                    means = fast.compare(lin, x, *others, mean=True, kernel=self.kernel)
-                    parts.append(means.view(-1, 1))
-                    continue
-                if spatial:
-                    part = F.interpolate(part, list(size), mode="bilinear", align_corners=False)
-                    parts.append(part if mask is None else part * mask)
-                else:
-                    parts.append(fast.mean(part, mask))
-        return torch.cat(parts, dim=1)
+            means = not spatial and mask is None
+            parts = [self._difference(*level, mean=means) for level in zip(self.weights, levels, strict=True)]
+            return self._joined(parts, size, spatial, mask)
+
+    def _difference(self, lin: Tensor, level: Sequence[Tensor], mean: bool) -> Tensor:
+        """Σ_c lin_c (x̂_c − ŷ_c)² of a level, for K batches after the first: (K, N, h, w), or means (K, N)."""
+        plain = torch.compiler.is_compiling() or is_transformed()
+        if not plain and not (self.training and self.dropout.p):  # the same in less memory
+            return fast.compare(lin, *level, mean=mean, kernel=self.kernel)
+        u, *units = (unit_normalize(f.to(lin.dtype)) for f in level)
+        squares = self.dropout(torch.cat([(u - v).square() for v in units]))  # (K·N, C, h, w)
+        return (lin.view(-1, 1, 1) * squares).sum(1).view(len(units), *u.shape[:1], *u.shape[2:])
+
+    @staticmethod
+    def _joined(parts: Sequence[Tensor], size: Sequence[int], spatial: bool, mask: Tensor | None) -> Tensor:
+        """What each level adds to distances, (K·N, L) or (K·N, L, H, W), from `_difference` of each."""
+        if mask is not None:  # of each batch after the first
+            mask = mask.repeat(len(parts[0]), 1, 1, 1)
+        found = []
+        for part in parts:
+            part = part.flatten(0, 1).unsqueeze(1)
+            if spatial:
+                part = F.interpolate(part, list(size), mode="bilinear", align_corners=False)
+                found.append(part if mask is None else part * mask)
+            else:
+                found.append(part if part.ndim == 2 else fast.mean(part, mask))
+        return torch.cat(found, dim=1)
 
     def maps(self, rgb: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """Compute the maps (N, C, h, w) per level, 1×1 if pooled, of `rgb` (N, 3, H, W) in [0, 1]."""
@@ -269,7 +284,40 @@ class LPIPS(HubMixin, nn.Module):
         rgb = to_rgb(self, **images)
         if mask is not None:
             mask, rgb = self.masked(mask, rgb)
+        if self.memory is not None and (cut := tiles.cut(self.backbone, rgb, self.memory)):
+            return self._in_tiles(cut, rgb, spatial, mask)
+        if self.compiled == "full" and not (torch.compiler.is_compiling() or is_transformed()):
+            return compiled.call(LPIPS._whole, self, rgb, spatial, mask)
         return self.compare(self._levels(rgb, mask), rgb[0].shape[2:], spatial, mask)
+
+    def _whole(self, rgb: Sequence[Tensor], spatial: bool, mask: Tensor | None) -> Tensor:
+        """Features and their comparison as one function."""
+        return self.compare(self._levels(rgb, mask), rgb[0].shape[2:], spatial, mask, compile=False)
+
+    def _in_tiles(self, cut: tiles.Cut, rgb: Sequence[Tensor], spatial: bool, mask: Tensor | None) -> Tensor:
+        """What `_measure` gives, of tiles side by side: maps of differences, or sums of features."""
+
+        def compute(tile: tiles.Tile, *images: Tensor) -> list[Tensor]:
+            found = []
+            levels = zip(*map(self.backbone, images), strict=True)
+            for number, (maps, lin) in enumerate(zip(levels, self.weights, strict=True)):
+                with torch.autocast(lin.device.type, enabled=False):
+                    if self.form == "pooled":
+                        size = cut.sizes[number] if cut.sizes else maps[0].shape[2:]
+                        ones = lin.new_ones(1, 1, *size)
+                        weight = ones if mask is None else fast.reduced(tile.item(mask), ones)
+                        weight = tile.of(number, weight / weight.sum((2, 3), keepdim=True))
+                        sums = [(tile.kept(number, m) * weight).sum((2, 3), keepdim=True) for m in maps]
+                        found.append(torch.stack(sums))
+                    else:
+                        found.append(tile.kept(number, self._difference(lin, maps, mean=False)))
+            return found
+
+        parts = cut.join(compute, rgb)
+        if self.form != "pooled":
+            return self._joined(parts, rgb[0].shape[2:], spatial, mask)
+        levels = [part.sum((-2, -1), keepdim=True).unbind() for part in parts]
+        return self.compare(levels, rgb[0].shape[2:], spatial, mask)
 
     def _level(self, maps: Tensor, mask: Tensor | None) -> Tensor:
         """Maps of a level as they are compared: 1×1 if pooled, the mean over their positions.
@@ -391,21 +439,39 @@ class LPIPS(HubMixin, nn.Module):
         check(self, {"images": images} | ({} if other is None else {"other": other}))
         return pairwise.distances(partial(self.embed, mask=mask), images, other, memory)
 
-    def accelerate(self, *, precision: Precision = "32-true", compile: bool = False) -> "LPIPS":
-        """Compute features in another precision and compare them by compiled code, from now on; itself.
+    def accelerate(
+        self, *, precision: Precision = "32-true", compile: Compile = False, memory: tiles.Memory = None
+    ) -> "LPIPS":
+        """Compute in another precision, by compiled code or in a budget of memory, from now on; itself.
 
         Args:
             precision: of the features, as `Backbone` takes it.
-            compile: as `LPIPS` takes it.
+            compile, memory: as `LPIPS` takes them.
 
         Raises:
-            ValueError: no such precision, or `compile` without a compiler.
+            ValueError: no such precision, `compile` without a compiler, or `memory` that is not positive.
         """
-        if compile:
-            compiled.check_compiler()
+        compiled.check(compile)
+        tiles.check(memory)
         self.backbone.set_precision(precision)
         self.compiled = compile
+        self.memory = memory
         return self
+
+    def graph(self, x: Tensor, y: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """Record a CUDA graph of `forward`, whose replay starts all kernels at once: for many small batches.
+
+        Args:
+            x, y: images on a GPU of CUDA, of the shape, type and need of a gradient that all others will
+                have. The range of these is checked, and of no others.
+
+        Returns:
+            (x, y) → what `forward` gives, with its first gradient; not for masks, `compile` or `memory`.
+
+        Raises:
+            ValueError: no GPU of CUDA, or what `forward` raises; later, images of another shape or type.
+        """
+        return compiled.graphed(self, x, y)
 
     @torch.no_grad()
     def project(self) -> None:
@@ -425,9 +491,10 @@ class Reference:
     def __init__(self, lpips: LPIPS, y: Tensor, mask: Tensor | None = None) -> None:
         # features made in inference mode could not take part in a gradient later
         with torch.inference_mode(False), torch.no_grad():
-            said = to_rgb(lpips, y=y.clone() if y.is_inference() else y)
-            self._mask, (rgb,) = lpips.masked(mask, said)
-            self._maps = lpips.maps(rgb, self._mask)
+            self._y, self._given = y.clone() if y.is_inference() else y.detach(), mask
+            self._mask, (rgb,) = lpips.masked(mask, to_rgb(lpips, y=self._y))
+            # in a budget of memory the image is held, whose features may not fit
+            self._maps = None if lpips.memory is not None else lpips.maps(rgb, self._mask)
         self._lpips = lpips
         self._shape = rgb.shape
 
@@ -440,13 +507,15 @@ class Reference:
         Raises:
             ValueError: what `LPIPS.forward` raises.
         """
-        lpips, count = self._lpips, len(self._maps[0])
+        lpips, count = self._lpips, self._shape[0]
         (rgb,) = to_rgb(lpips, x=x)
         if rgb.shape[1:] != self._shape[1:] or count not in (1, len(rgb)):
             raise ValueError(
                 f"x must have the shape of the reference, {tuple(self._shape)}"
                 f"{', with any number of images' if count == 1 else ''}, got {tuple(x.shape)}"
             )
+        if self._maps is None:
+            return lpips(x, self._y, self._given)
         mask = self._mask
         levels = [
             (f, held.expand(len(rgb), -1, -1, -1))

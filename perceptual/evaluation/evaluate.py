@@ -16,7 +16,8 @@ from perceptual.data.batch import JudgedDataset, chunks_of_pairs
 from perceptual.data.images import as_floats
 from perceptual.data.loading import Batches, loader
 from perceptual.data.module import JudgedDataModule
-from perceptual.distance.compiled import check_compiler
+from perceptual.distance.compiled import Compile
+from perceptual.distance.compiled import check as check_compile
 from perceptual.distance.differences import mean_differences, weigh
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import methods as grammar
@@ -158,13 +159,13 @@ def evaluate(
     results: str | os.PathLike[str],
     device: torch.device | str = "cpu",
     precision: Precision = "32-true",
-    compile: bool = False,
+    compile: Compile = False,
     build: Callable[[Method], nn.Module] | None = None,
     study: Study | None = None,
 ) -> Evaluated:
     """Study methods on validation items; what `results` has already is not computed again.
 
-    A method that fails does not stop the others.
+    A method that fails does not stop the others. Images that would not fit in memory are compared in tiles.
 
     Args:
         methods: names, see `perceptual.names`.
@@ -180,8 +181,7 @@ def evaluate(
         ValueError: no such precision, `compile` without a compiler, or items that the study is not for.
     """
     check_precision(precision)
-    if compile:
-        check_compiler()
+    check_compile(compile)
     study = study or Scores(data)
     place = place_of(study.items.fingerprint, results)
     study.begin(place)
@@ -192,7 +192,7 @@ def evaluate(
 
     asked = grammar.called(grammar.expand(methods), precision, known)
     missing, lost = [name for name in asked if known(name) is None], dict[str, str]()
-    build = build or partial(grammar.build, precision=precision, compile=compile)
+    build = build or partial(grammar.build, precision=precision, compile=compile, memory="auto")
     about: dict[str, Any] = {"size": study.items.size, **own}
 
     def build_named(name: str) -> nn.Module:
@@ -279,17 +279,17 @@ def _measure(
     pairs, (_, which) = data.pairs(), data.table.distinct_pairs
     masked = data.table.mask is not None  # what counts of a pair depends on the item
     images_recur = not masked and len(pairs.items.unique()) * RECURRING <= pairs.items.numel()
-    in_memory = not data.images.decodes
+    large = pairs.sizes is not None and 3 * pairs.sizes.prod(1).max() > LARGE
+    # features are held from pair to pair
+    by_image = images_recur and not data.images.decodes and not large
     by_pair = {
         name: _measure_by_image(distance, pairs)
         for name, distance in distances.items()
-        if isinstance(distance, LPIPS) and images_recur and in_memory
+        if isinstance(distance, LPIPS) and by_image
     }
     others = {name: distance for name, distance in distances.items() if name not in by_pair}
     by_item: dict[str, Measured] = {}
-    by_pairs = len(pairs) * RECURRING <= which.size
-    if pairs.sizes is not None:
-        by_pairs = by_pairs or 3 * pairs.sizes.prod(1).max() > LARGE
+    by_pairs = large or len(pairs) * RECURRING <= which.size
     if others and by_pairs and not masked:
         begun = Begun(folder, "pairs") if folder else None
         ahead = data.images.read_ahead

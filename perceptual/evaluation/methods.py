@@ -17,10 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from perceptual.distance import calibration as calibrations
-from perceptual.distance.compiled import check_compiler
+from perceptual.distance.compiled import Compile
+from perceptual.distance.compiled import check as check_compile
 from perceptual.distance.level import OUTSIDE, Outside
 from perceptual.distance.lpips import LPIPS
 from perceptual.distance.saving import folders
+from perceptual.distance.tiles import Memory
+from perceptual.distance.tiles import check as check_memory
 from perceptual.evaluation.results import Result
 from perceptual.features import networks
 from perceptual.features import weights as weight_files
@@ -50,7 +53,11 @@ def device() -> str:
 
 
 def build(
-    method: str | Method, precision: Precision = "32-true", compile: bool = False, outside: Outside = "see"
+    method: str | Method,
+    precision: Precision = "32-true",
+    compile: Compile = False,
+    outside: Outside = "see",
+    memory: Memory = None,
 ) -> nn.Module:
     """The distance that a name stands for, in eval mode: (x, y) → (N,), images in [0, 1].
 
@@ -59,6 +66,7 @@ def build(
         precision: of deep features, as `Backbone` takes it; classic distances are in float32.
         compile: have deep features compared by compiled code, as `LPIPS` takes it.
         outside: what a network sees outside of masks, as `LPIPS` takes it.
+        memory: bytes for deep features, as `LPIPS` takes it.
 
     Raises:
         ValueError: no such method, a checkpoint or folder that is not one of ours, no such precision,
@@ -66,11 +74,11 @@ def build(
         FileNotFoundError: a checkpoint, folder or weights that cannot be found.
     """
     check_precision(precision)
-    if compile:
-        check_compiler()
+    check_compile(compile)
+    check_memory(memory)
     distance = load(method).distance
     if isinstance(distance, LPIPS):
-        distance.accelerate(precision=precision, compile=compile)
+        distance.accelerate(precision=precision, compile=compile, memory=memory)
     return seeing(outside, distance, str(method))
 
 
@@ -163,8 +171,9 @@ def create_metric(
     reduction: Literal["mean", "sum", "none"] = "mean",
     *,
     precision: Precision = "32-true",
-    compile: bool = False,
+    compile: Compile = False,
     outside: Outside = "see",
+    memory: Memory = None,
     weight: Literal["image", "area"] = "image",
 ) -> "PerceptualDistance":
     """Create a torchmetrics metric of the distance with that name; `.distance` is the distance itself.
@@ -183,6 +192,7 @@ def create_metric(
         precision: of deep features, as `Backbone` takes it; classic distances are in float32.
         compile: compare deep features by compiled code, as `LPIPS` takes it.
         outside: what a network sees outside of masks, as `LPIPS` takes it.
+        memory: bytes for deep features, as `LPIPS` takes it.
         weight: what a pair counts in the mean, one or the area of its mask, as `PerceptualDistance` takes it.
 
     Raises:
@@ -191,7 +201,7 @@ def create_metric(
     """
     from perceptual.metrics import PerceptualDistance  # torchmetrics, which takes seconds
 
-    return PerceptualDistance(build(name, precision, compile, outside), reduction, weight=weight)
+    return PerceptualDistance(build(name, precision, compile, outside, memory), reduction, weight=weight)
 
 
 def list_metrics(pattern: str = "*") -> list[str]:

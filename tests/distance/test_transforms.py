@@ -67,6 +67,43 @@ def test_a_compiled_comparison_gives_the_same_numbers_and_can_be_copied():
         assert (compiled(x, x) == 0).all()
 
 
+def test_all_of_a_distance_is_one_graph_for_images_of_every_size(monkeypatch):
+    torch._dynamo.reset()
+    graphs = []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(
+        compiled,
+        "_compiled",
+        lambda method: torch.compile(method, backend=count, fullgraph=True, dynamic=True),
+    )
+    backbone = Backbone("test_resnet", None)
+    whole, plain = LPIPS(backbone, None, compile="full"), LPIPS(backbone, None)
+    for number, size in enumerate([40, 48, 64, 96]):
+        x, y = images(2 + number, 3, size, size + 8)
+        torch.testing.assert_close(whole(x, y), plain(x, y))
+    assert len(graphs) == 1
+    convolutions = [node for node in graphs[0].graph.nodes if "conv" in str(node.target)]
+    assert len(convolutions) > 4  # the backbone is in it
+    with pytest.raises(ValueError, match="x has values from"):
+        whole(3 * x, y)
+    moving, still = (x.clone().requires_grad_() for _ in range(2))
+    (grad,) = torch.autograd.grad(whole(moving, y).sum(), moving)
+    torch.testing.assert_close(grad, torch.autograd.grad(plain(still, y).sum(), still)[0])
+    torch._dynamo.reset()
+
+
+def test_a_graph_of_cuda_needs_a_gpu():
+    x, y = images(2, 3, 32, 32)
+    with pytest.raises(
+        ValueError, match="a CUDA graph is of images on a GPU of CUDA, got x on cpu and y on cpu"
+    ):
+        LPIPS(Backbone("test_resnet", None), None).graph(x, y)
+
+
 def test_to_compile_without_a_compiler_is_refused(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ValueError, match="needs a C\\+\\+ compiler, and there is no 'no-such-compiler'"):
@@ -84,7 +121,7 @@ def test_a_compiler_that_fails_is_named_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     torch.compiler.reset()
     distance = LPIPS(Backbone("test_resnet", None), None, compile=True)
-    with pytest.raises(ValueError, match=r"compile=True failed: .*/c\+\+' cannot compile") as refused:
+    with pytest.raises(ValueError, match=r"compile failed: .*/c\+\+' cannot compile") as refused:
         distance(*images(1, 3, 37, 41))
     torch.compiler.reset()
     assert "\n" not in str(refused.value)
