@@ -67,6 +67,19 @@ def test_a_compiled_comparison_gives_the_same_numbers_and_can_be_copied():
         assert (compiled(x, x) == 0).all()
 
 
+class Chain(nn.Module):
+    """A tiny VGG."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)
+
+    def forward(self, images):
+        first = self.first(images).relu()
+        return [first, self.second(nn.functional.max_pool2d(first, 2)).relu()]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # PyTorch reads it itself
 def test_all_of_a_distance_is_one_graph_for_images_of_every_size(monkeypatch):
     torch._dynamo.reset()
     graphs = []
@@ -80,14 +93,14 @@ def test_all_of_a_distance_is_one_graph_for_images_of_every_size(monkeypatch):
         "_compiled",
         lambda method: torch.compile(method, backend=count, fullgraph=True, dynamic=True),
     )
-    backbone = Backbone("test_resnet", None)
+    backbone = Backbone.of(Chain())
     whole, plain = LPIPS(backbone, None, compile="full"), LPIPS(backbone, None)
     for number, size in enumerate([40, 48, 64, 96]):
         x, y = images(2 + number, 3, size, size + 8)
         torch.testing.assert_close(whole(x, y), plain(x, y))
     assert len(graphs) == 1
     convolutions = [node for node in graphs[0].graph.nodes if "conv" in str(node.target)]
-    assert len(convolutions) > 4  # the backbone is in it
+    assert len(convolutions) == 2  # the backbone is in it
     with pytest.raises(ValueError, match="x has values from"):
         whole(3 * x, y)
     moving, still = (x.clone().requires_grad_() for _ in range(2))
