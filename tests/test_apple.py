@@ -73,6 +73,7 @@ def test_scores_are_those_of_the_cpu(score, columns):
 
 
 def test_a_distance_is_described_measured_and_examined(distance):
+    pytest.importorskip("torch", "2.6")  # before, results of a subclass could not be made into it
     x, y = (on_mps(images) for images in torch.rand(2, 3, 3, 32, 32))
     assert sum(provenance.inspect(distance, x, y)["level_shares"]) == pytest.approx(1)
     assert type(trust.apart(distance, x, y)) is Tensor

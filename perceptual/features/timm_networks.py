@@ -25,7 +25,8 @@ from perceptual.files.messages import first_line
 from perceptual.names import LOCAL, SCHEMES, Name
 
 LARGEST_PROJECTION = 4096  # numbers; other heads classify: ImageNet-1k into 1000, larger sets into more
-OF_WEIGHTS = ("timm", "huggingface_hub", "safetensors")  # that read them
+# that fetch and read them
+OF_WEIGHTS = ("timm", "huggingface_hub", "safetensors", "requests", "urllib3", "httpx", "httpcore")
 # of timm's own constructors, what a feature network sets itself or has no use for
 NOT_OPTIONS = {"self", "num_classes", "in_chans", "global_pool", "args", "kwargs", "device", "dtype"}
 
@@ -85,7 +86,7 @@ class _Embeddings(torch.nn.Module):
         self.model, self.words = model, embeddings_of(taps)
         self.numbers = [level for level in taps if isinstance(level, int)]
         maps, projected = list(model.feature_info), model.num_classes
-        last = len(maps) - 1
+        last, self.width = len(maps) - 1, maps[-1]["num_chs"]
         self.indices = sorted({*self.numbers, last})
         width = {"embedding": projected or model.head_hidden_size}
         self.norm = torch.nn.Identity()
@@ -101,6 +102,10 @@ class _Embeddings(torch.nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Compute maps (N, C, h, w), then embeddings (N, C)."""
         last, maps = self.model.forward_intermediates(x, indices=self.indices, output_fmt="NCHW")
+        if self.numbers and maps[-1].shape[1] != self.width:  # older ConvNeXts count their stem
+            raise ValueError(
+                "this version of timm numbers the maps beside an embedding otherwise: take a newer one"
+            )
         found = [maps[self.indices.index(level)] for level in self.numbers]
         for word in self.words:
             if word == "cls":

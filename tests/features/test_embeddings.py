@@ -28,6 +28,8 @@ def images(count=2, side=64):
 
 
 def random(name, **how):
+    if not timm.is_model(known := name.partition("[")[0].partition(".")[0]):
+        pytest.skip(f"timm {timm.__version__} has no {known}")
     torch.manual_seed(0)
     return Backbone(name, weights=None, **how)
 
@@ -77,6 +79,10 @@ def test_tokens_are_those_of_the_last_block_before_the_norm():
 
 @pytest.mark.parametrize("name", ALL)
 def test_maps_beside_an_embedding_are_the_same_maps(name):
+    if name == "test_convnext" and tuple(map(int, timm.__version__.split(".")[:3])) < (1, 0, 20):
+        with pytest.raises(ValueError, match="numbers the maps beside an embedding otherwise"):
+            random(name, out_indices=[0, -1, "embedding"])
+        return
     both = random(name, out_indices=[0, -1, "embedding"])
     alone = random(name, out_indices=[0, -1])
     weights = {key.replace("model.", "").replace(".", "_"): v for key, v in both.net.state_dict().items()}
@@ -117,6 +123,7 @@ def test_a_distance_of_embeddings_goes_the_whole_way(name, tmp_path):
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_embeddings_of_convolutional_networks_are_exported(name, tmp_path):
+    pytest.importorskip("torch", "2.6")  # refused with an older one
     onnxruntime = pytest.importorskip("onnxruntime")
     metric = LPIPS(random(name, out_indices=[0, "embedding"]))
     to_onnx(metric, tmp_path / "metric.onnx")

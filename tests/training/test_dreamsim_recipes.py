@@ -6,6 +6,7 @@ from pathlib import Path
 
 import app
 import pytest
+import timm
 import torch
 from killing import run_and_kill_when
 from safetensors.torch import save_file
@@ -21,6 +22,8 @@ from perceptual.training.checkpoints import read_checkpoint
 from perceptual.training.module import PerceptualRanker
 
 pytest.importorskip("peft")
+if not timm.is_model("test_vit4"):
+    pytest.skip(f"timm {timm.__version__} has no test_vit4", allow_module_level=True)
 
 NAMES = {
     "dreamsim_dino": ("backbone.name=test_vit",),
