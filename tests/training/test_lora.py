@@ -5,8 +5,8 @@ import sys
 
 import app
 import pytest
-import timm
 import pytorch_lightning as pl
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 from test_callbacks import Data, flat, last_checkpoint, trainer
