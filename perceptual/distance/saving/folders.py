@@ -359,8 +359,8 @@ def read(folder: Path) -> Saved:
     expected: dict[str, tuple[int, ...]] = {f"lin.{i}": (c,) for i, c in enumerate(config["channels"])}
     if "head" in config:
         size, hidden = sum(config["channels"]), config["head"]
-        expected |= {f"{HEAD}0.weight": (hidden, size, 1, 1), f"{HEAD}0.bias": (hidden,)}
-        expected |= {f"{HEAD}2.weight": (size, hidden, 1, 1), f"{HEAD}2.bias": (size,)}
+        expected |= {f"{HEAD}0.weight": (hidden, size), f"{HEAD}0.bias": (hidden,)}
+        expected |= {f"{HEAD}2.weight": (size, hidden), f"{HEAD}2.bias": (size,)}
     if given != expected:
         raise ValueError(f"{folder / MODEL} holds {given}, but {CONFIG} says levels of {config['channels']}")
     return Saved(folder, config, state, ranking_state, _read_adapters(folder, config.get("adapters")))
