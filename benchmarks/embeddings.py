@@ -18,7 +18,7 @@ from perceptual.data.batch import chunks_of_pairs
 from perceptual.data.images import as_floats
 from perceptual.data.splits import split_by_image
 from perceptual.distance.level import unit_normalize
-from perceptual.features.backbone import Backbone
+from perceptual.features.backbone import PRECISIONS, Backbone, Precision
 from perceptual.metrics import two_afc_score
 
 NETWORKS = ("alexnet", "vgg16", "squeezenet1_1", "tf_efficientnet_lite0")
@@ -43,18 +43,19 @@ class Triplets:
         pairs, found = self.set.pairs(), list[tuple[Tensor, Tensor]]()
         for chunk in chunks_of_pairs(pairs):
             images, place = chunk.unique(return_inverse=True)
-            maps = backbone(as_floats(pairs.images.batch(images)))
+            maps = [m.float() for m in backbone(as_floats(pairs.images.batch(images)))]
             pooled = [m.mean((2, 3), keepdim=True) for m in maps]
             found.append((_differences(maps, place), _differences(pooled, place)))
         positions, means = map(torch.cat, zip(*found, strict=True))
         return positions, means
 
-    def levels(self, name: str) -> Iterator[tuple[str, Tensor]]:
+    def levels(self, name: str, precision: Precision) -> Iterator[tuple[str, Tensor]]:
         """What is compared, and its means."""
-        backbone = Backbone(name)
+        backbone = Backbone(name, precision=precision)
         count = sum(backbone.channels)
         try:
-            backbone = Backbone(name, out_indices=[*backbone.out_indices, EMBEDDING])
+            levels = [*backbone.out_indices, EMBEDDING]
+            backbone = Backbone(name, out_indices=levels, precision=precision)
         except ValueError as error:  # the weights are of its maps alone
             print(f"no embedding: {error}")
         positions, pooled = self.means(backbone)
@@ -83,13 +84,14 @@ def main() -> None:
     parser.add_argument("path", help="manifest of triplets")
     parser.add_argument("--size", type=int, help="side that images are resized to; default: their own")
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--precision", choices=PRECISIONS, default="32-true", help="of features")
     parser.add_argument("--splits", type=int, default=10)
     asked = parser.parse_args()
     data = Triplets(asked.path, asked.size)
     masks = [split_by_image(data.table, 0.3, split) for split in range(asked.splits)]
     print(f"{len(data.table):,} triplets, {asked.splits} splits: uncalibrated, lin, gain with 95 % interval")
     for name in asked.networks:
-        for what, means in data.levels(name):
+        for what, means in data.levels(name, asked.precision):
             scores = np.empty((asked.splits, 2))
             for split, (rows, held_out) in enumerate(masks):
                 trained, judged = (torch.from_numpy(np.flatnonzero(mask)) for mask in (rows, held_out))
