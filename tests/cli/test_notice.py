@@ -79,6 +79,7 @@ def test_where_the_pairs_say_nothing_there_is_no_fit(change, error):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_intervals_cover_simulated_people():
     """500 sets; the standard error of a coverage of 95 % is one point."""
     covered, middle = [], []

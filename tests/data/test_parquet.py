@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceptual.data import ManifestDataModule, ParquetDataModule
+from perceptual.data import JNDDataModule, ManifestDataModule, ParquetDataModule
 from perceptual.data.readers.manifests import read_manifest
 from perceptual.data.readers.parquet import read_parquet
 
@@ -147,6 +147,48 @@ def test_files_of_another_kind_are_one_line(tmp_path, monkeypatch):
     ) as raised:
         read_parquet("hf://datasets/owner/name")
     assert "\n" not in str(raised.value)
+
+
+def test_pairs_are_read_by_the_data_of_pairs(tmp_path):
+    """By `data=jnd`, also beside triplets in training; the names of columns as of triplets."""
+    made = [{"p0": row["p0"], "p1": row["p1"], "same": row["judge"], "votes": 4} for row in rows()]
+    write(tmp_path / "data/pairs.parquet", made)
+    with (tmp_path / "pairs.csv").open("w", newline="") as file:
+        written = csv.writer(file)
+        written.writerow(("p0", "p1", "same", "votes"))
+        for i, row in enumerate(made):
+            for role in ("p0", "p1"):
+                (tmp_path / f"{i}-{role}.png").write_bytes(row[role]["bytes"])
+            written.writerow([f"{i}-p0.png", f"{i}-p1.png", row["same"], 4])
+    renamed = [{"left": row["p0"], "right": row["p1"], "alike": row["same"], "votes": 4} for row in made]
+    write(tmp_path / "named/pairs.parquet", renamed)
+    columns = {"p0": "left", "p1": "right", "same": "alike"}
+    found = [
+        JNDDataModule(str(tmp_path / root), size=16, columns=said)
+        for root, said in (
+            ("pairs.csv", None),
+            ("data/pairs.parquet", None),
+            ("named/pairs.parquet", columns),
+        )
+    ]
+    for data in found:
+        data.setup("validate")
+    assert len({data.fingerprint() for data in found}) == 1
+    write(tmp_path / "set/a.parquet", rows())
+    both = ParquetDataModule(str(tmp_path / "set"), size=16, val_fraction=0.5, jnd=str(tmp_path / "data"))
+    both.setup("validate")
+    assert [judged.table.kind.name for judged in both.val_sets] == ["2afc", "jnd"]
+    with pytest.raises(
+        ValueError, match=r"data\.columns names columns of Parquet files, and .*pairs\.csv is"
+    ):
+        JNDDataModule(str(tmp_path / "pairs.csv"), size=16, columns=columns).setup("validate")
+
+
+def test_files_of_one_set_have_the_same_columns(tmp_path):
+    write(tmp_path / "a.parquet", rows()[:6])
+    write(tmp_path / "b.parquet", [{k: v for k, v in row.items() if k != "votes"} for row in rows()[6:]])
+    with pytest.raises(ValueError, match=r"must have the same columns; only one has votes"):
+        read_parquet(str(tmp_path))
 
 
 def test_a_set_on_the_hub_is_its_files(tmp_path, monkeypatch):

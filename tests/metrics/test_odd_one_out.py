@@ -84,6 +84,7 @@ def test_the_ceiling_finds_what_is_possible(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_ceilings_and_intervals_contain_the_truth_as_often_as_they_say():
     """300 sets of known people: bounds of the ceiling, its interval, and that of a distance's score."""
     rng, kinds = np.random.default_rng(0), list(PEOPLE.values())
