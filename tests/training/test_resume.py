@@ -117,7 +117,7 @@ KILLS = [
     pytest.param("lin", ("data.cache=off",), 10, id="lin-images-ten", marks=pytest.mark.slow),
     pytest.param("tune", ("data.num_workers=1",), 10, id="tune-ten", marks=pytest.mark.slow),
     pytest.param("lin", ("averaging=ema", "model.schedule=cosine"), 10, id="ema-ten", marks=pytest.mark.slow),
-    pytest.param("tune", ("robust=fast", "robust.warmup=0.5"), 10, id="robust-ten", marks=pytest.mark.slow),
+    pytest.param("tune", ("robust=fast", "robust.warmup=0.5"), 2, id="robust", marks=pytest.mark.slow),
 ]
 
 
@@ -384,5 +384,3 @@ def test_two_processes_train_as_one(folder, epochs, model):
         torch.testing.assert_close(two["state_dict"][key], weights, atol=atol, rtol=0)
     assert max((one["state_dict"][key] - 1).abs().max() for key in lin) > 100 * 1e-5
     np.testing.assert_allclose(scores(last("two")), scores(last("one")), atol=1e-6)
-    (log,) = Path("two").rglob("metrics.csv")
-    assert ("train/2afc_attacked" in log.read_text()) == (model is ROBUST)
