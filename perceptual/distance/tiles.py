@@ -128,7 +128,7 @@ def cut(backbone: Backbone, images: Sequence[Tensor], memory: float | Literal["a
         if (least := down.least * along.least) > pixels:
             raise _CannotCutError(
                 f"{backbone.name} needs tiles of {down.least}×{along.least} pixels, "
-                f"which take {least * size:.3g}"
+                f"which take {least * size:.3g} bytes"
             )
     except _CannotCutError as error:
         if memory == "auto":

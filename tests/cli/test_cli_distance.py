@@ -194,6 +194,11 @@ def test_other_sizes_are_refused_or_resized(shell, draw, weights):
         (("a.png", "a.png", "-m", "no.ckpt"), "checkpoint 'no.ckpt' does not exist"),
         (("a.png", "a.png", "-m", "mine"), "unknown method 'mine'; a path has a slash: ./mine is the folder"),
         (("tiny.png", "tiny.png"), "images of 5×5 pixels are too small for alexnet"),
+        (
+            ("a.png", "a.png", "--memory", "9"),
+            "images of 40×48 pixels do not fit memory=9, and alexnet needs",
+        ),
+        (("a.png", "a.png", "--memory", "9", "-m", "ssim"), "memory is what features of a network may take"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(shell, draw, folder, weights, arguments, message):
