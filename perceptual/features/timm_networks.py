@@ -25,6 +25,7 @@ from perceptual.files.messages import first_line
 from perceptual.names import LOCAL, SCHEMES, Name
 
 LARGEST_PROJECTION = 4096  # numbers; other heads classify: ImageNet-1k into 1000, larger sets into more
+SAFE = (1, 0, 26)  # the first version of timm that reads the weights of a folder as tensors alone
 # that fetch and read them
 OF_WEIGHTS = ("timm", "huggingface_hub", "safetensors", "requests", "urllib3", "httpx", "httpcore")
 # of timm's own constructors, what a feature network sets itself or has no use for
@@ -186,6 +187,10 @@ class Builder:
         """Build the network with its classifier, on no device."""
         import timm
 
+        # older ones know no folders, or read their weights as pickles, which may run code
+        if self.base.startswith(LOCAL) and tuple(map(int, timm.__version__.split(".")[:3])) < SAFE:
+            said = ".".join(map(str, SAFE))
+            raise ValueError(f"{self.base}: {LOCAL} needs timm {said} or newer, this is {timm.__version__}")
         try:
             with torch.device("meta"), _Numbers():
                 return timm.create_model(self.base)
@@ -194,10 +199,6 @@ class Builder:
                 raise ValueError(
                     f"{self.base} is not a model of timm: its config.json names no architecture. One of "
                     "transformers is built by your own code, see backbone._target_"
-                ) from error
-            if isinstance(error, AssertionError) and self.base.startswith(LOCAL):
-                raise ValueError(
-                    f"{self.base}: {LOCAL} needs timm 1.0.16 or newer, this is {timm.__version__}"
                 ) from error
             reason = first_line(error)
             raise FileNotFoundError(f"{self.base} gave no network: {reason}") from error

@@ -202,7 +202,7 @@ def test_a_registered_network_without_levels_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_folder_of_transformers_is_not_a_model_of_timm(tmp_path):
-    pytest.importorskip("timm", "1.0.16")
+    pytest.importorskip("timm", "1.0.26")
     (tmp_path / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTModel"]}')
     with pytest.raises(ValueError, match=r"is not a model of timm: its config\.json names no architecture"):
         build_backbone({"name": f"local-dir:{tmp_path}"})

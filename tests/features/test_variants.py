@@ -131,7 +131,7 @@ def timm_folder(path):
 
 @torch.no_grad()
 def test_a_folder_of_timm_is_a_network(tmp_path):
-    pytest.importorskip("timm", "1.0.16")
+    pytest.importorskip("timm", "1.0.26")
     net = timm_folder(tmp_path / "mine")
     backbone = Backbone(f"local-dir:{tmp_path / 'mine'}")
     assert backbone.mean.flatten().tolist() == pytest.approx([0.1] * 3)
@@ -142,12 +142,13 @@ def test_a_folder_of_timm_is_a_network(tmp_path):
         Backbone("local-dir:/nowhere")
 
 
-def test_an_older_timm_that_knows_no_folders_is_refused_by_name(monkeypatch):
-    def create_model(name, **_):
-        assert name.startswith("hf-hub:")
-
-    monkeypatch.setattr("timm.create_model", create_model)
-    with pytest.raises(ValueError, match=r"local-dir:/x: local-dir: needs timm 1\.0\.16 or newer, this is 1"):
+@pytest.mark.parametrize("version", ["1.0.12", "1.0.25.dev0"])
+def test_an_older_timm_that_reads_no_folders_or_pickles_in_them_is_refused(version, monkeypatch):
+    monkeypatch.setattr("timm.__version__", version)
+    monkeypatch.delattr("timm.create_model")
+    with pytest.raises(
+        ValueError, match=rf"local-dir:/x: local-dir: needs timm 1\.0\.26 or newer, this is {version}"
+    ):
         Backbone("local-dir:/x")
 
 
