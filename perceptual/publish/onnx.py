@@ -3,6 +3,7 @@
 import os
 import warnings
 from copy import deepcopy
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -84,16 +85,23 @@ def to_onnx(
     The arguments are those of `program`. Needs the extra `onnx`.
 
     Raises:
-        ValueError: what `program` raises, or a package that is not installed.
+        ValueError: what `program` raises, a package that is not installed, or versions that cannot write it.
     """
     for package in ("onnx", "onnxscript"):
         if find_spec(package) is None:
             raise ValueError(f"ONNX needs the package {package}: {install('onnx')}")
+    exported = program(metric, size, uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the converter's remarks on its own passes
-        made = torch.onnx.export(
-            program(metric, size, uint8), input_names=["x", "y"], output_names=["distance"], verbose=False
-        )
+        try:
+            made = torch.onnx.export(
+                exported, input_names=["x", "y"], output_names=["distance"], verbose=False
+            )
+        except torch.onnx.OnnxExporterError as error:  # many lines for whoever mends the converter
+            raise ValueError(
+                f"{metric.backbone.name}: torch {torch.__version__} with onnxscript {version('onnxscript')} "
+                f"cannot write it ({first_line(error.__cause__ or error)}); a newer PyTorch may"
+            ) from error
     assert made is not None  # it is None in the old exporter only
     made.model.metadata_props.update(contract(metric, size, uint8))
     made.save(Path(path), external_data=False)

@@ -123,7 +123,7 @@ def test_a_distance_of_embeddings_goes_the_whole_way(name, tmp_path):
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_embeddings_of_convolutional_networks_are_exported(name, tmp_path):
-    pytest.importorskip("torch", "2.6")  # refused with an older one
+    pytest.importorskip("torch", "2.7")  # refused before 2.6, whose converter fails with today's onnxscript
     onnxruntime = pytest.importorskip("onnxruntime")
     metric = LPIPS(random(name, out_indices=[0, "embedding"]))
     to_onnx(metric, tmp_path / "metric.onnx")

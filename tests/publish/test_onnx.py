@@ -141,6 +141,20 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
         to_onnx(a_metric("test_resnet"), tmp_path / "model.onnx")
 
 
+def test_versions_that_cannot_write_it_are_said_in_one_line(tmp_path, monkeypatch):
+    pytest.importorskip("torch", "2.6")
+
+    def export(*_, **__):
+        raise torch.onnx.OnnxExporterError("Failed\nNext steps: many") from AttributeError("no dtype\nat all")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    says = (
+        r"^test_resnet: torch 2\.\S+ with onnxscript \S+ cannot write it \(no dtype\); a newer PyTorch may$"
+    )
+    with pytest.raises(ValueError, match=says):
+        to_onnx(a_metric("test_resnet"), tmp_path / "model.onnx")
+
+
 @slow
 def test_the_command_writes_onnx_into_the_folder(tmp_path, monkeypatch, capsys):
     write_weights(tmp_path, "alexnet")
