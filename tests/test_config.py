@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -193,7 +194,7 @@ def plain(word):
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_help_lists_the_keys_of_the_data_with_their_defaults(name, capsys):
     with pytest.raises(SystemExit) as stopped:
-        script_help.answer("evaluate.py", [f"data={name}", "--help"])
+        script_help.answer(str(CONF.parent / "evaluate.py"), [f"data={name}", "--help"])
     assert not stopped.value.code
     said = capsys.readouterr().out
     groups = said.partition("Groups")[2].partition("Keys\n")[0].splitlines()[1:]
@@ -207,7 +208,7 @@ def test_help_lists_the_keys_of_the_data_with_their_defaults(name, capsys):
 
 def test_help_of_training_has_the_defaults_of_the_model_and_the_trainer(capsys):
     with pytest.raises(SystemExit):
-        script_help.answer("train.py", ["-h", "trainer=smoke", "model=tune"])
+        script_help.answer(str(CONF.parent / "train.py"), ["-h", "trainer=smoke", "model=tune"])
     said = capsys.readouterr().out
     composed = OmegaConf.to_container(compose("train", ["trainer=smoke", "model=tune"]), enum_to_str=True)
     for group in ("model", "trainer", "data", "backbone"):
@@ -238,12 +239,14 @@ def test_help_of_training_has_the_defaults_of_the_model_and_the_trainer(capsys):
 )
 def test_a_misspelt_key_is_said_before_anything_is_imported(script, word, says, capsys):
     if says is None:  # left to Hydra
-        script_help.answer(script, [word])
+        script_help.answer(str(CONF.parent / script), [word])
         return
     with pytest.raises(SystemExit) as stopped:
-        script_help.answer(script, [word])
+        script_help.answer(str(CONF.parent / script), [word])
     assert stopped.value.code == f"error: there is no key {says}"
-    script_help.answer(script, [word, "backbone._target_=my_nets.MyNet"] if "width" in word else [])
+    script_help.answer(
+        str(CONF.parent / script), [word, "backbone._target_=my_nets.MyNet"] if "width" in word else []
+    )
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate"])
@@ -254,13 +257,27 @@ def test_every_key_that_hydra_knows_is_accepted(script, words):
     found = [f"{key}=1" for key in composed]
     found += [f"{key}.{name}=1" for key, node in composed.items() if isinstance(node, dict) for name in node]
     assert len(found) > 20
-    script_help.answer(f"{script}.py", found)
+    script_help.answer(str(CONF.parent / f"{script}.py"), found)
+
+
+def test_a_folder_of_the_users_own_has_its_own_choices_and_keys(tmp_path, capsys):
+    shutil.copytree(CONF, tmp_path / "conf")
+    (tmp_path / "conf/trainer/mine.yaml").write_text("# Two weeks.\nmax_epochs: 900\n")
+    with (tmp_path / "conf/train.yaml").open("a") as file:
+        file.write("\nmy_key: 3\n")
+    script_help.answer(str(tmp_path / "train.py"), ["my_key=4"])
+    with pytest.raises(SystemExit):
+        script_help.answer(str(tmp_path / "train.py"), ["--help", "trainer=mine"])
+    said = capsys.readouterr().out
+    assert "Keys of trainer=mine: Two weeks." in said
+    assert "trainer.max_epochs=900" in said
+    assert "my_key=3" in said
 
 
 @pytest.mark.parametrize(("words", "name"), [([], "tf_efficientnet_lite0"), (["backbone=vgg16"], "vgg16")])
 def test_help_shows_the_network_of_any_name(words, name, capsys):
     with pytest.raises(SystemExit):
-        script_help.answer("train.py", ["--help", *words])
+        script_help.answer(str(CONF.parent / "train.py"), ["--help", *words])
     said = capsys.readouterr().out
     assert f"Keys of backbone={name}: Any network by its name." in said
     assert re.search(rf"^  backbone\.name={name}( |$)", said, re.MULTILINE)

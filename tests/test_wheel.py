@@ -117,4 +117,7 @@ def test_its_application_trains(installed):
     write_manifest(installed.folder / "mine" / "set", size=16)
     options = ("backbone=test_resnet", "backbone.weights=null", "trainer=smoke", "data.size=16")
     data = ("data=manifest", "data.path=set/triplets.csv")
+    assert "Keys of data=manifest" in installed(
+        "python", "train.py", "--help", *data, cwd=installed.folder / "mine"
+    )
     assert "Run       " in installed("python", "train.py", *options, *data, cwd=installed.folder / "mine")

@@ -16,7 +16,6 @@ from typing import Any
 from perceptual.cli.errors import one_line_errors, write_anything
 
 ROOT = Path(__file__).parents[2]
-CONF = ROOT / "conf"
 CONFIG = "perceptual.config"  # the module of the schemas
 SHOWN = ("data", "backbone", "model", "trainer", "robust")  # groups whose keys are listed
 UNREAD = "…"  # a default that is computed
@@ -24,17 +23,22 @@ REQUIRED = "???"
 
 
 def answer(script: str, words: Sequence[str]) -> None:
-    """Print the help of a script and exit, if its arguments ask for that; refuse a key that is misspelt."""
+    """Print the help of a script and exit, if its arguments ask for that; refuse a key that is misspelt.
+
+    Args:
+        script: its file, beside `conf/`.
+        words: its arguments.
+    """
     with one_line_errors():
         if {"--help", "-h"} & set(words):
             write_anything()
-            lines = _lines(Path(script).stem, dict(word.partition("=")[::2] for word in words))
+            lines = _lines(Path(script), dict(word.partition("=")[::2] for word in words))
             print("\n".join(lines), flush=True)
             sys.exit()
-        _check_keys(Path(script).stem, words)
+        _check_keys(Path(script), words)
 
 
-def _check_keys(script: str, words: Sequence[str]) -> None:
+def _check_keys(script: Path, words: Sequence[str]) -> None:
     """Check the keys of the groups that have a schema; Hydra knows the others, and values."""
     groups, typed = _groups(script)
     for word in words:
@@ -44,11 +48,11 @@ def _check_keys(script: str, words: Sequence[str]) -> None:
         if not said or not name[0].isalpha() or "/" in name or "@" in name:
             continue  # of Hydra's own language
         if not within:
-            known = {*groups, *keys(f"{script}.yaml")}
+            known = {*groups, *keys(_conf(script), f"{script.stem}.yaml")}
         elif group == "data":
             known = {one.name for schema in _data().values() for one in fields(schema)}
         elif group in typed and not any(other.startswith(f"{group}._target_=") for other in words):
-            known = {*keys(group)}
+            known = {*keys(_conf(script), group)}
         else:
             continue
         if key not in known and not key.startswith("_"):
@@ -57,11 +61,15 @@ def _check_keys(script: str, words: Sequence[str]) -> None:
             raise ValueError(f"there is no key {name!r}{meant}; `--help` lists them")
 
 
-def _groups(script: str) -> tuple[dict[str, str | None], set[str]]:
+def _conf(script: Path) -> Path:
+    return script.parent / "conf"
+
+
+def _groups(script: Path) -> tuple[dict[str, str | None], set[str]]:
     """Return the choice of each group, and the groups with a schema that all their choices share."""
     groups: dict[str, str | None] = {}
     typed = set()
-    for entry in _yaml(f"{script}.yaml")["defaults"]:
+    for entry in _yaml(_conf(script) / f"{script.stem}.yaml")["defaults"]:
         if isinstance(entry, dict):
             groups |= {name: word for name, word in entry.items() if " " not in name}
         else:
@@ -69,25 +77,26 @@ def _groups(script: str) -> tuple[dict[str, str | None], set[str]]:
     return groups, typed
 
 
-def _lines(script: str, chosen: dict[str, str]) -> Iterator[str]:
+def _lines(script: Path, chosen: dict[str, str]) -> Iterator[str]:
     groups, typed = _groups(script)
+    conf = _conf(script)
     groups = {name: chosen.get(name, word) for name, word in groups.items()}
-    yield f"python {script}.py [group=choice] [key=value]"
+    yield f"python {script.name} [group=choice] [key=value]"
     yield "\nGroups and their choices; what is in brackets holds now"
     for group, word in groups.items():
-        shown = [f"[{name}]" if name == word else name for name in choices(group)]
+        shown = [f"[{name}]" if name == word else name for name in choices(conf, group)]
         yield f"  {group:10} {' '.join(shown)}"
-    if script == "train":
+    if script.stem == "train":
         yield "\nSweeps: --multirun with several values (model.lr=1e-3,1e-4), or one of"
         for folder in ("sweep", "hydra/launcher", "hydra/sweeper"):
-            yield f"  {'+' * (folder == 'sweep')}{folder}={'|'.join(choices(folder))}"
+            yield f"  {'+' * (folder == 'sweep')}{folder}={'|'.join(choices(conf, folder))}"
     yield "\nKeys"
-    yield from _keys("", keys(f"{script}.yaml"), {*groups, *typed})
+    yield from _keys("", keys(conf, f"{script.stem}.yaml"), {*groups, *typed})
     for group in SHOWN:
         word = groups.get(group)
-        if word and word not in choices(group):
+        if word and word not in choices(conf, group):
             raise ValueError(f"there is no {group}={word}; --help without it lists the choices")
-        found = keys(group) if group in typed else {}
+        found = keys(conf, group) if group in typed else {}
         about = f"{group}={word}" if word else group
         if word and group == "data":
             about += f": {_data()[word].__doc__}"
@@ -96,8 +105,8 @@ def _lines(script: str, chosen: dict[str, str]) -> Iterator[str]:
                 found[one.name] = (getattr(default, "name", default), one.metadata["said"])
         elif word:
             path = f"{group}/{word}.yaml"
-            found = found | {key: (value, found[key][1]) for key, (value, _) in keys(path).items()}
-            about += f": {(CONF / path).read_text('utf-8').splitlines()[0].lstrip('# ')}"
+            found = found | {key: (value, found[key][1]) for key, (value, _) in keys(conf, path).items()}
+            about += f": {(conf / path).read_text('utf-8').splitlines()[0].lstrip('# ')}"
         elif group == "backbone" and found:
             if network := chosen.get("backbone"):
                 found["name"] = (network, "")
@@ -110,9 +119,9 @@ def _lines(script: str, chosen: dict[str, str]) -> Iterator[str]:
     yield "\n--cfg job prints all that a command line composes; --hydra-help, Hydra's own options."
 
 
-def choices(group: str) -> list[str]:
-    """Names of the choices of a group: files of `conf/`, and schemas of `data`."""
-    return sorted(_data() if group == "data" else (path.stem for path in (CONF / group).glob("*.yaml")))
+def choices(conf: Path, group: str) -> list[str]:
+    """Names of the choices of a group: files of a folder `conf`, and schemas of `data`."""
+    return sorted(_data() if group == "data" else (path.stem for path in (conf / group).glob("*.yaml")))
 
 
 def _keys(prefix: str, found: dict[str, tuple[Any, str]], left_out: set[str]) -> Iterator[str]:
@@ -123,23 +132,23 @@ def _keys(prefix: str, found: dict[str, tuple[Any, str]], left_out: set[str]) ->
             yield (f"  {prefix}{key}={shown}".ljust(40) + (f" # {comment}" if comment else "")).rstrip()
 
 
-def keys(path: str) -> dict[str, tuple[Any, str]]:
-    """Default and comment of each key of a file of conf/, or of the schema of a group."""
+def keys(conf: Path, path: str) -> dict[str, tuple[Any, str]]:
+    """Default and comment of each key of a file of a folder `conf`, or of the schema of a group."""
     if not path.endswith(".yaml"):
         return _of_class(f"{path.capitalize()}Config")
     found: dict[str, tuple[Any, str]] = {}
-    said = _yaml(path)
+    said = _yaml(conf / path)
     for entry in said.pop("defaults", []):
         if isinstance(entry, str) and entry.startswith("/schema/") and entry.endswith("@_here_"):
-            found |= keys(entry.partition("@")[0].rpartition("/")[2])
+            found |= keys(conf, entry.partition("@")[0].rpartition("/")[2])
     said.pop("hydra", None)
     return found | {key: (value, found.get(key, (None, ""))[1]) for key, value in said.items()}
 
 
-def _yaml(path: str) -> dict[str, Any]:
+def _yaml(path: Path) -> dict[str, Any]:
     import yaml
 
-    return yaml.safe_load((CONF / path).read_text("utf-8")) or {}
+    return yaml.safe_load(path.read_text("utf-8")) or {}
 
 
 @cache
