@@ -26,6 +26,6 @@ class Head(nn.Sequential):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Add to the embedding what was learned."""
-        # as convolutions of 1×1 on a CPU, the layers take seven times as long
+        # as convolutions of 1×1 on a CPU, the layers take five to seven times as long
         change: Tensor = super().forward(embedding.flatten(1))
         return embedding + change[..., None, None]
