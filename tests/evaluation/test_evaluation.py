@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from perceptual.cli import app
 from perceptual.cli.results import leaderboard as command
 from perceptual.data import JNDDataModule, ManifestDataModule, OpinionDataModule, PhotosDataModule
+from perceptual.distance import tiles
 from perceptual.distance.baselines import BASELINES
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation import evaluate as evaluation
@@ -117,6 +118,35 @@ def test_where_images_recur_each_goes_through_the_backbone_once(manifest, tmp_pa
             np.testing.assert_allclose(column, again[method].arrays[name], rtol=1e-5, atol=1e-6)
         assert result.scores == pytest.approx(again[method].scores, abs=1e-6)
         assert result.images_per_second > 0
+
+
+def test_images_that_would_not_fit_are_compared_in_tiles_by_itself(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        Image.fromarray(rng.integers(0, 256, (801, 70, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "native.csv").write_text("ref,p0,p1,judge\na.png,b.png,c.png,0\n")
+    data = ManifestDataModule(str(tmp_path / "native.csv"), val_fraction=1, size=None)
+    data.setup("validate")
+    heights, forward = [], Backbone.forward
+
+    def noted(self, images):
+        heights.append(images.shape[2])
+        return forward(self, images)
+
+    monkeypatch.setattr(Backbone, "forward", noted)
+
+    def distances(results):
+        place, *_ = evaluation.evaluate(["squeezenet1_1-uncalibrated"], data, results)
+        (kept,) = place.all()
+        return np.stack([kept.arrays["d0"], kept.arrays["d1"]])
+
+    whole = distances("whole")
+    assert 801 in heights
+    heights.clear()
+    monkeypatch.setattr(tiles, "_free", lambda _: 4 * 2e7)
+    np.testing.assert_allclose(distances("tiles"), whole, rtol=1e-5)
+    assert heights
+    assert max(heights) < 801
 
 
 def test_a_row_says_what_made_it(photos):
