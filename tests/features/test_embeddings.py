@@ -104,6 +104,8 @@ def test_a_distance_of_embeddings_goes_the_whole_way(name, tmp_path):
     metric = LPIPS(backbone)
     x, y = images()
     embeddings = [backbone(batch).pop().flatten(1).detach() for batch in (x, y)]
+    if min(embedding.norm(dim=1).min() for embedding in embeddings) < 1e-6:
+        pytest.skip(f"random weights of {name} leave an embedding of almost 0")
     cosine = 1 - F.cosine_similarity(*embeddings)
     torch.testing.assert_close(metric(x, y), 2 * cosine, atol=1e-5, rtol=1e-5)
     moving = x.clone().requires_grad_()

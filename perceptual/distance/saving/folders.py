@@ -459,7 +459,8 @@ def _obtainable(backbone: Backbone) -> bool:
 
 
 def _portable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    # each its own copy: what layers share, as in CoaT, would be refused
+    return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
 
 
 def _write(
