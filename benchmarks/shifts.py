@@ -9,7 +9,7 @@ of the first network; with all weights 1, and with the published ones of the fir
 
 import argparse
 from collections import defaultdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from perceptual.data.decode import read_rgb
 from perceptual.data.readers.manifests import read_manifest
 from perceptual.distance.differences import mean_differences
+from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation.methods import build
 from perceptual.evaluation.robustness.trust import DIRECTIONS, MARGIN, SHIFTS
 
@@ -53,7 +54,7 @@ def flips(found: dict[tuple[int, int, int], float], a: int, b: int) -> list[floa
 
 def study(asked: argparse.Namespace, network: str, lins: dict[str, Tensor]) -> dict[str, Any]:
     """By weights, flips (N, 3) of decisions; and their references (N,)."""
-    table, lpips = read_manifest(asked.path), build(f"{network}-uncalibrated")
+    table, lpips = read_manifest(asked.path), cast(LPIPS, build(f"{network}-uncalibrated"))
     refs, rows = np.unique(table.role("ref"), return_inverse=True)
     found: dict[str, Any] = {"ref": [], **{name: [] for name in lins}}
     for number, ref in enumerate(refs[: asked.references]):
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["alexnet", "alexnet[antialias=true]"])
     parser.add_argument("--references", type=int, help="how many; all if not given")
     asked = parser.parse_args()
-    published = torch.cat([lin.detach() for lin in build(asked.networks[0]).lin])
+    published = torch.cat([lin.detach() for lin in cast(LPIPS, build(asked.networks[0])).lin])
     lins = {"all weights 1": torch.ones_like(published), "published weights": published}
     with torch.no_grad():
         studies = {network: study(asked, network, lins) for network in asked.networks}
