@@ -9,7 +9,7 @@ import timm
 import torch
 from PIL import Image
 
-from perceptual import LPIPS, PerceptualRanker
+from perceptual import LPIPS, PerceptualRanker, create_metric
 
 
 def tensor(*pixels):
@@ -78,6 +78,38 @@ def test_pairs_report_what_they_leave_out(shell, draw, folder):
     assert Path("m.csv").read_text().splitlines()[0] == "image,0.png,2.png"
     draw("one/1.png", 0)
     assert shell("pairs", "one", "-m", "l2")[2] == "error: one has fewer than two images that can be used"
+
+
+@pytest.mark.parametrize("outside", ["see", "fill"])
+@pytest.mark.parametrize("method", ["alexnet", "l2"])
+def test_pairs_and_candidates_count_where_a_mask_says(shell, draw, folder, weights, outside, method):
+    """Both commands give the distances of Python, which differ from those of whole images."""
+    images = tensor(*(draw(f"photos/{number}.png", number) for number in range(3)))
+    ink = np.zeros((40, 48), np.uint8)
+    ink[8:30, 10:40] = 255
+    Image.fromarray(ink).save("m.png")
+    how = {"outside": outside} if method == "alexnet" else {}
+    metric, mask = create_metric(method, **how), torch.from_numpy(ink)[None, None]
+    words = ["-m", method, "--mask", "m.png", *(f"--{name}={value}" for name, value in how.items())]
+    of = {}
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        metric.reset()
+        metric.update(images[[i]], images[[j]], mask=mask)
+        of[i, j] = of[j, i] = metric.compute().item()
+    code, out, err = shell("pairs", "photos", *words, "--nearest", 2, "--json")
+    assert (code, err) == (0, "")
+    for row in json.loads(out)["nearest"]:
+        assert row["distance"] == pytest.approx(of[int(row["image"][0]), int(row["nearest"][0])], rel=1e-3)
+    code, out, err = shell("rank", *(f"photos/{number}.png" for number in (1, 0, 2)), *words, "--json")
+    assert (code, err) == (0, "")
+    found = {int(row["image"][-5]): row["distance"] for row in json.loads(out)["images"]}
+    assert found == pytest.approx({0: of[1, 0], 2: of[1, 2]}, rel=1e-5)
+    whole = shell("rank", *(f"photos/{number}.png" for number in (1, 0)), "-m", method, "--json")[1]
+    assert json.loads(whole)["images"][0]["distance"] != pytest.approx(of[1, 0], rel=1e-3)
+    Image.fromarray(ink[1:]).save("small.png")
+    for command in (["pairs", "photos"], ["rank", "photos/0.png", "photos/1.png"]):
+        code, _, err = shell(*command, "-m", method, "--mask", "small.png")
+        assert (code, "small.png 48×39; --resize" in err) == (1, True)
 
 
 def test_a_tree_of_distances_that_are_not_finite_is_refused(shell, draw):

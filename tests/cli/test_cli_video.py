@@ -2,6 +2,7 @@ import csv
 import json
 import struct
 import sys
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from perceptual.distance.noticed import Noticed
+from perceptual.distance.saving import folders
 from perceptual.files import messages
 
 av = pytest.importorskip("av")
@@ -53,6 +56,34 @@ def test_each_frame_has_the_distance_of_its_images(shell, folder, frames, change
     assert [float(row["seconds"]) for row in rows] == pytest.approx([i / 10 for i in range(9)], abs=0.01)
     assert out.startswith(f"9 frames · mean {alone / 9:.4f} · greatest {alone:.4f} at frame 6 (0.60 s)")
     assert np.ptp(np.asarray(Image.open("out.png").convert("L"))) > 100
+
+
+def test_of_each_frame_counts_what_a_mask_says_and_the_greatest_is_explained(
+    shell, folder, frames, changed, weights
+):
+    """The distances are those of `perceptual distance`; the last line is that of the fit in the folder."""
+    write("a.mkv", frames)
+    write("b.mkv", changed)
+    ink = np.zeros((48, 64), np.uint8)
+    ink[8:30, 10:40] = 255
+    for name, image in (("m", ink), ("black", ink * 0), ("a", frames[6]), ("b", changed[6])):
+        Image.fromarray(image).save(f"{name}.png")
+    curve = Noticed(0.3, 1.5, 0.1, 0.95, 0.2, 0.4, 40, "photographs")
+    assert shell("export", "alexnet", "mine")[0] == 0
+    folders.note(Path("mine"), noticed=asdict(curve))
+    for outside in ("see", "fill"):
+        words = ("--mask=m.png", f"--outside={outside}", "-m", "./mine")
+        alone = json.loads(shell("distance", "a.png", "b.png", *words, "--json")[1])["distance"]
+        code, out, err = shell("video", "a.mkv", "b.mkv", *words, "--json")
+        assert (code, err) == (0, "")
+        found = [row["distance"] for row in json.loads(out)["frames"]]
+        assert found == pytest.approx([0] * 6 + [alone] + [0] * 2, rel=1e-5, abs=1e-9)
+        code, out, err = shell("video", "a.mkv", "b.mkv", *words)
+        assert out.splitlines()[-1] == f"greatest {alone:.4f}, which {curve.sentence(alone)}"
+        code, _, err = shell("video", "a.mkv", "b.mkv", *words, "--fail-above-noticed", "20%")
+        assert (code, "frame 6 (0.60 s)" in err) == (3, alone > curve.distance(0.2))
+    code, _, err = shell("video", "a.mkv", "b.mkv", "--mask=black.png")
+    assert (code, "the mask black.png is black" in err) == (1, True)
 
 
 @pytest.mark.parametrize(
