@@ -56,17 +56,19 @@ def compare(lin: Tensor, x: Tensor, *others: Tensor, mean: bool = False, kernel:
 
     Args:
         lin: (C,) weights.
-        x, others: (N, C, H, W) feature maps of any precision; what is computed of them has that of lin.
+        x, others: (N, C, H, W) feature maps of any precision; what is computed of them has that of lin, and
+            float32 at least.
         mean: take the mean over positions.
         kernel: as `LPIPS` takes it.
 
     Returns:
-        (K, N, H, W), or the means (K, N).
+        (K, N, H, W), or the means (K, N), in the precision of lin.
     """
-    fused = takes_triton(lin.device, kernel) and lin.dtype == torch.float32 and 0 < x[:1].numel() < OFFSETS
+    wide = lin.to(torch.promote_types(lin.dtype, torch.float32))
+    fused = takes_triton(lin.device, kernel) and wide.dtype == torch.float32 and 0 < x[:1].numel() < OFFSETS
     # as one: torch.compile of PyTorch 2.4 loses count of two
-    out, _ = _Compare.apply(lin, (mean, fused), x, *others)
-    return out
+    out, _ = _Compare.apply(wide, (mean, fused), x, *others)
+    return out.to(lin.dtype)
 
 
 def mean_squares(maps: Tensor, first: Tensor, second: Tensor, kernel: Kernel = "auto") -> Tensor:

@@ -10,9 +10,9 @@ from torch import Tensor
 from perceptual.chance import FEWEST
 from perceptual.data.kinds import KINDS
 from perceptual.evaluation.results import Arrays
-from perceptual.evaluation.statistics import Floats, ends, resample
+from perceptual.evaluation.statistics import Floats, resample, within
 from perceptual.metrics import SCORES, Ceiling
-from perceptual.metrics.ceiling import ceiling_draws
+from perceptual.metrics.ceiling import SLACK, ceiling_draws
 from perceptual.metrics.kinds import ESTIMATED
 
 DRAWS = 100  # each a fit of its own
@@ -23,7 +23,8 @@ class Limit(NamedTuple):
 
     value: Ceiling
     low: float
-    """Lower end of its 95 % interval, by bootstrap over references; NaN for too few of them in a subset."""
+    """Lower end of its 95 % interval, of what few references and few votes leave open; NaN for too few
+    references in a subset."""
     high: float
 
 
@@ -50,12 +51,15 @@ def rows(kind: str, items: Arrays, subsets: Sequence[str]) -> dict[str, list[flo
 def limit(kind: str, items: Arrays, subsets: Sequence[str], cluster: np.ndarray) -> Limit | None:
     """The ceiling of the macro mean, with what votes and sampling leave open; None where it is not known.
 
+    The votes give bounds only, so the interval is that of Imbens and Manski, "Confidence Intervals for
+    Partially Identified Parameters", Econometrica 2004, with the error of a bootstrap over references.
+
     Args:
         kind, items, subsets: as `rows` takes them.
         cluster: (N,) number of what is drawn with replacement.
     """
-    value = _ceiling(kind, items, subsets)
-    if value is None:
+    value, by_votes = (_ceiling(kind, items, subsets, slack) for slack in (SLACK, 0.0))
+    if value is None or by_votes is None:
         return None
     (judgment, votes), parts = _columns(kind, items, subsets)
 
@@ -63,11 +67,12 @@ def limit(kind: str, items: Arrays, subsets: Sequence[str], cluster: np.ndarray)
         by_part = [ceiling_draws(judgment[part], votes[part], times[:, part.numpy()]) for part in parts]
         return np.stack(by_part, axis=-1)
 
-    needed = np.ones(len(parts), bool)
-    low, high = ends(resample(drawn, cluster, items["subset"], draws=DRAWS, needed=needed).mean(1))
     if min(len(np.unique(cluster[part.numpy()])) for part in parts) < FEWEST:
-        low = high = np.nan
-    return Limit(value, float(low), float(high))
+        return Limit(value, np.nan, np.nan)
+    needed = np.ones(len(parts), bool)
+    error = resample(drawn, cluster, items["subset"], draws=DRAWS, needed=needed).mean(1).std()
+    low, high = within(by_votes.lower, by_votes.upper, float(error))
+    return Limit(value, max(low, 0.0), min(high, 1.0))
 
 
 def sentence(score: float, data: Any) -> str | None:
@@ -98,13 +103,13 @@ def with_ceiling(scores: Mapping[str, Mapping[str, float]], data: Any) -> dict[s
     return {**scores, **({ESTIMATED: row} if row and columns <= set(row) else {})}
 
 
-def _ceiling(kind: str, items: Arrays, subsets: Sequence[str]) -> Ceiling | None:
+def _ceiling(kind: str, items: Arrays, subsets: Sequence[str], slack: float = SLACK) -> Ceiling | None:
     """The ceiling of the macro mean; None where it is not known."""
     columns, parts = _columns(kind, items, subsets)
     ceiling = SCORES[kind].ceiling
     if ceiling is None or len(columns) < 2:
         return None
-    value = np.mean([ceiling(*(column[part] for column in columns)) for part in parts], axis=0)
+    value = np.mean([ceiling(*(column[part] for column in columns), slack) for part in parts], axis=0)
     return None if np.isnan(value).any() else Ceiling(*value.tolist())
 
 

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.special import ndtr
 
 from perceptual.chance import FEWEST, LEVEL
 from perceptual.metrics.kinds import Weighted
@@ -54,6 +56,22 @@ def ends(draws: Floats) -> Floats:
     """Lower and upper ends (2, …) of the intervals of draws (B, …)."""
     found: Floats = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return found
+
+
+def within(lower: float, upper: float, error: float) -> tuple[float, float]:
+    """Ends of an interval for a number of which only bounds are known, and these with an error.
+
+    Imbens, Manski, Econometrica 2004, equation 7: wherever between the bounds the number lies, the interval
+    holds it with probability `LEVEL`. Where the bounds are one it is the usual one of a normal error.
+    """
+    if error == 0:
+        return lower, upper
+
+    def lacks(times: float) -> float:
+        return float(ndtr(times + (upper - lower) / error) - ndtr(-times) - LEVEL)
+
+    reach = error * brentq(lacks, 0, 5)
+    return lower - reach, upper + reach
 
 
 def resample(

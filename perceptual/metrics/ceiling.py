@@ -30,7 +30,7 @@ STEPS = {2: 100, 3: 24}  # of the grid from 0 to 1, by the number of choices: 10
 # steps of EM; it ends before the mixture falls apart into points, which the votes cannot show
 ITERATIONS = 2000
 QUICK = 500  # within a bootstrap
-SLACK = 0.25  # standard errors by which the frequencies of mixtures may differ from the fitted ones
+SLACK = 0.25  # see `ceiling`
 PANELS = 20  # simulated for JND
 # Items that several people judged; one vote says nothing about how people differ. With fewer of them, and
 # fewer than a tenth of all items, the estimate can fall below scores that distances do have.
@@ -48,7 +48,7 @@ class Ceiling(NamedTuple):
     """The most."""
 
 
-def ceiling(judgment: Tensor, votes: Tensor) -> Ceiling:
+def ceiling(judgment: Tensor, votes: Tensor, slack: float = SLACK) -> Ceiling:
     """The best 2AFC score that any distance can have: E[max(p, 1 − p)] under the distribution of p.
 
     The bounds are what the votes leave open, not an interval of sampling: the frequencies of 0 … n votes for
@@ -64,6 +64,8 @@ def ceiling(judgment: Tensor, votes: Tensor) -> Ceiling:
     Args:
         judgment: (N,) fraction of people who preferred p1, or (N, 3) who chose each of three, in [0, 1].
         votes: (N,) number of people asked; items without votes are left out.
+        slack: standard errors by which the frequencies of the bounds' mixtures may differ from the fitted
+            ones. With 0 the bounds are what few votes leave open of many items; sampling is for an interval.
 
     Returns:
         all NaN where nobody was asked about any item.
@@ -76,7 +78,7 @@ def ceiling(judgment: Tensor, votes: Tensor) -> Ceiling:
         return Ceiling(np.nan, np.nan, np.nan)
     mixture = _fitted(k)
     best = grid(k.shape[1]).max(1)
-    lower, upper = _bounds(k, mixture, best)
+    lower, upper = _bounds(k, mixture, best, slack)
     return Ceiling(float(mixture @ best) if _known(k) else np.nan, lower, upper)
 
 
@@ -180,20 +182,21 @@ def _known(k: Floats) -> bool:
     return bool(len(n) and (n > 1).sum() >= min(ENOUGH, len(n) / 10))
 
 
-def _bounds(k: Floats, mixture: Floats, best: Floats) -> tuple[float, float]:
+def _bounds(k: Floats, mixture: Floats, best: Floats, slack: float) -> tuple[float, float]:
     """Least and largest score of the best distance of mixtures with the frequencies of the fitted one.
 
     Args:
         k: (N, K), votes for each choice.
         mixture: (G,), the fitted one.
         best: (G,), the score of the best distance, by the points of the grid.
+        slack: of the frequencies, in standard errors.
     """
     numbers, items = np.unique(k.sum(1), return_counts=True)
     commonest, asked = int(numbers[items.argmax()]), items.max()
     likelihood = _likelihood(_parts(commonest, k.shape[1]))
     expected = likelihood @ mixture / mixture.sum()
-    slack = SLACK * np.sqrt(expected * (1 - expected) / asked) + 1e-9
-    limits = np.concatenate([expected + slack, slack - expected])
+    room = slack * np.sqrt(expected * (1 - expected) / asked) + 1e-9
+    limits = np.concatenate([expected + room, room - expected])
     ends = []
     for sign in (1, -1):
         solved = linprog(

@@ -49,7 +49,7 @@ class Score(NamedTuple):
     """Further metrics that results have, by their name there."""
     people: Mapping[str, OfPeople] = {}
     """Rows about the people, by their name in tables."""
-    ceiling: Callable[[Tensor, Tensor], Ceiling] | None = None
+    ceiling: Callable[..., Ceiling] | None = None
     """The best score that any distance can have, by answers and votes, with what few votes leave open."""
 
 

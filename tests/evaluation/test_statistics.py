@@ -9,6 +9,7 @@ from perceptual.evaluation.statistics import (
     bootstrap,
     clusters,
     rank_groups,
+    within,
 )
 from perceptual.metrics import SCORES, jnd_average_precision, opinion_correlations
 
@@ -40,6 +41,19 @@ def test_coverage_of_the_interval_of_a_score():
     one = np.zeros(ITEMS, int)
     intervals = bootstrap(agreement, one, np.arange(ITEMS))
     assert 0.93 <= covered(intervals, 0.85 * 0.7 + 0.15 * 0.3) <= 0.97
+
+
+@pytest.mark.parametrize("width", [0, 0.5, 2, 10])
+def test_an_interval_of_bounds_holds_what_lies_at_either_end_of_them(width):
+    """95 % at the ends, where it is hardest to hold; more between them."""
+    moved = np.random.default_rng(0).normal(size=40_000)
+    low, high = within(0, width, 1)
+    for truth in (0, width / 2, width):
+        held = np.mean((moved + low <= truth) & (truth <= moved + high))
+        assert held > 0.946
+        assert held < 0.954 or truth == width / 2
+    assert within(0.3, 0.3, 0.1) == pytest.approx((0.3 - 0.196, 0.3 + 0.196), abs=1e-4)
+    assert within(0.3, 0.4, 0) == (0.3, 0.4)
 
 
 def test_coverage_of_the_interval_of_a_paired_difference():

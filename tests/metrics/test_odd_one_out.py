@@ -111,6 +111,4 @@ def test_ceilings_and_intervals_contain_the_truth_as_often_as_they_say():
     for number in range(5):
         print(list(PEOPLE)[number], *(np.mean(each[number::5]) for each in (bounds, intervals, scores)))
     # a standard error of a coverage of 95 % is 1.3 points
-    assert np.mean(scores) >= 0.92
-    assert np.mean(bounds) >= 0.92
-    assert np.mean(intervals) >= 0.87  # measured 91 %: a little too narrow
+    assert min(np.mean(scores), np.mean(bounds), np.mean(intervals)) >= 0.92
