@@ -129,17 +129,19 @@ def test_to_compile_without_a_compiler_is_refused(monkeypatch):
 
 
 def test_a_compiler_that_fails_is_named_in_one_line(monkeypatch, tmp_path):
+    from torch._inductor import config
+
     broken = tmp_path / "c++"
     broken.write_text(
         '#!/bin/sh\n[ "$1" = --version ] && echo "c++ (GCC) 12" || { echo disk full >&2; exit 1; }\n'
     )
     broken.chmod(0o755)
     monkeypatch.setenv("CXX", str(broken))
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(broken)))  # CXX as it was at import
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     torch.compiler.reset()
     distance = LPIPS(Backbone.of(Chain()), None, compile=True)
-    with pytest.raises(ValueError, match=r"compile failed: .*/c\+\+' cannot compile") as refused:
+    said = pytest.raises(ValueError, match=r"compile failed: .*/c\+\+' cannot compile")
+    with config.patch("cpp.cxx", (None, str(broken))), said as refused:  # CXX as at import
         distance(*images(1, 3, 37, 41))
     torch.compiler.reset()
     assert "\n" not in str(refused.value)
