@@ -87,11 +87,10 @@ def fit(
     found = resample(curves, cluster, draws=draws, seed=seed)
     positive = distance[distance > 0]
     grid = np.geomspace(np.quantile(positive, 0.01), positive.max(), 100)
-    low, high = ends(_shares(found, np.log(grid)))
-    first, last = np.exp(ends(found[:, 0]))
-    if cluster.max() + 1 < FEWEST:
-        low, high = np.full((2, len(grid)), np.nan)
-    known = cluster.max() + 1 >= FEWEST
+    count = int(cluster.max()) + 1
+    known = count >= FEWEST
+    low, high = ends(_shares(found, np.log(grid)), count) if known else np.full((2, len(grid)), np.nan)
+    first, last = np.exp(ends(found[:, 0], count)) if known else (np.nan, np.nan)
     middle, steep, floor, lapse = theta
     curve = Noticed(
         threshold=float(np.exp(middle)),

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 from torchmetrics import Metric
 
 from perceptual.metrics.ceiling import Ceiling, ceiling, jnd_ceiling
