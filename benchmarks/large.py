@@ -22,7 +22,7 @@ from benchmarks.loss import resident
 from benchmarks.timing import arguments, report, same_weights
 
 SIZES = ((1200, 1600), (3000, 4000))
-BUDGETS = {"distance": 1e9, "gradient": 2e9}
+BUDGETS = {"distance": 9e8, "gradient": 2e9}
 LIMIT = 14 * 2**30  # bytes of a process, so that a machine with others on it goes on
 
 
