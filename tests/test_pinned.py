@@ -223,9 +223,7 @@ def test_a_calibration_and_its_cache(triplets, monkeypatch):
     )
     caches = sorted(path.name for path in Path(os.environ["PERCEPTUAL_CACHE"]).iterdir() if path.is_dir())
     check("caches", [name for name in caches if not name.startswith("distorters")])
-    pytest.importorskip(
-        "torch", "2.14"
-    )  # older ones train a distance that decides one more triplet otherwise
+    pytest.importorskip("torch", "2.14")  # the dropout of older ones draws other numbers from a seed
     scores = json.loads(Path("out/scores.json").read_text())
     flat = {f"{who} {name}": value for who, of in scores.items() for name, value in of.items()}
     check("trained", flat)
