@@ -186,8 +186,8 @@ def _notes(board: Board) -> list[str]:
         _, lower, upper = (100 * value for value in board.ceiling.value)
         notes.append(
             "The estimated ceiling is the best mean that any distance can have, see the documentation of "
-            f"evaluation; few votes per item leave open {lower:.1f} to {upper:.1f}. The raw one takes the "
-            "votes for the truth and is too high."
+            f"evaluation; few votes per item leave open {lower:.1f} to {upper:.1f}, and its interval counts "
+            "few references too. The raw one takes the votes for the truth and is too high."
         )
     if published.rows(board.data):
         notes.append("Published rows are from Zhang et al. 2018, Table 5; they were not measured here.")

@@ -51,27 +51,29 @@ def rows(kind: str, items: Arrays, subsets: Sequence[str]) -> dict[str, list[flo
 def limit(kind: str, items: Arrays, subsets: Sequence[str], cluster: np.ndarray) -> Limit | None:
     """The ceiling of the macro mean, with what votes and sampling leave open; None where it is not known.
 
-    The votes give bounds only, so the interval is that of Imbens and Manski, "Confidence Intervals for
-    Partially Identified Parameters", Econometrica 2004, with the error of a bootstrap over references.
+    The votes give bounds only, so the interval is that of `within`, with the error of the estimate, by a
+    bootstrap over references, in place of that of the bounds.
 
     Args:
         kind, items, subsets: as `rows` takes them.
         cluster: (N,) number of what is drawn with replacement.
     """
-    value, by_votes = (_ceiling(kind, items, subsets, slack) for slack in (SLACK, 0.0))
-    if value is None or by_votes is None:
+    value = _ceiling(kind, items, subsets)
+    if value is None:
         return None
     (judgment, votes), parts = _columns(kind, items, subsets)
+    fewest = min(len(np.unique(cluster[(part & (votes > 0)).numpy()])) for part in parts)
+    if fewest < FEWEST:
+        return Limit(value, np.nan, np.nan)
 
     def drawn(times: Floats) -> Floats:
         by_part = [ceiling_draws(judgment[part], votes[part], times[:, part.numpy()]) for part in parts]
         return np.stack(by_part, axis=-1)
 
-    if min(len(np.unique(cluster[part.numpy()])) for part in parts) < FEWEST:
-        return Limit(value, np.nan, np.nan)
     needed = np.ones(len(parts), bool)
     error = resample(drawn, cluster, items["subset"], draws=DRAWS, needed=needed).mean(1).std()
-    low, high = within(by_votes.lower, by_votes.upper, float(error))
+    by_votes = _ceiling(kind, items, subsets, slack=0.0) or value
+    low, high = within(by_votes.lower, by_votes.upper, float(error), fewest)
     return Limit(value, max(low, 0.0), min(high, 1.0))
 
 
@@ -109,7 +111,7 @@ def _ceiling(kind: str, items: Arrays, subsets: Sequence[str], slack: float = SL
     ceiling = SCORES[kind].ceiling
     if ceiling is None or len(columns) < 2:
         return None
-    value = np.mean([ceiling(*(column[part] for column in columns), slack) for part in parts], axis=0)
+    value = np.mean([ceiling(columns[0][part], columns[1][part], slack) for part in parts], axis=0)
     return None if np.isnan(value).any() else Ceiling(*value.tolist())
 
 

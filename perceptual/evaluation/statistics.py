@@ -53,35 +53,49 @@ class Intervals(NamedTuple):
 
 
 def ends(draws: Floats, clusters: int | None = None) -> Floats:
-    """Lower and upper ends (2, …) of the intervals of draws (B, …).
-
-    Args:
-        draws: of a bootstrap.
-        clusters: how many there were to draw. Of few, draws vary less than samples do, which Hesterberg,
-            "What Teachers Should Know About the Bootstrap", 2015, section 4.3, makes up for; None: many.
-    """
-    tail = (1 - LEVEL) / 2
-    if clusters is not None:
-        tail = ndtr(np.sqrt(clusters / (clusters - 1)) * stdtrit(clusters - 1, tail))
+    """Lower and upper ends (2, …) of the intervals of draws (B, …); for `clusters` see `_tail`."""
+    tail = _tail(clusters)
     # between B draws there are B + 1 places for what is drawn next
     found: Floats = np.quantile(draws, [tail, 1 - tail], axis=0, method="weibull")
     return found
 
 
-def within(lower: float, upper: float, error: float) -> tuple[float, float]:
+def within(lower: float, upper: float, error: float, clusters: int | None = None) -> tuple[float, float]:
     """Ends of an interval for a number of which only bounds are known, and these with an error.
 
-    Imbens, Manski, Econometrica 2004, equation 7: wherever between the bounds the number lies, the interval
-    holds it with probability `LEVEL`. Where the bounds are one it is the usual one of a normal error.
+    Imbens, Manski, "Confidence Intervals for Partially Identified Parameters", Econometrica 2004: wherever
+    between the bounds the number lies, the interval holds it with probability `LEVEL` at least. Where the
+    bounds are one it is the usual one of a normal error.
+
+    Args:
+        lower, upper: the bounds.
+        error: standard error of the bounds, of a bootstrap; 0: none. NaN gives NaN.
+        clusters: as in `_tail`.
     """
-    if error == 0:
-        return lower, upper
+    if not error > 0:
+        return lower + error, upper + error
+    level = 1 - 2 * _tail(clusters)
 
     def lacks(times: float) -> float:
-        return float(ndtr(times + (upper - lower) / error) - ndtr(-times) - LEVEL)
+        return float(ndtr(times + (upper - lower) / error) - ndtr(-times) - level)
 
-    reach = error * brentq(lacks, 0, 5)
+    reach = error * brentq(lacks, 0, 10)
     return lower - reach, upper + reach
+
+
+def _tail(clusters: int | None) -> float:
+    """What an interval leaves out at an end, as a share of the draws.
+
+    Of few clusters, draws vary less than samples do: Hesterberg, "What Teachers Should Know About the
+    Bootstrap", The American Statistician 2015, the expanded percentile interval.
+
+    Args:
+        clusters: how many were there to draw, at least 2; None: many.
+    """
+    tail = (1 - LEVEL) / 2
+    if clusters is None:
+        return tail
+    return float(ndtr(np.sqrt(clusters / (clusters - 1)) * stdtrit(clusters - 1, tail)))
 
 
 def resample(

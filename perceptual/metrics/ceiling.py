@@ -52,7 +52,7 @@ def ceiling(judgment: Tensor, votes: Tensor, slack: float = SLACK) -> Ceiling:
     """The best 2AFC score that any distance can have: E[max(p, 1 − p)] under the distribution of p.
 
     The bounds are what the votes leave open, not an interval of sampling: the frequencies of 0 … n votes for
-    p1, at the commonest number of votes n, are held within a quarter of their standard error. Where p takes
+    p1, at the commonest number of votes n, are held within `slack` of their standard errors. Where p takes
     few sharp values (all ½, say) they are narrow, and sampling can put the truth outside.
 
     Examples:
@@ -65,7 +65,7 @@ def ceiling(judgment: Tensor, votes: Tensor, slack: float = SLACK) -> Ceiling:
         judgment: (N,) fraction of people who preferred p1, or (N, 3) who chose each of three, in [0, 1].
         votes: (N,) number of people asked; items without votes are left out.
         slack: standard errors by which the frequencies of the bounds' mixtures may differ from the fitted
-            ones. With 0 the bounds are what few votes leave open of many items; sampling is for an interval.
+            ones. With 0 the bounds are of few votes alone, and leave sampling out.
 
     Returns:
         all NaN where nobody was asked about any item.

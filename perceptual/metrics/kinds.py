@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 from torchmetrics import Metric
 
 from perceptual.metrics.ceiling import Ceiling, ceiling, jnd_ceiling
@@ -48,8 +49,8 @@ class Score(NamedTuple):
     """Further metrics that results have, by their name there."""
     people: Mapping[str, OfPeople] = {}
     """Rows about the people, by their name in tables."""
-    ceiling: Callable[..., Ceiling] | None = None
-    """The best score that any distance can have, by answers and votes, with what few votes leave open."""
+    ceiling: Callable[[Tensor, Tensor, float], Ceiling] | None = None
+    """The best score that any distance can have, by answers, votes and slack: see `ceiling`."""
 
 
 CHOICES = {

@@ -94,6 +94,18 @@ def test_maps_of_half_precision_are_compared_in_that_of_lin(dtype):
     assert x.grad.dtype == dtype
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_lin_of_half_precision_is_rounded_once(dtype):
+    lin, (x, y) = torch.rand(5, dtype=dtype), maps(2, 5, 3, 3, count=2, dtype=dtype)
+    exact = lin.float().requires_grad_()
+    ours, expected = compare(lin.requires_grad_(), x, y), formula(exact, x.float(), y.float())
+    assert ours.dtype == dtype
+    torch.testing.assert_close(ours, expected.to(dtype), rtol=0, atol=0)
+    ours.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(lin.grad, exact.grad.to(dtype))
+
+
 def test_a_graph_keeps_the_maps_and_nothing_as_large():
     lin, (x, y) = torch.rand(5), maps(2, 5, 7, 4, count=2)
     kept = []

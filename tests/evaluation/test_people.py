@@ -49,13 +49,15 @@ def test_the_interval_of_the_ceiling_is_wider_over_references():
     arrays, true = items(900)
     single = people.limit("2afc", arrays, ["hard", "easy"], np.arange(900))
     assert single.low < np.mean(true) < single.high
-    assert 0.002 < single.high - single.low < 0.08
+    assert 0.002 < single.high - single.low < 0.07
     assert single.low < single.value.lower  # few votes and few references both widen it
     assert single.high > single.value.upper
     # ten copies of every item are no more people
     copied = {name: np.repeat(column, 10) for name, column in arrays.items()}
     clustered = people.limit("2afc", copied, ["hard", "easy"], np.repeat(np.arange(900), 10))
-    assert clustered.high - clustered.low == pytest.approx(single.high - single.low, rel=0.4)
+    assert (clustered.low, clustered.high) == pytest.approx((single.low, single.high), abs=1e-6)
+    apart = people.limit("2afc", copied, ["hard", "easy"], np.arange(9000))
+    assert apart.high - apart.low < 0.8 * (single.high - single.low)
 
 
 def test_a_subset_of_few_references_leaves_the_ceiling_without_an_interval():
@@ -63,6 +65,10 @@ def test_a_subset_of_few_references_leaves_the_ceiling_without_an_interval():
     cluster = np.where(arrays["subset"] == 1, 0, np.arange(900))
     found = people.limit("2afc", arrays, ["hard", "easy"], cluster)
     assert np.isfinite(found.value.estimate)
+    assert np.isnan([found.low, found.high]).all()
+    # references that nobody was asked about say nothing
+    arrays["votes"][np.flatnonzero(arrays["subset"] == 1)[4:]] = 0
+    found = people.limit("2afc", arrays, ["hard", "easy"], np.arange(900))
     assert np.isnan([found.low, found.high]).all()
 
 

@@ -3,11 +3,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, t
 
 from perceptual.evaluation.statistics import (
     bootstrap,
     clusters,
+    ends,
     rank_groups,
     within,
 )
@@ -54,6 +55,22 @@ def test_an_interval_of_bounds_holds_what_lies_at_either_end_of_them(width):
         assert held < 0.954 or truth == width / 2
     assert within(0.3, 0.3, 0.1) == pytest.approx((0.3 - 0.196, 0.3 + 0.196), abs=1e-4)
     assert within(0.3, 0.4, 0) == (0.3, 0.4)
+    assert np.isnan(within(0.3, 0.4, np.nan)).all()
+    times = within(0.3, 0.3, 1, clusters=5)[1] - 0.3
+    assert times == pytest.approx(np.sqrt(5 / 4) * t.ppf(0.975, 4), rel=1e-6)
+
+
+def test_of_few_clusters_the_interval_holds_what_it_says():
+    """Means of ten normal numbers, against the interval that knows nothing of how few they are."""
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=(3000, 10))
+    means = samples[:, rng.integers(10, size=(400, 10))].mean(2).T  # (draws, sets)
+    low, high = ends(means, 10)
+    held = np.mean((low <= 0) & (high >= 0))
+    assert 0.935 < held < 0.965
+    low, high = ends(means)
+    assert np.mean((low <= 0) & (high >= 0)) < 0.92
+    np.testing.assert_allclose(ends(np.arange(1.0, 41)), [1.025, 39.975])
 
 
 def test_coverage_of_the_interval_of_a_paired_difference():
