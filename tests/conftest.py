@@ -1,17 +1,18 @@
 """What every test runs under: no network, no weights of this machine, and one thread."""
 
 import atexit
+import multiprocessing
 import os
 import signal
 import tempfile
-import warnings
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
+# Processes come from a server without threads: one forked beside those of other tests may wait for ever.
+multiprocessing.set_forkserver_preload(["perceptual.data", "perceptual.metrics"])
 _EMPTY = tempfile.TemporaryDirectory(prefix="perceptual-tests-")
 atexit.register(_EMPTY.cleanup)
 # before any import: huggingface_hub reads these once
@@ -91,13 +92,11 @@ def averaging():
 
 @pytest.fixture(scope="session")
 def pool():
-    """Two processes, which know at once what this one has imported."""
+    """Two processes that are there for all tests."""
     from perceptual.data import workers
 
-    with ProcessPoolExecutor(2, get_context("fork"), workers._end_with_parent) as pool:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads; torch has one here
-            pool.submit(int).result()
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(2, context, workers._end_with_parent) as pool:
         yield pool
 
 

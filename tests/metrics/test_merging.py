@@ -1,6 +1,5 @@
 """Scores over several processes are those of one process, to the last bit."""
 
-import multiprocessing
 import os
 
 import pytest
@@ -54,8 +53,6 @@ def run(rank: int, world: int, directory: str) -> None:
 @pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_merged_scores_are_those_of_one_process(world, tmp_path, monkeypatch):
     monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")
-    # from a server without threads: a process that is forked beside those of other tests may wait for ever
-    multiprocessing.set_forkserver_preload(["perceptual.metrics"])
     mp.start_processes(run, (world, str(tmp_path)), nprocs=world, start_method="forkserver")
     args, subset, _ = items(world)
     expected = score(args, subset, batch=203)

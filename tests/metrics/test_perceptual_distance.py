@@ -1,5 +1,4 @@
 import copy
-import multiprocessing
 import pickle
 from inspect import signature
 
@@ -208,8 +207,6 @@ def run(rank, world, folder):
 
 def test_processes_are_reduced_as_one(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    # from a server without threads: a process that is forked beside those of other tests may wait for ever
-    multiprocessing.set_forkserver_preload(["perceptual.metrics"])
     mp.start_processes(run, (2, str(tmp_path)), nprocs=2, start_method="forkserver")
     distances = torch.cat([small().distance(*images(rank, count=2 + rank)) for rank in range(2)])
     for rank in range(2):
