@@ -21,6 +21,7 @@ from perceptual.distance.differences import mean_differences
 from perceptual.distance.lpips import LPIPS
 from perceptual.evaluation.methods import build
 from perceptual.evaluation.robustness.trust import DIRECTIONS, MARGIN, SHIFTS
+from perceptual.evaluation.statistics import ends, resample
 
 CROP, DRAWS = 256, 2000
 STEPS = (0, *SHIFTS)
@@ -90,9 +91,10 @@ def main() -> None:
     with torch.no_grad():
         studies = {network: study(asked, network, lins) for network in asked.networks}
     first = studies[asked.networks[0]]
-    cluster, count = first["ref"], first["ref"].max() + 1
-    drawn = np.random.default_rng(0).multinomial(count, np.ones(count) / count, DRAWS)[:, cluster]
-    print(f"{len(cluster)} decisions on {count} references; shifts of {', '.join(map(str, SHIFTS))} pixels")
+    cluster = first["ref"]
+    drawn = resample(lambda times: times, cluster, draws=DRAWS)
+    pixels = ", ".join(map(str, SHIFTS))
+    print(f"{len(cluster)} decisions on {cluster.max() + 1} references; shifts of {pixels} pixels")
     for name in lins:
         for network, of in studies.items():
             draws = drawn @ of[name]
@@ -100,7 +102,7 @@ def main() -> None:
             said = [
                 " ".join(
                     f"{x:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-                    for x, low, high in zip(value, *np.percentile(sample, [2.5, 97.5], axis=0), strict=True)
+                    for x, low, high in zip(value, *ends(sample), strict=True)
                 )
                 for value, sample, digits in (
                     (100 * of[name].mean(0), flipped, 1),
