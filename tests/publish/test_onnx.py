@@ -137,7 +137,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=r"pip install -e '.\[onnx\]'"):
             to_onnx(a_metric("test_resnet"), tmp_path / "model.onnx")
 
-    def export(*_, **__):  # which networks it is depends on PyTorch: 2.6 takes a Swin, 2.14 does not
+    def export(*_, **__):
         raise RuntimeError("a guard\nof many lines")
 
     monkeypatch.setattr(torch.export, "export", export)
@@ -145,6 +145,14 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
         program(a_metric("test_resnet"))
     with pytest.raises(ValueError, match=r"^test_resnet cannot .* for images of 64×96 \(a guard\)$"):
         program(a_metric("test_resnet"), size=(64, 96))
+
+
+def test_a_network_of_windows_needs_a_size():
+    pytest.importorskip("torch", "2.14")  # 2.6 exports a Swin of any size
+    with pytest.raises(
+        ValueError, match=r"swin_tiny_patch4_window7_224 cannot .* of any size; give one: .*--size 224"
+    ):
+        program(a_metric("swin_tiny_patch4_window7_224"))
 
 
 def test_versions_that_cannot_write_it_are_said_in_one_line(tmp_path, monkeypatch):
