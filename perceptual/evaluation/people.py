@@ -72,7 +72,8 @@ def limit(kind: str, items: Arrays, subsets: Sequence[str], cluster: np.ndarray)
 
     needed = np.ones(len(parts), bool)
     error = resample(drawn, cluster, items["subset"], draws=DRAWS, needed=needed).mean(1).std()
-    by_votes = _ceiling(kind, items, subsets, slack=0.0) or value
+    by_votes = _ceiling(kind, items, subsets, slack=0.0)
+    assert by_votes is not None  # as `value` is not
     low, high = within(by_votes.lower, by_votes.upper, float(error), fewest)
     return Limit(value, max(low, 0.0), min(high, 1.0))
 
